@@ -1,0 +1,253 @@
+"""Arrays of clips as flat samples and absolute places, whatever their layout in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.dense import filter_dense
+from poscuda_fast.kernels import Engine
+from poscuda_fast.plan import Int64, Patches
+
+SAMPLES_PER_STEP = 1 << 18  # bounds the index arrays that irregular patches need
+
+
+class Clips(Protocol):
+    """Some clips of one dtype and channel count that patches can be read from and written to."""
+
+    lengths: Int64
+    channels: int
+    dtype: np.dtype[Any]
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        """A dense copy of the patches."""
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        """Store a dense buffer where the patches are."""
+
+    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+        """Filter the patches in place; returns the saturated samples."""
+
+
+def open_clips(clips: Any, lengths: Any) -> Clips:
+    """Check an array or a list of arrays, and their lengths; see `protect` for what is accepted."""
+    if isinstance(clips, np.ndarray):
+        return ArrayClips(clips, lengths)
+    if isinstance(clips, list | tuple):
+        return ListClips(clips, lengths)
+    raise TypeError(
+        f"clips is a {type(clips).__name__}; expected a NumPy array (n_clips, n_frames[, n_channels]) "
+        f"or a list of arrays. Convert it with numpy.asarray if that shares its memory."
+    )
+
+
+class ArrayClips:
+    """One array (n_clips, n_frames) or (n_clips, n_frames, n_channels) of any strides."""
+
+    def __init__(self, array: NDArray[Any], lengths: Any, *, writing: bool = True) -> None:
+        if array.ndim not in (2, 3):
+            raise ValueError(
+                f"clips has shape {array.shape}; expected (n_clips, n_frames) or (n_clips, n_frames, n_channels). "
+                f"For one clip use clips[None]."
+            )
+        check_array(array, "clips", writing=writing)
+        self.array = array
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self.channels = array.shape[2] if array.ndim == 3 else 1
+        self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
+        self._flat, self._origin = flatten(array)
+        steps = [stride // array.itemsize for stride in array.strides]
+        self._clip_step, self._frame_step = steps[0], steps[1]
+        self._channel_step = steps[2] if array.ndim == 3 else 1
+        self._packed = self._frame_step == self.channels and (self.channels == 1 or self._channel_step == 1)
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        if self._packed and _uniform(patches):
+            blocks: NDArray[Any] = self._windows(patches)[self._first(patches)]
+            return blocks.reshape(-1)
+        dense = np.empty(patches.n_frames * self.channels, self.dtype)
+        for part, places in self._places(patches):
+            dense[part] = self._flat[places]
+        return dense
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        if self._packed and _uniform(patches):
+            windows = self._windows(patches)
+            windows[self._first(patches)] = dense.reshape(len(patches), -1)
+            return
+        for part, places in self._places(patches):
+            self._flat[places] = dense[part]
+
+    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+        starts = (self._first(patches)[:, None] + self._channel_step * np.arange(self.channels)).reshape(-1)
+        sizes = np.repeat(patches.sizes, self.channels)
+        rows = np.repeat(patches.rows, self.channels)
+        return engine.filter_patches(self._flat, starts, sizes, rows, taps, self._frame_step)
+
+    def _first(self, patches: Patches) -> Int64:
+        """The flat place of each patch's first sample."""
+        return self._origin + patches.clips * self._clip_step + patches.starts * self._frame_step
+
+    def _windows(self, patches: Patches) -> NDArray[Any]:
+        """Row i is the patch that begins at flat sample i."""
+        width = int(patches.sizes[0]) * self.channels
+        return np.lib.stride_tricks.sliding_window_view(self._flat, width, writeable=True)
+
+    def _places(self, patches: Patches) -> Any:
+        """(slice of a dense buffer, flat places of its samples), a bounded number at a time."""
+        ends = np.cumsum(patches.sizes)
+        begins = ends - patches.sizes
+        first = self._first(patches)
+        total = int(ends[-1]) if ends.size else 0
+        step = max(1, SAMPLES_PER_STEP // max(1, self.channels))
+        for a in range(0, total, step):
+            frames = np.arange(a, min(a + step, total))
+            owner = np.searchsorted(ends, frames, side="right")
+            places = first[owner] + (frames - begins[owner]) * self._frame_step
+            spread = (places[:, None] + self._channel_step * np.arange(self.channels)).reshape(-1)
+            yield slice(a * self.channels, (a + len(frames)) * self.channels), spread
+
+
+class ListClips:
+    """A list of clips of unequal length, each (n_frames,) or (n_frames, n_channels)."""
+
+    def __init__(self, arrays: Sequence[Any], lengths: Any) -> None:
+        self.dtype = np.dtype(np.int16)
+        self.channels = 1
+        for index, array in enumerate(arrays):
+            name = f"clips[{index}]"
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name} is a {type(array).__name__}; expected a NumPy array.")
+            if array.ndim not in (1, 2):
+                raise ValueError(f"{name} has shape {array.shape}; expected (n_frames,) or (n_frames, n_channels).")
+            check_array(array, name)
+            channels = array.shape[1] if array.ndim == 2 else 1
+            if index == 0:
+                self.dtype, self.channels = array.dtype, channels
+            elif (array.dtype, channels) != (self.dtype, self.channels):
+                raise ValueError(
+                    f"{name} is {array.dtype} with {channels} channels, clips[0] is {self.dtype} with "
+                    f"{self.channels}; protect clips of one kind at a time."
+                )
+        refuse_shared(arrays)
+        self._arrays = [array.reshape(len(array), -1) if array.ndim == 1 else array for array in arrays]
+        self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        dense = np.empty(patches.n_frames * self.channels, self.dtype)
+        for view, part in self._views(patches, dense):
+            part[:] = view
+        return dense
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        for view, part in self._views(patches, dense):
+            view[:] = part
+
+    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+        dense = self.read(patches)
+        saturated = filter_dense(dense, patches, self.channels, taps, engine)
+        self.write(patches, dense)
+        return saturated
+
+    def _views(self, patches: Patches, dense: NDArray[Any]) -> Any:
+        """Pairs of (the patch in its clip, its part of the dense buffer), both (frames, channels)."""
+        first = 0
+        for clip, start, size in zip(
+            patches.clips.tolist(), patches.starts.tolist(), patches.sizes.tolist(), strict=True
+        ):
+            part = dense[first : first + size * self.channels].reshape(size, self.channels)
+            yield self._arrays[clip][start : start + size], part
+            first += size * self.channels
+
+
+def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None:
+    """TypeError or ValueError unless samples can be edited in place, each at one address of its own."""
+    if array.dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
+        raise TypeError(f"{name} has dtype {array.dtype.str}; {_dtype_advice(array.dtype)}")
+    if writing and not array.flags.writeable:
+        raise ValueError(
+            f'{name} is read-only, and protection happens in place; open it with mode="r+" or make a copy of it.'
+        )
+    if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+        raise ValueError(f"{name} is not aligned to its {array.itemsize}-byte samples; make a copy of it.")
+    if not _addresses_differ(array):
+        raise ValueError(
+            f"{name} has strides {array.strides} for shape {array.shape}: some samples share one address and would "
+            f"be filtered twice. Protect the array it is a view of, or make a copy."
+        )
+
+
+def check_lengths(lengths: Any, most: Int64) -> Int64:
+    """True lengths in frames as (n_clips,) int64; None means that nothing is padding."""
+    if lengths is None:
+        return most
+    given = np.asarray(lengths)
+    if given.shape != most.shape:
+        raise ValueError(f"lengths has shape {given.shape} for {len(most)} clips; give one length for each clip.")
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"lengths has dtype {given.dtype}; lengths are whole numbers of frames.")
+    wrong = np.flatnonzero((given < 0) | (given > most))
+    if wrong.size:
+        clip = int(wrong[0])
+        raise ValueError(f"lengths[{clip}] is {given[clip]}; clip {clip} has {most[clip]} frames.")
+    return given.astype(np.int64)
+
+
+def flatten(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """All memory from an array's lowest to its highest sample as one 1-D view, and where element 0 lies in it."""
+    if array.size == 0:
+        return np.empty(0, array.dtype), 0
+    lowest = array[tuple(slice(None, None, -1 if stride < 0 else None) for stride in array.strides)]
+    reach = [(n - 1) * abs(stride) // array.itemsize for n, stride in zip(array.shape, array.strides, strict=True)]
+    origin = sum(far for far, stride in zip(reach, array.strides, strict=True) if stride < 0)
+    flat = np.lib.stride_tricks.as_strided(
+        lowest, (sum(reach) + 1,), (array.itemsize,), writeable=array.flags.writeable
+    )
+    return flat, origin
+
+
+def refuse_shared(arrays: Sequence[NDArray[Any]]) -> None:
+    """ValueError if two arrays of a list share samples, which would then be filtered twice."""
+    filled = [(index, array) for index, array in enumerate(arrays) if array.size]
+    bounds = sorted((*np.lib.array_utils.byte_bounds(array), index) for index, array in filled)
+    open_now: list[tuple[int, int]] = []
+    for low, high, index in bounds:
+        open_now = [(end, other) for end, other in open_now if end > low]
+        for _, other in open_now:
+            if np.shares_memory(arrays[index], arrays[other]):
+                first, second = sorted((index, other))
+                raise ValueError(
+                    f"clips[{first}] and clips[{second}] share memory, so samples would be filtered twice; "
+                    f"give each clip once, or copy one."
+                )
+        open_now.append((high, index))
+
+
+def _uniform(patches: Patches) -> bool:
+    return len(patches) > 0 and bool((patches.sizes == patches.sizes[0]).all()) and int(patches.sizes[0]) > 0
+
+
+def _addresses_differ(array: NDArray[Any]) -> bool:
+    """Whether each stride steps over everything inside it; true of every slice or transpose of a plain array."""
+    inside = array.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < inside:
+            return array.size == 0
+        inside += (n - 1) * stride
+    return True
+
+
+def _dtype_advice(dtype: np.dtype[Any]) -> str:
+    swapped = dtype.newbyteorder("=")
+    if swapped in (np.dtype(np.int16), np.dtype(np.float32)):
+        return "it is not in this machine's byte order: use clips.astype(clips.dtype.newbyteorder('='))."
+    if dtype == np.float64:
+        return "use clips.astype(numpy.float32); int16 and float32 are edited in place."
+    if dtype.kind in "iu" and math.prod(dtype.shape) == 1:
+        return "scale it to 16 bits (int16) or to float32 in -1..1; int16 and float32 are edited in place."
+    return "expected int16 or float32 samples."

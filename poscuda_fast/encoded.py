@@ -1,0 +1,107 @@
+"""Lossless audio that must be decoded and encoded again (FLAC, AIFF, CAF ...), through soundfile."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from poscuda_fast.errors import AudioFileError
+
+# Subtypes that can be edited exactly, named as in pcm.CODINGS.
+_LOSSLESS = {"PCM_16", "PCM_24", "FLOAT"}
+_LOSSY_FORMATS = {"MP3", "OGG"}
+_TAGS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "software", "license")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a file is encoded, and how long it is."""
+
+    format: str
+    subtype: str
+    frames: int
+    channels: int
+    sample_rate: int
+
+    @property
+    def lossy(self) -> bool:
+        """Whether decoding and encoding again would change every sample."""
+        return self.format in _LOSSY_FORMATS
+
+    @property
+    def coding(self) -> str:
+        """The name in pcm.CODINGS of what decoding gives; lossy files decode to 16 bits."""
+        return "PCM_16" if self.lossy else self.subtype
+
+
+def probe(path: Path) -> Encoding:
+    """How a file is encoded.
+
+    Raises
+    ------
+    AudioFileError
+        libsndfile cannot read it, or its subtype is neither lossless at 16 or 24 bits nor 32-bit float.
+    """
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
+    encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate)
+    if not encoding.lossy and info.subtype not in _LOSSLESS:
+        raise AudioFileError(
+            f"{path} cannot be used: its samples are {info.subtype}; 16- or 24-bit PCM and 32-bit float are edited "
+            f"exactly, so convert it to one of them."
+        )
+    return encoding
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
+    """An encoded file in memory: kernel samples (frames, channels), how it was encoded, its text tags."""
+
+    samples: NDArray[Any]
+    encoding: Encoding
+    tags: dict[str, str]
+
+
+def decode(data: bytes, name: str) -> Decoded:
+    """What an encoded file's bytes hold; AudioFileError if libsndfile cannot decode all of it."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate)
+            dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[encoding.coding]
+            samples: NDArray[Any] = file.read(dtype=dtype, always_2d=True)
+            tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioFileError(f"{name} cannot be used: libsndfile cannot decode it ({error}).") from None
+    if len(samples) != encoding.frames:
+        raise AudioFileError(f"{name} cannot be used: it holds {len(samples)} of {encoding.frames} frames.")
+    return Decoded(samples >> 8 if encoding.coding == "PCM_24" else samples, encoding, tags)
+
+
+def encode(decoded: Decoded) -> bytes:
+    """The bytes of an encoded file: format and subtype as they were, lossy ones as 16-bit FLAC.
+
+    AudioFileError unless decoding them gives exactly the same samples.
+    """
+    samples, encoding = decoded.samples, decoded.encoding
+    form, subtype = ("FLAC", "PCM_16") if encoding.lossy else (encoding.format, encoding.subtype)
+    buffer = io.BytesIO()
+    # In int32 libsndfile keeps 24-bit samples in the upper bits.
+    wide = samples << 8 if samples.dtype == np.int32 else samples
+    with soundfile.SoundFile(buffer, "w", encoding.sample_rate, encoding.channels, subtype, format=form) as file:
+        for tag, text in decoded.tags.items():
+            with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
+                setattr(file, tag, text)
+        file.write(wide)
+    data = buffer.getvalue()
+    if decode(data, "the new encoding").samples.tobytes() != samples.tobytes():
+        raise AudioFileError(f"Encoding as {form}/{subtype} does not keep every sample; convert the file to WAV first.")
+    return data

@@ -1,0 +1,25 @@
+"""The library's own exceptions; wrong arguments raise plain TypeError and ValueError."""
+
+
+class PoscudaError(Exception):
+    """Something was refused; the message says what was received, what was expected and what to do."""
+
+
+class KeyFileError(PoscudaError, ValueError):
+    """A key file breaks a rule of FORMAT.md, "Key file"."""
+
+
+class AudioFileError(PoscudaError, ValueError):
+    """A file is not audio that can be edited exactly, or its header contradicts its size."""
+
+
+class DatasetError(PoscudaError, ValueError):
+    """A folder, its labels or its destination cannot be used as they are."""
+
+
+class SidecarError(PoscudaError):
+    """The undo sidecar is missing, damaged, of another key, or belongs to other data."""
+
+
+class BusyError(SidecarError):
+    """Another process or thread is working on the same data."""

@@ -1,0 +1,360 @@
+"""Protecting, restoring and verifying audio files: a folder of them, or one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from poscuda_fast import files, inplace, labels, listing
+from poscuda_fast.encoded import Encoding
+from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.files import FileTarget
+from poscuda_fast.inplace import Progress
+from poscuda_fast.journal import Journal, State
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.listing import AudioFile
+from poscuda_fast.manifest import Manifest
+from poscuda_fast.memory import check_key
+from poscuda_fast.plan import Plan
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.report import Report, Tally
+from poscuda_fast.verification import Verification
+
+SIDECAR = ".poscuda"
+
+PathLike = str | os.PathLike[str]
+
+
+def protect_folder(
+    src: PathLike,
+    dst: PathLike | None,
+    key: Key,
+    *,
+    recipe: Recipe = Recipe(),
+    labels_from: str | Mapping[str, str | int] = "folder",
+    lossy: str = "refuse",
+    backend: str = "auto",
+    threads: int | None = None,
+    sidecar: PathLike | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Protect audio files, as a copy or in place, durably.
+
+    In WAV files (PCM_16, PCM_24, FLOAT) only the bytes of the patches change; FLAC and other lossless
+    formats are decoded and encoded again with the same subtype, rate and channels. Originals are
+    sealed with the key into a sidecar before anything is overwritten, so that `restore_folder` can
+    bring every file back bit for bit. Killed at any moment, the same call made again finishes the job.
+
+    Parameters
+    ----------
+    src : path
+        A folder, or one audio file. Hidden files are left out; others that are not audio are copied
+        as they are.
+    dst : path or None
+        A folder that does not exist yet or is empty (for one file: its new path); None to edit in
+        place. Nothing that exists is ever overwritten.
+    key : Key
+        The secret.
+    recipe : Recipe
+        Patch, filter length, blur and so on.
+    labels_from : str or mapping
+        "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
+        `src`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
+    lossy : str
+        "refuse" MP3 and Ogg files, or turn them into 16-bit "flac" (in a copy only).
+    backend, threads
+        As for `protect`.
+    sidecar : path, optional
+        By default ".poscuda" inside the protected folder, "FILE.poscuda" beside one file. It is sealed,
+        but belongs to the key's owner: move it away before you publish the folder, and keep it.
+    progress : callable, optional
+        Called with (files done, files in all).
+    dry_run : bool
+        Read everything, write nothing; the report is what would be done.
+
+    Returns
+    -------
+    Report
+        With state "protected", "already protected" or "untouched" (dry run).
+
+    Raises
+    ------
+    DatasetError
+        No audio, a file without a label, links, colliding names, a `dst` that is in use; all of it
+        before anything is written.
+    AudioFileError
+        Encoding again would not keep every sample.
+    ValueError
+        A NaN or infinite sample inside a patch. Nothing was written.
+    SidecarError, BusyError, OSError
+        As for `protect_memmap`.
+
+    Notes
+    -----
+    A manifest `poscuda.json` beside the files tells labels, recipe, sizes, SHA-256 before and after and
+    the edit's SNR; no key and no positions. See FORMAT.md, "Manifest".
+    """
+    begun = time.perf_counter()
+    check_key(key)
+    if lossy not in ("refuse", "flac"):
+        raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
+    place = _Place.of(Path(src), None if dst is None else Path(dst), sidecar)
+    names, others = place.find()
+    found = place.rename(listing.read_layouts(place.source, names))
+    if lossy == "refuse" or place.root == place.source:
+        _refuse_lossy(found, copying=place.root != place.source)
+    listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
+    given = listing.find_labels(place.source, names, labels_from)
+    lengths = np.array([file.frames for file in found], np.int64)
+    plan = Plan(key, recipe, labels.encode(given, None, len(found)), lengths)
+    copying = place.root != place.source
+    target = FileTarget(
+        place.root,
+        key,
+        plan.taps,
+        Engine(backend, threads),
+        progress,
+        source=place.source if copying else None,
+        files=found,
+        others=others if copying else [],
+        labels=given,
+        plan=plan,
+        manifest=place.manifest,
+    )
+    if dry_run:
+        place.refuse_taken()
+        target.rehearse()
+        return target.tally.report("untouched", key.fingerprint, time.perf_counter() - begun)
+    if not copying:
+        listing.refuse_hard_links(place.root, names)
+    with Journal(place.sidecar, key) as journal:
+        inplace.refuse_if_undoing(journal)
+        if journal.state in (State.APPLYING, State.COMPLETE):
+            inplace.refuse_other_run(journal, target.header())
+        else:
+            if journal.state is State.NEW:
+                place.refuse_taken()
+            elif copying:
+                raise SidecarError(
+                    f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect "
+                    f"it in place."
+                )
+            target.refuse_non_finite()
+            kept = sum(_bytes_kept(file, plan) for file in found)
+            inplace.refuse_without_room(place.sidecar, kept)
+            if copying:
+                inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
+        if journal.state is State.COMPLETE:
+            tally, state = Tally(**journal.summary["counts"]), "already protected"
+        else:
+            place.root.mkdir(parents=True, exist_ok=True)
+            inplace.apply(journal, target)
+            tally, state = target.tally, "protected"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+
+
+def restore_folder(
+    folder: PathLike,
+    key: Key,
+    *,
+    sidecar: PathLike | None = None,
+    partial: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Put the original bytes of protected audio files back, bit for bit.
+
+    Parameters
+    ----------
+    folder : path
+        What was protected in place, or the copy: a folder, or one audio file.
+    key : Key
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_folder`.
+    partial : bool
+        Restore what can be restored although some files are missing or were changed since; those can
+        still be restored later, once they are put back.
+    progress : callable, optional
+        Called with (files done, files in all).
+
+    Returns
+    -------
+    Report
+        With state "restored", "partly restored" or "already original".
+
+    Raises
+    ------
+    SidecarError
+        There is none, or it is damaged or of another key; or files changed since. Nothing was written.
+    BusyError, OSError
+        As for `protect_memmap`.
+    """
+    begun = time.perf_counter()
+    check_key(key)
+    place = _Place.of(Path(folder), None, sidecar)
+    with Journal(place.sidecar, key) as journal:
+        target = files.recorded(journal, place.root, key, progress)
+        if journal.state is State.UNDONE:
+            tally, state = Tally(**journal.summary["counts"]), "already original"
+        else:
+            left_out = inplace.undo(journal, target, partial=partial)
+            tally, state = target.tally, "partly restored" if left_out else "restored"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+
+
+def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None) -> Verification:
+    """Tell which files are original, which are protected, and which are neither; nothing is written.
+
+    Without a key each file's SHA-256 is compared with the manifest. With the key and the sidecar the
+    filter is also run again on the journalled originals, so that the manifest need not be believed.
+
+    Parameters
+    ----------
+    folder : path
+        What was protected in place, or the copy: a folder, or one audio file.
+    key : Key, optional
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_folder`.
+
+    Returns
+    -------
+    Verification
+        Of files, named by their paths below the folder.
+
+    Raises
+    ------
+    DatasetError
+        There is neither a manifest nor a sidecar with its key, or the manifest is of another key.
+    SidecarError
+        The sidecar is damaged or of another key.
+    """
+    place = _Place.of(Path(folder), None, sidecar)
+    names, _ = place.find()
+    verdicts: dict[str, set[str]] = {}
+    state = "unknown"
+    if key is not None:
+        check_key(key)
+        if os.path.lexists(place.sidecar):
+            with Journal(place.sidecar, key) as journal:
+                target = files.recorded(journal, place.root, key, None)
+                state = journal.state.value
+                for payload in journal.payloads():
+                    for name, verdict in target.judge(payload):
+                        verdicts[name] = {verdict}
+    elif not place.manifest.is_file():
+        raise DatasetError(f"There is no manifest {place.manifest}; give the key, to verify against the sidecar.")
+    if place.manifest.is_file():
+        manifest = Manifest.read(place.manifest)
+        if key is not None and manifest.fingerprint != key.fingerprint:
+            raise DatasetError(
+                f"The manifest {place.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
+            )
+        for name, entry in manifest.files.items():
+            verdicts.setdefault(name, set()).add(_compare(place.root / name, entry))
+    elif not verdicts:
+        raise DatasetError(f"There is neither a manifest {place.manifest} nor a sidecar {place.sidecar}.")
+    unlisted = [name for name in names if name not in verdicts]
+    return Verification.of(sorted(verdicts.items()), state, unlisted)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """Where files come from, where they are edited, and what lies beside them."""
+
+    source: Path
+    root: Path
+    sidecar: Path
+    manifest: Path
+    only: str | None
+    output: str | None
+
+    @classmethod
+    def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> _Place:
+        """The place for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
+        if not src.exists():
+            raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
+        source = Path(os.path.realpath(src))
+        target = source if dst is None else Path(os.path.realpath(dst))
+        if source.is_dir():
+            if target != source and (target in source.parents or source in target.parents):
+                raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
+            if dst is not None and target == source:
+                raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
+            beside = target / SIDECAR if sidecar is None else Path(sidecar)
+            return cls(source, target, beside, target / listing.MANIFEST, None, None)
+        if src.is_symlink() or not source.is_file():
+            raise DatasetError(f"{src} is not a regular file; give the file itself.")
+        if dst is not None and target.is_dir():
+            target /= source.name
+        beside = target.with_name(target.name + SIDECAR) if sidecar is None else Path(sidecar)
+        manifest = target.with_name(f"{target.name}{SIDECAR}.json")
+        return cls(source.parent, target.parent, beside, manifest, source.name, target.name)
+
+    def find(self) -> tuple[list[str], list[str]]:
+        """Names of audio files and of others below the source; DatasetError if there is no audio."""
+        if self.only is not None:
+            return [self.only], []
+        names, others = listing.find_files(self.source)
+        if not names:
+            raise DatasetError(
+                f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
+            )
+        return names, others
+
+    def rename(self, found: list[AudioFile]) -> list[AudioFile]:
+        """The files with the name that one file's copy was given."""
+        if self.output is None or self.root == self.source:
+            return found
+        if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
+            raise DatasetError(
+                f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
+            )
+        return [dataclasses.replace(found[0], output_name=self.output)]
+
+    def refuse_taken(self) -> None:
+        """DatasetError if a copy would land on something that is there."""
+        if self.root == self.source and (self.output is None or self.output == self.only):
+            return
+        taken = self.root / self.output if self.output is not None else self.root
+        if os.path.lexists(taken) and not (self.output is None and taken.is_dir() and not any(taken.iterdir())):
+            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
+
+
+def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
+    advice = "ask for conversion to FLAC, or leave it out" if copying else "protect a copy, converted to FLAC"
+    problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
+    listing.refuse(problems, "Some files cannot be kept in their format")
+
+
+def _bytes_kept(file: AudioFile, plan: Plan) -> int:
+    """About what the sidecar keeps of a file."""
+    whole = file.size if isinstance(file.layout, Encoding) else 0
+    share = plan.n_frames // max(1, len(plan.lengths)) + 1
+    return whole + share * file.layout.channels * 4 + 400
+
+
+def _compare(path: Path, entry: Mapping[str, object]) -> str:
+    """The verdict on a file by its manifest entry."""
+    if not path.is_file():
+        return "missing"
+    found = _digest(path)
+    before, after = found == entry["sha256_before"], found == entry["sha256_after"]
+    words = {(True, True): "equal", (True, False): "original", (False, True): "protected"}
+    return words.get((before, after), "neither")
+
+
+def _digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            whole.update(part)
+    return whole.hexdigest()

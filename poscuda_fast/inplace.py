@@ -1,0 +1,155 @@
+"""The order of events that makes an edit in place safe, whatever is edited.
+
+A batch of originals is durable in the journal before any of its bytes is stored, and once it is
+there it is never read from the data again; so a crash at any moment leaves every batch either
+untouched or known, and running the same steps again finishes the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from poscuda_fast.errors import BusyError, SidecarError
+from poscuda_fast.journal import Journal, State
+
+NAMES_SHOWN = 10
+Progress = Callable[[int, int], None]
+
+
+class Target(Protocol):
+    """Data that can be edited batch by batch; a payload holds originals and where they belong."""
+
+    def header(self) -> dict[str, Any]:
+        """What describes the run and identifies the data, free of secrets."""
+
+    def secret(self) -> bytes:
+        """What else is needed to identify the data, for sealing."""
+
+    def fresh(self) -> Iterator[bytes]:
+        """Payloads of what `apply` has not been given yet, read from the data."""
+
+    def recheck(self, payload: bytes) -> list[str]:
+        """Make sure that a journalled payload still fits the data; names of what it does not fit."""
+
+    def apply(self, payload: bytes) -> None:
+        """Store the filtered form of a payload's originals, unconditionally."""
+
+    def undo(self, payload: bytes) -> None:
+        """Store a payload's originals, unconditionally."""
+
+    def skip(self, names: list[str]) -> None:
+        """Leave these out of `undo`."""
+
+    def sync(self) -> None:
+        """Return once every stored byte is on the disk; OSError if one did not get there."""
+
+    def summary(self) -> dict[str, Any]:
+        """Counts to keep with the finished run."""
+
+
+def apply(journal: Journal, target: Target) -> None:
+    """Protect a target: from the beginning, or from wherever an earlier run was stopped."""
+    if journal.state in (State.NEW, State.UNDONE):
+        journal.begin(target.header(), target.secret())
+    else:
+        _refuse_changed(journal, _recheck(journal, target))
+    for payload in journal.payloads():
+        target.apply(payload)
+    for payload in target.fresh():
+        journal.append(payload)
+        target.apply(payload)
+    target.sync()
+    journal.move(State.COMPLETE, target.summary())
+
+
+def undo(journal: Journal, target: Target, *, partial: bool = False) -> list[str]:
+    """Put back every original that was journalled, whether or not it had been overwritten.
+
+    Returns the names that were left out because they have changed since: none, unless `partial`.
+    """
+    changed = _recheck(journal, target)
+    if not partial:
+        _refuse_changed(journal, changed)
+    target.skip(changed)
+    if journal.state is not State.UNDOING:
+        journal.move(State.UNDOING)
+    for payload in journal.payloads():
+        target.undo(payload)
+    target.sync()
+    if not changed:  # what was left out can still be put back later
+        journal.move(State.UNDONE, target.summary())
+    return changed
+
+
+def _recheck(journal: Journal, target: Target) -> list[str]:
+    """Open every batch once before anything is written: damage is found now or never."""
+    return [name for payload in journal.payloads() for name in target.recheck(payload)]
+
+
+def _refuse_changed(journal: Journal, names: list[str]) -> None:
+    if names:
+        shown = "".join(f"\n  {name}" for name in names[:NAMES_SHOWN])
+        more = f"\n  and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+        raise SidecarError(
+            f"{len(names)} files are missing or were changed since {journal.path} was written; nothing was written. "
+            f"Put them back, or restore the others alone (partial):{shown}{more}"
+        )
+
+
+def refuse_without_room(path: Path, n_bytes: int) -> None:
+    """OSError unless `n_bytes` fit, with some to spare, where `path` is or will be."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    needed = n_bytes + n_bytes // 20 + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{path} needs about {needed:,} bytes and {free:,} are free there; make room or choose another place. "
+            f"Nothing was written."
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the data file itself: two names of one file have two sidecars but one lock."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+    except ImportError:  # no such lock on this system; the sidecar's own remains
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{path} is in use: another run is at work on it. Wait for it to end.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_if_undoing(journal: Journal) -> None:
+    """Protecting in the middle of an undo would mix the two."""
+    if journal.state is State.UNDOING:
+        raise SidecarError(
+            f"The undo recorded in {journal.path} was interrupted; run restore again to finish it, then protect."
+        )
+
+
+def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
+    """A sidecar only continues the run it was made for."""
+    for field, expected in header.items():
+        if journal.header.get(field) != expected:
+            raise SidecarError(
+                f"The sidecar {journal.path} was made for other {_FIELD_NAMES.get(field, field)}. To change that, "
+                f"restore first and protect again; if it belongs to other data, move it away. Nothing was written."
+            )
+
+
+_FIELD_NAMES = {"labels": "labels or lengths", "identity": "data", "shape": "data (another shape)"}

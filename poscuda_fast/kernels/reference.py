@@ -1,0 +1,50 @@
+"""The arithmetic of FORMAT.md in NumPy, without tricks: specification, last fallback and baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def filter_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    taps: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """Convolve each patch with its filter, in place.
+
+    Patch n is ``samples[starts[n] + t * stride]`` for t in 0..sizes[n]-1; its filter is
+    ``taps[rows[n]]``. Patches must not overlap. `samples` is flat: int16, float32, or int32 that
+    holds 24-bit PCM. Returns how many samples were saturated.
+    """
+    n_taps = taps.shape[1]
+    centre = (n_taps - 1) // 2
+    saturated = 0
+    for start, size, row in zip(starts, sizes, rows, strict=True):
+        f = taps[row].astype(np.float64)
+        places = start + stride * np.arange(size)
+        x = samples[places].astype(np.float64)
+        y = np.zeros(size)
+        for i in range(size):  # ascending input sample: no backend may reorder the sum
+            first, end = max(0, i - centre), min(int(size), i - centre + n_taps)
+            y[first:end] += f[first + centre - i : end + centre - i] * x[i]
+        wet, over = _store(y, samples.dtype)
+        samples[places] = wet
+        saturated += over
+    return saturated
+
+
+def _store(y: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
+    """float64 sums as samples, and how many of them did not fit."""
+    if dtype == np.float32:
+        with np.errstate(over="ignore", under="ignore"):
+            return y.astype(np.float32), 0
+    top = 2.0**15 if dtype == np.int16 else 2.0**23
+    rounded = np.rint(y)
+    limited = np.clip(rounded, -top, top - 1)
+    return limited.astype(dtype), int((limited != rounded).sum())

@@ -1,0 +1,182 @@
+"""The private key: where it comes from, how it is kept, what is derived from it (FORMAT.md, "Secrets")."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from poscuda_fast import durability
+from poscuda_fast.errors import KeyFileError
+
+SALT = b"poscuda-fast/1"
+MASTER_BYTES = 32
+MAX_FILE_BYTES = 4096
+_KEY_LINE = re.compile(r"POSCUDA-KEY-1:([A-Za-z0-9_-]{48})")
+_FINGERPRINT_LINE = re.compile(r"#\s*fingerprint\s+([0-9a-f]{16})\s*")
+
+
+class Key:
+    """A 32-byte secret from which every position and filter is derived.
+
+    Its repr shows the fingerprint only; it refuses to be pickled or copied, so that it cannot leave
+    the process by accident. Hand the path of its file to workers and call `Key.load` there.
+
+    Parameters
+    ----------
+    master : bytes
+        Exactly 32 bytes, from a cryptographic source; `Key.generate` is the usual way.
+
+    Raises
+    ------
+    TypeError
+        `master` is not bytes.
+    ValueError
+        `master` is not 32 bytes long.
+    """
+
+    __slots__ = ("__master", "__prk", "_fingerprint")
+
+    def __init__(self, master: bytes) -> None:
+        if not isinstance(master, bytes | bytearray):
+            raise TypeError(f"Key takes {MASTER_BYTES} bytes, got {type(master).__name__}; use Key.generate().")
+        if len(master) != MASTER_BYTES:
+            raise ValueError(f"Key takes exactly {MASTER_BYTES} bytes, got {len(master)}; use Key.generate().")
+        self.__master = bytes(master)
+        self.__prk = hmac.digest(SALT, self.__master, "sha256")  # HKDF-Extract, RFC 5869
+        self._fingerprint = self.derive(b"fingerprint", length=8).hex()
+
+    @classmethod
+    def generate(cls) -> Key:
+        """A new key from the operating system's random source."""
+        return cls(secrets.token_bytes(MASTER_BYTES))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Key:
+        """The key in a key file.
+
+        Raises
+        ------
+        KeyFileError
+            A symbolic link or not a regular file, of another user, readable by others (mode & 077),
+            over 4 KiB, without exactly one key line, or with a wrong checksum or fingerprint.
+        OSError
+            It cannot be opened or read.
+        """
+        path = Path(path)
+        return _parse(path, _read_private(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a new key file, mode 0600, durably; an existing file is never overwritten.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there already, a dangling symbolic link included.
+        OSError
+            It cannot be written; nothing is left behind.
+        """
+        path = Path(path)
+        body = self.__master + _checksum(self.__master)
+        text = (
+            "# poscuda-fast key. Keep it secret and backed up: without it there is no undo and no verify.\n"
+            f"# fingerprint {self.fingerprint}\n"
+            f"POSCUDA-KEY-1:{base64.urlsafe_b64encode(body).decode('ascii')}\n"
+        )
+        try:
+            durability.create(path, text.encode("ascii"), mode=0o600)
+        except FileExistsError:
+            raise FileExistsError(f"{path} exists, and a key file is never overwritten; choose another name.") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the key without revealing it; the only derived value to show."""
+        return self._fingerprint
+
+    def derive(self, *fields: bytes, length: int) -> bytes:
+        """`length` secret bytes for one purpose: HKDF-Expand with the fields, each behind its length."""
+        info = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(self.__prk)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and hmac.compare_digest(self.__master, other.__master)
+
+    def __hash__(self) -> int:
+        return hash((Key, self._fingerprint))
+
+    def __repr__(self) -> str:
+        return f"Key(fingerprint={self._fingerprint!r})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "A Key is neither pickled nor copied, so that it cannot leave this process by accident; "
+            "pass the path of its key file and call Key.load there."
+        )
+
+
+def _checksum(master: bytes) -> bytes:
+    return hashlib.sha256(b"poscuda-fast/1 key" + master).digest()[:4]
+
+
+def _read_private(path: Path) -> bytes:
+    """The bytes of a file that only its owner can read."""
+    # NONBLOCK: a FIFO in the place of a key file must not hang the open.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink():
+        raise KeyFileError(f"The key file {path} is a symbolic link; give the path of the file itself.")
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"The key file {path} is not a regular file; give the file that keygen wrote.")
+        if hasattr(os, "geteuid"):
+            if status.st_uid != os.geteuid():
+                raise KeyFileError(
+                    f"The key file {path} belongs to user {status.st_uid}, not to you; use a key file of your own."
+                )
+            if status.st_mode & 0o077:
+                raise KeyFileError(
+                    f"The key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can read it; "
+                    f"run chmod 600 on it, and consider the key known to them."
+                )
+        if status.st_size > MAX_FILE_BYTES:
+            raise KeyFileError(
+                f"The key file {path} has {status.st_size} bytes, more than {MAX_FILE_BYTES}; it is not a key file."
+            )
+        return file.read(MAX_FILE_BYTES)
+
+
+def _parse(path: Path, content: bytes) -> Key:
+    """The key in a key file's content."""
+    try:
+        lines = content.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise KeyFileError(f"The key file {path} is not text; it is damaged or not a key file.") from None
+    notes = [line for line in lines if not line.strip() or line.startswith("#")]
+    rest = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if len(rest) != 1:
+        raise KeyFileError(f"The key file {path} has {len(rest)} key lines; a key file has exactly one.")
+    match = _KEY_LINE.fullmatch(rest[0])
+    if match is None:
+        raise KeyFileError(
+            f"The key line of {path} is not 'POSCUDA-KEY-1:' and 48 base64url characters; restore a backup."
+        )
+    body = base64.urlsafe_b64decode(match[1])
+    master, check = body[:MASTER_BYTES], body[MASTER_BYTES:]
+    if not hmac.compare_digest(check, _checksum(master)):
+        raise KeyFileError(f"The key in {path} fails its checksum: it was mistyped or damaged; restore a backup.")
+    key = Key(master)
+    said = [match[1] for match in map(_FINGERPRINT_LINE.fullmatch, notes) if match]
+    if any(fingerprint != key.fingerprint for fingerprint in said):
+        raise KeyFileError(
+            f"The fingerprint noted in {path} is not that of its key ({key.fingerprint}); restore a backup."
+        )
+    return key

@@ -1,0 +1,147 @@
+"""Labels as users give them -> one class token for each class and one row number for each clip."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DENSE_LABELS = 1 << 20  # integer labels below this are ranked by a table instead of a sort
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClassRows:
+    """`tokens[rows[i]]` is the class token of clip i (FORMAT.md, "Secrets"); rows are int32, (n_clips,)."""
+
+    tokens: tuple[bytes, ...]
+    rows: NDArray[np.int32]
+
+
+def integer_token(label: int) -> bytes:
+    """The class token of an integer label."""
+    return b"i" + label.to_bytes(8, "big")
+
+
+def name_token(name: str) -> bytes:
+    """The class token of a named label; equal for all spellings with the same NFC form."""
+    return b"n" + unicodedata.normalize("NFC", name).encode("utf-8")
+
+
+def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRows:
+    """Check `labels` against `n_clips` and turn them into tokens and rows.
+
+    Parameters
+    ----------
+    labels : array or sequence, (n_clips,)
+        Integers from 0, or names; with `classes`, indexes into it.
+    classes : sequence of str or None
+        The class names that integer labels index.
+
+    Raises
+    ------
+    TypeError
+        A label is neither an integer nor a string (a bool is neither), or both kinds are mixed.
+    ValueError
+        Too few or too many, negative, beyond `classes`, or an empty name; or `classes` repeats one.
+    """
+    values = _as_array(labels)
+    if len(values) != n_clips:
+        raise ValueError(f"labels has {len(values)} entries for {n_clips} clips; give one label for each clip.")
+    if values.dtype.kind == "U":
+        if classes is not None:
+            raise TypeError("labels are names and classes is given too; give names alone, or indexes with classes.")
+        names, rows = np.unique(values, return_inverse=True)
+        return _named([str(name) for name in names], rows)
+    if values.size and int(values.min()) < 0:
+        first = int(np.flatnonzero(values < 0)[0])
+        raise ValueError(f"labels[{first}] is {values[first]}; integer labels start at 0.")
+    present, rows = _rank(values)
+    if classes is None:
+        return ClassRows(tuple(integer_token(int(label)) for label in present), rows.astype(np.int32))
+    names_given = _check_classes(classes)
+    if present.size and int(present[-1]) >= len(names_given):
+        first = int(np.flatnonzero(values == present[-1])[0])
+        raise ValueError(f"labels[{first}] is {present[-1]}, but classes has {len(names_given)} names.")
+    return _named([names_given[int(label)] for label in present], rows)
+
+
+def _named(names: list[str], rows: NDArray[np.intp]) -> ClassRows:
+    """Rows over names, with spellings of one NFC form brought together."""
+    tokens: dict[bytes, int] = {}
+    order = np.empty(len(names), np.int32)
+    for index, name in enumerate(names):
+        if not name:
+            raise ValueError("A label is an empty name; give every clip the name of its class.")
+        try:
+            token = name_token(name)
+        except UnicodeEncodeError:
+            raise ValueError(f"The label {name!r} is not valid Unicode text; rename the class.") from None
+        order[index] = tokens.setdefault(token, len(tokens))
+    return ClassRows(tuple(tokens), order[rows] if len(names) else rows.astype(np.int32))
+
+
+def _check_classes(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, str | bytes):
+        raise TypeError(f"classes is the single text {classes!r}; give a sequence of class names.")
+    names = list(classes)
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"classes[{index}] is {name!r}; class names are strings.")
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first = seen.setdefault(unicodedata.normalize("NFC", name), index)
+        if first != index:
+            raise ValueError(f"classes names {name!r} twice (entries {first} and {index}); names must be unique.")
+    return names
+
+
+def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The distinct values, sorted, and each value's place among them."""
+    if values.size and int(values.max()) < DENSE_LABELS:
+        seen = np.zeros(int(values.max()) + 1, np.bool_)
+        seen[values] = True
+        return np.flatnonzero(seen), (np.cumsum(seen) - 1)[values]
+    return np.unique(values, return_inverse=True)
+
+
+def _as_array(labels: Any) -> NDArray[Any]:
+    """Labels as a 1-D array of integers or of text, nothing coerced on the way."""
+    if isinstance(labels, str | bytes):
+        raise TypeError(f"labels is the single text {labels!r}; give one label for each clip.")
+    values = np.asarray(labels) if hasattr(labels, "__array__") else _from_sequence(list(labels))
+    if values.dtype.kind == "O":
+        values = _from_sequence(values.tolist())
+    if values.ndim != 1:
+        raise ValueError(f"labels has shape {values.shape}; expected one dimension, one label for each clip.")
+    if values.dtype.kind not in "iuU":
+        raise TypeError(
+            f"labels has dtype {values.dtype}; labels are integers from 0 or class names. "
+            f"Convert them first, for example labels.astype(np.int64)."
+        )
+    return values
+
+
+def _from_sequence(items: list[Any]) -> NDArray[Any]:
+    """NumPy would turn [1, "a"] into text and [True, 2] into numbers: check each entry instead."""
+    if not items:
+        return np.empty(0, np.int64)
+    named = isinstance(items[0], str)
+    for index, item in enumerate(items):
+        is_name = isinstance(item, str)
+        if isinstance(item, bool | np.bool_) or not (is_name or isinstance(item, numbers.Integral)):
+            raise TypeError(f"labels[{index}] is {item!r}; labels are integers from 0 or class names.")
+        if is_name != named:
+            raise TypeError(f"labels[{index}] is {item!r} and labels[0] is {items[0]!r}; do not mix numbers and names.")
+        if not is_name and not 0 <= item < 2**64:
+            raise ValueError(f"labels[{index}] is {item}; integer labels go from 0 to 2**64 - 1.")
+    if named:
+        # NumPy's text drops trailing NULs, which would merge two classes.
+        if any(item.endswith("\0") for item in items):
+            raise ValueError("A class name ends in a NUL character; rename the class.")
+        return np.array(items, dtype=np.str_)
+    return np.array(items, dtype=np.uint64 if max(items) >= 2**63 else np.int64)

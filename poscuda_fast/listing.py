@@ -1,0 +1,242 @@
+"""A folder of audio files: which files, which labels, and what makes a folder unsafe to edit."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from poscuda_fast import pcm
+from poscuda_fast.encoded import Encoding, probe
+from poscuda_fast.errors import AudioFileError, DatasetError
+
+MANIFEST = "poscuda.json"
+WAV_SUFFIXES = {".wav", ".wave"}
+LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
+OTHER_SUFFIXES = {".flac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".m4a", ".aac", ".wma"}
+AUDIO_SUFFIXES = WAV_SUFFIXES | LOSSY_SUFFIXES | OTHER_SUFFIXES
+PROBLEMS_SHOWN = 10
+MAX_CSV_FIELD = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AudioFile:
+    """One audio file below a folder: its relative path with "/", bytes, and how its samples are kept.
+
+    `output_name` is its name in a protected copy.
+    """
+
+    name: str
+    size: int
+    layout: pcm.WavLayout | Encoding
+    output_name: str
+
+    @property
+    def frames(self) -> int:
+        """Its length."""
+        return self.layout.frames
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it can only be kept by converting it."""
+        return isinstance(self.layout, Encoding) and self.layout.lossy
+
+    @property
+    def coding(self) -> str:
+        """The name in pcm.CODINGS of its samples."""
+        return self.layout.coding
+
+
+def find_files(root: Path) -> tuple[list[str], list[str]]:
+    """Names of (audio files, other files) below `root`, sorted; hidden ones and the manifest left out.
+
+    Raises
+    ------
+    DatasetError
+        A symbolic link, a pipe, socket or device, a name that is not UTF-8, or two names that some
+        file systems take for one.
+    """
+    audio: list[str] = []
+    others: list[str] = []
+    problems = []
+    for entry, name in _walk(root, ""):
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if not _is_text(name):
+            problems.append(f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it")
+        elif stat.S_ISLNK(mode):
+            problems.append(f"{name} is a symbolic link; replace it by the file, or move it away")
+        elif not stat.S_ISREG(mode):
+            problems.append(f"{name} is not a regular file; move it away")
+        elif PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+            audio.append(name)
+        elif name != MANIFEST:
+            others.append(name)
+    refuse(problems, f"{root} cannot be used")
+    refuse(collisions([*audio, *others]), f"{root} cannot be used")
+    return sorted(audio), sorted(others)
+
+
+def _walk(root: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Everything below a folder that is not a folder, with its relative name."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root / entry.name, name + "/")
+            else:
+                yield entry, name
+
+
+def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
+    """Every file's layout from its header; DatasetError that lists the files that cannot be edited."""
+    files = []
+    problems = []
+    for name in names:
+        try:
+            files.append(read_layout(root, name))
+        except (AudioFileError, OSError) as error:
+            problems.append(str(error))
+    refuse(problems, f"{len(problems)} of {len(names)} audio files cannot be used")
+    return files
+
+
+def read_layout(root: Path, name: str) -> AudioFile:
+    """One file's layout; AudioFileError with the reason if it cannot be edited."""
+    path = root / name
+    size = os.stat(path).st_size
+    if PurePosixPath(name).suffix.lower() in WAV_SUFFIXES:
+        with open(path, "rb") as file:
+            return AudioFile(name, size, pcm.read_wav(file, str(path)), name)
+    encoding = probe(path)
+    return AudioFile(name, size, encoding, str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name)
+
+
+def refuse_hard_links(root: Path, names: Sequence[str]) -> None:
+    """Editing one name in place would change the other, or filter one file twice."""
+    problems = []
+    for name in names:
+        links = os.stat(root / name).st_nlink
+        if links > 1:
+            problems.append(
+                f"{name} has {links} names (hard links), so an edit in place would change them all; copy it"
+            )
+    refuse(problems, f"{root} cannot be edited in place")
+
+
+def find_labels(root: Path, names: Sequence[str], source: str | Mapping[str, str | int]) -> list[str | int]:
+    """One label for each name, from "folder", "csv:FILE", "regex:RE" or a mapping.
+
+    Raises
+    ------
+    DatasetError
+        The source is of another form, or leaves a file without a label; the sentence names files.
+    """
+    if isinstance(source, Mapping):
+        return _from_mapping(names, source, "the mapping of labels")
+    kind, _, rest = source.partition(":")
+    if source == "folder":
+        return _from_folders(root, names)
+    if kind == "csv" and rest:
+        return _from_mapping(names, _read_csv(Path(rest)), rest)
+    if kind == "regex" and rest:
+        return _from_regex(names, rest)
+    raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE' or 'regex:RE'.")
+
+
+def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
+    parents = [PurePosixPath(root.absolute().name, name).parent.name for name in names]
+    loose = [name for name in names if "/" not in name]
+    # One file, or a folder that is itself a class, is fine; loose files beside class folders are not.
+    if loose and len(loose) != len(names):
+        refuse([f"{name} lies outside every class folder" for name in loose], "Labels cannot be read from the folders")
+    return list(parents)
+
+
+def _from_mapping(names: Sequence[str], labels: Mapping[str, str | int], where: str) -> list[str | int]:
+    missing = [f"{name} has no label" for name in names if name not in labels]
+    known = set(names)
+    missing += [f"{name} has a label but is not an audio file there" for name in labels if name not in known]
+    refuse(missing, f"Labels and files do not match ({where})")
+    return [labels[name] for name in names]
+
+
+def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"The regular expression {pattern!r} is not valid: {error}.") from None
+    if compiled.groups < 1:
+        raise DatasetError(f"The regular expression {pattern!r} has no group; put the label in parentheses.")
+    labels: list[str | int] = []
+    problems = []
+    for name in names:
+        match = compiled.search(PurePosixPath(name).name)
+        if match is None or not match[1]:
+            problems.append(f"{name} does not match {pattern!r}")
+        else:
+            labels.append(match[1])
+    refuse(problems, "Labels cannot be read from the file names")
+    return labels
+
+
+def _read_csv(path: Path) -> dict[str, str]:
+    """`path,label` rows; paths are relative to the folder of audio."""
+    labels: dict[str, str] = {}
+    problems = []
+    old_limit = csv.field_size_limit(MAX_CSV_FIELD)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if not {"path", "label"} <= set(rows.fieldnames or ()):
+                raise DatasetError(
+                    f"{path} has the columns {rows.fieldnames}; its first line must name path and label."
+                )
+            for row in rows:
+                name, label = row["path"] or "", row["label"] or ""
+                pure = PurePosixPath(name)
+                if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+                    problems.append(f"line {rows.line_num}: {name!r} is not a path inside the folder")
+                elif not label:
+                    problems.append(f"line {rows.line_num}: {name!r} has an empty label")
+                elif labels.setdefault(str(pure), label) != label or None in row:
+                    problems.append(f"line {rows.line_num}: {name!r} has two labels")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a CSV file in UTF-8: {error}.") from None
+    finally:
+        csv.field_size_limit(old_limit)
+    refuse(problems, f"{path} cannot be used")
+    return labels
+
+
+def refuse(problems: Sequence[str], title: str) -> None:
+    """DatasetError that lists the problems, the first few in full."""
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:PROBLEMS_SHOWN])
+        more = f"\n  and {len(problems) - PROBLEMS_SHOWN:,} more" if len(problems) > PROBLEMS_SHOWN else ""
+        raise DatasetError(f"{title}; nothing was written:{shown}{more}")
+
+
+def collisions(names: Sequence[str]) -> list[str]:
+    """Names that are one file where case or Unicode form does not count."""
+    first: dict[str, str] = {}
+    problems = []
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            problems.append(f"{other} and {name} differ only in case or Unicode form; rename one")
+    return problems
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""Key, recipe, labels and lengths -> where every patch is and how it is filtered.
+
+The only file that knows where patches are (FORMAT.md, "Where the patches are").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.key import Key
+from poscuda_fast.labels import ClassRows
+from poscuda_fast.recipe import Recipe
+
+Int64 = NDArray[np.int64]
+
+WORDS_PER_BLOCK = 1024
+CLIPS_PER_STEP = 1 << 16  # bounds what a plan holds beyond one entry for each clip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Patches:
+    """Some patches, in order: clip number, first frame in the clip, frames, row of `Plan.taps`; all (n,) int64."""
+
+    clips: Int64
+    starts: Int64
+    sizes: Int64
+    rows: Int64
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in all patches together."""
+        return int(self.sizes.sum())
+
+    def __repr__(self) -> str:
+        return f"Patches({len(self)} patches)"  # their places are secret
+
+
+class Plan:
+    """Where the patches of a data set are, worked out piece by piece so that any number of clips fits.
+
+    Parameters
+    ----------
+    key, recipe
+        The secret and the numbers.
+    labels : ClassRows
+        From `labels.encode`.
+    lengths : (n_clips,) int64
+        True length of each clip in frames.
+
+    Attributes
+    ----------
+    taps : (n_classes, recipe.taps) float32
+        The filter of each class, secret.
+    n_patches, n_frames, n_short : int
+        Patches, frames inside them, and clips shorter than `recipe.patch`.
+    """
+
+    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Int64) -> None:
+        self.recipe = recipe
+        self.labels = labels
+        self.lengths = lengths
+        self.taps = np.empty((len(labels.tokens), recipe.taps), np.float32)
+        for row, token in enumerate(labels.tokens):
+            self.taps[row] = draw_taps(key, token, recipe)
+        self.n_patches = self.n_frames = self.n_short = 0
+        most = np.zeros(len(labels.tokens), np.int64)
+        for clips in self._steps():
+            sizes, counts = _shape(recipe, lengths[clips])
+            self.n_patches += int(counts.sum())
+            self.n_frames += int((sizes * counts).sum())
+            self.n_short += int((lengths[clips] < recipe.patch).sum())
+            np.maximum.at(most, labels.rows[clips], counts)
+        drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
+        self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
+        self._first_word = np.cumsum(most) - most
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.lengths)} clips, {self.n_patches} patches)"
+
+    def batches(self, most: int) -> Iterator[Patches]:
+        """All patches in clip order, at most `most` at a time; the same division on every call."""
+        for clips in self._steps():
+            sizes, counts = _shape(self.recipe, self.lengths[clips])
+            ends = np.cumsum(counts)
+            total = int(ends[-1]) if ends.size else 0
+            for first in range(0, total, most):
+                order = np.arange(first, min(first + most, total))
+                local = np.searchsorted(ends, order, side="right")
+                yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
+
+    def of_clip(self, clip: int) -> Patches:
+        """The patches of one clip."""
+        sizes, counts = _shape(self.recipe, self.lengths[clip : clip + 1])
+        numbers = np.arange(counts[0])
+        same = np.zeros_like(numbers)
+        return self._place(same + clip, numbers, sizes[same], counts[same])
+
+    def rows_of(self, clips: Int64) -> Int64:
+        """The row of `taps` that belongs to each of `clips`."""
+        return self.labels.rows[clips].astype(np.int64)
+
+    def digest(self) -> bytes:
+        """SHA-256 over every clip's class and length: equal for equal labels and lengths only."""
+        state = hashlib.sha256()
+        order = np.argsort(np.array(self.labels.tokens, dtype=object), kind="stable")
+        for row in order:
+            token = self.labels.tokens[row]
+            state.update(len(token).to_bytes(4, "big") + token)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        for clips in self._steps():
+            state.update(rank[self.labels.rows[clips]].astype("<i8").tobytes())
+            state.update(self.lengths[clips].astype("<i8").tobytes())
+        return state.digest()
+
+    def _steps(self) -> Iterator[slice]:
+        for first in range(0, len(self.lengths), CLIPS_PER_STEP):
+            yield slice(first, min(first + CLIPS_PER_STEP, len(self.lengths)))
+
+    def _place(self, clips: Int64, numbers: Int64, sizes: Int64, counts: Int64) -> Patches:
+        """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`."""
+        rows = self.rows_of(clips)
+        free = self.lengths[clips] - counts * sizes + 1
+        lo = _multiply_divide(free, numbers, counts)
+        hi = _multiply_divide(free, numbers + 1, counts)
+        words = self._words[self._first_word[rows] + numbers]
+        return Patches(clips, numbers * sizes + lo + _scale(words, hi - lo), sizes, rows)
+
+
+def draw_taps(key: Key, token: bytes, recipe: Recipe) -> NDArray[np.float32]:
+    """A class's filter: (recipe.taps,) float32 from U(0, blur)."""
+    words = np.frombuffer(key.derive(b"taps", token, length=4 * recipe.taps), "<u4")
+    with np.errstate(under="ignore"):
+        taps: NDArray[np.float32] = (recipe.blur * ((words >> 8) * 2.0**-24)).astype(np.float32)
+    if recipe.identity:
+        taps[(recipe.taps - 1) // 2] = 1.0
+    return taps
+
+
+def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
+    """A class's first `n` position words: (n,) uint32."""
+    blocks = []
+    for block in range(-(-n // WORDS_PER_BLOCK)):
+        # A shorter expansion is the beginning of a longer one: draw no more than is used.
+        length = 4 * min(WORDS_PER_BLOCK, n - block * WORDS_PER_BLOCK)
+        blocks.append(key.derive(b"position", token, block.to_bytes(4, "big"), length=length))
+    return np.frombuffer(b"".join(blocks), "<u4").astype(np.uint32)
+
+
+def _shape(recipe: Recipe, lengths: Int64) -> tuple[Int64, Int64]:
+    """Frames in each patch of a clip, and how many patches it has."""
+    sizes = np.minimum(recipe.patch, lengths)
+    if recipe.every is None:
+        counts = np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
+    else:
+        counts = np.where(lengths > 0, np.maximum(1, lengths // recipe.every), 0)
+    return sizes, counts
+
+
+def _multiply_divide(a: Int64, b: Int64, n: Int64) -> Int64:
+    """a*b div n for 0 <= b <= n, exact where a*b would not fit 64 bits."""
+    quotient: Int64 = np.asarray(a // n * b + a % n * b // n)
+    return quotient
+
+
+def _scale(words: NDArray[np.uint32], spans: Int64) -> Int64:
+    """word*span >> 32, exact for spans of any length: the product is taken in two halves."""
+    wide = words.astype(np.uint64)
+    span = spans.astype(np.uint64)
+    high = wide * (span >> np.uint64(32))
+    low = wide * (span & np.uint64(0xFFFFFFFF)) >> np.uint64(32)
+    scaled: Int64 = (high + low).astype(np.int64)
+    return scaled
