@@ -184,7 +184,7 @@ class FileTarget:
         if self._source is None:
             return
         if not file.lossy:
-            self._copy(file.name, file.name)
+            self._copy(file.name, file.output_name)
             return
         target = self._root / file.output_name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -325,7 +325,10 @@ class _Place:
         if self.root == self.source and (self.output is None or self.output == self.only):
             return
         taken = self.root / self.output if self.output is not None else self.root
-        if os.path.lexists(taken) and not (self.output is None and taken.is_dir() and not any(taken.iterdir())):
+        # A run that was stopped before it began leaves an empty sidecar.
+        own = {self.sidecar, self.sidecar.with_name(self.sidecar.name + "-journal")}
+        is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
+        if os.path.lexists(taken) and not is_free:
             raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
 
 

@@ -173,8 +173,20 @@ class Journal:
     def __repr__(self) -> str:
         return f"Journal({str(self.path)!r}, state={self.state.value!r})"
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._database)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN, then a durable COMMIT, or ROLLBACK on an error."""
+        database = self._database
+        try:
+            database.execute("BEGIN")
+            yield database
+            database.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError):
+                raise _translate(self.path, error) from None
+            raise
 
     def _is_empty(self) -> bool:
         return not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -243,23 +255,6 @@ class Journal:
     def _context(self, number: int, session: bytes) -> bytes:
         """What a sealed batch is bound to: this run, its header, this place in the order."""
         return hashlib.sha256(self._header_bytes).digest() + session + number.to_bytes(8, "big")
-
-
-class _Transaction:
-    """BEGIN, then COMMIT, or ROLLBACK on an error."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN")
-        return self._database
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._database.execute("COMMIT")
-        elif self._database.in_transaction:
-            self._database.execute("ROLLBACK")
 
 
 def _nonce(number: int) -> bytes:

@@ -73,7 +73,7 @@ class Plan:
         self.n_patches = self.n_frames = self.n_short = 0
         most = np.zeros(len(labels.tokens), np.int64)
         for clips in self._steps():
-            sizes, counts = _shape(recipe, lengths[clips])
+            sizes, counts = shape(recipe, lengths[clips])
             self.n_patches += int(counts.sum())
             self.n_frames += int((sizes * counts).sum())
             self.n_short += int((lengths[clips] < recipe.patch).sum())
@@ -88,7 +88,7 @@ class Plan:
     def batches(self, most: int) -> Iterator[Patches]:
         """All patches in clip order, at most `most` at a time; the same division on every call."""
         for clips in self._steps():
-            sizes, counts = _shape(self.recipe, self.lengths[clips])
+            sizes, counts = shape(self.recipe, self.lengths[clips])
             ends = np.cumsum(counts)
             total = int(ends[-1]) if ends.size else 0
             for first in range(0, total, most):
@@ -98,7 +98,7 @@ class Plan:
 
     def of_clip(self, clip: int) -> Patches:
         """The patches of one clip."""
-        sizes, counts = _shape(self.recipe, self.lengths[clip : clip + 1])
+        sizes, counts = shape(self.recipe, self.lengths[clip : clip + 1])
         numbers = np.arange(counts[0])
         same = np.zeros_like(numbers)
         return self._place(same + clip, numbers, sizes[same], counts[same])
@@ -155,7 +155,7 @@ def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
     return np.frombuffer(b"".join(blocks), "<u4").astype(np.uint32)
 
 
-def _shape(recipe: Recipe, lengths: Int64) -> tuple[Int64, Int64]:
+def shape(recipe: Recipe, lengths: Int64) -> tuple[Int64, Int64]:
     """Frames in each patch of a clip, and how many patches it has."""
     sizes = np.minimum(recipe.patch, lengths)
     if recipe.every is None:

@@ -1,0 +1,1 @@
+"""Experiments that use the library by its public names."""

@@ -1,0 +1,80 @@
+"""Put the stored results into README.md, between their marks.
+
+    python -m experiments.readme [--check]
+
+With --check nothing is written; the exit code is 1 if README.md is not what the results say.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments import results
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def roundtrip() -> str:
+    """The table of whole data sets, protected and brought back."""
+    result = results.load("roundtrip")
+    lines = [
+        "| data set | how | files | MB | changed | verified | SHA-256 restored | median SNR | protect | restore |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        verified = f"{row['verified_protected']:,} protected"
+        if row["verified_unchanged"]:
+            verified += f", {row['verified_unchanged']} silent there"
+        verified += f", {row['verified_neither']} neither"
+        lines.append(
+            f"| {row['dataset']} | {row['mode']} | {row['files']:,} | {row['bytes'] / 1e6:.0f} | {row['changed']:,} "
+            f"| {verified} | {row['restored_sha256_equal']:,} of {row['files']:,} | {row['snr_db_median']} dB "
+            f"| {row['protect_seconds']:.1f} s | {row['restore_seconds']:.1f} s |"
+        )
+    return "\n".join([*lines, "", source(result)])
+
+
+def kills() -> str:
+    """The sentence on killed runs."""
+    result = results.load("kills")
+    left = ", ".join(f"{count} times {state}" for state, count in sorted(result["file_when_killed"].items()))
+    return (
+        f"{result['clips']:,} clips of Speech Commands in one mapped array, `protect_memmap` killed with "
+        f"SIGKILL at {result['kills']} random moments (the file was left {left}): after the next call the file was wrong "
+        f"{result['wrong_after_next_call']} times, undo included.\n\n{source(result)}"
+    )
+
+
+def source(result: dict[str, Any]) -> str:
+    """Where a result comes from."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"<sub>`{result['command']}`, {result['date']}; {result['machine']}; Python {result['python']}, {versions}. "
+        f"SPEECH is a folder with the data sets.</sub>"
+    )
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"roundtrip": roundtrip, "kills": kills}
+
+
+def render(text: str) -> str:
+    """README's text with every marked section made anew."""
+    for name, section in SECTIONS.items():
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        match = marks.search(text)
+        if match is None:
+            sys.exit(f"README.md has no section marked {name}.")
+        text = text[: match.end(1)] + section() + "\n" + text[match.start(2) :]
+    return text
+
+
+if __name__ == "__main__":
+    current = README.read_text()
+    wanted = render(current)
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(0 if current == wanted else "README.md is not what the results say; run python -m experiments.readme.")
+    README.write_text(wanted)

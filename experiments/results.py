@@ -1,0 +1,44 @@
+"""Stored results: one JSON file each, with the command, machine, versions and date that made it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+PACKAGES = ("poscuda-fast", "numpy", "numba", "soundfile")
+
+
+def store(name: str, command: str, fields: dict[str, Any]) -> Path:
+    """Write a result under its name, replacing an earlier one."""
+    result = {
+        "command": command,
+        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        **fields,
+    }
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def load(name: str) -> dict[str, Any]:
+    """A stored result."""
+    fields: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return fields
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,242 @@
+"""A memory-mapped array as something that `inplace` can edit."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast import dense, inplace
+from poscuda_fast.arrays import ArrayClips
+from poscuda_fast.errors import SidecarError
+from poscuda_fast.inplace import Progress
+from poscuda_fast.journal import Journal, State
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.mapping import MappedFile
+from poscuda_fast.memory import count, patches_per_batch
+from poscuda_fast.plan import Patches, Plan, draw_taps
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.report import Tally
+
+WITNESS_CLIPS = 64
+WITNESS_FRAMES = 2048
+PLACE_BYTES = 24  # what a payload spends on the place of a patch
+
+
+class ArrayTarget:
+    """A mapped array as something that `inplace` can edit."""
+
+    def __init__(
+        self,
+        mapped: MappedFile,
+        audio: ArrayClips,
+        key: Key,
+        taps: NDArray[np.float32],
+        engine: Engine,
+        plan: Plan | None,
+        progress: Progress | None,
+        n_patches: int = 0,
+    ) -> None:
+        self._mapped = mapped
+        self._audio = audio
+        self._key = key
+        self._taps = taps
+        self._engine = engine
+        self._plan = plan
+        self._progress = progress
+        self._n_patches = plan.n_patches if plan is not None else n_patches
+        self._n_batches = 0
+        self.tally = Tally()
+        if plan is not None:
+            self.tally = Tally(clips=len(plan.lengths), short_clips=plan.n_short)
+
+    def header(self) -> dict[str, Any]:
+        plan = self._planned()
+        mac = hmac.digest(self._key.derive(b"sidecar", b"labels", length=32), plan.digest(), "sha256")
+        return {
+            "kind": "array",
+            "recipe": plan.recipe.to_dict(),
+            "dtype": self._audio.dtype.str,
+            "shape": list(self._audio.shape),
+            "labels": mac.hex(),
+            "batch": patches_per_batch(plan.recipe, self._audio),
+            "identity": self.identity(self._witness()),
+            "patches": plan.n_patches,
+            "counts": {"clips": len(plan.lengths), "short_clips": plan.n_short},
+        }
+
+    def secret(self) -> bytes:
+        tokens = [token.hex() for token in self._planned().labels.tokens]
+        return json.dumps({"tokens": tokens, "witness": self._witness()}).encode()
+
+    def rehearse(self) -> None:
+        """Count what protecting would do, and refuse what it would refuse, without a write."""
+        plan = self._planned()
+        for patches in plan.batches(patches_per_batch(plan.recipe, self._audio)):
+            dry = self._audio.read(patches)
+            dense.refuse_non_finite(dry, patches, self._audio.channels)
+            self._filter(patches, dry)
+            self._advance()
+
+    def preflight(self) -> None:
+        """What must be known before the first byte is written."""
+        plan = self._planned()
+        step = patches_per_batch(plan.recipe, self._audio)
+        if self._audio.dtype.kind == "f":
+            for patches in plan.batches(step):
+                dense.refuse_non_finite(self._audio.read(patches), patches, self._audio.channels)
+        frame_bytes = self._audio.channels * self._audio.dtype.itemsize
+        inplace.refuse_without_room(self._mapped.sidecar, plan.n_frames * frame_bytes + plan.n_patches * PLACE_BYTES)
+
+    def fresh(self) -> Iterator[bytes]:
+        plan = self._planned()
+        known = self._n_batches
+        for number, patches in enumerate(plan.batches(patches_per_batch(plan.recipe, self._audio))):
+            if number >= known:
+                yield pack(patches, self._audio.read(patches))
+
+    def recheck(self, payload: bytes) -> list[str]:
+        del payload  # the identity in the header covers an array
+        return []
+
+    def apply(self, payload: bytes) -> None:
+        patches, dry = unpack(payload, self._audio.dtype)
+        self._audio.write(patches, self._filter(patches, dry))
+        self._advance()
+
+    def undo(self, payload: bytes) -> None:
+        patches, dry = unpack(payload, self._audio.dtype)
+        count(self.tally, patches, dry, self._audio.channels)
+        self._audio.write(patches, dry)
+        self._advance()
+
+    def skip(self, names: list[str]) -> None:
+        del names  # an array is undone whole
+
+    def judge(self, payload: bytes) -> Iterator[tuple[int, str]]:
+        """(clip, "original" | "protected" | "equal" | "neither") for each patch of a payload."""
+        patches, dry = unpack(payload, self._audio.dtype)
+        wet = dry.copy()
+        dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
+        now = self._audio.read(patches)
+        if not dry.size:
+            return
+        places = dense.offsets(patches, self._audio.channels)
+        # Compared as bits: NaN is never equal to itself.
+        bits = np.dtype(f"u{self._audio.dtype.itemsize}")
+        is_dry = np.logical_and.reduceat(now.view(bits) == dry.view(bits), places)
+        is_wet = np.logical_and.reduceat(now.view(bits) == wet.view(bits), places)
+        words = np.array(["neither", "original", "protected", "equal"])[is_dry + 2 * is_wet]
+        yield from zip(patches.clips.tolist(), words.tolist(), strict=True)
+
+    def sync(self) -> None:
+        self._mapped.sync()
+
+    def summary(self) -> dict[str, Any]:
+        return {"counts": self.tally.to_dict()}
+
+    def identity(self, witness: list[list[int]]) -> str:
+        """A keyed MAC over shape, dtype and the samples that `witness` names, all outside patches."""
+        mac = hmac.new(self._key.derive(b"sidecar", b"identity", length=32), digestmod=hashlib.sha256)
+        mac.update(repr((self._audio.dtype.str, self._audio.shape)).encode())
+        for clip, start, size in witness:
+            mac.update(np.ascontiguousarray(self._audio.array[clip, start : start + size]).tobytes())
+        return mac.hexdigest()
+
+    def _filter(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
+        """The filtered form of some originals, counted."""
+        count(self.tally, patches, dry, self._audio.channels)
+        wet = dry.copy()
+        self.tally.saturated_samples += dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
+        return wet
+
+    def _witness(self) -> list[list[int]]:
+        """Some stretches [clip, first frame, frames] that no patch touches, spread over the data."""
+        plan = self._planned()
+        n_clips, frames = self._audio.shape[:2]
+        stretches = []
+        for clip in np.unique(np.linspace(0, n_clips - 1, min(n_clips, WITNESS_CLIPS)).astype(np.int64)).tolist():
+            patches = plan.of_clip(clip)
+            starts = patches.starts[:WITNESS_CLIPS].tolist()
+            sizes = patches.sizes[:WITNESS_CLIPS].tolist()
+            left = WITNESS_FRAMES
+            gap = 0
+            following = [*starts, frames if len(starts) == len(patches) else gap]
+            for start, size in zip(following, [*sizes, 0], strict=True):
+                use = min(max(start - gap, 0), left)
+                if use:
+                    stretches.append([clip, gap, use])
+                left -= use
+                gap = start + size
+        return stretches
+
+    def _planned(self) -> Plan:
+        if self._plan is None:
+            raise RuntimeError("a target that was read from a sidecar has no plan")
+        return self._plan
+
+    def _advance(self) -> None:
+        self._n_batches += 1
+        if self._progress is not None:
+            self._progress(self.tally.patches, self._n_patches)
+
+
+def pack(patches: Patches, dry: NDArray[Any]) -> bytes:
+    """Places and originals of a batch as one payload."""
+    return b"".join(
+        (
+            struct.pack("<Q", len(patches)),
+            patches.clips.astype("<i8").tobytes(),
+            patches.starts.astype("<i8").tobytes(),
+            patches.sizes.astype("<u4").tobytes(),
+            patches.rows.astype("<u4").tobytes(),
+            dry.tobytes(),
+        )
+    )
+
+
+def unpack(payload: bytes, dtype: np.dtype[Any]) -> tuple[Patches, NDArray[Any]]:
+    """The places and originals that `pack` was given; the originals read-only."""
+    (n,) = struct.unpack_from("<Q", payload)
+    fields = []
+    offset = 8
+    for kind in ("<i8", "<i8", "<u4", "<u4"):
+        fields.append(np.frombuffer(payload, kind, n, offset).astype(np.int64))
+        offset += n * np.dtype(kind).itemsize
+    return Patches(*fields), np.frombuffer(payload, dtype, -1, offset)
+
+
+def recorded(
+    journal: Journal, mapped: MappedFile, audio: ArrayClips, key: Key, progress: Progress | None
+) -> ArrayTarget:
+    """The target that a sidecar was made for, if `audio` is it."""
+    if journal.state is State.NEW:
+        raise SidecarError(
+            f"There is no finished or begun run in {journal.path}; without its sidecar protected data cannot be "
+            f"recognised or restored. If the sidecar was moved, give its path."
+        )
+    header, secret = journal.header, json.loads(journal.secret)
+    if header["kind"] != "array":
+        raise SidecarError(f"The sidecar {journal.path} belongs to a folder of files, not to an array.")
+    recipe = Recipe.from_dict(header["recipe"])
+    taps = np.array([draw_taps(key, bytes.fromhex(token), recipe) for token in secret["tokens"]], np.float32)
+    target = ArrayTarget(mapped, audio, key, taps, Engine(), None, progress, header["patches"])
+    target.tally = Tally(**header["counts"])
+    if [header["dtype"], header["shape"]] != [audio.dtype.str, list(audio.shape)]:
+        raise SidecarError(
+            f"The sidecar {journal.path} was made for an array of shape {tuple(header['shape'])} and dtype "
+            f"{header['dtype']}; arr has {audio.shape} and {audio.dtype.str}. Open it as it was protected."
+        )
+    if not hmac.compare_digest(target.identity(secret["witness"]), header["identity"]):
+        raise SidecarError(
+            f"The sidecar {journal.path} was made for other data: samples outside the patches differ. If the file "
+            f"was edited since, undo the edit; nothing was written."
+        )
+    return target

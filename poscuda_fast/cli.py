@@ -1,0 +1,321 @@
+"""The command line: words in, words out; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import poscuda_fast
+from poscuda_fast.errors import PoscudaError
+from poscuda_fast.inplace import Progress
+from poscuda_fast.recipe import Recipe
+
+REFUSED, STOPPED, INTERRUPTED = 2, 3, 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    verify or doctor found something that is not right
+  2    refused: wrong arguments or unusable input; nothing was written
+  3    stopped by the system (full disk, failed write); run the same command again to finish
+  130  interrupted; run the same command again to finish
+"""
+
+
+def main() -> None:
+    """Run the command line and exit with a documented code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(REFUSED)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("poscuda: interrupted; run the same command again to finish.", err=True)
+        sys.exit(INTERRUPTED)
+    except (PoscudaError, ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError) as error:
+        click.echo(f"poscuda: {error}", err=True)
+        sys.exit(REFUSED)
+    except (OSError, MemoryError) as error:
+        click.echo(f"poscuda: {error or type(error).__name__}\nRun the same command again to finish.", err=True)
+        sys.exit(STOPPED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(poscuda_fast.__version__, prog_name="poscuda")
+def cli() -> None:
+    """Make audio data sets unlearnable in place, prove it, and undo it with the key."""
+
+
+_KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
+_SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Where the sealed originals are kept.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The fields of a recipe as options."""
+    standard = Recipe()
+    for option in (
+        click.option("--identity", is_flag=True, help="Put 1.0 on the filter's centre tap."),
+        click.option("--every", type=int, help="One patch for each EVERY frames, instead of --patches."),
+        click.option("--patches", type=int, default=standard.patches, show_default=True, help="Patches per clip."),
+        click.option("--blur", type=float, default=standard.blur, show_default=True, help="Taps are in U(0, BLUR)."),
+        click.option("--taps", type=int, default=standard.taps, show_default=True, help="Filter length."),
+        click.option("--patch", type=int, default=standard.patch, show_default=True, help="Frames per patch."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(file: Path) -> None:
+    """Write a new secret key to FILE, which must not exist.
+
+    Keep it secret and backed up: without it there is no undo and no verify.
+    """
+    key = poscuda_fast.Key.generate()
+    key.save(file)
+    click.echo(f"Wrote {file} with fingerprint {key.fingerprint}. Keep it secret and backed up.")
+
+
+@cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", required=False, type=click.Path(path_type=Path))
+@_KEY
+@click.option("--in-place", is_flag=True, help="Edit SRC itself instead of making a copy at DST.")
+@click.option(
+    "--labels-from",
+    metavar="SOURCE",
+    default="folder",
+    show_default=True,
+    help="folder (the parent folder's name), csv:FILE (columns path,label) or regex:RE (its first group, on the "
+    "file name).",
+)
+@click.option("--label", help="The label of a single audio file.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option(
+    "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
+)
+@click.option(
+    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip, .npy."
+)
+@_recipe_options
+@click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
+@click.option("--backend", default="auto", show_default=True, help="auto, cpu or reference; all give the same bits.")
+@click.option("--threads", type=int, help="Threads to use; all cores by default.")
+@_SIDECAR
+@click.option("--dry-run", is_flag=True, help="Tell what would be done; write nothing.")
+@_JSON
+@_QUIET
+def protect(
+    src: Path,
+    dst: Path | None,
+    key_file: Path,
+    *,
+    in_place: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Protect SRC as a copy at DST, or in place.
+
+    SRC is a folder of audio, one audio file, or a .npy array of clips with --labels. Nothing that exists
+    is ever overwritten, but SRC's patches with --in-place; their originals go to a sealed sidecar first.
+
+    \b
+    Examples:
+      poscuda protect recordings/ protected/ --key my.key
+      poscuda protect digits/ out/ --key my.key --labels-from 'regex:^(\\d)_'
+      poscuda protect clips.npy --in-place --key my.key --labels labels.npy
+    """
+    if (dst is None) != in_place:
+        raise click.UsageError("Give either DST, for a copy, or --in-place.")
+    key = poscuda_fast.Key.load(key_file)
+    recipe = Recipe(**{name: options.pop(name) for name in ("patch", "taps", "blur", "patches", "every", "identity")})
+    with _progress(quiet=quiet) as progress:
+        common = {
+            "recipe": recipe,
+            "backend": options["backend"],
+            "threads": options["threads"],
+            "sidecar": options["sidecar"],
+            "progress": progress,
+            "dry_run": dry_run,
+        }
+        if src.suffix == ".npy":
+            report = _protect_npy(src, dst, key, options, common)
+        else:
+            report = _protect_audio(src, dst, key, options, common)
+    if not quiet:
+        _show(report, as_json=as_json)
+    if dry_run and not as_json:
+        click.echo("No files were modified.")
+
+
+def _protect_audio(
+    src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
+) -> poscuda_fast.Report:
+    for name in ("labels_file", "classes_file", "lengths_file"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name[:-5]} is for a .npy SRC; use --labels-from or --label for audio files.")
+    labels_from: Any = options["labels_from"]
+    if options["label"] is not None:
+        if src.is_dir():
+            raise click.UsageError("--label is for a single audio file; use --labels-from for a folder.")
+        labels_from = {src.name: options["label"]}
+    lossy = "flac" if options["lossy_to_flac"] else "refuse"
+    return poscuda_fast.protect_folder(src, dst, key, labels_from=labels_from, lossy=lossy, **common)
+
+
+def _protect_npy(
+    src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
+) -> poscuda_fast.Report:
+    from poscuda_fast import npyfile  # noqa: PLC0415 - NumPy is not needed to print a help page
+
+    if options["labels_file"] is None:
+        raise click.UsageError("A .npy SRC needs --labels FILE.npy with one label for each clip.")
+    return npyfile.protect_npy(
+        src,
+        dst,
+        npyfile.read_vector(options["labels_file"]),
+        key,
+        classes=None if options["classes_file"] is None else npyfile.read_names(options["classes_file"]),
+        lengths=None if options["lengths_file"] is None else npyfile.read_vector(options["lengths_file"]),
+        **common,
+    )
+
+
+@cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@_KEY
+@_SIDECAR
+@click.option("--partial", is_flag=True, help="Restore the rest although some files are missing or were changed.")
+@_JSON
+@_QUIET
+def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
+    """Put the original bytes of SRC back: a protected folder, audio file or .npy array.
+
+    \b
+    Examples:
+      poscuda restore protected/ --key my.key
+      poscuda restore clips.npy --key my.key
+    """
+    key = poscuda_fast.Key.load(key_file)
+    with _progress(quiet=quiet) as progress:
+        if src.suffix == ".npy":
+            from poscuda_fast import npyfile  # noqa: PLC0415
+
+            report = npyfile.restore_npy(src, key, sidecar=sidecar, progress=progress)
+        else:
+            report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
+    if not quiet:
+        _show(report, as_json=as_json)
+
+
+@cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option(
+    "--key", "key_file", type=click.Path(path_type=Path), help="The key file; without it only the manifest is used."
+)
+@_SIDECAR
+@_JSON
+@_QUIET
+def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: bool, quiet: bool) -> int:
+    """Tell which files of SRC are original, which are protected, and which are neither.
+
+    Exit code 0 means that everything is there and is wholly one or the other, else 1.
+    """
+    key = None if key_file is None else poscuda_fast.Key.load(key_file)
+    if src.suffix == ".npy":
+        from poscuda_fast import npyfile  # noqa: PLC0415
+
+        if key is None:
+            raise click.UsageError("A .npy array is verified against its sidecar, which needs --key.")
+        verified = npyfile.verify_npy(src, key, sidecar=sidecar)
+    else:
+        verified = poscuda_fast.verify_folder(src, key, sidecar=sidecar)
+    if not quiet:
+        _show(verified, as_json=as_json)
+    return 0 if verified.ok else 1
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_recipe_options
+@_JSON
+def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
+    """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do."""
+    from poscuda_fast import inspection  # noqa: PLC0415
+
+    facts = inspection.inspect(file, Recipe(**fields))
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        click.echo("\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+
+
+@cli.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A new folder for the demo's files; default: a temporary one."
+)
+def demo(out: Path | None) -> int:
+    """Protect, verify and restore a small speech-like data set that is made on the spot."""
+    from poscuda_fast import demo as show  # noqa: PLC0415
+
+    return 0 if show.run(out, click.echo) else 1
+
+
+@cli.command()
+@_JSON
+def doctor(*, as_json: bool) -> int:
+    """Tell what this installation can do here: versions, cores, backends, and why something is missing."""
+    from poscuda_fast import doctor as practice  # noqa: PLC0415
+
+    found = practice.examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return 0 if found["ok"] else 1
+    for name, value in found.items():
+        if isinstance(value, dict):
+            for part, state in value.items():
+                click.echo(f"{name[:-1] + ' ' + part:<22} {state}")
+        else:
+            click.echo(f"{name:<22} {value}")
+    return 0 if found["ok"] else 1
+
+
+def _show(result: Any, *, as_json: bool) -> None:
+    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr with rate and time left; nothing where stderr is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich takes longer to import than a small job
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield advance

@@ -1,0 +1,71 @@
+"""What this installation can do here, and why something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sqlite3
+import sys
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast import kernels, labels
+from poscuda_fast.key import Key
+from poscuda_fast.plan import Plan
+from poscuda_fast.recipe import Recipe
+
+PACKAGES = ("numpy", "numba", "soundfile", "cryptography", "click", "rich")
+# FORMAT.md, "Vectors": label 0, default recipe, 16,000 int16 frames.
+VECTOR = "51fc50df5f87fc86"
+
+
+def examine() -> dict[str, Any]:
+    """Versions, cores and backends as plain JSON values; `ok` tells whether the library can work.
+
+    Every backend filters one vector of the format, so "ok" means that its bits are right.
+    """
+    backends = {name: _try_backend(name) for name in kernels.BACKENDS}
+    return {
+        "poscuda-fast": metadata.version("poscuda-fast"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cores": kernels.usable_cores(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "libsndfile": _libsndfile(),
+        "sqlite": sqlite3.sqlite_version,
+        "backends": backends,
+        "auto": next((name for name, state in backends.items() if state == "ok"), None),
+        "ok": backends["reference"] == "ok" and any(state == "ok" for state in backends.values()),
+    }
+
+
+def _try_backend(name: str) -> str:
+    """Filter one vector: "ok", or what is wrong as a sentence."""
+    problem = kernels.why_missing(name)
+    if problem is not None:
+        return problem
+    recipe = Recipe()
+    plan = Plan(Key(bytes(range(32))), recipe, labels.encode([0], None, 1), np.array([16_000]))
+    clip = ((7919 * np.arange(16_000)) % 65536 - 32768).astype(np.int16)
+    (patches,) = plan.batches(1)
+    kernels.Engine(name).filter_patches(clip, patches.starts, patches.sizes, patches.rows, plan.taps, 1)
+    found = hashlib.sha256(clip.astype("<i2").tobytes()).hexdigest()[:16]
+    return "ok" if found == VECTOR else f"WRONG BITS ({found}, expected {VECTOR}): do not use it, please report this."
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"missing: run pip install {name}"
+
+
+def _libsndfile() -> str:
+    try:
+        import soundfile  # noqa: PLC0415 - it loads a shared library, which may be what is missing
+
+        return str(soundfile.__libsndfile_version__)
+    except (ImportError, OSError) as error:
+        return f"missing: {error}"

@@ -1,0 +1,123 @@
+"""What a file, array or folder is, and what protecting it would do; no key needed, nothing written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast import listing, pcm
+from poscuda_fast.encoded import Encoding
+from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.folder import SIDECAR
+from poscuda_fast.listing import AudioFile
+from poscuda_fast.plan import shape
+from poscuda_fast.recipe import Recipe
+
+
+def inspect(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Facts by name, as plain JSON values.
+
+    Parameters
+    ----------
+    path : Path
+        An audio file, a .npy array, or a folder of audio files.
+    recipe : Recipe
+        What would be applied.
+
+    Raises
+    ------
+    DatasetError
+        It does not exist, or is a folder without audio.
+    AudioFileError
+        It cannot be protected; the sentence says why.
+    """
+    if path.is_dir():
+        return _inspect_folder(path, recipe)
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist; give an audio file, a .npy array or a folder.")
+    if path.suffix == ".npy":
+        return _inspect_npy(path, recipe)
+    file = listing.read_layout(path.parent, path.name)
+    layout = file.layout
+    return {
+        "what": f"{_kind(file)} audio file",
+        "samples": f"{file.coding}, {layout.channels} channels, {layout.sample_rate} Hz",
+        "frames": layout.frames,
+        "seconds": round(layout.frames / max(1, layout.sample_rate), 3),
+        **_effect(recipe, [layout.frames], layout.channels * pcm.CODINGS[file.coding]),
+        "edit": _manner(file),
+        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
+    }
+
+
+def _inspect_npy(path: Path, recipe: Recipe) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        layout = pcm.read_npy(file, str(path))
+    n_clips, frames, channels = (*layout.shape, 1)[:3]
+    one = _effect(recipe, [frames], channels * layout.dtype.itemsize)
+    return {
+        "what": "NumPy array of clips",
+        "samples": f"{layout.dtype.name}, {channels} channels, order {layout.order}",
+        "clips": n_clips,
+        "frames": frames,
+        **{name: value * n_clips for name, value in one.items()},
+        "edit": "patches in place; --labels is needed, and --lengths where clips are padded",
+        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
+    }
+
+
+def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
+    names, others = listing.find_files(path)
+    if not names:
+        raise DatasetError(f"{path} has no audio files; give another folder.")
+    files: list[AudioFile] = []
+    refused: list[str] = []
+    for name in names:
+        try:
+            files.append(listing.read_layout(path, name))
+        except AudioFileError as error:
+            refused.append(str(error))
+    kinds = Counter(
+        f"{_kind(file)} {file.coding} {file.layout.channels} ch {file.layout.sample_rate} Hz" for file in files
+    )
+    return {
+        "what": "folder of audio files",
+        "audio files": len(names),
+        "other files": len(others),
+        "kinds": ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()),
+        "parent folders": len({os.path.dirname(name) for name in names}),
+        **_effect(recipe, [file.frames for file in files], None),
+        "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
+        "sidecar": _sidecar(path / SIDECAR),
+    }
+
+
+def _effect(recipe: Recipe, lengths: list[int], frame_bytes: int | None) -> dict[str, int]:
+    """How much a recipe would change of clips of these lengths."""
+    sizes, counts = shape(recipe, np.array(lengths, np.int64))
+    facts = {"patches": int(counts.sum()), "frames in patches": int((sizes * counts).sum())}
+    if frame_bytes is not None:
+        facts["bytes in patches"] = facts["frames in patches"] * frame_bytes
+    return facts
+
+
+def _kind(file: AudioFile) -> str:
+    return file.layout.format if isinstance(file.layout, Encoding) else "WAV"
+
+
+def _manner(file: AudioFile) -> str:
+    if file.lossy:
+        return "refused: lossy; a copy can be made as FLAC"
+    if isinstance(file.layout, Encoding):
+        return "decoded, filtered and encoded again without loss"
+    return "patch bytes alone, in place"
+
+
+def _sidecar(path: Path) -> str:
+    if os.path.lexists(path):
+        return f"{path.name} is there: poscuda verify tells the state"
+    return "none: not protected by this library, or its sidecar was moved away"

@@ -1,0 +1,346 @@
+"""The command line as a user meets it: a real process, real files, documented exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from poscuda_fast import Key, synth
+from poscuda_fast.cli import main
+
+WORDS = ("no", "yes")
+
+
+COMMAND = (sys.executable, "-W", "error", "-c", "from poscuda_fast.cli import main; main()")
+
+
+def poscuda(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process: its exit code and what it printed."""
+    words = ["poscuda", *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, words
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), errors.getvalue())
+
+
+def poscuda_process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: its bytes and its time of change."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    folder = tmp_path / "speech"
+    for word in WORDS:
+        (folder / word).mkdir(parents=True)
+        for take in range(3):
+            soundfile.write(folder / word / f"{take}.wav", synth.speak(word, 0, take), synth.SAMPLE_RATE)
+    return folder
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, key: Key) -> Path:
+    path = tmp_path / "my.key"
+    key.save(path)
+    return path
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> Path:
+    folder = tmp_path / "array"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(folder / "clips.npy", rng.integers(-3000, 3000, (20, 800)).astype(np.int16))
+    np.save(folder / "labels.npy", np.arange(20) % 3)
+    return folder
+
+
+def test_keygen_writes_a_private_key_once(tmp_path: Path) -> None:
+    path = tmp_path / "new.key"
+    done = poscuda("keygen", path)
+    assert done.returncode == 0
+    assert Key.load(path).fingerprint in done.stdout
+    content = path.read_bytes()
+    again = poscuda("keygen", path)
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+    assert path.read_bytes() == content
+
+
+def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    before = tree(speech)
+    out = tmp_path / "out"
+    done = poscuda("protect", speech, out, "--key", key_file, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # not a terminal: no progress
+    report = json.loads(done.stdout)
+    assert (report["clips"], report["patches"], report["state"]) == (6, 6, "protected")
+    assert tree(speech) == before
+    assert all((out / name).read_bytes() != content for name, (content, _) in before.items())
+
+    verified = poscuda("verify", out, "--key", key_file, "--json")
+    assert verified.returncode == 0
+    assert json.loads(verified.stdout)["protected"] == 6
+
+    again = poscuda("protect", speech, out, "--key", key_file)
+    assert again.returncode == 0
+    assert "already protected" in again.stdout
+
+    restored = poscuda("restore", out, "--key", key_file)
+    assert restored.returncode == 0, restored.stderr
+    assert all((out / name).read_bytes() == content for name, (content, _) in before.items())
+
+
+def test_a_folder_is_protected_in_place_and_restored(speech: Path, key_file: Path) -> None:
+    before = tree(speech)
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").stdout == ""
+    assert all((speech / name).read_bytes() != content for name, (content, _) in before.items())
+    assert poscuda("restore", speech, "--key", key_file).returncode == 0
+    assert all((speech / name).read_bytes() == content for name, (content, _) in before.items())
+
+
+def test_an_array_is_protected_in_place_and_restored(array: Path, key_file: Path) -> None:
+    clips = array / "clips.npy"
+    before = clips.read_bytes()
+    common = ("--key", key_file)
+    done = poscuda("protect", clips, "--in-place", "--labels", array / "labels.npy", "--patches", 2, *common)
+    assert done.returncode == 0, done.stderr
+    assert clips.read_bytes() != before
+    verified = poscuda("verify", clips, *common)
+    assert verified.returncode == 0
+    assert "protected          20" in verified.stdout
+    assert poscuda("restore", clips, *common).returncode == 0
+    assert clips.read_bytes() == before
+
+
+def test_an_array_is_copied_and_never_overwritten(array: Path, key_file: Path) -> None:
+    clips, out = array / "clips.npy", array / "out.npy"
+    names, lengths = array / "names.txt", array / "lengths.npy"
+    names.write_text("no\nyes\nmaybe\n")
+    np.save(lengths, np.full(20, 700))
+    before = tree(array)
+    words = ("--key", key_file, "--labels", array / "labels.npy", "--classes", names, "--lengths", lengths)
+    assert poscuda("protect", clips, out, *words).returncode == 0
+    assert {name: content for name, content in tree(array).items() if name in before} == before
+    assert "already protected" in poscuda("protect", clips, out, *words).stdout
+    taken = array / "taken.npy"
+    taken.write_bytes(b"mine")
+    refused = poscuda("protect", clips, taken, *words)
+    assert refused.returncode == 2
+    assert "nothing is ever overwritten" in refused.stderr
+    assert taken.read_bytes() == b"mine"
+
+
+def test_one_file_takes_its_label_from_an_option(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    out = tmp_path / "one.wav"
+    source = speech / "yes" / "0.wav"
+    done = poscuda("protect", source, out, "--key", key_file, "--label", "yes")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "folder"
+    assert poscuda("protect", speech, folder, "--key", key_file).returncode == 0
+    assert out.read_bytes() == (folder / "yes" / "0.wav").read_bytes() != source.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["folder", "array"])
+def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
+    tmp_path: Path, speech: Path, array: Path, key_file: Path, kind: str
+) -> None:
+    source = [speech] if kind == "folder" else [array / "clips.npy", "--labels", array / "labels.npy"]
+    before = tree(tmp_path)
+    dry = poscuda("protect", *source, "--in-place", "--key", key_file, "--blur", 0.3, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert dry.stdout.endswith("No files were modified.\n")
+    assert tree(tmp_path) == before
+    arguments = ("protect", *source, "--in-place", "--key", key_file, "--blur", 0.3, "--json")
+    would = json.loads(poscuda(*arguments, "--dry-run").stdout)
+    did = json.loads(poscuda(*arguments).stdout)
+    assert would.pop("state") == "untouched"
+    assert did.pop("state") == "protected"
+    assert would.pop("seconds") >= 0
+    assert did.pop("seconds") >= 0
+    assert would == did
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["protect", "SPEECH", "--key", "KEY"], "Give either DST, for a copy, or --in-place"),
+        (["protect", "SPEECH", "OUT", "--in-place", "--key", "KEY"], "Give either DST"),
+        (["protect", "SPEECH", "OUT", "--key", "NOKEY"], "No such file"),
+        (["protect", "MISSING", "OUT", "--key", "KEY"], "does not exist"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "regex:^x"], "no group"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for a .npy SRC"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY"], "needs --labels"),
+        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
+        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
+        (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
+        (["restore", "SPEECH", "--key", "KEY"], "There is no sidecar"),
+        (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
+        (["verify", "SPEECH"], "There is no manifest"),
+        (["verify", "CLIPS"], "needs --key"),
+        (["inspect", "MISSING"], "does not exist"),
+        (["inspect", "KEY"], "cannot be used"),
+        (["demo", "--out", "SPEECH"], "File exists"),
+        (["dance"], "No such command"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence_and_code_2(
+    tmp_path: Path, speech: Path, array: Path, key_file: Path, arguments: list[str], message: str
+) -> None:
+    places = {
+        "SPEECH": speech,
+        "OUT": tmp_path / "out",
+        "KEY": key_file,
+        "NOKEY": tmp_path / "no.key",
+        "MISSING": tmp_path / "missing",
+        "CLIPS": array / "clips.npy",
+        "LABELS": array / "labels.npy",
+    }
+    before = tree(tmp_path)
+    done = poscuda(*[places.get(word, word) for word in arguments])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify_tells_by_its_exit_code(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    out = tmp_path / "out"
+    poscuda("protect", speech, out, "--key", key_file)
+    assert poscuda("verify", out).returncode == 0
+    path = out / "yes" / "1.wav"
+    path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
+    changed = poscuda("verify", out, "--key", key_file)
+    assert changed.returncode == 1
+    assert "yes/1.wav" in changed.stdout
+
+
+def test_a_failed_write_ends_with_code_3_and_the_next_run_finishes(
+    tmp_path: Path, speech: Path, key_file: Path
+) -> None:
+    out = tmp_path / "out"
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); import signal; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from poscuda_fast.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "protect", speech, out, "--key", key_file, "--backend", "reference"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Run the same command again" in done.stderr
+    assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
+    assert poscuda("verify", out, "--key", key_file).returncode == 0
+
+
+def test_an_interrupt_ends_with_code_130_and_the_next_run_finishes(tmp_path: Path, key_file: Path) -> None:
+    speech, out = tmp_path / "many", tmp_path / "out"
+    (speech / "yes").mkdir(parents=True)
+    for take in range(1500):
+        soundfile.write(speech / "yes" / f"{take}.wav", np.full(400, take, np.int16), 8000)
+    command = [*COMMAND, "protect", speech, out]
+    with subprocess.Popen([*command, "--key", key_file], stderr=subprocess.PIPE, text=True) as child:
+        while not (out / ".poscuda").exists():
+            assert child.poll() is None
+            time.sleep(0.005)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert "interrupted" in errors
+    assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
+    assert poscuda("verify", out, "--key", key_file).returncode == 0
+
+
+def test_progress_shows_on_a_terminal_only(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    control, terminal = pty.openpty()
+    command = [*COMMAND, "protect", speech, tmp_path / "out"]
+    with subprocess.Popen([*command, "--key", key_file], stdout=subprocess.PIPE, stderr=terminal) as child:
+        os.close(terminal)
+        shown = b""
+        try:
+            while part := os.read(control, 4096):
+                shown += part
+        except OSError:  # the terminal's other side was closed
+            pass
+        os.close(control)
+        assert b"protected" in child.communicate()[0]
+    assert b"6/6" in shown
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_inspect_tells_what_a_file_is(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros((1000, 2), np.int16), 8000, subtype)
+    done = poscuda("inspect", path, "--patches", 2, "--json")
+    facts = json.loads(done.stdout)
+    assert facts["frames"] == 1000
+    assert facts["patches"] == 2
+    assert facts["frames in patches"] == 480
+    assert facts["samples"] == f"{subtype}, 2 channels, 8000 Hz"
+
+
+def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path) -> None:
+    facts = json.loads(poscuda("inspect", array / "clips.npy", "--json").stdout)
+    assert (facts["clips"], facts["frames"], facts["patches"], facts["bytes in patches"]) == (20, 800, 20, 9600)
+    facts = json.loads(poscuda("inspect", speech, "--json").stdout)
+    assert (facts["audio files"], facts["patches"], facts["parent folders"]) == (6, 6, 2)
+    assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
+
+
+def test_demo_keeps_every_promise_in_an_empty_folder(tmp_path: Path) -> None:
+    done = poscuda_process("demo", "--out", "demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("Every byte is as promised.\n")
+    again = poscuda("verify", tmp_path / "demo" / "protected-again", "--key", tmp_path / "demo" / "demo.key", "--json")
+    assert json.loads(again.stdout)["protected"] == 45
+
+
+def test_doctor_examines_every_backend() -> None:
+    done = poscuda("doctor", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["backends"] == {"cpu": "ok", "reference": "ok"}
+    assert found["auto"] == "cpu"
+    assert "backend cpu" in poscuda("doctor").stdout
+
+
+def test_help_and_version() -> None:
+    assert poscuda("--version").stdout.startswith("poscuda, version ")
+    for command in ("", "keygen", "protect", "restore", "verify", "inspect", "demo", "doctor"):
+        done = poscuda(*command.split(), "--help")
+        assert done.returncode == 0
+        assert "Usage:" in done.stdout
