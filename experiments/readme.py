@@ -44,7 +44,7 @@ def kills() -> str:
     left = ", ".join(f"{count} times {state}" for state, count in sorted(result["file_when_killed"].items()))
     return (
         f"{result['clips']:,} clips of Speech Commands in one mapped array, `protect_memmap` killed with "
-        f"SIGKILL at {result['kills']} random moments (the file was left {left}): after the next call the file was wrong "
+        f"SIGKILL at {result['kills']} random moments (the file was left {left}): after the next call it was wrong "
         f"{result['wrong_after_next_call']} times, undo included.\n\n{source(result)}"
     )
 

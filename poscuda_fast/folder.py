@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -20,16 +18,13 @@ from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.listing import AudioFile
-from poscuda_fast.manifest import Manifest
+from poscuda_fast.manifest import Manifest, compare
 from poscuda_fast.memory import check_key
+from poscuda_fast.place import PathLike, Place
 from poscuda_fast.plan import Plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report, Tally
 from poscuda_fast.verification import Verification
-
-SIDECAR = ".poscuda"
-
-PathLike = str | os.PathLike[str]
 
 
 def protect_folder(
@@ -106,7 +101,7 @@ def protect_folder(
     check_key(key)
     if lossy not in ("refuse", "flac"):
         raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
-    place = _Place.of(Path(src), None if dst is None else Path(dst), sidecar)
+    place = Place.of(Path(src), None if dst is None else Path(dst), sidecar)
     names, others = place.find()
     found = place.rename(listing.read_layouts(place.source, names))
     if lossy == "refuse" or place.root == place.source:
@@ -131,27 +126,16 @@ def protect_folder(
     )
     if dry_run:
         place.refuse_taken()
+        if not os.path.lexists(place.sidecar):
+            place.refuse_protected()
         target.rehearse()
         return target.tally.report("untouched", key.fingerprint, time.perf_counter() - begun)
-    if not copying:
-        listing.refuse_hard_links(place.root, names)
     with Journal(place.sidecar, key) as journal:
         inplace.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE):
             inplace.refuse_other_run(journal, target.header())
         else:
-            if journal.state is State.NEW:
-                place.refuse_taken()
-            elif copying:
-                raise SidecarError(
-                    f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect "
-                    f"it in place."
-                )
-            target.refuse_non_finite()
-            kept = sum(_bytes_kept(file, plan) for file in found)
-            inplace.refuse_without_room(place.sidecar, kept)
-            if copying:
-                inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
+            _preflight(journal, place, target, found, plan)
         if journal.state is State.COMPLETE:
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         else:
@@ -199,7 +183,7 @@ def restore_folder(
     """
     begun = time.perf_counter()
     check_key(key)
-    place = _Place.of(Path(folder), None, sidecar)
+    place = Place.of(Path(folder), None, sidecar)
     with Journal(place.sidecar, key) as journal:
         target = files.recorded(journal, place.root, key, progress)
         if journal.state is State.UNDONE:
@@ -237,7 +221,7 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     SidecarError
         The sidecar is damaged or of another key.
     """
-    place = _Place.of(Path(folder), None, sidecar)
+    place = Place.of(Path(folder), None, sidecar)
     names, _ = place.find()
     verdicts: dict[str, set[str]] = {}
     state = "unknown"
@@ -259,77 +243,31 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
                 f"The manifest {place.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
             )
         for name, entry in manifest.files.items():
-            verdicts.setdefault(name, set()).add(_compare(place.root / name, entry))
+            verdicts.setdefault(name, set()).add(compare(place.root / name, entry))
     elif not verdicts:
         raise DatasetError(f"There is neither a manifest {place.manifest} nor a sidecar {place.sidecar}.")
     unlisted = [name for name in names if name not in verdicts]
     return Verification.of(sorted(verdicts.items()), state, unlisted)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Place:
-    """Where files come from, where they are edited, and what lies beside them."""
-
-    source: Path
-    root: Path
-    sidecar: Path
-    manifest: Path
-    only: str | None
-    output: str | None
-
-    @classmethod
-    def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> _Place:
-        """The place for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
-        if not src.exists():
-            raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
-        source = Path(os.path.realpath(src))
-        target = source if dst is None else Path(os.path.realpath(dst))
-        if source.is_dir():
-            if target != source and (target in source.parents or source in target.parents):
-                raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
-            if dst is not None and target == source:
-                raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
-            beside = target / SIDECAR if sidecar is None else Path(sidecar)
-            return cls(source, target, beside, target / listing.MANIFEST, None, None)
-        if src.is_symlink() or not source.is_file():
-            raise DatasetError(f"{src} is not a regular file; give the file itself.")
-        if dst is not None and target.is_dir():
-            target /= source.name
-        beside = target.with_name(target.name + SIDECAR) if sidecar is None else Path(sidecar)
-        manifest = target.with_name(f"{target.name}{SIDECAR}.json")
-        return cls(source.parent, target.parent, beside, manifest, source.name, target.name)
-
-    def find(self) -> tuple[list[str], list[str]]:
-        """Names of audio files and of others below the source; DatasetError if there is no audio."""
-        if self.only is not None:
-            return [self.only], []
-        names, others = listing.find_files(self.source)
-        if not names:
-            raise DatasetError(
-                f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
-            )
-        return names, others
-
-    def rename(self, found: list[AudioFile]) -> list[AudioFile]:
-        """The files with the name that one file's copy was given."""
-        if self.output is None or self.root == self.source:
-            return found
-        if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
-            raise DatasetError(
-                f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
-            )
-        return [dataclasses.replace(found[0], output_name=self.output)]
-
-    def refuse_taken(self) -> None:
-        """DatasetError if a copy would land on something that is there."""
-        if self.root == self.source and (self.output is None or self.output == self.only):
-            return
-        taken = self.root / self.output if self.output is not None else self.root
-        # A run that was stopped before it began leaves an empty sidecar.
-        own = {self.sidecar, self.sidecar.with_name(self.sidecar.name + "-journal")}
-        is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
-        if os.path.lexists(taken) and not is_free:
-            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
+def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
+    """Refuse what must be refused before the first byte is written."""
+    copying = place.root != place.source
+    if journal.state is State.NEW:
+        place.refuse_taken()
+        place.refuse_protected()
+    elif copying:
+        raise SidecarError(
+            f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
+            f"place."
+        )
+    if not copying:
+        listing.refuse_unsafe(place.root, [file.name for file in found])
+    target.refuse_non_finite()
+    kept = sum(_bytes_kept(file, plan) for file in found)
+    inplace.refuse_without_room(place.sidecar, kept)
+    if copying:
+        inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
 
 
 def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
@@ -343,21 +281,3 @@ def _bytes_kept(file: AudioFile, plan: Plan) -> int:
     whole = file.size if isinstance(file.layout, Encoding) else 0
     share = plan.n_frames // max(1, len(plan.lengths)) + 1
     return whole + share * file.layout.channels * 4 + 400
-
-
-def _compare(path: Path, entry: Mapping[str, object]) -> str:
-    """The verdict on a file by its manifest entry."""
-    if not path.is_file():
-        return "missing"
-    found = _digest(path)
-    before, after = found == entry["sha256_before"], found == entry["sha256_after"]
-    words = {(True, True): "equal", (True, False): "original", (False, True): "protected"}
-    return words.get((before, after), "neither")
-
-
-def _digest(path: Path) -> str:
-    whole = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            whole.update(part)
-    return whole.hexdigest()

@@ -12,8 +12,8 @@ import numpy as np
 from poscuda_fast import listing, pcm
 from poscuda_fast.encoded import Encoding
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.folder import SIDECAR
 from poscuda_fast.listing import AudioFile
+from poscuda_fast.place import SIDECAR
 from poscuda_fast.plan import shape
 from poscuda_fast.recipe import Recipe
 

@@ -118,11 +118,13 @@ def read_layout(root: Path, name: str) -> AudioFile:
     return AudioFile(name, size, encoding, str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name)
 
 
-def refuse_hard_links(root: Path, names: Sequence[str]) -> None:
-    """Editing one name in place would change the other, or filter one file twice."""
+def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
+    """DatasetError if an edit in place would fail, or would change more than the file it is meant for."""
     problems = []
     for name in names:
         links = os.stat(root / name).st_nlink
+        if not os.access(root / name, os.R_OK | os.W_OK):
+            problems.append(f"{name} may not be read and written by you; change its permissions")
         if links > 1:
             problems.append(
                 f"{name} has {links} names (hard links), so an edit in place would change them all; copy it"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,21 @@ class Manifest:
             raise DatasetError(
                 f"The manifest {path} is damaged ({str(error)[:100]}); restore it from a backup."
             ) from None
+
+
+def compare(path: Path, entry: Mapping[str, Any]) -> str:
+    """The verdict on a file by its manifest entry."""
+    if not path.is_file():
+        return "missing"
+    found = _digest(path)
+    before, after = found == entry["sha256_before"], found == entry["sha256_after"]
+    words = {(True, True): "equal", (True, False): "original", (False, True): "protected"}
+    return words.get((before, after), "neither")
+
+
+def _digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            whole.update(part)
+    return whole.hexdigest()

@@ -29,15 +29,28 @@ def protect_npy(src: Path, dst: Path | None, labels: Any, key: Key, *, dry_run: 
     AudioFileError
         The file is not a .npy array of int16 or float32 clips, or its size is not the header's.
     """
-    if dst is None or dry_run:
-        _refuse_taken(dst, options.get("sidecar"))
+    if dst is None:
         return protect_memmap(pcm.map_npy(src, writing=not dry_run), labels, key, dry_run=dry_run, **options)
-    if not _refuse_taken(dst, options.get("sidecar")):
+    beside = options.pop("sidecar", None) or dst.with_name(dst.name + SIDECAR_SUFFIX)
+    begun = os.path.lexists(beside)
+    if os.path.lexists(dst) and not begun:
+        raise DatasetError(f"{dst} exists, and nothing is ever overwritten; choose another place for the copy.")
+    if dry_run:
+        return protect_memmap(pcm.map_npy(src, writing=False), labels, key, dry_run=True, **options)
+    if os.path.lexists(dst):
+        return protect_memmap(pcm.map_npy(dst, writing=True), labels, key, sidecar=beside, **options)
+    # The copy gets its name once it is protected: what stands there is never an original.
+    part = durability.part_of(dst)
+    if not (begun and part.exists()):
         # What can be refused is refused before the copy is made.
         protect_memmap(pcm.map_npy(src, writing=False), labels, key, dry_run=True, **{**options, "progress": None})
         inplace.refuse_without_room(dst, os.stat(src).st_size)
-        durability.copy(src, dst)
-    return protect_memmap(pcm.map_npy(dst, writing=True), labels, key, **options)
+        durability.copy(src, part)
+        durability.sync_files(part.parent, [part])
+    report = protect_memmap(pcm.map_npy(part, writing=True), labels, key, sidecar=beside, **options)
+    os.replace(part, dst)
+    durability.sync_folder(dst.parent)
+    return report
 
 
 def restore_npy(path: Path, key: Key, *, sidecar: Path | None, progress: Progress | None) -> Report:
@@ -67,13 +80,3 @@ def read_names(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise DatasetError(f"{path} is not text in UTF-8; give class names, one a line.") from None
-
-
-def _refuse_taken(dst: Path | None, sidecar: Path | None) -> bool:
-    """Whether an earlier call began the copy; DatasetError if something else is there."""
-    if dst is None or not os.path.lexists(dst):
-        return False
-    beside = sidecar if sidecar is not None else dst.with_name(dst.name + SIDECAR_SUFFIX)
-    if os.path.lexists(beside):
-        return True
-    raise DatasetError(f"{dst} exists, and nothing is ever overwritten; choose another place for the copy.")

@@ -1,0 +1,100 @@
+"""Where audio files come from, where they are edited, and what lies beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path, PurePosixPath
+
+from poscuda_fast import listing
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.listing import AudioFile
+from poscuda_fast.manifest import Manifest, compare
+
+SIDECAR = ".poscuda"
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where files come from, where they are edited, and what lies beside them."""
+
+    source: Path
+    root: Path
+    sidecar: Path
+    manifest: Path
+    source_manifest: Path
+    only: str | None
+    output: str | None
+
+    @classmethod
+    def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Place:
+        """The place for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
+        if not src.exists():
+            raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
+        source = Path(os.path.realpath(src))
+        target = source if dst is None else Path(os.path.realpath(dst))
+        if source.is_dir():
+            if target != source and (target in source.parents or source in target.parents):
+                raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
+            if dst is not None and target == source:
+                raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
+            beside = target / SIDECAR if sidecar is None else Path(sidecar)
+            manifests = (target / listing.MANIFEST, source / listing.MANIFEST)
+            return cls(source, target, beside, *manifests, None, None)
+        if src.is_symlink() or not source.is_file():
+            raise DatasetError(f"{src} is not a regular file; give the file itself.")
+        if dst is not None and target.is_dir():
+            target /= source.name
+        beside = _beside(target, SIDECAR) if sidecar is None else Path(sidecar)
+        manifests = (_beside(target, f"{SIDECAR}.json"), _beside(source, f"{SIDECAR}.json"))
+        return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
+
+    def find(self) -> tuple[list[str], list[str]]:
+        """Names of audio files and of others below the source; DatasetError if there is no audio."""
+        if self.only is not None:
+            return [self.only], []
+        names, others = listing.find_files(self.source)
+        if not names:
+            raise DatasetError(
+                f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
+            )
+        return names, others
+
+    def rename(self, found: list[AudioFile]) -> list[AudioFile]:
+        """The files with the name that one file's copy was given."""
+        if self.output is None or self.root == self.source:
+            return found
+        if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
+            raise DatasetError(
+                f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
+            )
+        return [dataclasses.replace(found[0], output_name=self.output)]
+
+    def refuse_protected(self) -> None:
+        """DatasetError if the source's manifest says that its files are protected: they would be filtered twice."""
+        if not self.source_manifest.is_file():
+            return
+        manifest = Manifest.read(self.source_manifest)
+        done = [name for name, entry in manifest.files.items() if compare(self.source / name, entry) == "protected"]
+        listing.refuse(
+            [f"{name} is protected already" for name in done],
+            f"{self.source_manifest} tells of a run with the key {manifest.fingerprint}; restore it first, giving the "
+            f"sidecar if it was moved",
+        )
+
+    def refuse_taken(self) -> None:
+        """DatasetError if a copy would land on something that is there."""
+        if self.root == self.source and (self.output is None or self.output == self.only):
+            return
+        taken = self.root / self.output if self.output is not None else self.root
+        # A run that was stopped before it began leaves an empty sidecar.
+        own = {self.sidecar, _beside(self.sidecar, "-journal")}
+        is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
+        if os.path.lexists(taken) and not is_free:
+            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
