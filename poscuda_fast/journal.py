@@ -126,13 +126,16 @@ class Journal:
             database.execute("DELETE FROM batch")
             database.execute("DELETE FROM run")
             self._write_state(State.APPLYING, {})
+        self.state, self.summary = State.APPLYING, {}
 
     def append(self, payload: bytes) -> None:
         """Seal one batch of originals and commit it; on return it is durable."""
+        session, self._session = self._session, secrets.token_bytes(16)
         with self._transaction() as database:
             number = self.n_batches()
-            sealed = self._cipher(self._session).encrypt(_nonce(number), payload, self._context(number, self._session))
-            database.execute("INSERT INTO batch VALUES (?, ?, ?)", (number, self._session, sealed))
+            sealed = self._cipher(session).encrypt(_nonce(number), payload, self._context(number, session))
+            database.execute("INSERT INTO batch VALUES (?, ?, ?)", (number, session, sealed))
+        self._session = session  # only now: after a failed commit its number would be used again
 
     def n_batches(self) -> int:
         """Batches that are durable."""
@@ -156,6 +159,7 @@ class Journal:
         fields = {**self.summary, **(summary or {}), "batches": self.n_batches()}
         with self._transaction():
             self._write_state(state, fields)
+        self.state, self.summary = state, fields
 
     def close(self) -> None:
         """Release the lock."""
@@ -237,7 +241,6 @@ class Journal:
             "INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?, ?)",
             (self._header_bytes, self._wrapped, state.value, fields, tag),
         )
-        self.state, self.summary = state, summary
 
     def _tag(self, header: bytes, wrapped: bytes, state: str, summary: bytes) -> bytes:
         mac = hmac.new(self._key.derive(b"sidecar", b"tag", length=32), digestmod=hashlib.sha256)

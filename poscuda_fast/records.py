@@ -94,7 +94,7 @@ def energy(samples: NDArray[Any]) -> float:
 
 def pack(records: Sequence[tuple[Record, bytes]]) -> bytes:
     """Records and what is kept of their files, as one payload."""
-    index = json.dumps([dataclasses.astuple(record) for record, _ in records]).encode()
+    index = json.dumps([[getattr(record, name) for name in Record.__slots__] for record, _ in records]).encode()
     return b"".join([struct.pack("<Q", len(index)), index, *(kept for _, kept in records)])
 
 
