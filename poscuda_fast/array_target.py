@@ -26,7 +26,9 @@ from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Tally
 
 WITNESS_CLIPS = 64
-WITNESS_FRAMES = 2048
+WITNESS_STRETCHES = 16
+WITNESS_FRAMES = 128
+PAGE_BYTES = 4096
 PLACE_BYTES = 24  # what a payload spends on the place of a patch
 
 
@@ -65,6 +67,7 @@ class ArrayTarget:
             "recipe": plan.recipe.to_dict(),
             "dtype": self._audio.dtype.str,
             "shape": list(self._audio.shape),
+            "place": self._place(),
             "labels": mac.hex(),
             "batch": patches_per_batch(plan.recipe, self._audio),
             "identity": self.identity(self._witness()),
@@ -93,6 +96,8 @@ class ArrayTarget:
             for patches in plan.batches(step):
                 dense.refuse_non_finite(self._audio.read(patches), patches, self._audio.channels)
         frame_bytes = self._audio.channels * self._audio.dtype.itemsize
+        # Storing into a hole of a sparse file takes room, and a full disk would kill the process.
+        inplace.refuse_without_room(self._mapped.path, min(self._mapped.holes(), 2 * PAGE_BYTES * plan.n_patches))
         inplace.refuse_without_room(self._mapped.sidecar, plan.n_frames * frame_bytes + plan.n_patches * PLACE_BYTES)
 
     def fresh(self) -> Iterator[bytes]:
@@ -142,10 +147,14 @@ class ArrayTarget:
     def summary(self) -> dict[str, Any]:
         return {"counts": self.tally.to_dict()}
 
+    def _place(self) -> list[int]:
+        """Where the array lies in its file: first byte and strides."""
+        return [self._mapped.offset, *self._audio.array.strides]
+
     def identity(self, witness: list[list[int]]) -> str:
         """A keyed MAC over shape, dtype and the samples that `witness` names, all outside patches."""
         mac = hmac.new(self._key.derive(b"sidecar", b"identity", length=32), digestmod=hashlib.sha256)
-        mac.update(repr((self._audio.dtype.str, self._audio.shape)).encode())
+        mac.update(repr((self._audio.dtype.str, self._audio.shape, self._place())).encode())
         for clip, start, size in witness:
             mac.update(np.ascontiguousarray(self._audio.array[clip, start : start + size]).tobytes())
         return mac.hexdigest()
@@ -164,17 +173,14 @@ class ArrayTarget:
         stretches = []
         for clip in np.unique(np.linspace(0, n_clips - 1, min(n_clips, WITNESS_CLIPS)).astype(np.int64)).tolist():
             patches = plan.of_clip(clip)
-            starts = patches.starts[:WITNESS_CLIPS].tolist()
-            sizes = patches.sizes[:WITNESS_CLIPS].tolist()
-            left = WITNESS_FRAMES
-            gap = 0
-            following = [*starts, frames if len(starts) == len(patches) else gap]
-            for start, size in zip(following, [*sizes, 0], strict=True):
-                use = min(max(start - gap, 0), left)
-                if use:
-                    stretches.append([clip, gap, use])
-                left -= use
-                gap = start + size
+            firsts = np.concatenate([[0], patches.starts + patches.sizes])
+            ends = np.concatenate([patches.starts, [frames]])
+            before = np.concatenate([[0], np.cumsum(ends - firsts)])  # frames outside patches before each gap
+            for place in np.unique(np.linspace(0, before[-1], WITNESS_STRETCHES, endpoint=False).astype(np.int64)):
+                gap = int(np.searchsorted(before, place, side="right")) - 1
+                if gap < len(firsts):
+                    first = int(firsts[gap] + place - before[gap])
+                    stretches.append([clip, first, min(WITNESS_FRAMES, int(ends[gap]) - first)])
         return stretches
 
     def _planned(self) -> Plan:
@@ -236,7 +242,8 @@ def recorded(
         )
     if not hmac.compare_digest(target.identity(secret["witness"]), header["identity"]):
         raise SidecarError(
-            f"The sidecar {journal.path} was made for other data: samples outside the patches differ. If the file "
-            f"was edited since, undo the edit; nothing was written."
+            f"The sidecar {journal.path} was made for other data: samples outside the patches differ, or it lies "
+            f"elsewhere in its file. Open it as it was protected; if it was edited since, undo the edit. Nothing was "
+            f"written."
         )
     return target

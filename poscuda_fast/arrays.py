@@ -135,7 +135,7 @@ class ListClips:
                     f"{self.channels}; protect clips of one kind at a time."
                 )
         refuse_shared(arrays)
-        self._arrays = [array.reshape(len(array), -1) if array.ndim == 1 else array for array in arrays]
+        self._arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
         self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
 
     def read(self, patches: Patches) -> NDArray[Any]:

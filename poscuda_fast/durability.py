@@ -8,33 +8,43 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 FICLONE = 0x40049409  # linux/fs.h
 
 
-def create(path: Path, content: bytes, *, mode: int, durable: bool = True) -> None:
+def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
     """Write a new file, durably unless told otherwise; FileExistsError if the name is taken.
 
-    After an error nothing is left.
+    `mode` None leaves the permissions to the process's umask. After an error nothing is left.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    with _new(path, mode) as file:
+        file.write(content)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
     if durable:
         sync_folder(path.parent)
 
 
-def replace(path: Path, content: bytes, *, mode: int, durable: bool = True) -> None:
+@contextlib.contextmanager
+def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+    """A new file that nobody else can read before all is written, if `mode` is given; after an error there is none."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(path, flags, 0o666 if mode is None else 0o600), "w+b") as file:
+        try:
+            yield file
+            file.flush()
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def replace(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
     """Put `content` under `path` in one step: old or new, never a mixture; durably unless told otherwise."""
     part = part_of(path)
     part.unlink(missing_ok=True)
@@ -51,13 +61,12 @@ def copy(source: Path, target: Path) -> None:
     """
     part = part_of(target)
     part.unlink(missing_ok=True)
-    with open(source, "rb", buffering=0) as read, open(part, "xb", buffering=0) as write:
-        status = os.fstat(read.fileno())
+    status = os.stat(source)
+    mode = stat.S_IMODE(status.st_mode) | stat.S_IWUSR
+    with open(source, "rb", buffering=0) as read, _new(part, mode) as write:
         if not (_clone(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno(), status.st_size)):
             write.seek(0)
             shutil.copyfileobj(read, write, 1 << 20)
-        if hasattr(os, "fchmod"):
-            os.fchmod(write.fileno(), stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
     os.replace(part, target)
 
 

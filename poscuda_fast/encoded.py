@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from poscuda_fast.errors import AudioFileError
 # Subtypes that can be edited exactly, named as in pcm.CODINGS.
 _LOSSLESS = {"PCM_16", "PCM_24", "FLOAT"}
 _LOSSY_FORMATS = {"MP3", "OGG"}
+FRAMES_PER_BLOCK = 1 << 20
+# No format here packs more frames into a byte: the largest FLAC block of one constant value takes over 8 bytes.
+MAX_FRAMES_PER_BYTE = 65536 // 8
 _TAGS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "software", "license")
 
 
@@ -29,6 +33,7 @@ class Encoding:
     frames: int
     channels: int
     sample_rate: int
+    endian: str = "FILE"
 
     @property
     def lossy(self) -> bool:
@@ -53,11 +58,16 @@ def probe(path: Path) -> Encoding:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
-    encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate)
+    encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
     if not encoding.lossy and info.subtype not in _LOSSLESS:
         raise AudioFileError(
             f"{path} cannot be used: its samples are {info.subtype}; 16- or 24-bit PCM and 32-bit float are edited "
             f"exactly, so convert it to one of them."
+        )
+    if not encoding.lossy and encoding.frames > MAX_FRAMES_PER_BYTE * os.path.getsize(path):
+        raise AudioFileError(
+            f"{path} cannot be used: its header says {encoding.frames} frames, more than its bytes can hold; encode "
+            f"the file again."
         )
     return encoding
 
@@ -75,9 +85,9 @@ def decode(data: bytes, name: str) -> Decoded:
     """What an encoded file's bytes hold; AudioFileError if libsndfile cannot decode all of it."""
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate)
+            encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
             dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[encoding.coding]
-            samples: NDArray[Any] = file.read(dtype=dtype, always_2d=True)
+            samples = _read(file, dtype)
             tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{name} cannot be used: libsndfile cannot decode it ({error}).") from None
@@ -86,17 +96,28 @@ def decode(data: bytes, name: str) -> Decoded:
     return Decoded(samples >> 8 if encoding.coding == "PCM_24" else samples, encoding, tags)
 
 
+def _read(file: soundfile.SoundFile, dtype: str) -> NDArray[Any]:
+    """All samples, block by block: a header that lies about the length then costs no memory."""
+    blocks = []
+    while True:
+        blocks.append(file.read(FRAMES_PER_BLOCK, dtype, always_2d=True))
+        if len(blocks[-1]) < FRAMES_PER_BLOCK:
+            return np.concatenate(blocks)
+
+
 def encode(decoded: Decoded) -> bytes:
     """The bytes of an encoded file: format and subtype as they were, lossy ones as 16-bit FLAC.
 
     AudioFileError unless decoding them gives exactly the same samples.
     """
     samples, encoding = decoded.samples, decoded.encoding
-    form, subtype = ("FLAC", "PCM_16") if encoding.lossy else (encoding.format, encoding.subtype)
+    form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
+    if encoding.lossy:
+        form, subtype, endian = "FLAC", "PCM_16", "FILE"
     buffer = io.BytesIO()
     # In int32 libsndfile keeps 24-bit samples in the upper bits.
     wide = samples << 8 if samples.dtype == np.int32 else samples
-    with soundfile.SoundFile(buffer, "w", encoding.sample_rate, encoding.channels, subtype, format=form) as file:
+    with soundfile.SoundFile(buffer, "w", encoding.sample_rate, encoding.channels, subtype, endian, form) as file:
         for tag, text in decoded.tags.items():
             with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
                 setattr(file, tag, text)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import dense, durability, pcm, records, reencode, wavedit
-from poscuda_fast.encoded import decode, encode
+from poscuda_fast import durability, listing, pcm, records, reencode, wavedit
+from poscuda_fast.encoded import Encoding, decode, encode
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal, State
@@ -97,17 +97,13 @@ class FileTarget:
             self._filter(record, kept)
             self._advance(record)
 
-    def refuse_non_finite(self) -> None:
-        """ValueError if a patch of a floating-point file holds NaN or infinity."""
+    def examine(self) -> None:
+        """Refuse what the headers do not show: encoded files that cannot be decoded, samples that are not finite."""
         root = self._source or self._root
         for number, file in enumerate(self._files):
-            if not file.lossy and file.coding == "FLOAT":
+            if file.coding == "FLOAT" or isinstance(file.layout, Encoding):
                 record, kept = self._take(root / file.name, number, file)
-                patches = record.patches()
-                try:
-                    dense.refuse_non_finite(_editor(record).samples(record, kept), patches, record.channels)
-                except ValueError as error:
-                    raise ValueError(str(error).replace("Clip 0", file.name)) from None
+                self._finite_samples(record, kept)
 
     def fresh(self) -> Iterator[bytes]:
         for name in self._others:
@@ -133,7 +129,7 @@ class FileTarget:
         by_name = {file.output_name: file for file in self._files}
         for record, _ in records.unpack(payload):
             self._stage(by_name[record.name])
-        return []
+        return [name for name, verdict in self.judge(payload) if verdict not in ("original", "equal")]
 
     def apply(self, payload: bytes) -> None:
         for record, kept in records.unpack(payload):
@@ -183,13 +179,15 @@ class FileTarget:
         """Bring a file to where it will be edited; a lossy one as FLAC."""
         if self._source is None:
             return
+        listing.refuse_exchanged(self._source / file.name, file)
         if not file.lossy:
             self._copy(file.name, file.output_name)
+            listing.refuse_exchanged(self._source / file.name, file)
             return
         target = self._root / file.output_name
         target.parent.mkdir(parents=True, exist_ok=True)
         content = encode(decode((self._source / file.name).read_bytes(), file.name))
-        durability.replace(target, content, mode=0o644, durable=False)
+        durability.replace(target, content, mode=None, durable=False)
 
     def _copy(self, name: str, output_name: str) -> None:
         if self._source is not None:
@@ -216,16 +214,28 @@ class FileTarget:
             sizes=patches.sizes.tolist(),
             kept=0,
         )
+        if path == (self._source or self._root) / file.name:
+            listing.refuse_exchanged(path, file)
         taken: tuple[Record, bytes] = _editor(record).take(path, record)
         return taken
 
     def _filter(self, record: Record, kept: bytes) -> NDArray[Any]:
         """The filtered patches of a record, counted."""
-        dry = _editor(record).samples(record, kept)
+        dry = self._finite_samples(record, kept)
         wet, saturated = records.wet_samples(record, dry, self._taps, self._engine)
         count(self.tally, record.patches(), dry, record.channels)
         self.tally.saturated_samples += saturated
         return wet
+
+    def _finite_samples(self, record: Record, kept: bytes) -> NDArray[Any]:
+        """The original samples of a record's patches; ValueError if one is not finite."""
+        dry: NDArray[Any] = _editor(record).samples(record, kept)
+        if dry.dtype.kind == "f" and not np.isfinite(dry).all():
+            raise ValueError(
+                f"{record.name} has a NaN or infinite sample where it would be filtered; nothing was written. Repair "
+                f"the file."
+            )
+        return dry
 
     def _planned(self) -> Plan:
         if self._plan is None:

@@ -104,33 +104,26 @@ def protect_folder(
     place = Place.of(Path(src), None if dst is None else Path(dst), sidecar)
     names, others = place.find()
     found = place.rename(listing.read_layouts(place.source, names))
-    if lossy == "refuse" or place.root == place.source:
-        _refuse_lossy(found, copying=place.root != place.source)
+    if lossy == "refuse" or not place.copying:
+        _refuse_lossy(found, copying=place.copying)
     listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
-    given = listing.find_labels(place.source, names, labels_from)
+    given = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
     lengths = np.array([file.frames for file in found], np.int64)
     plan = Plan(key, recipe, labels.encode(given, None, len(found)), lengths)
-    copying = place.root != place.source
     target = FileTarget(
         place.root,
         key,
         plan.taps,
         Engine(backend, threads),
         progress,
-        source=place.source if copying else None,
+        source=place.source if place.copying else None,
         files=found,
-        others=others if copying else [],
+        others=others if place.copying else [],
         labels=given,
         plan=plan,
         manifest=place.manifest,
     )
-    if dry_run:
-        place.refuse_taken()
-        if not os.path.lexists(place.sidecar):
-            place.refuse_protected()
-        target.rehearse()
-        return target.tally.report("untouched", key.fingerprint, time.perf_counter() - begun)
-    with Journal(place.sidecar, key) as journal:
+    with inplace.locked(place.data, shared=place.copying), Journal(place.sidecar, key) as journal:
         inplace.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE):
             inplace.refuse_other_run(journal, target.header())
@@ -138,6 +131,9 @@ def protect_folder(
             _preflight(journal, place, target, found, plan)
         if journal.state is State.COMPLETE:
             tally, state = Tally(**journal.summary["counts"]), "already protected"
+        elif dry_run:
+            target.rehearse()
+            tally, state = target.tally, "untouched"
         else:
             place.root.mkdir(parents=True, exist_ok=True)
             inplace.apply(journal, target)
@@ -184,7 +180,7 @@ def restore_folder(
     begun = time.perf_counter()
     check_key(key)
     place = Place.of(Path(folder), None, sidecar)
-    with Journal(place.sidecar, key) as journal:
+    with inplace.locked(place.data), Journal(place.sidecar, key) as journal:
         target = files.recorded(journal, place.root, key, progress)
         if journal.state is State.UNDONE:
             tally, state = Tally(**journal.summary["counts"]), "already original"
@@ -222,12 +218,12 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
         The sidecar is damaged or of another key.
     """
     place = Place.of(Path(folder), None, sidecar)
-    names, _ = place.find()
+    names, _ = place.find(may_be_empty=True)
     verdicts: dict[str, set[str]] = {}
     state = "unknown"
     if key is not None:
         check_key(key)
-        if os.path.lexists(place.sidecar):
+        if sidecar is not None or os.path.lexists(place.sidecar):
             with Journal(place.sidecar, key) as journal:
                 target = files.recorded(journal, place.root, key, None)
                 state = journal.state.value
@@ -252,22 +248,39 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
 
 def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
     """Refuse what must be refused before the first byte is written."""
-    copying = place.root != place.source
+    _refuse_protected_around(place, journal)
     if journal.state is State.NEW:
         place.refuse_taken()
         place.refuse_protected()
-    elif copying:
+    elif place.copying:
         raise SidecarError(
             f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
             f"place."
         )
-    if not copying:
+    if not place.copying:
         listing.refuse_unsafe(place.root, [file.name for file in found])
-    target.refuse_non_finite()
+    target.examine()
     kept = sum(_bytes_kept(file, plan) for file in found)
     inplace.refuse_without_room(place.sidecar, kept)
-    if copying:
+    if place.copying:
         inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
+
+
+def _refuse_protected_around(place: Place, journal: Journal) -> None:
+    """SidecarError if the files were protected as part of something larger or smaller: they would be filtered twice."""
+    for sidecar in place.sidecars_around():
+        if sidecar == journal.path:
+            continue
+        try:
+            with Journal(sidecar, journal.key) as other:
+                state = other.state
+        except SidecarError as error:
+            raise type(error)(f"{place.data} holds or lies in what was protected on its own. {error}") from None
+        if state not in (State.NEW, State.UNDONE):
+            raise SidecarError(
+                f"{place.data} holds or lies in what {sidecar} protects already (state {state.value}); restore that "
+                f"first. Nothing was written."
+            )
 
 
 def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:

@@ -103,6 +103,8 @@ def _refuse_changed(journal: Journal, names: list[str]) -> None:
 
 def refuse_without_room(path: Path, n_bytes: int) -> None:
     """OSError unless `n_bytes` fit, with some to spare, where `path` is or will be."""
+    if not n_bytes:
+        return
     folder = path.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -116,22 +118,42 @@ def refuse_without_room(path: Path, n_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the data file itself: two names of one file have two sidecars but one lock."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of the data itself, a file or a folder: it may have two names, or be given two sidecars.
+
+    A shared lock is for reading: it keeps writers out, but not other readers.
+    """
     try:
         import fcntl  # noqa: PLC0415 - not on every system
     except ImportError:  # no such lock on this system; the sidecar's own remains
         yield
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    held = [_Folder(path) if path.is_dir() else open(path, "rb")]  # noqa: SIM115 - closed below, or with its last reference
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held[0].fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(f"{path} is in use: another run is at work on it. Wait for it to end.") from None
         yield
     finally:
-        os.close(descriptor)
+        held.pop().close()
+
+
+class _Folder:
+    """An open folder that closes with its last reference, as a file does, wherever an interrupt falls."""
+
+    def __init__(self, path: Path) -> None:
+        self._open = [os.open(path, os.O_RDONLY)]
+
+    def fileno(self) -> int:
+        return self._open[0]
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def refuse_if_undoing(journal: Journal) -> None:
@@ -152,4 +174,9 @@ def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
             )
 
 
-_FIELD_NAMES = {"labels": "labels or lengths", "identity": "data", "shape": "data (another shape)"}
+_FIELD_NAMES = {
+    "labels": "labels or lengths",
+    "identity": "data",
+    "shape": "data (another shape)",
+    "place": "data (another part of the file)",
+}

@@ -58,6 +58,8 @@ class Journal:
     ----------
     state : State
         What the sidecar says, its authenticity checked.
+    key : Key
+        The key that seals it.
     header : dict
         What describes the run and its data; authentic, readable without the key, free of secrets.
     secret : bytes
@@ -72,7 +74,7 @@ class Journal:
         self.header: dict[str, Any] = {}
         self.secret = b""
         self.summary: dict[str, Any] = {}
-        self._key = key
+        self.key = key
         self._journal_key = b""
         self._header_bytes = b""
         self._wrapped = b""
@@ -84,14 +86,14 @@ class Journal:
     def _open(self) -> None:
         self._connection = _connect(self.path)
         try:
-            if not self._is_empty():
+            # Empty is what a run leaves that was stopped before it began; anything else must be whole.
+            if os.stat(self.path).st_size:
                 self._check_schema()
                 self._read_run()
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self.close()
-            raise _translate(self.path, error) from None
-        except BaseException:
-            self.close()
+            if isinstance(error, _FROM_SQLITE):
+                raise _translate(self.path, error) from None
             raise
 
     @property
@@ -110,7 +112,7 @@ class Journal:
         if self._connection is None:
             _create(self.path)
             self._open()
-        self.header = {**header, "run": secrets.token_hex(16), "fingerprint": self._key.fingerprint}
+        self.header = {**header, "run": secrets.token_hex(16), "fingerprint": self.key.fingerprint}
         self.secret = secret
         self._header_bytes = json.dumps(self.header, sort_keys=True).encode()
         self._journal_key = secrets.token_bytes(32)
@@ -118,15 +120,15 @@ class Journal:
         sealed = self._wrapper().encrypt(nonce, self._journal_key + secret, self._header_bytes)
         self._wrapped = nonce + sealed
         with self._transaction() as database:
-            if self.state is State.NEW and self._is_empty():
+            if self.state is State.NEW:
                 database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 database.execute(f"PRAGMA user_version = {VERSION}")
                 for statement in SCHEMA.values():
                     database.execute(statement)
             database.execute("DELETE FROM batch")
             database.execute("DELETE FROM run")
-            self._write_state(State.APPLYING, {})
-        self.state, self.summary = State.APPLYING, {}
+            self._write_state(State.APPLYING, {"batches": 0})
+        self.state, self.summary = State.APPLYING, {"batches": 0}
 
     def append(self, payload: bytes) -> None:
         """Seal one batch of originals and commit it; on return it is durable."""
@@ -135,6 +137,8 @@ class Journal:
             number = self.n_batches()
             sealed = self._cipher(session).encrypt(_nonce(number), payload, self._context(number, session))
             database.execute("INSERT INTO batch VALUES (?, ?, ?)", (number, session, sealed))
+            self._write_state(State.APPLYING, {"batches": number + 1})
+        self.summary = {"batches": number + 1}
         self._session = session  # only now: after a failed commit its number would be used again
 
     def n_batches(self) -> int:
@@ -148,7 +152,7 @@ class Journal:
                 row = self._database.execute("SELECT session, sealed FROM batch WHERE number = ?", (number,)).fetchone()
                 session, sealed = row
                 opened = self._cipher(session).decrypt(_nonce(number), sealed, self._context(number, session))
-            except sqlite3.DatabaseError as error:
+            except _FROM_SQLITE as error:
                 raise _translate(self.path, error) from None
             except (InvalidTag, TypeError, ValueError):
                 raise SidecarError(f"Batch {number} of the sidecar {self.path} is damaged; restore a backup.") from None
@@ -163,9 +167,12 @@ class Journal:
 
     def close(self) -> None:
         """Release the lock."""
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):  # takes SQLite's empty rollback journal away
+        if self._connection is None:
+            return
+        try:
+            with contextlib.suppress(*_FROM_SQLITE):  # takes SQLite's empty rollback journal away
                 self._connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+        finally:
             self._connection.close()
 
     def __enter__(self) -> Journal:
@@ -186,14 +193,11 @@ class Journal:
             yield database
             database.execute("COMMIT")
         except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*_FROM_SQLITE):
                 database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.DatabaseError):
+            if isinstance(error, _FROM_SQLITE):
                 raise _translate(self.path, error) from None
             raise
-
-    def _is_empty(self) -> bool:
-        return not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
     def _check_schema(self) -> None:
         """Refuse anything but exactly our tables: a foreign schema could run code of its own."""
@@ -215,7 +219,7 @@ class Journal:
             raise SidecarError(f"The sidecar {self.path} has lost its run; restore it from a backup.")
         header, wrapped, state, summary, tag = rows[0]
         refusal = SidecarError(
-            f"The sidecar {self.path} was not made with the key {self._key.fingerprint}, or it is damaged; "
+            f"The sidecar {self.path} was not made with the key {self.key.fingerprint}, or it is damaged; "
             f"give the key that protected the data. Nothing was written."
         )
         if [type(field) for field in (header, wrapped, state, summary, tag)] != [bytes, bytes, str, bytes, bytes]:
@@ -231,7 +235,7 @@ class Journal:
         self._journal_key, self.secret = opened[:32], opened[32:]
         last = self._database.execute("SELECT max(number) FROM batch").fetchone()[0]
         n_batches = self.n_batches()
-        if n_batches != (0 if last is None else last + 1) or self.summary.get("batches", n_batches) != n_batches:
+        if not n_batches == self.summary["batches"] == (0 if last is None else last + 1):
             raise SidecarError(f"The sidecar {self.path} has lost batches; restore it from a backup.")
 
     def _write_state(self, state: State, summary: dict[str, Any]) -> None:
@@ -243,13 +247,13 @@ class Journal:
         )
 
     def _tag(self, header: bytes, wrapped: bytes, state: str, summary: bytes) -> bytes:
-        mac = hmac.new(self._key.derive(b"sidecar", b"tag", length=32), digestmod=hashlib.sha256)
+        mac = hmac.new(self.key.derive(b"sidecar", b"tag", length=32), digestmod=hashlib.sha256)
         for field in (header, wrapped, state.encode(), summary):
             mac.update(len(field).to_bytes(8, "big") + field)
         return mac.digest()
 
     def _wrapper(self) -> ChaCha20Poly1305:
-        return ChaCha20Poly1305(self._key.derive(b"sidecar", b"wrap", length=32))
+        return ChaCha20Poly1305(self.key.derive(b"sidecar", b"wrap", length=32))
 
     def _cipher(self, session: bytes) -> ChaCha20Poly1305:
         expand = HKDFExpand(algorithm=SHA256(), length=32, info=b"session" + session)
@@ -276,9 +280,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     """An exclusive connection to an existing file."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise SidecarError(f"The sidecar {path} is not a regular file; it is not used.")
-    # Never open the file by other means from here on: closing it would drop SQLite's POSIX locks.
-    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
-    database = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    # The file is opened by SQLite alone: closing any other descriptor of it would drop SQLite's POSIX locks.
+    uri = f"file:{quote(str(path.absolute()))}"
+    _refuse_foreign(path, uri)
+    database = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (
             "trusted_schema = OFF",
@@ -289,18 +294,38 @@ def _connect(path: Path) -> sqlite3.Connection:
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         database.execute("BEGIN EXCLUSIVE")
-        database.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
+        database.execute("ROLLBACK")  # keeps the lock; a COMMIT would write a page into an empty file
+    except BaseException as error:
         database.close()
-        raise _translate(path, error) from None
+        if isinstance(error, _FROM_SQLITE):
+            raise _translate(path, error) from None
+        raise
     return database
 
 
-def _translate(path: Path, error: sqlite3.DatabaseError) -> SidecarError | OSError:
+def _refuse_foreign(path: Path, uri: str) -> None:
+    """SidecarError for another program's database, before anything is done that would change it."""
+    rollback = path.with_name(path.name + "-journal")
+    if os.stat(path).st_size == 0 or (rollback.exists() and rollback.stat().st_size):
+        return  # nothing there, or a commit that a crash cut off and that SQLite will undo
+    try:
+        with contextlib.closing(sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)) as database:
+            found = database.execute("PRAGMA application_id").fetchone()[0]
+    except _FROM_SQLITE as error:
+        raise _translate(path, error) from None
+    if found != APPLICATION_ID:
+        raise SidecarError(f"{path} is not a sidecar, or it is damaged; move it away or restore a backup.")
+
+
+# Where a damaged file's text is not UTF-8, sqlite3 fails to decode SQLite's message about it.
+_FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
+
+
+def _translate(path: Path, error: BaseException) -> SidecarError | OSError:
     """What SQLite reports, as this library's errors."""
     text = str(error)
     if "locked" in text:
         return BusyError(f"The sidecar {path} is in use: another run is at work on this data. Wait for it to end.")
     if isinstance(error, sqlite3.OperationalError) and ("disk" in text or "open" in text or "readonly" in text):
         return OSError(f"The sidecar {path} cannot be read or written: {text}.")
-    return SidecarError(f"The sidecar {path} is damaged or not a sidecar ({text}); nothing was written.")
+    return SidecarError(f"The sidecar {path} is damaged or not a sidecar ({text[:200]}); restore a backup.")

@@ -133,33 +133,41 @@ def _read_private(path: Path) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise KeyFileError(f"The key file {path} is a symbolic link; give the path of the file itself.")
-    with open(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"The key file {path} is not a regular file; give the file that keygen wrote.")
-        if hasattr(os, "geteuid"):
-            if status.st_uid != os.geteuid():
-                raise KeyFileError(
-                    f"The key file {path} belongs to user {status.st_uid}, not to you; use a key file of your own."
-                )
-            if status.st_mode & 0o077:
-                raise KeyFileError(
-                    f"The key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can read it; "
-                    f"run chmod 600 on it, and consider the key known to them."
-                )
-        if status.st_size > MAX_FILE_BYTES:
+    descriptor = os.open(path, flags)
+    try:
+        _refuse_public(path, os.fstat(descriptor))
+        return os.read(descriptor, MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_public(path: Path, status: os.stat_result) -> None:
+    """KeyFileError unless a file is a regular, small one that only its owner can read."""
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"The key file {path} is not a regular file; give the file that keygen wrote.")
+    if hasattr(os, "geteuid"):
+        if status.st_uid != os.geteuid():
             raise KeyFileError(
-                f"The key file {path} has {status.st_size} bytes, more than {MAX_FILE_BYTES}; it is not a key file."
+                f"The key file {path} belongs to user {status.st_uid}, not to you; use a key file of your own."
             )
-        return file.read(MAX_FILE_BYTES)
+        if status.st_mode & 0o077:
+            raise KeyFileError(
+                f"The key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can read it; "
+                f"run chmod 600 on it, and consider the key known to them."
+            )
+    if status.st_size > MAX_FILE_BYTES:
+        raise KeyFileError(
+            f"The key file {path} has {status.st_size} bytes, more than {MAX_FILE_BYTES}; it is not a key file."
+        )
 
 
 def _parse(path: Path, content: bytes) -> Key:
     """The key in a key file's content."""
-    try:
-        lines = content.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise KeyFileError(f"The key file {path} is not text; it is damaged or not a key file.") from None
+    # Decoded without an exception: a UnicodeDecodeError would carry the whole file along.
+    text = content.decode("utf-8", errors="replace")
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        raise KeyFileError(f"The key file {path} is not text; it is damaged or not a key file.")
+    lines = text.splitlines()
     notes = [line for line in lines if not line.strip() or line.startswith("#")]
     rest = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if len(rest) != 1:

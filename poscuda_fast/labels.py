@@ -113,7 +113,11 @@ def _as_array(labels: Any) -> NDArray[Any]:
     """Labels as a 1-D array of integers or of text, nothing coerced on the way."""
     if isinstance(labels, str | bytes):
         raise TypeError(f"labels is the single text {labels!r}; give one label for each clip.")
+    if not (hasattr(labels, "__array__") or isinstance(labels, Sequence)):
+        raise TypeError(f"labels is {labels!r}; expected an array or a sequence with one label for each clip.")
     values = np.asarray(labels) if hasattr(labels, "__array__") else _from_sequence(list(labels))
+    if values.shape == (0,):
+        return np.empty(0, np.int64)
     if values.dtype.kind == "O":
         values = _from_sequence(values.tolist())
     if values.ndim != 1:

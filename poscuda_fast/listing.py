@@ -16,6 +16,7 @@ from poscuda_fast.encoded import Encoding, probe
 from poscuda_fast.errors import AudioFileError, DatasetError
 
 MANIFEST = "poscuda.json"
+SIDECAR_SUFFIX = ".poscuda"
 WAV_SUFFIXES = {".wav", ".wave"}
 LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
 OTHER_SUFFIXES = {".flac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".m4a", ".aac", ".wma"}
@@ -28,13 +29,14 @@ MAX_CSV_FIELD = 1 << 16
 class AudioFile:
     """One audio file below a folder: its relative path with "/", bytes, and how its samples are kept.
 
-    `output_name` is its name in a protected copy.
+    `output_name` is its name in a protected copy; `stamp` tells whether it is still the file that was read.
     """
 
     name: str
     size: int
     layout: pcm.WavLayout | Encoding
     output_name: str
+    stamp: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def frames(self) -> int:
@@ -74,23 +76,28 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
             problems.append(f"{name} is not a regular file; move it away")
         elif PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
             audio.append(name)
-        elif name != MANIFEST:
+        elif name != MANIFEST and not name.endswith((SIDECAR_SUFFIX, SIDECAR_SUFFIX + ".json")):
             others.append(name)
     refuse(problems, f"{root} cannot be used")
     refuse(collisions([*audio, *others]), f"{root} cannot be used")
     return sorted(audio), sorted(others)
 
 
-def _walk(root: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+def find_sidecars(root: Path) -> list[Path]:
+    """Sidecars of files and folders below `root`, its own left out."""
+    found = [root / name for entry, name in _walk(root, "", hidden=True) if entry.name.endswith(SIDECAR_SUFFIX)]
+    return sorted(path for path in found if path != root / SIDECAR_SUFFIX)
+
+
+def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Everything below a folder that is not a folder, with its relative name."""
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root / entry.name, name + "/")
-            else:
+                if not entry.name.startswith("."):
+                    yield from _walk(root / entry.name, name + "/", hidden=hidden)
+            elif hidden or not entry.name.startswith("."):
                 yield entry, name
 
 
@@ -110,12 +117,28 @@ def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
 def read_layout(root: Path, name: str) -> AudioFile:
     """One file's layout; AudioFileError with the reason if it cannot be edited."""
     path = root / name
+    stamp = read_stamp(path)
     size = os.stat(path).st_size
     if PurePosixPath(name).suffix.lower() in WAV_SUFFIXES:
         with open(path, "rb") as file:
-            return AudioFile(name, size, pcm.read_wav(file, str(path)), name)
+            return AudioFile(name, size, pcm.read_wav(file, str(path)), name, stamp)
     encoding = probe(path)
-    return AudioFile(name, size, encoding, str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name)
+    output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
+    return AudioFile(name, size, encoding, output_name, stamp)
+
+
+def read_stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is exchanged or written to."""
+    status = os.lstat(path)
+    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def refuse_exchanged(path: Path, file: AudioFile) -> None:
+    """DatasetError if a file is not the one that was listed."""
+    if read_stamp(path) != file.stamp:
+        raise DatasetError(
+            f"{path} was exchanged or changed since this run began; leave the files alone and run it again."
+        )
 
 
 def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
@@ -132,21 +155,27 @@ def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
     refuse(problems, f"{root} cannot be edited in place")
 
 
-def find_labels(root: Path, names: Sequence[str], source: str | Mapping[str, str | int]) -> list[str | int]:
+def find_labels(
+    root: Path, names: Sequence[str], source: str | Mapping[str, str | int], *, whole: bool = True
+) -> list[str | int]:
     """One label for each name, from "folder", "csv:FILE", "regex:RE" or a mapping.
+
+    If `names` are the `whole` data set, labels of other files are refused too.
 
     Raises
     ------
     DatasetError
         The source is of another form, or leaves a file without a label; the sentence names files.
     """
+    if not isinstance(source, str | Mapping):
+        raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
     if isinstance(source, Mapping):
-        return _from_mapping(names, source, "the mapping of labels")
+        return _from_mapping(names, source, "the mapping of labels", whole=whole)
     kind, _, rest = source.partition(":")
     if source == "folder":
         return _from_folders(root, names)
     if kind == "csv" and rest:
-        return _from_mapping(names, _read_csv(Path(rest)), rest)
+        return _from_mapping(names, _read_csv(Path(rest)), rest, whole=whole)
     if kind == "regex" and rest:
         return _from_regex(names, rest)
     raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE' or 'regex:RE'.")
@@ -161,18 +190,22 @@ def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
     return list(parents)
 
 
-def _from_mapping(names: Sequence[str], labels: Mapping[str, str | int], where: str) -> list[str | int]:
-    missing = [f"{name} has no label" for name in names if name not in labels]
+def _from_mapping(names: Sequence[str], labels: Mapping[str, str | int], where: str, *, whole: bool) -> list[str | int]:
+    problems = [f"{name} has no label" for name in names if name not in labels]
     known = set(names)
-    missing += [f"{name} has a label but is not an audio file there" for name in labels if name not in known]
-    refuse(missing, f"Labels and files do not match ({where})")
+    for name, label in labels.items():
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            problems.append(f"{name} has the label {label!r}, which is neither a name nor a number")
+        elif whole and name not in known:
+            problems.append(f"{name} has a label but is not an audio file there")
+    refuse(problems, f"Labels and files do not match ({where})")
     return [labels[name] for name in names]
 
 
 def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise DatasetError(f"The regular expression {pattern!r} is not valid: {error}.") from None
     if compiled.groups < 1:
         raise DatasetError(f"The regular expression {pattern!r} has no group; put the label in parentheses.")
@@ -207,6 +240,8 @@ def _read_csv(path: Path) -> dict[str, str]:
                     problems.append(f"line {rows.line_num}: {name!r} is not a path inside the folder")
                 elif not label:
                     problems.append(f"line {rows.line_num}: {name!r} has an empty label")
+                elif "\0" in label:
+                    problems.append(f"line {rows.line_num}: {name!r} has a NUL character in its label")
                 elif labels.setdefault(str(pure), label) != label or None in row:
                     problems.append(f"line {rows.line_num}: {name!r} has two labels")
     except (UnicodeDecodeError, csv.Error) as error:
@@ -227,12 +262,13 @@ def refuse(problems: Sequence[str], title: str) -> None:
 
 def collisions(names: Sequence[str]) -> list[str]:
     """Names that are one file where case or Unicode form does not count."""
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, int]] = {}
     problems = []
-    for name in names:
-        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            problems.append(f"{other} and {name} differ only in case or Unicode form; rename one")
+    for number, name in enumerate(names):
+        other, owner = first.setdefault(unicodedata.normalize("NFC", name).casefold(), (name, number))
+        if owner != number:
+            how = "are one name" if other == name else "differ only in case or Unicode form"
+            problems.append(f"{other} and {name} {how}; rename one")
     return problems
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from poscuda_fast import durability
@@ -46,7 +46,7 @@ class Manifest:
             "files": dict(sorted(self.files.items())),
         }
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        durability.replace(path, text.encode(), mode=0o644)
+        durability.replace(path, text.encode(), mode=None)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -58,6 +58,9 @@ class Manifest:
             files = fields["files"]
             if not all(set(entry) == _ENTRY_FIELDS for entry in files.values()):
                 raise KeyError("an entry lacks a field")
+            for name in files:
+                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                    raise DatasetError(f"The manifest {path} names {name!r}, which lies outside its folder; not used.")
             return cls(str(fields["fingerprint"]), Recipe.from_dict(fields["recipe"]), files)
         except DatasetError:
             raise

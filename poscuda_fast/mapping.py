@@ -31,7 +31,13 @@ class MappedFile:
         self.path = Path(os.path.realpath(root.filename))
         self.sidecar = Path(sidecar) if sidecar is not None else self.path.with_name(self.path.name + SIDECAR_SUFFIX)
         self._mapping = _mapping_of(root)
+        self.offset = root.offset + _address(arr) - _address(root)
         self._refuse_replaced(root)
+
+    def holes(self) -> int:
+        """Bytes of the file that take no room on the disk yet."""
+        status = os.stat(self.path)
+        return max(0, status.st_size - 512 * getattr(status, "st_blocks", status.st_size))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the file's lock."""
@@ -49,12 +55,14 @@ class MappedFile:
                 f"{self.path} has {size} bytes, fewer than the {root.offset + root.nbytes} that arr maps; it was cut "
                 f"after it was mapped. Restore the file and map it again."
             )
-        with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            address = root.__array_interface__["data"][0]
+        with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 low, _, high = line.split(" ", 1)[0].partition("-")
-                if int(low, 16) <= address < int(high, 16) and line.rstrip().endswith("(deleted)"):
-                    raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.")
+                if int(low, 16) <= _address(root) < int(high, 16):
+                    _, _, _, _, inode, *name = line.rstrip("\n").split(maxsplit=5)
+                    # Either may differ for one file (overlays, bind mounts), but not both.
+                    if name != [str(self.path)] and int(inode) != os.stat(self.path).st_ino:
+                        raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.")
 
 
 def _root(arr: NDArray[Any]) -> np.memmap[Any, Any]:
@@ -74,3 +82,8 @@ def _mapping_of(root: np.memmap[Any, Any]) -> Any:
     """The mmap object that holds an array's memory, if one does."""
     base: Any = root.base
     return base if isinstance(base, mmap.mmap) else None
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Where an array's first element lies in memory."""
+    return int(array.__array_interface__["data"][0])

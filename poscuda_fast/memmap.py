@@ -87,9 +87,6 @@ def protect_memmap(
     audio = ArrayClips(arr, lengths, writing=not dry_run)
     plan = make_plan(key, recipe, labels, classes, audio)
     target = ArrayTarget(mapped, audio, key, plan.taps, Engine(backend, threads), plan, progress)
-    if dry_run:
-        target.rehearse()
-        return target.tally.report("untouched", key.fingerprint, time.perf_counter() - begun)
     with mapped.locked(), Journal(mapped.sidecar, key) as journal:
         inplace.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE):
@@ -98,6 +95,9 @@ def protect_memmap(
             target.preflight()
         if journal.state is State.COMPLETE:
             tally, state = Tally(**journal.summary["counts"]), "already protected"
+        elif dry_run:
+            target.rehearse()
+            tally, state = target.tally, "untouched"
         else:
             inplace.apply(journal, target)
             tally, state = target.tally, "protected"
@@ -151,13 +151,27 @@ def restore_memmap(
 def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str] | None = None) -> Verification:
     """Compare every patch of a memory-mapped array with its journalled original and that one's filtered form.
 
-    Parameters and errors are those of `restore_memmap`; nothing is written. Bytes outside patches are
-    compared by sample only, as the sidecar keeps no more of them.
+    Nothing is written. Bytes outside patches are compared by sample only, as the sidecar keeps no more
+    of them.
+
+    Parameters
+    ----------
+    arr : np.memmap
+        The array as it was given to `protect_memmap`; mode "r" is enough.
+    key : Key
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_memmap`.
 
     Returns
     -------
     Verification
         Of clips, named by their numbers.
+
+    Raises
+    ------
+    SidecarError, BusyError, TypeError, ValueError
+        As for `restore_memmap`.
     """
     check_key(key)
     mapped = MappedFile(arr, sidecar, writing=False)

@@ -10,7 +10,8 @@ import dataclasses
 import io
 import os
 import struct
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,8 +132,9 @@ def _chunks(reader: _Reader, form: bytes, size: int) -> Iterator[tuple[bytes, in
         if tag == b"data":
             if length == UNKNOWN_SIZE and wide_size is not None:
                 length = wide_size
-            riff_end = struct.unpack("<I", reader.take(4, 4))[0] + 8
-            if length == UNKNOWN_SIZE or (length == 0 and size > max(riff_end + riff_end % 2, position)):
+            riff_size = struct.unpack("<I", reader.take(4, 4))[0]
+            covered = position if riff_size == UNKNOWN_SIZE else max(riff_size + riff_size % 2 + 8, position)
+            if length == UNKNOWN_SIZE or (length == 0 and size > covered):
                 raise reader.refuse(
                     f"its header does not say how long its data is (size {length:#x}), as a stream's does; rewrite "
                     f"the file with any audio tool so that the header is complete"
@@ -185,12 +187,15 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
     reader = _Reader(file, name)
     head = io.BytesIO(reader.take(0, min(size, MAX_NPY_HEADER)))
     try:
-        version = np.lib.format.read_magic(head)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(head, max_header_size=MAX_NPY_HEADER)
-    except KeyError:
-        raise reader.refuse("its .npy version is unknown; save it again with numpy.save") from None
-    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            version = np.lib.format.read_magic(head)
+            if version not in _NPY_READERS:
+                raise reader.refuse("its .npy version is unknown; save it again with numpy.save")
+            shape, fortran, dtype = _NPY_READERS[version](head, max_header_size=MAX_NPY_HEADER)
+    except AudioFileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - NumPy's parser raises over a dozen kinds on hostile headers
         raise reader.refuse(f"its .npy header cannot be read ({str(error)[:200]})") from None
     if dtype not in (np.dtype("<i2"), np.dtype("<f4")):
         raise reader.refuse(f"its samples are {dtype}; expected int16 ('<i2') or float32 ('<f4'), so convert it")
@@ -202,6 +207,12 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
     if head.tell() + needed != size:
         raise reader.refuse(f"its shape {shape} needs {head.tell() + needed} bytes and it has {size}")
     return NpyLayout(head.tell(), tuple(shape), dtype, "F" if fortran else "C")
+
+
+_NPY_READERS: dict[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:

@@ -7,11 +7,11 @@ import os
 from pathlib import Path, PurePosixPath
 
 from poscuda_fast import listing
-from poscuda_fast.errors import DatasetError
+from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest, compare
 
-SIDECAR = ".poscuda"
+SIDECAR = listing.SIDECAR_SUFFIX
 
 PathLike = str | os.PathLike[str]
 
@@ -28,35 +28,48 @@ class Place:
     only: str | None
     output: str | None
 
+    @property
+    def copying(self) -> bool:
+        """Whether the files are copied before they are edited."""
+        return (self.root, self.output) != (self.source, self.only)
+
+    @property
+    def data(self) -> Path:
+        """The folder or file that is edited in place, or that the copy is made of."""
+        return self.source if self.only is None else self.source / self.only
+
     @classmethod
     def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Place:
         """The place for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
+        if sidecar is not None and not Path(sidecar).absolute().parent.is_dir():
+            raise SidecarError(f"The folder of the sidecar {sidecar} does not exist; make it, or choose another place.")
         if not src.exists():
             raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
         source = Path(os.path.realpath(src))
         target = source if dst is None else Path(os.path.realpath(dst))
+        if dst is not None and target == source:
+            raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
         if source.is_dir():
             if target != source and (target in source.parents or source in target.parents):
                 raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
-            if dst is not None and target == source:
-                raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
             beside = target / SIDECAR if sidecar is None else Path(sidecar)
             manifests = (target / listing.MANIFEST, source / listing.MANIFEST)
             return cls(source, target, beside, *manifests, None, None)
         if src.is_symlink() or not source.is_file():
             raise DatasetError(f"{src} is not a regular file; give the file itself.")
         if dst is not None and target.is_dir():
-            target /= source.name
+            lossy = source.suffix.lower() in listing.LOSSY_SUFFIXES
+            target /= source.with_suffix(".flac").name if lossy else source.name
         beside = _beside(target, SIDECAR) if sidecar is None else Path(sidecar)
         manifests = (_beside(target, f"{SIDECAR}.json"), _beside(source, f"{SIDECAR}.json"))
         return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
 
-    def find(self) -> tuple[list[str], list[str]]:
+    def find(self, *, may_be_empty: bool = False) -> tuple[list[str], list[str]]:
         """Names of audio files and of others below the source; DatasetError if there is no audio."""
         if self.only is not None:
             return [self.only], []
         names, others = listing.find_files(self.source)
-        if not names:
+        if not names and not may_be_empty:
             raise DatasetError(
                 f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
             )
@@ -64,13 +77,20 @@ class Place:
 
     def rename(self, found: list[AudioFile]) -> list[AudioFile]:
         """The files with the name that one file's copy was given."""
-        if self.output is None or self.root == self.source:
+        if self.output is None or not self.copying:
             return found
         if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
             raise DatasetError(
                 f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
             )
         return [dataclasses.replace(found[0], output_name=self.output)]
+
+    def sidecars_around(self) -> list[Path]:
+        """Sidecars of what holds the source's files, or of a part of them."""
+        above = [folder / SIDECAR for folder in (self.data, *self.data.parents)]
+        if self.only is not None:
+            return [path for path in (_beside(self.data, SIDECAR), *above[1:]) if path.is_file()]
+        return [path for path in above if path.is_file()] + listing.find_sidecars(self.source)
 
     def refuse_protected(self) -> None:
         """DatasetError if the source's manifest says that its files are protected: they would be filtered twice."""
@@ -86,7 +106,7 @@ class Place:
 
     def refuse_taken(self) -> None:
         """DatasetError if a copy would land on something that is there."""
-        if self.root == self.source and (self.output is None or self.output == self.only):
+        if not self.copying:
             return
         taken = self.root / self.output if self.output is not None else self.root
         # A run that was stopped before it began leaves an empty sidecar.

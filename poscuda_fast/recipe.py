@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
 import operator
 from typing import Any
 
@@ -65,8 +65,9 @@ class Recipe:
                 )
         if isinstance(self.blur, bool) or not isinstance(self.blur, (int, float, np.floating, np.integer)):
             raise TypeError(f"Recipe.blur is {self.blur!r}; it must be a number above 0, such as 0.01.")
-        object.__setattr__(self, "blur", float(self.blur))
-        if not (math.isfinite(self.blur) and 0.0 < self.blur <= MAX_BLUR):
+        with contextlib.suppress(OverflowError):  # an integer beyond every float is refused below
+            object.__setattr__(self, "blur", float(self.blur))
+        if not 0.0 < self.blur <= MAX_BLUR:
             raise ValueError(f"Recipe.blur is {self.blur!r}; it must be finite and above 0, such as 0.01.")
         if not isinstance(self.identity, bool):
             raise TypeError(f"Recipe.identity is {self.identity!r}; it must be True or False.")
@@ -80,13 +81,16 @@ class Recipe:
         """The recipe that `to_dict` described; ValueError for another format or unknown fields."""
         rest = dict(fields)
         number = rest.pop("format", None)
-        if number != FORMAT:
+        if type(number) is not int or number != FORMAT:
             raise ValueError(
                 f"The recipe is of format {number!r}; this version reads format {FORMAT}. Update poscuda-fast."
             )
-        unknown = sorted(set(rest) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"The recipe has unknown fields {unknown}; update poscuda-fast to read it.")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(rest) != known:
+            raise ValueError(
+                f"The recipe has unknown fields {sorted(set(rest) - known)} and lacks {sorted(known - set(rest))}; "
+                f"update poscuda-fast to read it."
+            )
         return cls(**rest)
 
 

@@ -88,6 +88,7 @@ def judge(path: Path, record: Record, kept: bytes, taps: NDArray[np.float32], en
 def _open(path: Path, record: Record, *, writing: bool) -> Iterator[BinaryIO]:
     """The file, if it is still the one that was listed."""
     flags = (os.O_RDWR if writing else os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must not hang the open
     with open(os.open(path, flags), "r+b" if writing else "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:

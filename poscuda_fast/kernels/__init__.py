@@ -76,6 +76,17 @@ class Engine:
         that data-loader workers can call this whatever their parent did. Patches never overlap, so no
         two threads write one address.
         """
+        # Compiled kernels do not check places; one wrong place would write into foreign memory.
+        if len(starts):
+            ends = starts + (sizes - 1) * stride
+            lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
+            if (
+                sizes.min() < 0
+                or lowest < 0
+                or highest >= samples.size
+                or not 0 <= rows.min() <= rows.max() < len(taps)
+            ):
+                raise IndexError("a patch lies outside the samples, or has no filter")
         parts = min(self._threads, max(1, len(starts) // PATCHES_PER_THREAD))
         if parts == 1:
             return int(self._kernel(samples, starts, sizes, rows, taps, stride))

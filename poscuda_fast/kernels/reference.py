@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
+_TOP = {"i2": 2.0**15, "i4": 2.0**23, "f4": 0.0}
+
 
 def filter_patches(
     samples: NDArray[Any],
@@ -41,10 +44,10 @@ def filter_patches(
 
 def _store(y: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
     """float64 sums as samples, and how many of them did not fit."""
-    if dtype == np.float32:
+    top = _TOP[dtype.str[1:]]
+    if top == 0.0:
         with np.errstate(over="ignore", under="ignore"):
             return y.astype(np.float32), 0
-    top = 2.0**15 if dtype == np.int16 else 2.0**23
     rounded = np.rint(y)
     limited = np.clip(rounded, -top, top - 1)
     return limited.astype(dtype), int((limited != rounded).sum())

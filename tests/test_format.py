@@ -1,0 +1,197 @@
+"""Format 1 to the bit: its published vectors, and the library against a second implementation."""
+
+from __future__ import annotations
+
+import hashlib
+
+import naive
+import numpy as np
+import pytest
+from awkward import any_samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poscuda_fast import Key, Recipe, protect
+from poscuda_fast.kernels import BACKENDS, Engine
+from poscuda_fast.labels import encode
+from poscuda_fast.plan import Plan, draw_taps
+from poscuda_fast.recipe import MAX_BLUR
+
+MASTER = bytes(range(32))
+FINGERPRINT = "847db78bd7fbd1a2"
+KEY_LINE = "POSCUDA-KEY-1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh-aXD7-"
+
+# label, start for 16000 frames, start for 1148 frames, first tap, last tap, SHA-256 of the taps
+CLASSES = [
+    (0, 2326, 134, "0x1.7d0480p-9", "0x1.0b5f66p-10", "b234d1cedc132525"),
+    (1, 2056, 118, "0x1.4fd70ap-8", "0x1.e3fff0p-9", "99943f7213f616c3"),
+    (34, 6326, 364, "0x1.31c070p-8", "0x1.bf8d10p-8", "7afb93ee312d0478"),
+    ("yes", 2067, 119, "0x1.83ed48p-8", "0x1.ee243ep-8", "901a00d595c49c5a"),
+    ("café", 7706, 444, "0x1.d1db9cp-8", "0x1.cdeda4p-8", "599e368d5181ed93"),
+]
+FOUR = [555, 5704, 11291, 13751]
+EVERY_4000 = [555, 5704, 11291, 13750, 16854, 23683, 27201, 28659, 33690, 39172, 42639, 45810]
+
+# recipe, SHA-256 of the protected int16 clip, of the float32 clip
+CLIPS = [
+    ({}, "51fc50df5f87fc86", "2e5279dc8a6a1fa3"),
+    ({"blur": 0.3}, "4e4037e2afe73f83", "a3520c7d1efe5707"),
+    ({"blur": 0.3, "patches": 4}, "ecaaa4ab22438bea", "353742c8e2787334"),
+    ({"identity": True}, "b8a1301e5f08426c", "779661f046e908aa"),
+]
+
+
+def short_sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def library_places(key: Key, label: int | str, length: int, recipe: Recipe = Recipe()) -> list[tuple[int, int]]:
+    plan = Plan(key, recipe, encode([label], None, 1), np.array([length]))
+    patches = plan.of_clip(0)
+    return list(zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True))
+
+
+def vector_clip(dtype: type) -> np.ndarray:
+    clip = ((7919 * np.arange(16000) % 65536) - 32768).astype(np.int16)
+    return clip if dtype is np.int16 else clip.astype(np.float32) / np.float32(32768)
+
+
+def test_vector_fingerprint(key: Key) -> None:
+    assert key.fingerprint == FINGERPRINT
+    assert naive.fingerprint(MASTER) == FINGERPRINT
+
+
+def test_vector_key_file(key: Key, tmp_path) -> None:
+    key.save(tmp_path / "key")
+    assert (tmp_path / "key").read_bytes().decode("ascii") == (
+        "# poscuda-fast key. Keep it secret and backed up: without it there is no undo and no verify.\n"
+        f"# fingerprint {FINGERPRINT}\n"
+        f"{KEY_LINE}\n"
+    )
+    (tmp_path / "line alone").touch(mode=0o600)
+    (tmp_path / "line alone").write_text(KEY_LINE)
+    assert Key.load(tmp_path / "line alone") == key
+
+
+@pytest.mark.parametrize(("label", "start_16000", "start_1148"), [row[:3] for row in CLASSES])
+def test_vector_starts(key: Key, label, start_16000, start_1148) -> None:
+    assert library_places(key, label, 16000) == naive.places(MASTER, label, 16000) == [(start_16000, 240)]
+    assert library_places(key, label, 1148) == naive.places(MASTER, label, 1148) == [(start_1148, 240)]
+
+
+@pytest.mark.parametrize(("label", "first", "last", "sha256"), [(row[0], *row[3:]) for row in CLASSES])
+def test_vector_taps(key: Key, label, first, last, sha256) -> None:
+    (token,) = encode([label], None, 1).tokens
+    taps = draw_taps(key, token, Recipe())
+    assert taps.dtype == np.float32
+    assert (taps[0], taps[79]) == (float.fromhex(first), float.fromhex(last))
+    assert short_sha256(taps.astype("<f4").tobytes()) == sha256
+    assert taps.tolist() == naive.filter_taps(MASTER, label)
+
+
+def test_vector_starts_of_many_patches(key: Key) -> None:
+    four = [(start, 240) for start in FOUR]
+    assert library_places(key, 0, 16000, Recipe(patches=4)) == naive.places(MASTER, 0, 16000, patches=4) == four
+    every = [(start, 240) for start in EVERY_4000]
+    assert library_places(key, 0, 48000, Recipe(every=4000)) == naive.places(MASTER, 0, 48000, every=4000) == every
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("dtype", "column"), [(np.int16, 0), (np.float32, 1)])
+@pytest.mark.parametrize(("recipe", "sha256s"), [(row[0], row[1:]) for row in CLIPS])
+def test_vector_clips(key: Key, backend, dtype, column, recipe, sha256s) -> None:
+    clips = vector_clip(dtype)[None].copy()
+    protect(clips, [0], key, recipe=Recipe(**recipe), backend=backend)
+    assert short_sha256(clips.astype(clips.dtype.newbyteorder("<")).tobytes()) == sha256s[column]
+
+
+@pytest.mark.parametrize(("dtype", "column"), [(np.int16, 0), (np.float32, 1)])
+@pytest.mark.parametrize(("recipe", "sha256s"), [(row[0], row[1:]) for row in CLIPS])
+def test_vector_clips_of_the_second_implementation(dtype, column, recipe, sha256s) -> None:
+    wet, _ = naive.protect_clip(vector_clip(dtype), 0, MASTER, **recipe)
+    assert short_sha256(wet.astype(wet.dtype.newbyteorder("<")).tobytes()) == sha256s[column]
+
+
+# Small patches and filters, for the second implementation is slow.
+recipes = st.builds(
+    lambda patch, every, patches, **rest: {
+        "patch": patch,
+        **({"patches": patches} if every is None else {"every": patch + every}),
+        **rest,
+    },
+    patch=st.integers(1, 12),
+    taps=st.integers(1, 20),
+    blur=st.sampled_from([0.01, 0.3, 1.0, 50.0, 1e30, MAX_BLUR]) | st.floats(0.0, 10.0, exclude_min=True),
+    every=st.none() | st.integers(0, 20),
+    patches=st.integers(1, 8),
+    identity=st.booleans(),
+)
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
+labels = st.integers(0, 2**64 - 1) | names
+lengths = st.integers(0, 12) | st.integers(0, 70)
+masters = st.binary(min_size=32, max_size=32)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@settings(max_examples=60, deadline=None)
+@given(masters, st.lists(labels, min_size=1, max_size=3), lengths, recipes, st.sampled_from([None, 1, 2, 3]), seeds)
+def test_protect_is_the_second_implementation(backend, dtype, master, labels, length, recipe, channels, seed) -> None:
+    kind = type(labels[0])
+    labels = [label for label in labels if type(label) is kind]
+    shape = (len(labels), length) if channels is None else (len(labels), length, channels)
+    clips = any_samples(dtype, shape, seed)
+    wet, saturated = naive.protect_clips(clips, labels, master, **recipe)
+    report = protect(clips, labels, Key(master), recipe=Recipe(**recipe), backend=backend)
+    assert clips.tobytes() == b"".join(clip.tobytes() for clip in wet)
+    assert report.saturated_samples == saturated
+    assert report.fingerprint == naive.fingerprint(master)
+    assert report.patches == sum(naive.count_patches(length, **recipe) for _ in labels)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@settings(max_examples=40, deadline=None)
+@given(masters, labels, st.integers(0, 70), st.integers(0, 9), recipes, seeds)
+def test_only_patches_change_and_padding_never(dtype, master, label, length, padding, recipe, seed) -> None:
+    clips = any_samples(dtype, (1, length + padding, 2), seed)
+    before = clips.copy()
+    protect(clips, [label], Key(master), recipe=Recipe(**recipe), lengths=[length])
+    outside = np.ones(length + padding, bool)
+    for start, size in naive.places(master, label, length, **recipe):
+        outside[start : start + size] = False
+    assert outside[length:].all()
+    assert clips[:, outside].tobytes() == before[:, outside].tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(masters, labels, lengths, recipes, st.integers(1, 3), seeds)
+def test_24_bit_samples_are_the_second_implementation(backend, master, label, length, recipe, channels, seed) -> None:
+    clip = any_samples(np.int32, (length, channels), seed)
+    wet, saturated = naive.protect_clip(clip, label, master, **recipe)
+    key = Key(master)
+    plan = Plan(key, Recipe(**recipe), encode([label], None, 1), np.array([length]))
+    patches = plan.of_clip(0)
+    total = sum(
+        Engine(backend).filter_patches(
+            clip.reshape(-1), patches.starts * channels + channel, patches.sizes, patches.rows, plan.taps, channels
+        )
+        for channel in range(channels)
+    )
+    assert clip.tobytes() == wet.tobytes()
+    assert total == saturated
+
+
+def test_one_call_on_many_classes_is_one_call_on_each_clip(key: Key) -> None:
+    labels = [7, 0, 7, 3, 0, 2**63]
+    together = any_samples(np.int16, (6, 300), 5)
+    apart = together.copy()
+    protect(together, labels, key)
+    for clip, label in zip(apart, labels, strict=True):
+        protect(clip[None], [label], key)
+    assert together.tobytes() == apart.tobytes()
+
+
+def test_a_spelling_is_its_nfc_form(key: Key) -> None:
+    assert library_places(key, "cafe\u0301", 16000) == library_places(key, "caf\u00e9", 16000) == [(7706, 240)]

@@ -1,0 +1,898 @@
+"""What is hostile or broken meets a clear sentence; nothing is written, nothing grows, nothing hangs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import shutil
+import socket
+import struct
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import audiofiles
+import numpy as np
+import pytest
+from audiofiles import UNKNOWN, chunk, format_body, in_child, noise, npy, npy_header, packed, rf64, riff, untouched, wav
+from audiofiles import write_tree as write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poscuda_fast import (
+    AudioFileError,
+    DatasetError,
+    SidecarError,
+    files,
+    pcm,
+    protect_folder,
+    restore_folder,
+    verify_folder,
+)
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+SAMPLES = noise(50)
+DATA = packed(SAMPLES, "PCM_16")
+FMT = chunk(b"fmt ", format_body())
+GOOD = wav(SAMPLES)
+HEADER_BYTES_READ = 1 << 17  # 1000 chunk headers and some; no header needs more
+
+
+def with_format(**lies: int) -> bytes:
+    """A WAV file whose fmt chunk lies."""
+    return riff(chunk(b"fmt ", format_body(**lies)), chunk(b"data", DATA))
+
+
+def with_extensible(**lies) -> bytes:
+    return riff(chunk(b"fmt ", format_body(extensible=True, **lies)), chunk(b"data", DATA))
+
+
+def with_data(size: int, *, riff_size: int | None = None, data: bytes = DATA) -> bytes:
+    """A WAV file whose data chunk claims a size."""
+    return riff(FMT, chunk(b"data", data, size), size=riff_size)
+
+
+STREAM = "its header does not say how long its data is"
+CODING = "16- or 24-bit PCM and 32-bit float are edited exactly, so convert it to one of them"
+
+BAD_WAVS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "it ends within its header, at byte 0"),
+    "one byte": (b"R", "it ends within its header, at byte 1"),
+    "text": (b"not audio at all, only text", "it does not begin with RIFF....WAVE"),
+    "wrong form": (riff(FMT, chunk(b"data", DATA), form=b"FFIR"), "it does not begin with RIFF....WAVE"),
+    "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "it does not begin with RIFF....WAVE"),
+    "RIFX": (riff(FMT, chunk(b"data", DATA), form=b"RIFX"), "it is big-endian (RIFX); convert it"),
+    "RIFF size past the end": (riff(FMT, chunk(b"data", DATA), size=10**6), "promises 1000008 bytes and it has 144"),
+    "RIFF size one too many": (riff(FMT, chunk(b"data", DATA), size=138), "promises 146 bytes and it has 144"),
+    "RIFF size huge": (riff(FMT, chunk(b"data", DATA), size=UNKNOWN - 1), "promises 4294967302 bytes"),
+    "data size past the end": (with_data(102), "its data chunk of 102 bytes ends past the file's 144 bytes"),
+    "data size huge": (with_data(UNKNOWN - 1), "its data chunk of 4294967294 bytes ends past the file's 144 bytes"),
+    "data size unknown": (with_data(UNKNOWN), STREAM),
+    "both sizes unknown": (with_data(UNKNOWN, riff_size=UNKNOWN), STREAM),
+    "both sizes 0": (with_data(0, riff_size=0), STREAM),
+    "sizes as a recorder begins": (with_data(0, riff_size=36), STREAM),
+    "data size 0 in a file of unknown size": (with_data(0, riff_size=UNKNOWN), STREAM),
+    "data size odd": (with_data(99), "its data chunk of 99 bytes is no whole number of 2-byte frames"),
+    "half a frame": (
+        riff(chunk(b"fmt ", format_body(channels=8)), chunk(b"data", DATA)),
+        "its data chunk of 100 bytes is no whole number of 16-byte frames",
+    ),
+    "no chunks": (riff(), "it has no fmt chunk"),
+    "no fmt": (riff(chunk(b"data", DATA)), "it has no fmt chunk"),
+    "two fmt": (riff(FMT, FMT, chunk(b"data", DATA)), "it has two fmt chunks"),
+    "two fmt, one behind the data": (riff(FMT, chunk(b"data", DATA), FMT), "it has two fmt chunks"),
+    "three fmt": (riff(FMT, FMT, FMT, chunk(b"data", DATA)), "it has many fmt chunks"),
+    "no data": (riff(FMT), "it has no data chunk"),
+    "two data": (riff(FMT, chunk(b"data", DATA), chunk(b"data", DATA)), "it has two data chunks"),
+    "second data behind the RIFF size": (GOOD + chunk(b"data", DATA), "it has two data chunks"),
+    "data before fmt": (riff(chunk(b"data", DATA), FMT), "its data chunk comes before its fmt chunk"),
+    "align 0": (with_format(align=0), "its header says 0 bytes a frame, but 1 channels of 16 bits"),
+    "align 1": (with_format(align=1), "its header says 1 bytes a frame, but 1 channels of 16 bits"),
+    "align 4": (with_format(align=4), "its header says 4 bytes a frame, but 1 channels of 16 bits"),
+    "align of other channels": (with_format(channels=2, align=2), "says 2 bytes a frame, but 2 channels of 16 bits"),
+    "8 bits": (with_format(bits=8, align=1), f"its samples are 8-bit of WAV format code 1; {CODING}"),
+    "12 bits": (with_format(bits=12), f"its samples are 12-bit of WAV format code 1; {CODING}"),
+    "20 bits": (with_format(bits=20, align=3), "its samples are 20-bit of WAV format code 1"),
+    "32 bits": (with_format(bits=32, align=4), "its samples are 32-bit of WAV format code 1"),
+    "0 bits": (with_format(bits=0, align=0), "its samples are 0-bit of WAV format code 1"),
+    "float 64": (with_format(code=3, bits=64, align=8), "its samples are 64-bit of WAV format code 3"),
+    "float 16": (with_format(code=3), "its samples are 16-bit of WAV format code 3"),
+    "A-law": (with_format(code=6, bits=8, align=1), "its samples are 8-bit of WAV format code 6"),
+    "mu-law": (with_format(code=7, bits=8, align=1), "its samples are 8-bit of WAV format code 7"),
+    "ADPCM": (with_format(code=2, bits=4, align=256), "its samples are 4-bit of WAV format code 2"),
+    "GSM": (with_format(code=0x31, bits=0, align=65), "its samples are 0-bit of WAV format code 49"),
+    "MP3 in WAV": (with_format(code=0x55, bits=0, align=1), "its samples are 0-bit of WAV format code 85"),
+    "code 0": (with_format(code=0), "its samples are 16-bit of WAV format code 0"),
+    "unknown GUID": (with_extensible(guid=b"\x01\0" + bytes(14)), "its extensible fmt chunk names an unknown coding"),
+    "GUID of A-law": (with_extensible(guid=b"\x06\0" + audiofiles.GUID_TAIL), "16-bit of WAV format code 6"),
+    "GUID of extensible": (with_extensible(guid=b"\xfe\xff" + audiofiles.GUID_TAIL), "16-bit of WAV format code 65534"),
+    "12 of 16 bits valid": (with_extensible(valid=12), "only 12 of its 16 bits are valid; convert it"),
+    "20 of 24 bits valid": (
+        riff(chunk(b"fmt ", format_body("PCM_24", extensible=True, valid=20)), chunk(b"data", DATA[:99])),
+        "only 20 of its 24 bits are valid; convert it",
+    ),
+    "24 of 16 bits valid": (with_extensible(valid=24), "only 24 of its 16 bits are valid"),
+    "short extensible": (
+        riff(chunk(b"fmt ", format_body(extensible=True)[:38]), chunk(b"data", DATA)),
+        "its extensible fmt chunk has 38 bytes; 40 are needed",
+    ),
+    "short fmt": (riff(chunk(b"fmt ", format_body()[:14]), chunk(b"data", DATA)), "its fmt chunk has 14 bytes"),
+    "empty fmt": (riff(chunk(b"fmt "), chunk(b"data", DATA)), "its fmt chunk has 0 bytes; at least 16 are needed"),
+    "fmt past the end": (
+        riff(chunk(b"data", DATA), chunk(b"fmt ", format_body(), 10**9)),
+        "its data chunk comes before",
+    ),
+    "fmt that swallows the data": (riff(chunk(b"fmt ", format_body(), 10**6), chunk(b"data", DATA)), "no data chunk"),
+    "0 channels": (with_format(channels=0, align=0), "its header says 0 channels; expected 1 to 1024"),
+    "2000 channels": (with_format(channels=2000, align=4000), "its header says 2000 channels; expected 1 to 1024"),
+    "sample rate 0": (with_format(rate=0), "its header says a sample rate of 0"),
+    "thousands of tiny chunks": (
+        riff(FMT, chunk(b"tiny", b"xx") * 5000, chunk(b"data", DATA)),
+        "more than 1000 chunks",
+    ),
+    "thousands of empty chunks": (riff(chunk(b"none") * 100_000), "it has more than 1000 chunks"),
+    "a megabyte of zeros": (riff(bytes(1 << 20)), "it has more than 1000 chunks"),
+    "huge chunk before fmt": (riff(chunk(b"LIST", b"", UNKNOWN - 1), FMT, chunk(b"data", DATA)), "it has no fmt chunk"),
+    "huge odd chunk": (riff(FMT, chunk(b"LIST", b"", UNKNOWN), chunk(b"data", DATA)), "it has no data chunk"),
+    "RF64 without ds64": (riff(FMT, chunk(b"data", DATA, UNKNOWN), form=b"RF64", size=UNKNOWN), STREAM),
+    "RF64 with ds64 behind the data": (
+        riff(FMT, chunk(b"data", DATA, UNKNOWN), chunk(b"ds64", bytes(28)), form=b"RF64", size=UNKNOWN),
+        STREAM,
+    ),
+    "RF64 that ends in ds64": (riff(chunk(b"ds64", bytes(10)), form=b"RF64"), "it ends within its header, at byte 30"),
+    "RF64 of 2**63 bytes": (rf64(SAMPLES, data_size=2**63), "its data chunk of 9223372036854775808 bytes ends past"),
+    "RF64 of 2**64-1 bytes": (rf64(SAMPLES, data_size=2**64 - 1), "data chunk of 18446744073709551615 bytes ends past"),
+    "RF64 of half a frame": (rf64(SAMPLES, data_size=99), "its data chunk of 99 bytes is no whole number of 2-byte"),
+    "ds64 in a RIFF file": (
+        riff(chunk(b"ds64", struct.pack("<QQQI", 0, 100, 50, 0)), FMT, chunk(b"data", DATA, UNKNOWN)),
+        STREAM,
+    ),
+}
+
+HUGE = npy_header(shape=f"({2**63}, 2)")  # in 64 bits: no bytes at all
+
+BAD_NPYS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "its .npy header cannot be read"),
+    "wrong magic": (b"\x93NUMPX" + npy(npy_header(), bytes(12))[6:], "its .npy header cannot be read"),
+    "zip archive": (b"PK\x03\x04" + bytes(100), "its .npy header cannot be read"),
+    "pickle": (pickle.dumps([1, 2, 3]), "its .npy header cannot be read"),
+    "version 0": (npy(npy_header(), bytes(12), (0, 0)), "its .npy version is unknown; save it again with numpy.save"),
+    "version 3": (npy(npy_header(), bytes(12), (3, 0)), "its .npy version is unknown"),
+    "version 1.1": (npy(npy_header(), bytes(12), (1, 1)), "its .npy version is unknown"),
+    "version 255": (npy(npy_header(), bytes(12), (255, 255)), "its .npy version is unknown"),
+    "no header": (npy("", b"", length=0), "its .npy header cannot be read"),
+    "header past the end": (npy(npy_header(), bytes(12), length=60_000), "its .npy header cannot be read"),
+    "header of 4 GiB": (npy(npy_header(), bytes(12), (2, 0), length=UNKNOWN), "its .npy header cannot be read"),
+    "header of 100 kB": (npy(npy_header() + " " * 100_000, bytes(12), (2, 0)), "its .npy header cannot be read"),
+    "header that is no Python": (npy("{{{{", bytes(12)), "its .npy header cannot be read"),
+    "header that is not closed": (npy(npy_header()[:-6], bytes(12)), "its .npy header cannot be read"),
+    "header of brackets": (npy("(" * 9000, bytes(12)), "its .npy header cannot be read"),
+    "header of signs": (npy("-" * 60_000 + "1", bytes(12)), "its .npy header cannot be read"),
+    "header with code": (npy("__import__('os').system('true')", bytes(12)), "its .npy header cannot be read"),
+    "header with code in its shape": (
+        npy(npy_header(shape="(exit(), 3)"), bytes(12)),
+        "its .npy header cannot be read",
+    ),
+    "header with a power": (npy(npy_header(shape="(9**9**9, 3)"), bytes(12)), "its .npy header cannot be read"),
+    "header of bytes": (npy(bytes(range(128, 256)), bytes(12)), "its .npy header cannot be read"),
+    "header with NUL": (npy(npy_header() + "\0", bytes(12)), "its .npy header cannot be read"),
+    "header that is a list": (npy("[1, 2]", bytes(12)), "its .npy header cannot be read"),
+    "header without shape": (
+        npy("{'descr': '<i2', 'fortran_order': False}", bytes(12)),
+        "its .npy header cannot be read",
+    ),
+    "header with more": (npy(npy_header(shape="(2, 3), 'x': 1"), bytes(12)), "its .npy header cannot be read"),
+    "header of Python 2": (npy(npy_header(shape="(2L, 4L)"), bytes(12)), "cannot be used"),
+    "order that is no bool": (npy(npy_header(order="1"), bytes(12)), "its .npy header cannot be read"),
+    "negative shape": (
+        npy(npy_header(shape="(-2, -3)"), bytes(12)),
+        "its shape is (-2, -3); expected (n_clips, n_frames)",
+    ),
+    "one negative": (npy(npy_header(shape="(-1, 6)"), bytes(12)), "its shape is (-1, 6); expected"),
+    "shape of floats": (npy(npy_header(shape="(2.0, 3.0)"), bytes(12)), "its .npy header cannot be read"),
+    "shape of text": (npy(npy_header(shape="('2', '3')"), bytes(12)), "its .npy header cannot be read"),
+    "shape that is a list": (npy(npy_header(shape="[2, 3]"), bytes(12)), "its .npy header cannot be read"),
+    "shape of bools": (npy(npy_header(shape="(True, True)"), bytes(2)), "its shape is (True, True); expected"),
+    "huge shape": (
+        npy(npy_header(shape="(1000000, 1000000)"), bytes(12)),
+        "its shape (1000000, 1000000) needs 2000000000",
+    ),
+    "shape that overflows 64 bits": (npy(HUGE), f"its shape ({2**63}, 2) needs {len(npy(HUGE)) + 2**65} bytes"),
+    "shape of 5000 digits": (npy(npy_header(shape=f"({'9' * 5000}, 2)"), bytes(12)), "cannot be"),
+    "object dtype": (npy(npy_header("'|O'"), bytes(48)), "its samples are object; expected int16"),
+    "structured dtype": (npy(npy_header("[('a', '<i2')]"), bytes(12)), "; expected int16 ('<i2') or float32 ('<f4')"),
+    "nested dtype": (npy(npy_header("('<i2', (3,))"), bytes(36)), "its samples are ('<i2', (3,)); expected int16"),
+    "dtype of one part": (npy(npy_header("('<i2',)"), bytes(12)), "its .npy header cannot be read"),
+    "dtype by old name": (npy(npy_header("'a5'"), bytes(30)), "cannot be used"),
+    "dtype of nothing": (npy(npy_header("''"), bytes(12)), "cannot be"),
+    "dtype that is a number": (npy(npy_header("5"), bytes(12)), "its .npy header cannot be read"),
+    "big-endian int16": (npy(npy_header("'>i2'"), bytes(12)), "its samples are >i2; expected int16 ('<i2')"),
+    "big-endian float32": (npy(npy_header("'>f4'"), bytes(24)), "its samples are >f4; expected int16 ('<i2')"),
+    "float64": (npy(npy_header("'<f8'"), bytes(48)), "its samples are float64; expected int16"),
+    "float16": (npy(npy_header("'<f2'"), bytes(12)), "its samples are float16; expected int16"),
+    "int32": (npy(npy_header("'<i4'"), bytes(24)), "its samples are int32; expected int16"),
+    "uint16": (npy(npy_header("'<u2'"), bytes(12)), "its samples are uint16; expected int16"),
+    "uint8": (npy(npy_header("'|u1'"), bytes(6)), "its samples are uint8; expected int16"),
+    "bool": (npy(npy_header("'|b1'"), bytes(6)), "its samples are bool; expected int16"),
+    "text dtype": (npy(npy_header("'<U5'"), bytes(120)), "its samples are <U5; expected int16"),
+    "times": (npy(npy_header("'<M8[s]'"), bytes(48)), "its samples are datetime64[s]; expected int16"),
+    "short data": (npy(npy_header(), bytes(11)), "its shape (2, 3) needs 82 bytes and it has 81"),
+    "no data": (npy(npy_header()), "its shape (2, 3) needs 82 bytes and it has 70"),
+    "trailing data": (npy(npy_header(), bytes(13)), "its shape (2, 3) needs 82 bytes and it has 83"),
+    "0-D": (npy(npy_header(shape="()"), bytes(2)), "its shape is (); expected (n_clips, n_frames)"),
+    "1-D": (npy(npy_header(shape="(6,)"), bytes(12)), "its shape is (6,); expected (n_clips, n_frames)"),
+    "4-D": (
+        npy(npy_header(shape="(1, 2, 3, 1)"), bytes(12)),
+        "its shape is (1, 2, 3, 1); expected (n_clips, n_frames)",
+    ),
+    "64-D": (npy(npy_header(shape=f"({'1, ' * 64})"), bytes(2)), "; expected (n_clips, n_frames)"),
+}
+
+wavs = pytest.mark.parametrize(("content", "sentence"), BAD_WAVS.values(), ids=BAD_WAVS.keys())
+npys = pytest.mark.parametrize(("content", "sentence"), BAD_NPYS.values(), ids=BAD_NPYS.keys())
+
+
+class Metered(io.FileIO):
+    """A file that counts the bytes read from it."""
+
+    n_read = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        self.n_read += len(data)
+        return data
+
+
+def refusal(read: Callable[..., object], path: Path, most: int) -> str:
+    """The sentence that a header reader refuses a file with, having read little and changed nothing."""
+    with untouched(path.parent), Metered(path) as file, pytest.raises(AudioFileError) as caught:
+        read(file, path.name)
+    assert file.n_read <= most
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{path.name} cannot be used: ")
+    assert sentence.endswith(".")
+    assert len(sentence) < 500
+    return sentence
+
+
+def dataset(root: Path) -> Path:
+    """Two classes of sound files, and one that is none."""
+    src = root / "src"
+    write(src, {f"{label}/{i}.wav": wav(noise(900, 1, seed=i)) for label in ("no", "yes") for i in (1, 2)})
+    write(src, {"readme.txt": b"about"})
+    return src
+
+
+def refuse_everywhere(root: Path, src: Path, key, sentence: str, errors=DatasetError, **options) -> None:
+    """Protecting in place, as a copy and as a rehearsal are all refused, and nothing at all is written."""
+    for dst, dry_run in ((None, False), (root / "dst", False), (None, True), (root / "dst", True)):
+        with untouched(root), pytest.raises(errors, match=re.escape(sentence)):
+            protect_folder(src, dst, key, dry_run=dry_run, **options)
+
+
+# WAV and NPY headers
+
+
+@wavs
+def test_read_wav_refuses(tmp_path, content, sentence):
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    assert sentence in refusal(pcm.read_wav, path, HEADER_BYTES_READ)
+
+
+@wavs
+def test_a_folder_with_one_bad_wav_is_refused_as_a_whole(tmp_path, key, content, sentence):
+    src = tmp_path / "src"
+    write(src, {"yes/a.wav": GOOD, "yes/bad.wav": content, "yes/c.wav": GOOD})
+    title = "1 of 3 audio files cannot be used; nothing was written:\n  "
+    for dst in (None, tmp_path / "dst"):
+        with untouched(tmp_path), pytest.raises(DatasetError, match=re.escape(sentence)) as caught:
+            protect_folder(src, dst, key)
+        assert str(caught.value).startswith(f"{title}{src / 'yes/bad.wav'} cannot be used: ")
+
+
+@pytest.mark.parametrize("extensible", [False, True], ids=["plain", "extensible"])
+@pytest.mark.parametrize("honest", [False, True], ids=["RIFF size kept", "RIFF size of what is left"])
+def test_a_wav_file_cut_at_any_byte_is_refused(tmp_path, extensible, honest):
+    whole = wav(SAMPLES, extensible=extensible)
+    path = tmp_path / "a.wav"
+    for end in range(len(whole)):
+        cut = bytearray(whole[:end])
+        if honest and end >= 8:
+            cut[4:8] = struct.pack("<I", end - 8)
+        path.write_bytes(cut)
+        with open(path, "rb") as file, pytest.raises(AudioFileError, match=r"^a\.wav cannot be used: .+\.$"):
+            pcm.read_wav(file, "a.wav")
+        assert path.read_bytes() == cut
+
+
+def test_an_rf64_file_cut_at_any_byte_is_refused(tmp_path):
+    whole = rf64(SAMPLES)
+    path = tmp_path / "a.wav"
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with open(path, "rb") as file, pytest.raises(AudioFileError, match=r"^a\.wav cannot be used: .+\.$"):
+            pcm.read_wav(file, "a.wav")
+
+
+def test_a_hole_behind_a_header_costs_no_time_and_no_disk(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(riff(FMT, chunk(b"data", DATA), size=0))
+    with open(path, "r+b") as file:
+        file.truncate(2**26)  # a hole: zeros that are read as chunks
+    begun = time.perf_counter()
+    with open(path, "rb") as file, pytest.raises(AudioFileError, match="more than 1000 chunks"):
+        pcm.read_wav(file, "a.wav")
+    assert time.perf_counter() - begun < 5
+    assert path.stat().st_size == 2**26
+    assert path.stat().st_blocks * 512 < 2**20
+
+
+@npys
+def test_read_npy_refuses(tmp_path, content, sentence):
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    assert sentence in refusal(pcm.read_npy, path, pcm.MAX_NPY_HEADER)
+
+
+@npys
+@pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
+def test_map_npy_refuses(tmp_path, content, sentence, writing):
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with untouched(tmp_path), pytest.raises(AudioFileError, match=re.escape(sentence)):
+        pcm.map_npy(path, writing=writing)
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickled_array_is_never_unpickled(tmp_path):
+    path, trap = tmp_path / "a.npy", tmp_path / "sprung"
+    np.save(path, np.array([[Trap(trap)]], dtype=object), allow_pickle=True)
+    with untouched(tmp_path), pytest.raises(AudioFileError, match="its samples are object; expected int16"):
+        pcm.map_npy(path, writing=True)
+    path.write_bytes(pickle.dumps(Trap(trap)))
+    with untouched(tmp_path), pytest.raises(AudioFileError, match=r"its \.npy header cannot be read"):
+        pcm.map_npy(path, writing=True)
+
+
+def test_a_npy_file_cut_at_any_byte_is_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, noise(60).reshape(3, 20))
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(AudioFileError, match=r"a\.npy cannot be used: .+\.$"):
+            pcm.map_npy(path, writing=True)
+        assert path.stat().st_size == end
+
+
+WAV_TEMPLATES = [
+    wav(noise(30)),
+    wav(noise(30, 2, "PCM_24"), "PCM_24", extensible=True),
+    wav(noise(31, 1, "PCM_24"), "PCM_24", before=chunk(b"LIST", b"INFOx"), after=chunk(b"id3 ", b"x")),
+    wav(noise(30, 3, "FLOAT"), "FLOAT", extensible=True, before=chunk(b"fact", bytes(4))),
+    rf64(noise(30)),
+]
+NPY_TEMPLATES = [
+    npy(npy_header(), bytes(12)),
+    npy(npy_header("'<f4'", "True", "(2, 3, 2)"), bytes(48), (2, 0)),
+]
+flips = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 255)), min_size=1, max_size=6)
+cuts = st.one_of(st.none(), st.integers(0, 200))
+
+
+def flipped(template: bytes, changes: list[tuple[int, int]], end: int | None) -> bytes:
+    content = bytearray(template)
+    for place, value in changes:
+        content[place % len(content)] = value
+    return bytes(content[:end])
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(template=st.sampled_from(WAV_TEMPLATES), changes=flips, end=cuts)
+def test_any_wav_header_gives_a_refusal_or_a_layout_inside_the_file(template, changes, end):
+    content = flipped(template, changes, end)
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            layout = pcm.read_wav(file, "a.wav")
+        except AudioFileError:
+            return
+        assert 20 <= layout.offset <= layout.offset + layout.frames * layout.frame_bytes <= len(content)
+        assert layout.coding in pcm.CODINGS
+        assert 1 <= layout.channels <= pcm.MAX_CHANNELS
+        assert layout.sample_rate > 0
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(template=st.sampled_from(NPY_TEMPLATES), changes=flips, end=cuts)
+def test_any_npy_header_gives_a_refusal_or_a_layout_of_the_whole_file(template, changes, end):
+    content = flipped(template, changes, end)
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            layout = pcm.read_npy(file, "a.npy")
+        except AudioFileError:
+            return
+        assert layout.dtype in (np.dtype(np.int16), np.dtype(np.float32))
+        assert layout.order in ("C", "F")
+        assert len(layout.shape) in (2, 3)
+        assert layout.offset + int(np.prod(layout.shape)) * layout.dtype.itemsize == len(content)
+
+
+# Folders
+
+
+def test_a_symbolic_link_to_a_file_is_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    write(tmp_path, {"outside.wav": GOOD})
+    (src / "yes/link.wav").symlink_to(tmp_path / "outside.wav")
+    refuse_everywhere(
+        tmp_path, src, key, "nothing was written:\n  yes/link.wav is a symbolic link; replace it by the file"
+    )
+
+
+def test_a_symbolic_link_to_a_folder_is_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    write(tmp_path, {"outside/a.wav": GOOD})
+    (src / "up").symlink_to(tmp_path / "outside")
+    refuse_everywhere(tmp_path, src, key, "up is a symbolic link; replace it by the file, or move it away")
+
+
+def test_a_symbolic_link_to_itself_and_one_to_nothing_are_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    (src / "loop.wav").symlink_to("loop.wav")
+    (src / "gone.wav").symlink_to("nowhere.wav")
+    refuse_everywhere(tmp_path, src, key, "gone.wav is a symbolic link")
+    refuse_everywhere(tmp_path, src, key, "loop.wav is a symbolic link")
+
+
+def test_a_pipe_is_refused_and_not_opened(tmp_path, key):
+    src = dataset(tmp_path)
+    os.mkfifo(src / "yes/pipe.wav")
+    refuse_everywhere(tmp_path, src, key, "yes/pipe.wav is not a regular file; move it away")
+
+
+def test_a_socket_is_refused(tmp_path, key):
+    # The address of a socket is limited to about a hundred bytes, which tmp_path may exceed.
+    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as server:
+        root = Path(short)
+        src = dataset(root)
+        server.bind(str(src / "s.wav"))
+        refuse_everywhere(root, src, key, "s.wav is not a regular file; move it away")
+
+
+def test_hard_links_are_refused_in_place_and_copied_apart(tmp_path, key):
+    src = dataset(tmp_path)
+    os.link(src / "yes/1.wav", src / "yes/twin.wav")
+    sentence = (
+        "cannot be edited in place; nothing was written:\n  yes/1.wav has 2 names (hard links), so an edit in place"
+    )
+    with untouched(tmp_path), pytest.raises(DatasetError, match=re.escape(sentence)):
+        protect_folder(src, None, key)
+    with untouched(src):
+        assert protect_folder(src, tmp_path / "dst", key).clips == 5
+    wet, _ = audiofiles.protected(noise(900, 1, seed=1), "PCM_16", "yes", key)
+    for name in ("yes/1.wav", "yes/twin.wav"):
+        assert (tmp_path / "dst" / name).stat().st_nlink == 1
+        assert audiofiles.read_samples(tmp_path / "dst" / name, "PCM_16").tobytes() == wet.tobytes()
+
+
+def test_a_hard_link_out_of_the_folder_is_refused_in_place(tmp_path, key):
+    src = dataset(tmp_path)
+    os.link(src / "no/2.wav", tmp_path / "elsewhere.wav")
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"no/2\.wav has 2 names \(hard links\)"):
+        protect_folder(src, None, key)
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"2\.wav has 2 names \(hard links\)"):
+        protect_folder(src / "no/2.wav", None, key)
+
+
+def test_a_rehearsal_in_place_refuses_hard_links_too(tmp_path, key):
+    src = dataset(tmp_path)
+    os.link(src / "no/2.wav", tmp_path / "elsewhere.wav")
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"no/2\.wav has 2 names \(hard links\)"):
+        protect_folder(src, None, key, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("yes/Yes.wav", "yes/yes.wav"),
+        ("yes/a.wav", "yes/a.WAV"),
+        ("Yes/1.wav", "yes/1.wav"),
+        (unicodedata.normalize("NFC", "yes/café.wav"), unicodedata.normalize("NFD", "yes/café.wav")),
+        ("yes/notes.txt", "yes/Notes.txt"),
+    ],
+    ids=["case", "case of the suffix", "case of the folder", "Unicode form", "other files"],
+)
+def test_names_that_other_file_systems_take_for_one_are_refused(tmp_path, key, names):
+    src = dataset(tmp_path)
+    write(src, dict.fromkeys(names, GOOD))
+    if not all(name in {path.relative_to(src).as_posix() for path in src.rglob("*")} for name in names):
+        pytest.skip("this file system takes them for one")
+    refuse_everywhere(tmp_path, src, key, "differ only in case or Unicode form; rename one")
+
+
+def test_names_that_are_not_utf_8_are_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    try:
+        Path(os.fsdecode(os.fsencode(src) + b"/yes/caf\xe9.wav")).write_bytes(GOOD)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    refuse_everywhere(tmp_path, src, key, r"b'yes/caf\xe9.wav' has a name that is not UTF-8; rename it")
+
+
+def test_folders_without_audio_are_refused(tmp_path, key):
+    src = tmp_path / "src"
+    src.mkdir()
+    refuse_everywhere(tmp_path, src, key, f"{src} has no audio files (.aac, .aif,")
+    write(src, {"readme.txt": b"", "deep/notes.csv": b"", ".hidden.wav": GOOD})
+    refuse_everywhere(tmp_path, src, key, f"{src} has no audio files (.aac, .aif,")
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path, key):
+    sentence = f"{tmp_path}/gone does not exist; give a folder of audio, or one audio file."
+    refuse_everywhere(tmp_path, tmp_path / "gone", key, sentence)
+    for verb in (restore_folder, verify_folder):
+        with untouched(tmp_path), pytest.raises(DatasetError, match=re.escape(sentence)):
+            verb(tmp_path / "gone", key)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling link", "device"])
+def test_a_single_file_must_be_a_regular_file(tmp_path, key, kind):
+    path = tmp_path / "a.wav"
+    write(tmp_path, {"real.wav": GOOD})
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("real.wav")
+    elif kind == "dangling link":
+        path.symlink_to("gone.wav")
+    else:
+        path = Path(os.devnull)
+    sentence = "does not exist" if kind == "dangling link" else "is not a regular file; give the file itself"
+    with untouched(tmp_path), pytest.raises(DatasetError, match=f"{path} {sentence}"):
+        protect_folder(path, None, key, sidecar=tmp_path / "sidecar")
+
+
+@pytest.mark.parametrize("dst", ["src/yes/copy", "src/copy", ".", "src", "src/", "link", "link/copy"])
+def test_a_copy_into_its_own_source_or_around_it_is_refused(tmp_path, key, dst):
+    src = dataset(tmp_path)
+    (tmp_path / "link").symlink_to(src)
+    sentence = (
+        "itself; to edit in place" if dst in ("src", "src/", "link") else "lie inside one another; choose a separate"
+    )
+    for dry_run in (False, True):
+        with untouched(tmp_path), pytest.raises(DatasetError, match=sentence):
+            protect_folder(src, tmp_path / dst, key, dry_run=dry_run)
+
+
+@pytest.mark.parametrize("taken", ["file", "folder", "hidden file", "link to a folder"])
+def test_a_copy_never_lands_on_anything(tmp_path, key, taken):
+    src = dataset(tmp_path)
+    dst = tmp_path / "dst"
+    if taken == "file":
+        write(tmp_path, {"dst": b"precious"})
+    elif taken == "link to a folder":
+        write(tmp_path, {"real/precious": b""})
+        dst.symlink_to(tmp_path / "real")
+    else:
+        write(dst, {"precious" if taken == "folder" else ".precious": b""})
+    for dry_run in (False, True):
+        with untouched(tmp_path), pytest.raises(DatasetError, match="exists, and nothing is ever overwritten; choose"):
+            protect_folder(src, dst, key, dry_run=dry_run)
+
+
+def test_a_copy_into_an_empty_folder_is_fine(tmp_path, key):
+    src = dataset(tmp_path)
+    (tmp_path / "dst").mkdir()
+    assert protect_folder(src, tmp_path / "dst", key).clips == 4
+
+
+def test_loose_files_beside_class_folders_are_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    write(src, {"loose.wav": GOOD})
+    refuse_everywhere(
+        tmp_path, src, key, "Labels cannot be read from the folders; nothing was written:\n  loose.wav lies"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("/etc/passwd,yes", "line 2: '/etc/passwd' is not a path inside the folder"),
+        ("../secret.wav,yes", "line 2: '../secret.wav' is not a path inside the folder"),
+        ("no/1.wav,yes\nno/1.wav,no", "line 3: 'no/1.wav' has two labels"),
+        ("no/9.wav,no", "no/9.wav has a label but is not an audio file there"),
+        ("no/1.wav,no", "yes/1.wav has no label"),
+        ("no/1.wav,", "line 2: 'no/1.wav' has an empty label"),
+    ],
+    ids=["absolute", "parent", "two labels", "missing file", "unlabelled file", "empty label"],
+)
+def test_a_csv_file_that_does_not_fit_the_folder_is_refused(tmp_path, key, rows, sentence):
+    src = dataset(tmp_path)
+    write(tmp_path, {"labels.csv": f"path,label\n{rows}\n".encode()})
+    refuse_everywhere(tmp_path, src, key, sentence, labels_from=f"csv:{tmp_path}/labels.csv")
+
+
+def test_labels_of_a_wrong_kind_are_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    names = ["no/1.wav", "no/2.wav", "yes/1.wav", "yes/2.wav"]
+    cases = [([0, 1, "yes", 1], TypeError), ([0, 1, True, 1], DatasetError), ([0, 1, 2.0, 1], DatasetError),
+             ([0, 1, -1, 1], ValueError), ([0, 1, None, 1], DatasetError), (["a", "", "b", "c"], ValueError)]  # fmt: skip
+    for labels, error in cases:
+        refuse_everywhere(tmp_path, src, key, "abel", error, labels_from=dict(zip(names, labels, strict=True)))
+
+
+@pytest.mark.parametrize("wrong", [None, b"k" * 32, "key", 7])
+def test_what_is_no_key_is_refused(tmp_path, wrong):
+    src = dataset(tmp_path)
+    refuse_everywhere(tmp_path, src, wrong, "expected a poscuda_fast.Key", TypeError)
+    with untouched(tmp_path), pytest.raises(TypeError, match=r"expected a poscuda_fast\.Key"):
+        restore_folder(src, wrong)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("container", ["WAV", "AIFF"])
+def test_a_sample_that_is_not_finite_in_a_patch_is_refused_before_anything_is_written(tmp_path, key, container, bad):
+    src = dataset(tmp_path)
+    samples = noise(2000, 2, "FLOAT")
+    first = int(audiofiles.patches_of(2000, "yes", key).starts[0])
+    samples[first + 239, 1] = bad
+    name = "yes/z.wav" if container == "WAV" else "yes/z.aiff"
+    audiofiles.encoded(src / name, samples, container, "FLOAT")
+    sentence = f"{name} has a NaN or infinite sample where it would be filtered; nothing was written."
+    for dst in (None, tmp_path / "dst"):
+        with untouched(tmp_path), pytest.raises(ValueError, match=re.escape(sentence)):
+            protect_folder(src, dst, key)
+
+
+def test_a_rehearsal_refuses_samples_that_are_not_finite_too(tmp_path, key):
+    write(tmp_path, {"yes/a.wav": wav(np.full((100, 1), np.nan, np.float32), "FLOAT")})
+    with untouched(tmp_path), pytest.raises(ValueError, match=r"a\.wav has a NaN or infinite sample"):
+        protect_folder(tmp_path / "yes", None, key, dry_run=True)
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF"])
+def test_samples_that_are_not_finite_outside_patches_stay_as_they_are(tmp_path, key, container):
+    src = tmp_path / "yes"
+    src.mkdir()
+    samples = noise(2000, 2, "FLOAT")
+    first = int(audiofiles.patches_of(2000, "yes", key).starts[0])
+    samples[first - 1, 0], samples[first + 240, 1] = np.nan, -np.inf
+    path = src / ("z.wav" if container == "WAV" else "z.aiff")
+    audiofiles.encoded(path, samples, container, "FLOAT")
+    before = path.read_bytes()
+    protect_folder(src, None, key)
+    wet, _ = audiofiles.protected(np.nan_to_num(samples, nan=0, neginf=0), "FLOAT", "yes", key)
+    wet[first - 1, 0], wet[first + 240, 1] = np.nan, -np.inf
+    assert audiofiles.read_samples(path, "FLOAT").tobytes() == wet.tobytes()
+    assert verify_folder(src, key).protected == 1
+    restore_folder(src, key)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
+@pytest.mark.parametrize("damage", ["cut", "noise"])
+def test_flac_that_cannot_be_decoded_among_files_that_can_leaves_a_way_back(tmp_path, key, damage, copying):
+    src = tmp_path / "src" / "yes"
+    src.mkdir(parents=True)
+    for name in "abc":
+        audiofiles.encoded(src / f"{name}.flac", noise(3000, 1, seed=ord(name)), "FLAC", "PCM_16")
+    content = (src / "b.flac").read_bytes()
+    half = len(content) // 2
+    bad = content[:half] if damage == "cut" else content[:half] + bytes(200) + content[half + 200 :]
+    (src / "b.flac").write_bytes(bad)
+    before = audiofiles.contents(tmp_path / "src")
+    root = tmp_path / "dst" if copying else tmp_path / "src"
+    with pytest.raises((AudioFileError, DatasetError), match=r"b\.flac cannot be used"):
+        protect_folder(tmp_path / "src", root if copying else None, key)
+    if (root / ".poscuda").exists():
+        restore_folder(root, key)
+        after = audiofiles.contents(root)
+        assert {name: after[name] for name in before if name in after} == {n: before[n] for n in before if n in after}
+    assert audiofiles.contents(tmp_path / "src") == before
+
+
+@pytest.mark.parametrize("target", ["src/yes/1.wav", "src/readme.txt"])
+def test_a_sidecar_path_that_is_another_file_is_refused(tmp_path, key, target):
+    src = dataset(tmp_path)
+    with untouched(tmp_path), pytest.raises(SidecarError, match=re.escape(str(tmp_path / target))):
+        protect_folder(src, None, key, sidecar=tmp_path / target)
+
+
+def test_a_sidecar_path_that_is_a_link_is_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    write(tmp_path, {"precious": b""})
+    (tmp_path / "sidecar").symlink_to("precious")
+    with untouched(tmp_path), pytest.raises(SidecarError, match="sidecar is not a regular file"):
+        protect_folder(src, None, key, sidecar=tmp_path / "sidecar")
+
+
+def test_a_sidecar_in_a_folder_that_is_missing_is_refused(tmp_path, key):
+    src = dataset(tmp_path)
+    for dst in (None, tmp_path / "dst"):
+        with untouched(tmp_path), pytest.raises((DatasetError, SidecarError, OSError), match="gone"):
+            protect_folder(src, dst, key, sidecar=tmp_path / "gone" / "sidecar")
+
+
+# Files that change while a run is under way
+
+
+def exchange(path: Path, how: str) -> None:
+    """Do to a file what must not happen between listing and editing."""
+    content = path.read_bytes()
+    if how == "grown":
+        path.write_bytes(content + b"more")
+    elif how == "cut":
+        path.write_bytes(content[:-40])
+    elif how == "gone":
+        path.unlink()
+    elif how == "link":
+        path.rename(path.parents[2] / "elsewhere")
+        path.symlink_to(path.parents[2] / "elsewhere")
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
+    elif path.suffix == ".flac":
+        frames, channels, coding = {"short": (40, 1, "PCM_16"), "long": (5000, 1, "PCM_16"),
+                                    "stereo": (900, 2, "PCM_16"), "24-bit": (900, 1, "PCM_24")}[how]  # fmt: skip
+        audiofiles.encoded(path, noise(frames, channels, coding, seed=9), "FLAC", coding)
+    elif how == "other header":  # of the same size: only its samples begin elsewhere
+        list_bytes = b"INFO" + bytes(292)
+        path.write_bytes(wav(noise(748), before=chunk(b"LIST", list_bytes)))
+    else:
+        path.write_bytes(b"text" * (len(content) // 4) + b"t" * (len(content) % 4))
+
+
+def put_back(path: Path, content: bytes) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+WAV_CASES = [(".wav", how) for how in ("grown", "cut", "gone", "link", "pipe", "folder", "other header", "text")]
+FLAC_CASES = [(".flac", how) for how in ("cut", "gone", "link", "pipe", "folder", "short", "long", "stereo", "24-bit")]
+# Once an encoded file is journalled, its protected form takes its name whatever has that now.
+IN_PLACE = [(*case, 1) for case in WAV_CASES + FLAC_CASES] + [(*case, 1000) for case in WAV_CASES[:6]]
+
+
+def three_files(folder: Path, suffix: str) -> dict[str, bytes]:
+    """a, b and c with 900 frames each."""
+    folder.mkdir(parents=True)
+    for name in "abc":
+        path = folder / f"{name}{suffix}"
+        if suffix == ".wav":
+            path.write_bytes(wav(noise(900, 1, seed=ord(name))))
+        else:
+            audiofiles.encoded(path, noise(900, 1, seed=ord(name)), "FLAC", "PCM_16")
+    return audiofiles.contents(folder)
+
+
+def are_protected(folder: Path, suffix: str, key) -> bool:
+    """Whether the files that `three_files` made are protected now."""
+    found = {name: audiofiles.read_samples(folder / f"{name}{suffix}", "PCM_16") for name in "abc"}
+    wet = {name: audiofiles.protected(noise(900, 1, seed=ord(name)), "PCM_16", "yes", key)[0] for name in "abc"}
+    return all(found[name].tobytes() == wet[name].tobytes() for name in "abc")
+
+
+@needs_fork
+@pytest.mark.parametrize(("suffix", "how", "batch"), IN_PLACE)
+def test_a_file_exchanged_before_it_is_edited_in_place(tmp_path, key, monkeypatch, suffix, how, batch):
+    src = tmp_path / "src" / "yes"
+    before = three_files(src, suffix)
+    victim = src / f"b{suffix}"
+    monkeypatch.setattr(files, "FILES_PER_BATCH", batch)
+    exchanged = {}
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            exchange(victim, how)
+            exchanged.update(audiofiles.snapshot(src))
+
+    def run() -> None:
+        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\."):
+            protect_folder(src, None, key, progress=progress)
+        # What lies there now is somebody else's.
+        place = os.fsencode(victim)
+        assert audiofiles.snapshot(src).get(place) == exchanged.get(place)
+
+    assert in_child(run) == 0
+    put_back(victim, before[victim.name])
+    assert protect_folder(src, None, key).state == "protected"
+    assert are_protected(src, suffix, key)
+    restore_folder(src, key)
+    after = audiofiles.contents(src)
+    assert {name: after[name] for name in before} == before
+
+
+@needs_fork
+@pytest.mark.parametrize(("suffix", "how"), [case for case in WAV_CASES + FLAC_CASES if case[1] != "link"])
+def test_a_file_exchanged_before_it_is_copied(tmp_path, key, monkeypatch, suffix, how):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    before = three_files(src / "yes", suffix)
+    victim = src / f"yes/b{suffix}"
+    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            exchange(victim, how)
+
+    def run() -> None:
+        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\."):
+            protect_folder(src, dst, key, progress=progress)
+
+    assert in_child(run) == 0
+    put_back(victim, before[victim.name])
+    assert protect_folder(src, dst, key).state == "protected"
+    assert are_protected(dst / "yes", suffix, key)
+    assert audiofiles.contents(src / "yes") == before
+
+
+def test_a_source_that_changed_since_its_copy_was_begun_is_refused_or_copied_whole(tmp_path, key, monkeypatch):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    write(src, {f"yes/{name}.wav": wav(noise(900, 1, seed=ord(name))) for name in "abc"})
+    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protect_folder(src, dst, key, progress=stop)
+    write(src, {"yes/a.wav": wav(noise(900, 1, seed=7))})
+    try:
+        protect_folder(src, dst, key)
+    except (DatasetError, SidecarError) as error:
+        message = str(error)
+        assert "yes/a.wav" in message
+        return
+    wet, _ = audiofiles.protected(noise(900, 1, seed=7), "PCM_16", "yes", key)
+    assert audiofiles.read_samples(dst / "yes/a.wav", "PCM_16").tobytes() == wet.tobytes()
+
+
+def test_files_added_since_a_run_was_begun_are_refused(tmp_path, key, monkeypatch):
+    src = dataset(tmp_path)
+    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protect_folder(src, None, key, progress=stop)
+    write(src, {"yes/new.wav": GOOD})
+    with untouched(src / "yes", src / "no"), pytest.raises(SidecarError, match=r"was made for other files"):
+        protect_folder(src, None, key)
+    (src / "yes/new.wav").unlink()
+    assert protect_folder(src, None, key).state == "protected"
+
+
+def test_a_folder_that_vanishes_while_it_is_read(tmp_path, key):
+    src = dataset(tmp_path)
+
+    def progress(done: int, total: int) -> None:
+        shutil.rmtree(src / "yes", ignore_errors=True)
+
+    with pytest.raises((DatasetError, SidecarError, OSError), match=r"yes/\d\.wav"):
+        protect_folder(src, None, key, progress=progress)

@@ -1,0 +1,278 @@
+"""Which files of a folder are audio, and where their labels come from."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+
+import audiofiles
+import pytest
+from audiofiles import noise, wav, write_tree
+
+from poscuda_fast import AudioFileError, DatasetError
+from poscuda_fast.encoded import Encoding
+from poscuda_fast.listing import (
+    AUDIO_SUFFIXES,
+    collisions,
+    find_files,
+    find_labels,
+    read_layout,
+    read_layouts,
+    refuse,
+    refuse_unsafe,
+)
+from poscuda_fast.pcm import WavLayout
+
+NAMES = ["no/1.wav", "yes/1.wav", "yes/2.flac"]
+
+
+def csv_source(tmp_path, content: str | bytes) -> str:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return f"csv:{path}"
+
+
+def test_find_files_tells_audio_from_other_files_and_sorts_both(tmp_path):
+    write_tree(
+        tmp_path, {"b/2.wav": b"", "b/10.wav": b"", "a.wav": b"", "Z/x.flac": b"", "notes.txt": b"", "LICENSE": b""}
+    )
+    assert find_files(tmp_path) == (["Z/x.flac", "a.wav", "b/10.wav", "b/2.wav"], ["LICENSE", "notes.txt"])
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+def test_every_audio_suffix_counts_in_any_case(tmp_path, suffix):
+    write_tree(tmp_path, {f"one{suffix}": b"", f"two{suffix.upper()}": b"", f"three{suffix}.txt": b""})
+    assert find_files(tmp_path) == ([f"one{suffix}", f"two{suffix.upper()}"], [f"three{suffix}.txt"])
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    write_tree(tmp_path, {"yes/a.wav": b"", ".poscuda": b"", "yes/._a.wav": b"", ".git/b.wav": b"", ".DS_Store": b""})
+    (tmp_path / ".link").symlink_to(tmp_path / "yes")
+    assert find_files(tmp_path) == (["yes/a.wav"], [])
+
+
+def test_the_manifest_is_left_out_but_only_in_its_own_place(tmp_path):
+    write_tree(tmp_path, {"a.wav": b"", "poscuda.json": b"{}", "deep/poscuda.json": b"{}"})
+    assert find_files(tmp_path) == (["a.wav"], ["deep/poscuda.json"])
+
+
+def test_an_empty_folder_has_no_files(tmp_path):
+    (tmp_path / "empty/inside").mkdir(parents=True)
+    assert find_files(tmp_path) == ([], [])
+
+
+def test_names_with_spaces_and_letters_of_any_script(tmp_path):
+    names = ["a b/c d.wav", "été/naïve.wav", "日本/語.wav"]
+    write_tree(tmp_path, dict.fromkeys(names, b""))
+    assert find_files(tmp_path) == (sorted(names), [])
+
+
+def test_collisions_by_case_and_by_unicode_form():
+    composed, decomposed = (unicodedata.normalize(form, "café.wav") for form in ("NFC", "NFD"))
+    assert collisions(["a/x.wav", "b/x.wav", "a/y.wav"]) == []
+    assert collisions(["Yes.wav", "yes.wav"]) == ["Yes.wav and yes.wav differ only in case or Unicode form; rename one"]
+    assert len(collisions([composed, decomposed])) == 1
+    assert len(collisions(["straße.wav", "STRASSE.wav"])) == 1
+    assert len(collisions(["A/x.wav", "a/x.wav", "a/X.wav"])) == 2
+    assert len(collisions(["a.flac", "a.flac"])) == 1
+
+
+def test_read_layout_of_wav_lossless_and_lossy_files(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/a.WAV").write_bytes(wav(noise(100, 2), rate=8000))
+    audiofiles.encoded(tmp_path / "s/b.flac", noise(200), "FLAC", "PCM_24")
+    audiofiles.lossy(tmp_path / "s/c.x.mp3", "MP3", "MPEG_LAYER_III", 8000)
+    found = read_layouts(tmp_path, ["s/a.WAV", "s/b.flac", "s/c.x.mp3"])
+    assert [file.name for file in found] == ["s/a.WAV", "s/b.flac", "s/c.x.mp3"]
+    assert [file.size for file in found] == [(tmp_path / file.name).stat().st_size for file in found]
+    assert found[0].layout == WavLayout(44, 100, 2, "PCM_16", 8000)
+    assert found[1].layout == Encoding("FLAC", "PCM_24", 200, 1, 16000)
+    assert [file.output_name for file in found] == ["s/a.WAV", "s/b.flac", "s/c.x.flac"]
+    assert [file.lossy for file in found] == [False, False, True]
+    assert [file.coding for file in found] == ["PCM_16", "PCM_24", "PCM_16"]
+    assert [file.frames for file in found] == [100, 200, found[2].layout.frames]
+
+
+def test_a_wav_name_on_another_format_is_refused(tmp_path):
+    audiofiles.encoded(tmp_path / "a.wav", noise(200), "FLAC", "PCM_16")
+    with pytest.raises(AudioFileError, match=r"a\.wav cannot be used: it does not begin with RIFF"):
+        read_layout(tmp_path, "a.wav")
+
+
+def test_read_layouts_tells_of_every_file_that_cannot_be_used(tmp_path):
+    write_tree(tmp_path, {"good.wav": wav(noise(5)), "bad.wav": b"RIFF", "worse.flac": b"no"})
+    with pytest.raises(DatasetError) as caught:
+        read_layouts(tmp_path, ["bad.wav", "good.wav", "gone.wav", "worse.flac"])
+    lines = str(caught.value).split("\n  ")
+    assert lines[0] == "3 of 4 audio files cannot be used; nothing was written:"
+    assert [name in line for name, line in zip(["bad.wav", "gone.wav", "worse.flac"], lines[1:], strict=True)] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(("n", "last"), [(10, "  p9"), (11, "  and 1 more"), (2010, "  and 2,000 more")])
+def test_a_refusal_shows_the_first_ten_problems(n, last):
+    with pytest.raises(DatasetError) as caught:
+        refuse([f"p{i}" for i in range(n)], "It cannot be used")
+    lines = str(caught.value).split("\n")
+    assert lines[:2] == ["It cannot be used; nothing was written:", "  p0"]
+    assert lines[-1] == last
+    assert len(lines) == 1 + min(n, 11)
+
+
+def test_nothing_to_refuse_is_not_refused():
+    assert refuse([], "It cannot be used") is None
+
+
+def test_hard_links_are_unsafe_to_edit_in_place(tmp_path):
+    write_tree(tmp_path, {"a.wav": b"", "b.wav": b""})
+    refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+    os.link(tmp_path / "a.wav", tmp_path / "c.txt")
+    with pytest.raises(
+        DatasetError, match=r"cannot be edited in place; .*:\n  a\.wav has 2 names \(hard links\).*copy"
+    ):
+        refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write every file")
+def test_files_that_may_not_be_written_are_unsafe_to_edit_in_place(tmp_path):
+    write_tree(tmp_path, {"a.wav": b"", "b.wav": b""})
+    (tmp_path / "a.wav").chmod(0o444)
+    with pytest.raises(DatasetError, match=r"a\.wav may not be read and written by you; change its permissions"):
+        refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+
+
+def test_labels_from_folders_are_the_nearest_folder(tmp_path):
+    assert find_labels(tmp_path, ["no/1.wav", "deep/er/yes/2.wav"], "folder") == ["no", "yes"]
+
+
+def test_labels_from_folders_of_a_folder_that_is_a_class_itself(tmp_path):
+    assert find_labels(tmp_path / "yes", ["1.wav", "2.wav"], "folder") == ["yes", "yes"]
+
+
+def test_loose_files_beside_class_folders_have_no_label(tmp_path):
+    with pytest.raises(DatasetError, match=r"nothing was written:\n  loose\.wav lies outside every class folder$"):
+        find_labels(tmp_path, ["loose.wav", "yes/1.wav"], "folder")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,label\nyes/1.wav,yes\nno/1.wav,no\nyes/2.flac,yes\n",
+        "\ufeffpath,label\nyes/1.wav,yes\nno/1.wav,no\nyes/2.flac,yes\n",
+        "path,label\r\nyes/1.wav,yes\r\nno/1.wav,no\r\nyes/2.flac,yes",
+        'speaker,label,path\n1,yes,yes/1.wav\n2,"no","no/1.wav"\n3,yes,yes/2.flac\n',
+        "path,label\n./yes/1.wav,yes\nno//1.wav,no\nyes/2.flac,yes\n\n",
+        "path,label\nyes/1.wav,yes\nyes/1.wav,yes\nno/1.wav,no\nyes/2.flac,yes\n",
+    ],
+    ids=["plain", "BOM", "CRLF", "other columns", "./ and //", "same line twice"],
+)
+def test_labels_from_csv(tmp_path, content):
+    assert find_labels(tmp_path, NAMES, csv_source(tmp_path, content)) == ["no", "yes", "yes"]
+
+
+def test_labels_from_csv_may_hold_commas_and_any_script(tmp_path):
+    source = csv_source(tmp_path, 'path,label\n"a, b.wav","one, two"\n語.wav,日本\n')
+    assert find_labels(tmp_path, ["a, b.wav", "語.wav"], source) == ["one, two", "日本"]
+
+
+GOOD = "no/1.wav,no\nyes/1.wav,yes\nyes/2.flac,yes\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("path,label\n/etc/1.wav,yes\n" + GOOD, "line 2: '/etc/1.wav' is not a path inside the folder"),
+        ("path,label\n" + GOOD + "../1.wav,yes\n", "line 5: '../1.wav' is not a path inside the folder"),
+        ("path,label\nyes/../no/1.wav,yes\n", "line 2: 'yes/../no/1.wav' is not a path inside the folder"),
+        ("path,label\n,yes\n", "line 2: '' is not a path inside the folder"),
+        ("path,label\n.,yes\n", "line 2: '.' is not a path inside the folder"),
+        ("path,label\n" + GOOD + "no/1.wav,yes\n", "line 5: 'no/1.wav' has two labels"),
+        ("path,label\nno/1.wav,no,extra\n", "line 2: 'no/1.wav'"),
+        ("path,label\nno/1.wav,\n", "line 2: 'no/1.wav' has an empty label"),
+        ("path,label\nno/1.wav\n", "line 2: 'no/1.wav' has an empty label"),
+        ("path,class\n" + GOOD, "has the columns ['path', 'class']; its first line must name path and label"),
+        (GOOD, "its first line must name path and label"),
+        ("", "has the columns None; its first line must name path and label"),
+        ("path,label\nno/1.wav,no\nyes/1.wav,yes\n", "yes/2.flac has no label"),
+        ("path,label\nyes/3.wav,yes\n" + GOOD, "yes/3.wav has a label but is not an audio file there"),
+        ("path,label\nYes/1.wav,yes\n" + GOOD, "Yes/1.wav has a label but is not an audio file there"),
+        ("path,label\nno/1.wav,caf\xe9\n".encode("latin1"), "is not a CSV file in UTF-8"),
+        ("path,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
+        ('path,label\n"no/1.wav,no\n', "is not a CSV file in UTF-8"),
+        (f"path,label\nno/1.wav,{'x' * 100_000}\n", "is not a CSV file in UTF-8: field larger than field limit"),
+        ("path,label\nno/1\0.wav,no\n" + GOOD, "labels.csv"),
+        ("path,label\nno/1.wav,n\0o\nyes/1.wav,yes\nyes/2.flac,yes\n", "labels.csv"),
+    ],
+    ids=[
+        "absolute", "parent", "parent inside", "no path", "the folder itself", "two labels", "too many fields", "empty",
+        "too few fields", "missing column", "no header", "empty file", "missing file", "unknown file", "other case",
+        "Latin-1", "UTF-16", "open quote", "huge field", "NUL in a path", "NUL in a label",
+    ],
+)  # fmt: skip
+def test_csv_files_that_are_refused(tmp_path, content, sentence):
+    with pytest.raises(DatasetError, match=re.escape(sentence)):
+        find_labels(tmp_path, NAMES, csv_source(tmp_path, content))
+
+
+def test_a_csv_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises((DatasetError, OSError), match=r"gone\.csv"):
+        find_labels(tmp_path, NAMES, f"csv:{tmp_path}/gone.csv")
+
+
+def test_labels_from_a_regular_expression_search_the_name_of_the_file(tmp_path):
+    names = ["7/3_george_1.wav", "8/x_4_.wav"]
+    assert find_labels(tmp_path, names, r"regex:(\d)_") == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("(", "The regular expression '(' is not valid: "),
+        ("a{99999999999}", "The regular expression 'a{99999999999}' is not valid: "),
+        (r"^\d", r"The regular expression '^\\d' has no group; put the label in parentheses."),
+        (r"^(\d)", r"yes/x.flac does not match '^(\\d)'"),
+        (r"(x*)", r"no/1.wav does not match '(x*)'"),
+        (r"(x)?\d", r"no/1.wav does not match '(x)?\\d'"),
+    ],
+    ids=["invalid", "too large", "no group", "no match", "empty match", "group without match"],
+)
+def test_regular_expressions_that_are_refused(tmp_path, pattern, sentence):
+    with pytest.raises(DatasetError, match=re.escape(sentence)):
+        find_labels(tmp_path, ["no/1.wav", "yes/2x.wav", "yes/x.flac"], f"regex:{pattern}")
+
+
+def test_labels_from_a_mapping_may_be_numbers(tmp_path):
+    mapping = {"yes/2.flac": 2, "yes/1.wav": 2, "no/1.wav": 0}
+    assert find_labels(tmp_path, NAMES, mapping) == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "sentence"),
+    [
+        ({}, "no/1.wav has no label"),
+        ({"no/1.wav": 0, "yes/1.wav": 1}, "yes/2.flac has no label"),
+        (dict.fromkeys([*NAMES, "more.wav"], 1), "more.wav has a label but is not an audio file there"),
+    ],
+    ids=["empty", "too few", "too many"],
+)
+def test_mappings_that_do_not_match_the_files(tmp_path, mapping, sentence):
+    with pytest.raises(
+        DatasetError, match=re.escape("Labels and files do not match (the mapping of labels)")
+    ) as caught:
+        find_labels(tmp_path, NAMES, mapping)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["", "folders", "csv", "csv:", "regex:", "FOLDER", "json:x"])
+def test_other_sources_of_labels_are_refused(tmp_path, source):
+    sentence = f"labels_from is {source!r}; expected 'folder', 'csv:FILE' or 'regex:RE'."
+    with pytest.raises(DatasetError, match=re.escape(sentence)):
+        find_labels(tmp_path, NAMES, source)
+
+
+@pytest.mark.parametrize("source", [None, 3, ["yes", "no", "yes"]], ids=["None", "number", "list"])
+def test_a_source_of_labels_that_is_no_text_is_refused(tmp_path, source):
+    with pytest.raises((TypeError, DatasetError), match=r"labels_from is .*expected"):
+        find_labels(tmp_path, NAMES, source)
