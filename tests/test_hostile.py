@@ -634,8 +634,14 @@ def test_a_csv_file_that_does_not_fit_the_folder_is_refused(tmp_path, key, rows,
 def test_labels_of_a_wrong_kind_are_refused(tmp_path, key):
     src = dataset(tmp_path)
     names = ["no/1.wav", "no/2.wav", "yes/1.wav", "yes/2.wav"]
-    cases = [([0, 1, "yes", 1], TypeError), ([0, 1, True, 1], DatasetError), ([0, 1, 2.0, 1], DatasetError),
-             ([0, 1, -1, 1], ValueError), ([0, 1, None, 1], DatasetError), (["a", "", "b", "c"], ValueError)]  # fmt: skip
+    cases = [
+        ([0, 1, "yes", 1], TypeError),
+        ([0, 1, True, 1], DatasetError),
+        ([0, 1, 2.0, 1], DatasetError),
+        ([0, 1, -1, 1], ValueError),
+        ([0, 1, None, 1], DatasetError),
+        (["a", "", "b", "c"], ValueError),
+    ]
     for labels, error in cases:
         refuse_everywhere(tmp_path, src, key, "abel", error, labels_from=dict(zip(names, labels, strict=True)))
 
