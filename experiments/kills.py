@@ -60,7 +60,7 @@ def main(speech: Path, n_kills: int, seed: int) -> None:
         "file_when_killed": states,
         "wrong_after_next_call": wrong,
     }
-    print(results.store("kills", "python -m experiments.kills SPEECH", fields))
+    print(results.store("kills", f"python -m experiments.kills SPEECH {n_kills} {seed}", fields))
 
 
 def prepare(source: Path, path: Path) -> tuple[list[str], list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import dense, inplace
+from poscuda_fast import dense, inplace, runs
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.inplace import Progress
-from poscuda_fast.journal import Journal, State
+from poscuda_fast.journal import Journal
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import count, patches_per_batch
-from poscuda_fast.plan import Patches, Plan, draw_taps
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.plan import Patches, Plan
 from poscuda_fast.report import Tally
 
 WITNESS_CLIPS = 64
@@ -61,23 +59,18 @@ class ArrayTarget:
 
     def header(self) -> dict[str, Any]:
         plan = self._planned()
-        mac = hmac.digest(self._key.derive(b"sidecar", b"labels", length=32), plan.digest(), "sha256")
         return {
-            "kind": "array",
-            "recipe": plan.recipe.to_dict(),
+            **runs.describe("array", self._key, plan),
             "dtype": self._audio.dtype.str,
             "shape": list(self._audio.shape),
             "place": self._place(),
-            "labels": mac.hex(),
             "batch": patches_per_batch(plan.recipe, self._audio),
             "identity": self.identity(self._witness()),
             "patches": plan.n_patches,
-            "counts": {"clips": len(plan.lengths), "short_clips": plan.n_short},
         }
 
     def secret(self) -> bytes:
-        tokens = [token.hex() for token in self._planned().labels.tokens]
-        return json.dumps({"tokens": tokens, "witness": self._witness()}).encode()
+        return runs.seal(self._planned(), witness=self._witness())
 
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
@@ -223,16 +216,8 @@ def recorded(
     journal: Journal, mapped: MappedFile, audio: ArrayClips, key: Key, progress: Progress | None
 ) -> ArrayTarget:
     """The target that a sidecar was made for, if `audio` is it."""
-    if journal.state is State.NEW:
-        raise SidecarError(
-            f"There is no finished or begun run in {journal.path}; without its sidecar protected data cannot be "
-            f"recognised or restored. If the sidecar was moved, give its path."
-        )
-    header, secret = journal.header, json.loads(journal.secret)
-    if header["kind"] != "array":
-        raise SidecarError(f"The sidecar {journal.path} belongs to a folder of files, not to an array.")
-    recipe = Recipe.from_dict(header["recipe"])
-    taps = np.array([draw_taps(key, bytes.fromhex(token), recipe) for token in secret["tokens"]], np.float32)
+    sealed, taps = runs.reopen(journal, "array")
+    header = journal.header
     target = ArrayTarget(mapped, audio, key, taps, Engine(), None, progress, header["patches"])
     target.tally = Tally(**header["counts"])
     if [header["dtype"], header["shape"]] != [audio.dtype.str, list(audio.shape)]:
@@ -240,7 +225,7 @@ def recorded(
             f"The sidecar {journal.path} was made for an array of shape {tuple(header['shape'])} and dtype "
             f"{header['dtype']}; arr has {audio.shape} and {audio.dtype.str}. Open it as it was protected."
         )
-    if not hmac.compare_digest(target.identity(secret["witness"]), header["identity"]):
+    if not hmac.compare_digest(target.identity(sealed["witness"]), header["identity"]):
         raise SidecarError(
             f"The sidecar {journal.path} was made for other data: samples outside the patches differ, or it lies "
             f"elsewhere in its file. Open it as it was protected; if it was edited since, undo the edit. Nothing was "

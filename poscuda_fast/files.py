@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import durability, listing, pcm, records, reencode, wavedit
+from poscuda_fast import durability, listing, pcm, records, reencode, runs, wavedit
 from poscuda_fast.encoded import Encoding, decode, encode
-from poscuda_fast.errors import SidecarError
 from poscuda_fast.inplace import Progress
-from poscuda_fast.journal import Journal, State
+from poscuda_fast.journal import Journal
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest
 from poscuda_fast.memory import BATCH_BYTES, count
-from poscuda_fast.plan import Plan, draw_taps
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.plan import Plan
 from poscuda_fast.records import Record
 from poscuda_fast.report import Tally
 
@@ -75,19 +71,15 @@ class FileTarget:
             self.tally = Tally(clips=len(plan.lengths), short_clips=plan.n_short)
 
     def header(self) -> dict[str, Any]:
-        plan = self._planned()
         return {
-            "kind": "files",
-            "recipe": plan.recipe.to_dict(),
-            "files": self._mac(b"files", json.dumps([file.output_name for file in self._files]).encode()),
-            "labels": self._mac(b"labels", plan.digest()),
+            "files": runs.keyed_mac(self._key, b"files", json.dumps([f.output_name for f in self._files]).encode()),
+            **runs.describe("files", self._key, self._planned()),
             "copied": self._source is not None,
             "n_files": len(self._files),
-            "counts": {"clips": len(plan.lengths), "short_clips": plan.n_short},
         }
 
     def secret(self) -> bytes:
-        return json.dumps({"tokens": [token.hex() for token in self._planned().labels.tokens]}).encode()
+        return runs.seal(self._planned())
 
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
@@ -242,9 +234,6 @@ class FileTarget:
             raise RuntimeError("a target that was read from a sidecar has no plan")
         return self._plan
 
-    def _mac(self, purpose: bytes, message: bytes) -> str:
-        return hmac.digest(self._key.derive(b"sidecar", purpose, length=32), message, hashlib.sha256).hex()
-
     def _advance(self, record: Record) -> None:
         self._applied.add(record.name)
         self._touched.append(self._root / record.name)
@@ -254,16 +243,8 @@ class FileTarget:
 
 def recorded(journal: Journal, root: Path, key: Key, progress: Progress | None) -> FileTarget:
     """The target that a folder's sidecar was made for."""
-    if journal.state is State.NEW:
-        raise SidecarError(
-            f"There is no sidecar with a begun run at {journal.path}; without it the originals cannot be put back. "
-            f"If it was moved, give its path."
-        )
-    header, secret = journal.header, json.loads(journal.secret)
-    if header["kind"] != "files":
-        raise SidecarError(f"The sidecar {journal.path} belongs to an array, not to audio files.")
-    recipe = Recipe.from_dict(header["recipe"])
-    taps = np.array([draw_taps(key, bytes.fromhex(token), recipe) for token in secret["tokens"]], np.float32)
+    _, taps = runs.reopen(journal, "files")
+    header = journal.header
     target = FileTarget(root, key, taps, Engine(threads=1), progress, n_files=header["n_files"])
     target.tally = Tally(**header["counts"])
     return target

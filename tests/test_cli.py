@@ -205,7 +205,7 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
-        (["restore", "SPEECH", "--key", "KEY"], "There is no sidecar"),
+        (["restore", "SPEECH", "--key", "KEY"], "There is no finished or begun run"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
         (["verify", "SPEECH"], "There is no manifest"),
         (["verify", "CLIPS"], "needs --key"),

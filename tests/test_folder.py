@@ -481,7 +481,7 @@ def test_a_restored_copy_is_not_copied_onto_again(tmp_path, key):
 def test_restore_needs_a_sidecar(tmp_path, key):
     src = tmp_path / "src"
     small_dataset(src)
-    with untouched(src), pytest.raises(SidecarError, match=r"There is no sidecar .*\.poscuda.*give its path"):
+    with untouched(src), pytest.raises(SidecarError, match=r"There is no finished or begun run .*\.poscuda.*give its path"):
         restore_folder(src, key)
 
 
@@ -599,7 +599,7 @@ def test_the_sidecar_may_lie_elsewhere(tmp_path, key):
     assert small_is_protected(src, key)
     assert protect_folder(src, None, key, sidecar=sidecar).state == "already protected"
     assert verify_folder(src, key, sidecar=sidecar).state == "complete"
-    with pytest.raises(SidecarError, match=r"There is no sidecar .*give its path"):
+    with pytest.raises(SidecarError, match=r"There is no finished or begun run .*give its path"):
         restore_folder(src, key)
     restore_folder(src, key, sidecar=str(sidecar))
     assert without(contents(src, hidden=True), "poscuda.json") == before

@@ -30,7 +30,7 @@ LEVELS = [
     {"report", "verification"},
     {"memory"},
     {"journal"},
-    {"inplace"},
+    {"inplace", "runs"},
     {"mapping"},
     {"array_target"},
     {"memmap"},

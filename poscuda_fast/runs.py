@@ -1,0 +1,57 @@
+"""What the sidecar of every run tells, whether of an array or of files."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.errors import SidecarError
+from poscuda_fast.journal import Journal, State
+from poscuda_fast.key import Key
+from poscuda_fast.plan import Plan, draw_taps
+from poscuda_fast.recipe import Recipe
+
+_KINDS = {"array": "an array", "files": "a folder of files"}
+
+
+def describe(kind: str, key: Key, plan: Plan) -> dict[str, Any]:
+    """The header's fields that all runs have; what the user can change comes first, to be compared first."""
+    return {
+        "kind": kind,
+        "recipe": plan.recipe.to_dict(),
+        "labels": keyed_mac(key, b"labels", plan.digest()),
+        "counts": {"clips": len(plan.lengths), "short_clips": plan.n_short},
+    }
+
+
+def seal(plan: Plan, **fields: Any) -> bytes:
+    """What must be sealed of a run: its class tokens, and `fields`."""
+    return json.dumps({"tokens": [token.hex() for token in plan.labels.tokens], **fields}).encode()
+
+
+def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """What was sealed of a recorded run, and its filters (n_classes, taps).
+
+    SidecarError if no run was begun, or one of another kind.
+    """
+    if journal.state is State.NEW:
+        raise SidecarError(
+            f"There is no finished or begun run in {journal.path}; without its sidecar protected data can be neither "
+            f"recognised nor restored. If the sidecar was moved, give its path."
+        )
+    found = journal.header["kind"]
+    if found != kind:
+        raise SidecarError(f"The sidecar {journal.path} belongs to {_KINDS[found]}, not to {_KINDS[kind]}.")
+    sealed = json.loads(journal.secret)
+    recipe = Recipe.from_dict(journal.header["recipe"])
+    taps = [draw_taps(journal.key, bytes.fromhex(token), recipe) for token in sealed["tokens"]]
+    return sealed, np.array(taps, np.float32).reshape(-1, recipe.taps)
+
+
+def keyed_mac(key: Key, purpose: bytes, message: bytes) -> str:
+    """HMAC-SHA256 in hex, under a key of its own for each purpose."""
+    return hmac.digest(key.derive(b"sidecar", purpose, length=32), message, "sha256").hex()
