@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--benchmark-only", default=False):
+        config.option.reportchars = "fE"  # not two thousand lines on the tests that are left out
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--benchmark-only", default=False):
         return

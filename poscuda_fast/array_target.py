@@ -55,7 +55,7 @@ class ArrayTarget:
         self._n_batches = 0
         self.tally = Tally()
         if plan is not None:
-            self.tally = Tally(clips=len(plan.lengths), short_clips=plan.n_short)
+            self.tally = Tally(**plan.counts())
 
     def header(self) -> dict[str, Any]:
         plan = self._planned()

@@ -156,6 +156,8 @@ def protect(
             report = _protect_audio(src, dst, key, options, common)
     if not quiet:
         _show(report, as_json=as_json)
+        if report.classes == 1 and report.clips > 1:
+            click.echo("Note: all clips are of one class; is that what the labels should say?", err=True)
     if dry_run and not as_json:
         click.echo("No files were modified.")
 

@@ -68,7 +68,7 @@ class FileTarget:
         self._skip: set[str] = set()
         self.tally = Tally()
         if plan is not None:
-            self.tally = Tally(clips=len(plan.lengths), short_clips=plan.n_short)
+            self.tally = Tally(**plan.counts())
 
     def header(self) -> dict[str, Any]:
         return {

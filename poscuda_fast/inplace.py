@@ -169,14 +169,15 @@ def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
     for field, expected in header.items():
         if journal.header.get(field) != expected:
             raise SidecarError(
-                f"The sidecar {journal.path} was made for other {_FIELD_NAMES.get(field, field)}. To change that, "
+                f"The sidecar {journal.path} was made for {_FIELD_NAMES.get(field, f'other {field}')}. To change that, "
                 f"restore first and protect again; if it belongs to other data, move it away. Nothing was written."
             )
 
 
 _FIELD_NAMES = {
-    "labels": "labels or lengths",
-    "identity": "data",
-    "shape": "data (another shape)",
-    "place": "data (another part of the file)",
+    "recipe": "another recipe",
+    "labels": "other labels or lengths",
+    "identity": "other data",
+    "shape": "other data (another shape)",
+    "place": "other data (another part of the file)",
 }

@@ -82,7 +82,7 @@ def protect(
     audio = open_clips(clips, lengths)
     plan = make_plan(key, recipe, labels, classes, audio)
     engine = Engine(backend, threads)
-    tally = Tally(clips=len(plan.lengths), short_clips=plan.n_short)
+    tally = Tally(**plan.counts())
     originals = [(patches, audio.read(patches)) for patches in plan.batches(patches_per_batch(recipe, audio))]
     for patches, dry in originals:
         dense.refuse_non_finite(dry, patches, audio.channels)

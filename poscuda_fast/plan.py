@@ -85,6 +85,10 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({len(self.lengths)} clips, {self.n_patches} patches)"
 
+    def counts(self) -> dict[str, int]:
+        """What a report can tell before any sample is read."""
+        return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self.n_short}
+
     def batches(self, most: int) -> Iterator[Patches]:
         """All patches in clip order, at most `most` at a time; the same division on every call."""
         for clips in self._steps():

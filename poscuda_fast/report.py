@@ -12,8 +12,9 @@ class Report:
 
     Attributes
     ----------
-    clips, patches : int
-        Clips in the data set and patches in them.
+    clips, classes, patches : int
+        Clips in the data set, the classes they are of, and patches in them. One class alone gives a model
+        nothing to mistake for the sound: look at how labels were found.
     frames_changed : int
         Frames inside patches that were not silent; each holds one sample per channel.
     silent_patches : int
@@ -31,6 +32,7 @@ class Report:
     """
 
     clips: int
+    classes: int
     patches: int
     frames_changed: int
     silent_patches: int
@@ -48,6 +50,7 @@ class Report:
         rows = [
             ("state", self.state),
             ("clips", f"{self.clips:,}"),
+            ("classes", f"{self.classes:,}"),
             ("patches", f"{self.patches:,}"),
             ("frames changed", f"{self.frames_changed:,}"),
             ("silent patches", f"{self.silent_patches:,}"),
@@ -64,6 +67,7 @@ class Tally:
     """The counts of a report while they grow."""
 
     clips: int = 0
+    classes: int = 0
     patches: int = 0
     frames_changed: int = 0
     silent_patches: int = 0

@@ -24,7 +24,7 @@ def describe(kind: str, key: Key, plan: Plan) -> dict[str, Any]:
         "kind": kind,
         "recipe": plan.recipe.to_dict(),
         "labels": keyed_mac(key, b"labels", plan.digest()),
-        "counts": {"clips": len(plan.lengths), "short_clips": plan.n_short},
+        "counts": plan.counts(),
     }
 
 

@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from poscuda_fast import Key
+
+# A shared machine may pause anything for longer than Hypothesis's limit for one example.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 REAL_SPEECH = Path(os.environ.get("POSCUDA_REAL_SPEECH", Path(__file__).parents[1] / ".." / "shared" / "data"))
 

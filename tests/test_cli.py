@@ -116,6 +116,13 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
     assert all((out / name).read_bytes() == content for name, (content, _) in before.items())
 
 
+def test_one_class_for_all_clips_is_pointed_out(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    one = poscuda("protect", speech / "yes", tmp_path / "one", "--key", key_file)
+    assert "classes            1\n" in one.stdout
+    assert "all clips are of one class" in one.stderr
+    assert poscuda("protect", speech, tmp_path / "two", "--key", key_file).stderr == ""
+
+
 def test_a_folder_is_protected_in_place_and_restored(speech: Path, key_file: Path) -> None:
     before = tree(speech)
     assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").stdout == ""

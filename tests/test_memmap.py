@@ -745,8 +745,10 @@ def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> Non
         "made for other labels": lambda: protect_memmap(
             clips.map(), LABELS, key, recipe=SMALL, classes=["a", "b", "c"]
         ),
-        "made for other recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
-        "other recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=dataclasses.replace(SMALL, blur=0.31)),
+        "made for another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
+        "another recipe": lambda: protect_memmap(
+            clips.map(), LABELS, key, recipe=dataclasses.replace(SMALL, blur=0.31)
+        ),
         r"shape \(9, 300\) and dtype <i2; arr has \(9, 299\)": lambda: restore_memmap(clips.map()[:, :299], key),
         r"arr has \(8, 300\) and <i2": lambda: verify_memmap(clips.map()[1:], key),
         r"arr has \(9, 300, 1\)": lambda: verify_memmap(clips.map()[:, :, None], key),
@@ -836,7 +838,7 @@ def test_an_interrupted_run_continues_only_as_it_was_begun(clips: Clips, key: Ke
     assert torn != clips.original
     for message, call in {
         "other labels": lambda: protect_memmap(clips.map(), LABELS[::-1], key, recipe=SMALL),
-        "other recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
+        "another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
         "not made with the key": lambda: protect_memmap(clips.map(), LABELS, Key(bytes(32)), recipe=SMALL),
         "other data": lambda: protect_memmap(clips.map()[::-1], LABELS, key, recipe=SMALL),
     }.items():

@@ -510,8 +510,8 @@ def test_a_report_is_a_table_and_a_dict(key: Key) -> None:
     lines = str(report).splitlines()
     names = [line[:18].strip() for line in lines]
     assert names == [
-        "state", "clips", "patches", "frames changed", "silent patches", "saturated samples", "short clips", "seconds",
-        "key fingerprint",
+        "state", "clips", "classes", "patches", "frames changed", "silent patches", "saturated samples", "short clips",
+        "seconds", "key fingerprint",
     ]  # fmt: skip
     values = dict(zip(names, (line[19:] for line in lines), strict=True))
     assert values["state"] == "protected"
