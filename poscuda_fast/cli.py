@@ -17,6 +17,7 @@ from poscuda_fast.inplace import Progress
 from poscuda_fast.recipe import Recipe
 
 REFUSED, STOPPED, INTERRUPTED = 2, 3, 130
+_REFUSALS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -38,7 +39,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("poscuda: interrupted; run the same command again to finish.", err=True)
         sys.exit(INTERRUPTED)
-    except (PoscudaError, ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError) as error:
+    except (PoscudaError, ValueError, TypeError, ImportError, *_REFUSALS) as error:
         click.echo(f"poscuda: {error}", err=True)
         sys.exit(REFUSED)
     except (OSError, MemoryError) as error:
@@ -182,6 +183,8 @@ def _protect_npy(
 ) -> poscuda_fast.Report:
     from poscuda_fast import npyfile  # noqa: PLC0415 - NumPy is not needed to print a help page
 
+    if options["label"] is not None or options["labels_from"] != "folder":
+        raise click.UsageError("--label and --labels-from are for audio files; a .npy SRC takes --labels FILE.npy.")
     if options["labels_file"] is None:
         raise click.UsageError("A .npy SRC needs --labels FILE.npy with one label for each clip.")
     return npyfile.protect_npy(
@@ -215,6 +218,8 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
         if src.suffix == ".npy":
             from poscuda_fast import npyfile  # noqa: PLC0415
 
+            if partial:
+                raise click.UsageError("--partial is for audio files; an array is restored whole.")
             report = npyfile.restore_npy(src, key, sidecar=sidecar, progress=progress)
         else:
             report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)

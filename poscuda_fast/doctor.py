@@ -19,6 +19,7 @@ from poscuda_fast.recipe import Recipe
 PACKAGES = ("numpy", "numba", "soundfile", "cryptography", "click", "rich")
 # FORMAT.md, "Vectors": label 0, default recipe, 16,000 int16 frames.
 VECTOR = "51fc50df5f87fc86"
+WRONG = "WRONG BITS"
 
 
 def examine() -> dict[str, Any]:
@@ -37,7 +38,7 @@ def examine() -> dict[str, Any]:
         "sqlite": sqlite3.sqlite_version,
         "backends": backends,
         "auto": next((name for name, state in backends.items() if state == "ok"), None),
-        "ok": backends["reference"] == "ok" and any(state == "ok" for state in backends.values()),
+        "ok": backends["reference"] == "ok" and not any(state.startswith(WRONG) for state in backends.values()),
     }
 
 
@@ -52,7 +53,7 @@ def _try_backend(name: str) -> str:
     (patches,) = plan.batches(1)
     kernels.Engine(name).filter_patches(clip, patches.starts, patches.sizes, patches.rows, plan.taps, 1)
     found = hashlib.sha256(clip.astype("<i2").tobytes()).hexdigest()[:16]
-    return "ok" if found == VECTOR else f"WRONG BITS ({found}, expected {VECTOR}): do not use it, please report this."
+    return "ok" if found == VECTOR else f"{WRONG} ({found}, expected {VECTOR}): do not use it, please report this."
 
 
 def _version(name: str) -> str:

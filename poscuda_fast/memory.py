@@ -100,8 +100,6 @@ def protect(
 def make_plan(key: Key, recipe: Recipe, labels: Any, classes: Sequence[str] | None, audio: Clips) -> Plan:
     """The plan for some clips, every argument checked."""
     check_key(key)
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe is a {type(recipe).__name__}; expected a poscuda_fast.Recipe.")
     return Plan(key, recipe, encode(labels, classes, len(audio.lengths)), audio.lengths)
 
 

@@ -52,7 +52,7 @@ class Place:
         if source.is_dir():
             if target != source and (target in source.parents or source in target.parents):
                 raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
-            beside = target / SIDECAR if sidecar is None else Path(sidecar)
+            beside = target / SIDECAR if sidecar is None else _in_full(sidecar)
             manifests = (target / listing.MANIFEST, source / listing.MANIFEST)
             return cls(source, target, beside, *manifests, None, None)
         if src.is_symlink() or not source.is_file():
@@ -60,7 +60,7 @@ class Place:
         if dst is not None and target.is_dir():
             lossy = source.suffix.lower() in listing.LOSSY_SUFFIXES
             target /= source.with_suffix(".flac").name if lossy else source.name
-        beside = _beside(target, SIDECAR) if sidecar is None else Path(sidecar)
+        beside = _beside(target, SIDECAR) if sidecar is None else _in_full(sidecar)
         manifests = (_beside(target, f"{SIDECAR}.json"), _beside(source, f"{SIDECAR}.json"))
         return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
 
@@ -114,6 +114,11 @@ class Place:
         is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
         if os.path.lexists(taken) and not is_free:
             raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
+
+
+def _in_full(path: PathLike) -> Path:
+    """One spelling for one place; a link in the last part stays, to be refused as one."""
+    return Path(os.path.realpath(Path(path).parent)) / Path(path).name
 
 
 def _beside(path: Path, suffix: str) -> Path:

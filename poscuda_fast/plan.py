@@ -64,6 +64,8 @@ class Plan:
     """
 
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Int64) -> None:
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe is a {type(recipe).__name__}; expected a poscuda_fast.Recipe.")
         self.recipe = recipe
         self.labels = labels
         self.lengths = lengths

@@ -209,6 +209,9 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for a .npy SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
         (["protect", "CLIPS", "OUT", "--key", "KEY"], "needs --labels"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "are for audio files"),
+        (["protect", "SPEECH/yes/0.wav/x.npy", "--in-place", "--key", "KEY", "--labels", "LABELS"], "Not a directory"),
+        (["restore", "CLIPS", "--key", "KEY", "--partial"], "--partial is for audio files"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
@@ -235,7 +238,7 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
         "LABELS": array / "labels.npy",
     }
     before = tree(tmp_path)
-    done = poscuda(*[places.get(word, word) for word in arguments])
+    done = poscuda(*[places.get(word, word.replace("SPEECH", str(speech))) for word in arguments])
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -343,6 +346,16 @@ def test_doctor_examines_every_backend() -> None:
     assert found["backends"] == {"cpu": "ok", "reference": "ok"}
     assert found["auto"] == "cpu"
     assert "backend cpu" in poscuda("doctor").stdout
+
+
+def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def idle(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("poscuda_fast.kernels.cpu.filter_patches", idle)
+    done = poscuda("doctor")
+    assert done.returncode == 1
+    assert "WRONG BITS" in done.stdout
 
 
 def test_help_and_version() -> None:

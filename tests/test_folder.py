@@ -617,6 +617,22 @@ def test_a_copy_may_have_its_sidecar_elsewhere(tmp_path, key):
     assert without(contents(tmp_path / "dst"), "poscuda.json") == before
 
 
+def test_a_sidecar_may_be_named_by_a_relative_path(tmp_path, key, monkeypatch):
+    src = tmp_path / "src"
+    small_dataset(src)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert protect_folder("src", None, key, sidecar="src/.poscuda").state == "protected"
+        assert restore_folder("src", key, sidecar="./src/../src/.poscuda").state == "restored"
+
+
+def test_what_is_no_recipe_is_refused(tmp_path, key):
+    src = tmp_path / "src"
+    small_dataset(src)
+    with untouched(tmp_path), pytest.raises(TypeError, match=r"recipe is a dict; expected a poscuda_fast\.Recipe"):
+        protect_folder(src, None, key, recipe={"patch": 240})
+
+
 def test_verify_says_so_if_the_sidecar_it_was_given_is_not_there(tmp_path, key):
     src = tmp_path / "src"
     small_dataset(src)
