@@ -77,7 +77,7 @@ class ArrayTarget:
         plan = self._planned()
         for patches in plan.batches(patches_per_batch(plan.recipe, self._audio)):
             dry = self._audio.read(patches)
-            dense.refuse_non_finite(dry, patches, self._audio.channels)
+            dense.refuse_non_finite(self._survey(patches, dry), patches)
             self._filter(patches, dry)
             self._advance()
 
@@ -87,7 +87,7 @@ class ArrayTarget:
         step = patches_per_batch(plan.recipe, self._audio)
         if self._audio.dtype.kind == "f":
             for patches in plan.batches(step):
-                dense.refuse_non_finite(self._audio.read(patches), patches, self._audio.channels)
+                dense.refuse_non_finite(self._audio.survey(patches, self._engine), patches)
         frame_bytes = self._audio.channels * self._audio.dtype.itemsize
         # Storing into a hole of a sparse file takes room, and a full disk would kill the process.
         inplace.refuse_without_room(self._mapped.path, min(self._mapped.holes(), 2 * PAGE_BYTES * plan.n_patches))
@@ -111,7 +111,7 @@ class ArrayTarget:
 
     def undo(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
-        count(self.tally, patches, dry, self._audio.channels)
+        count(self.tally, patches, self._survey(patches, dry))
         self._audio.write(patches, dry)
         self._advance()
 
@@ -154,10 +154,13 @@ class ArrayTarget:
 
     def _filter(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
         """The filtered form of some originals, counted."""
-        count(self.tally, patches, dry, self._audio.channels)
+        count(self.tally, patches, self._survey(patches, dry))
         wet = dry.copy()
         self.tally.saturated_samples += dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
         return wet
+
+    def _survey(self, patches: Patches, dry: NDArray[Any]) -> NDArray[np.uint8]:
+        return dense.survey_dense(dry, patches, self._audio.channels, self._engine)
 
     def _witness(self) -> list[list[int]]:
         """Some stretches [clip, first frame, frames] that no patch touches, spread over the data."""

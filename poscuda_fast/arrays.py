@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.dense import filter_dense
-from poscuda_fast.kernels import Engine
+from poscuda_fast.dense import filter_dense, survey_dense
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine
 from poscuda_fast.plan import Int64, Patches
 
 SAMPLES_PER_STEP = 1 << 18  # bounds the index arrays that irregular patches need
@@ -31,6 +31,9 @@ class Clips(Protocol):
 
     def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
         """Filter the patches in place; returns the saturated samples."""
+
+    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
+        """What each patch holds, as `reference.survey_patches`: silent in all channels, not finite in one."""
 
 
 def open_clips(clips: Any, lengths: Any) -> Clips:
@@ -84,10 +87,27 @@ class ArrayClips:
             self._flat[places] = dense[part]
 
     def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
-        starts = (self._first(patches)[:, None] + self._channel_step * np.arange(self.channels)).reshape(-1)
-        sizes = np.repeat(patches.sizes, self.channels)
+        starts, sizes = self._channel_places(patches)
         rows = np.repeat(patches.rows, self.channels)
         return engine.filter_patches(self._flat, starts, sizes, rows, taps, self._frame_step)
+
+    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
+        if not self.channels:
+            return np.full(len(patches), SILENT, np.uint8)
+        flags = engine.survey_patches(self._flat, *self._channel_places(patches), self._frame_step)
+        each = flags.reshape(len(patches), self.channels)
+        together: NDArray[np.uint8] = np.bitwise_and.reduce(each & SILENT, axis=1)
+        together |= np.bitwise_or.reduce(each & NOT_FINITE, axis=1)
+        return together
+
+    def first_bytes(self, patches: Patches) -> Int64:
+        """How far each patch begins behind the array's lowest address, in bytes; frames must not run backwards."""
+        return self._first(patches) * self.dtype.itemsize
+
+    def _channel_places(self, patches: Patches) -> tuple[Int64, Int64]:
+        """Flat start and frames of each channel of each patch."""
+        starts = self._first(patches)[:, None] + self._channel_step * np.arange(self.channels)
+        return starts.reshape(-1), np.repeat(patches.sizes, self.channels)
 
     def _first(self, patches: Patches) -> Int64:
         """The flat place of each patch's first sample."""
@@ -153,6 +173,9 @@ class ListClips:
         saturated = filter_dense(dense, patches, self.channels, taps, engine)
         self.write(patches, dense)
         return saturated
+
+    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
+        return survey_dense(self.read(patches), patches, self.channels, engine)
 
     def _views(self, patches: Patches, dense: NDArray[Any]) -> Any:
         """Pairs of (the patch in its clip, its part of the dense buffer), both (frames, channels)."""

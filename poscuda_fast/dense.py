@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import NOT_FINITE, Engine
 from poscuda_fast.plan import Int64, Patches
 
 
@@ -30,20 +30,16 @@ def filter_dense(
     return engine.filter_patches(dense, starts, sizes, rows, taps, channels)
 
 
-def is_silent(dense: NDArray[Any], patches: Patches, channels: int) -> NDArray[np.bool_]:
-    """Which patches hold zeros only, so that there is nothing to filter."""
-    if not len(patches) or not dense.size:
-        return np.ones(len(patches), np.bool_)
-    return ~np.logical_or.reduceat(dense != 0, offsets(patches, channels))
+def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: Engine) -> NDArray[np.uint8]:
+    """What each patch of a dense buffer holds, all channels together; see `reference.survey_patches`."""
+    return engine.survey_patches(dense, offsets(patches, channels), patches.sizes * channels, 1)
 
 
-def refuse_non_finite(dense: NDArray[Any], patches: Patches, channels: int) -> None:
+def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
     """ValueError if a patch holds NaN or infinity: its filtered samples would all be NaN."""
-    if dense.dtype.kind != "f" or bool(np.isfinite(dense).all()):
-        return
-    first = int(np.flatnonzero(~np.isfinite(dense))[0])
-    clip = int(patches.clips[np.searchsorted(offsets(patches, channels), first, side="right") - 1])
-    raise ValueError(
-        f"Clip {clip} has a NaN or infinite sample where it would be filtered; nothing was written. "
-        f"Repair the clip, for example with numpy.nan_to_num."
-    )
+    odd = np.flatnonzero(flags & NOT_FINITE)
+    if odd.size:
+        raise ValueError(
+            f"Clip {patches.clips[odd[0]]} has a NaN or infinite sample where it would be filtered; nothing was "
+            f"written. Repair the clip, for example with numpy.nan_to_num."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import durability, listing, pcm, records, reencode, runs, wavedit
+from poscuda_fast import dense, durability, listing, pcm, records, reencode, runs, wavedit
 from poscuda_fast.encoded import Encoding, decode, encode
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
@@ -143,8 +143,7 @@ class FileTarget:
             if record.name in self._skip:
                 continue
             _editor(record).undo(self._root / record.name, record, kept, durable=True)
-            patches = record.patches()
-            count(self.tally, patches, _editor(record).samples(record, kept), record.channels)
+            self._count(record, _editor(record).samples(record, kept))
             self._advance(record)
 
     def judge(self, payload: bytes) -> Iterator[tuple[str, str]]:
@@ -215,9 +214,13 @@ class FileTarget:
         """The filtered patches of a record, counted."""
         dry = self._finite_samples(record, kept)
         wet, saturated = records.wet_samples(record, dry, self._taps, self._engine)
-        count(self.tally, record.patches(), dry, record.channels)
+        self._count(record, dry)
         self.tally.saturated_samples += saturated
         return wet
+
+    def _count(self, record: Record, dry: NDArray[Any]) -> None:
+        patches = record.patches()
+        count(self.tally, patches, dense.survey_dense(dry, patches, record.channels, self._engine))
 
     def _finite_samples(self, record: Record, kept: bytes) -> NDArray[Any]:
         """The original samples of a record's patches; ValueError if one is not finite."""

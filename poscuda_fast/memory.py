@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import SILENT, Engine
 from poscuda_fast.key import Key
 from poscuda_fast.labels import encode
 from poscuda_fast.plan import Patches, Plan
@@ -34,8 +36,9 @@ def protect(
 ) -> Report:
     """Protect clips in memory, in place.
 
-    Nothing is journalled: there is no undo once the call has returned. On any error the samples are
-    as they were before. For a file use `protect_memmap`, which can undo and survives a crash.
+    Nothing is journalled and nothing is copied: there is no undo. Every error below is raised before
+    the first sample is written, and an interrupt waits until the last one is, so that samples are never
+    left half filtered. For a file use `protect_memmap`, which can undo and survives a crash.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ def protect(
     classes : sequence of str, optional
         Class names that `labels` indexes.
     backend : str
-        "auto", "cpu" (numba) or "reference" (NumPy); all give the same bits.
+        "auto", "native" (C++), "cpu" (numba) or "reference" (NumPy); all give the same bits.
     threads : int, optional
         Threads to use; all cores by default. Any number gives the same bits.
 
@@ -83,18 +86,40 @@ def protect(
     plan = make_plan(key, recipe, labels, classes, audio)
     engine = Engine(backend, threads)
     tally = Tally(**plan.counts())
-    originals = [(patches, audio.read(patches)) for patches in plan.batches(patches_per_batch(recipe, audio))]
-    for patches, dry in originals:
-        dense.refuse_non_finite(dry, patches, audio.channels)
-        count(tally, patches, dry, audio.channels)
-    try:
-        for patches, _ in originals:
+    step = patches_per_batch(recipe, audio)
+    may_be_odd = audio.dtype.kind == "f"
+
+    def survey(patches: Patches) -> None:
+        flags = audio.survey(patches, engine)
+        dense.refuse_non_finite(flags, patches)
+        count(tally, patches, flags)
+
+    if may_be_odd:  # refuse before the first write; integers need no pass of their own
+        for patches in plan.batches(step):
+            survey(patches)
+    with interrupts_held_back():
+        for patches in plan.batches(step):
+            if not may_be_odd:
+                survey(patches)
             tally.saturated_samples += audio.filter(patches, plan.taps, engine)
-    except BaseException:
-        for patches, dry in originals:
-            audio.write(patches, dry)
-        raise
     return tally.report("protected", key.fingerprint, time.perf_counter() - begun)
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C takes effect after the block."""
+    held: list[Any] = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    except ValueError:  # no interrupt is ever raised in this thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held and callable(before):
+            before(*held[0])
 
 
 def make_plan(key: Key, recipe: Recipe, labels: Any, classes: Sequence[str] | None, audio: Clips) -> Plan:
@@ -115,9 +140,9 @@ def patches_per_batch(recipe: Recipe, audio: Clips) -> int:
     return max(1, BATCH_BYTES // (recipe.patch * frame_bytes))
 
 
-def count(tally: Tally, patches: Patches, dry: NDArray[Any], channels: int) -> None:
-    """Add a batch of original patches to a tally."""
-    silent = dense.is_silent(dry, patches, channels)
+def count(tally: Tally, patches: Patches, flags: NDArray[np.uint8]) -> None:
+    """Add a batch of original patches and what a survey found in them to a tally."""
+    silent = (flags & SILENT).astype(np.bool_)
     tally.patches += len(patches)
     tally.silent_patches += int(silent.sum())
     tally.frames_changed += int(np.where(silent, 0, patches.sizes).sum())

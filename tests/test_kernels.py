@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import poscuda_fast
-from poscuda_fast.kernels import BACKENDS, PATCHES_PER_THREAD, Engine, cpu, load, why_missing
+from poscuda_fast.kernels import AUTO, BACKENDS, PATCHES_PER_THREAD, Engine, cpu, load, why_missing
 
 HERE = Path(poscuda_fast.__file__).parents[1]
 DTYPES = [np.int16, np.int32, np.float32]
 BELOW = {np.int16: (-(2**15), 2**15 - 1), np.int32: (-(2**23), 2**23 - 1)}
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
+each_backend = pytest.mark.parametrize("backend", [name for name in BACKENDS if why_missing(name) is None])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
@@ -136,8 +136,63 @@ def test_backends_agree(dtype, data) -> None:
     samples = any_samples(dtype, ((sum(sizes) + sum(gaps) + 1) * stride,), data.draw(st.integers(0, 2**16)))
     rows = data.draw(st.lists(st.integers(0, 1), min_size=len(sizes), max_size=len(sizes)))
     wanted = expected(samples, places, taps, rows, stride)
-    for backend in BACKENDS:
+    for backend in filter(lambda name: why_missing(name) is None, BACKENDS):
         assert_same(filtered(samples, places, taps, rows, stride, backend), wanted)
+
+
+# Surveys.
+
+
+def surveyed(samples, places, stride=1, backend="reference", threads=1) -> list[int]:
+    starts, sizes = np.array(places, np.int64).reshape(-1, 2).T
+    before = samples.tobytes()
+    flags = Engine(backend, threads).survey_patches(samples, starts, sizes, stride)
+    assert flags.dtype == np.uint8
+    assert samples.tobytes() == before
+    return flags.tolist()
+
+
+@each_backend
+@each_dtype
+def test_a_survey_finds_silence(backend, dtype) -> None:
+    samples = np.zeros(200, dtype)
+    samples[[50, 149]] = 1
+    places = [(0, 50), (0, 51), (50, 1), (51, 98), (51, 99), (150, 50)]
+    assert surveyed(samples, places, backend=backend) == [1, 0, 0, 1, 0, 1]
+    assert surveyed(samples, [(50, 3), (51, 3), (52, 3)], 49, backend) == [0, 0, 1]
+    assert surveyed(samples[::-1].copy(), [(199, 150), (199, 149)], -1, backend) == [0, 0]
+    samples[:] = -1
+    assert surveyed(samples, [(0, 200)], backend=backend) == [0]
+    if dtype is np.float32:
+        samples[:] = -0.0  # as silent as 0.0
+        assert surveyed(samples, [(0, 200)], backend=backend) == [1]
+        samples[3] = np.finfo(np.float32).smallest_subnormal
+        assert surveyed(samples, [(0, 200)], backend=backend) == [0]
+
+
+@each_backend
+def test_a_survey_finds_what_is_not_finite(backend) -> None:
+    for odd in (np.nan, -np.nan, np.inf, -np.inf):
+        for where in (1, 7, 8, 98):
+            samples = any_samples(np.float32, (100,))
+            samples[where] = odd
+            places = [(0, where), (where, 1), (where + 1, 99 - where), (0, 100)]
+            assert surveyed(samples, places, backend=backend) == [0, 2, 0, 2]
+    most = np.full(10, np.finfo(np.float32).max)
+    assert surveyed(most, [(0, 10)], backend=backend) == [0]
+
+
+@each_backend
+@each_dtype
+def test_surveys_agree_on_any_number_of_threads(backend, dtype) -> None:
+    samples, places, _, _ = many_patches(dtype)
+    samples[300:900] = 0
+    if dtype is np.float32:
+        samples[1000:2000:70] = np.inf
+    wanted = surveyed(samples, places)
+    assert len(set(wanted)) > 1
+    for threads in (1, 2, 3, 100, None):
+        assert surveyed(samples, places, backend=backend, threads=threads) == wanted
 
 
 # Numbers.
@@ -264,6 +319,43 @@ def test_sums_are_numpys_within_rounding(size, n_taps) -> None:
     assert (np.abs(wet - numpys) <= summing + storing).all()
 
 
+# Instruction sets.
+
+
+@pytest.mark.skipif(why_missing("native") is not None, reason="the native kernels are not installed")
+@each_dtype
+def test_every_instruction_set_of_this_processor_gives_the_same_bits(dtype) -> None:
+    from poscuda_fast.kernels import _native
+
+    sets = _native.instruction_sets()
+    assert sets[-1] == "baseline"
+    for size, n_taps, stride in [
+        (1, 1, 1),
+        (5, 9, 1),
+        (33, 16, 2),
+        (64, 81, 1),
+        (240, 80, 1),
+        (241, 80, -1),
+        (999, 300, 1),
+    ]:
+        count = 3
+        samples = any_samples(dtype, (count * size * abs(stride) + 7,), size)
+        starts = np.arange(count) * size * abs(stride) + (3 if stride > 0 else size - 1)
+        sizes, rows = np.full(count, size), np.arange(count) % 2
+        taps = some_taps(2, n_taps, 2.0, size)
+        wanted = expected(samples, list(zip(starts, sizes, strict=True)), taps, rows, stride)
+        flags = surveyed(samples, list(zip(starts, sizes, strict=True)), stride)
+        for name in sets:
+            wet = samples.copy()
+            over = _native.filter_patches(wet, starts, sizes, rows, taps, stride, set=name)
+            assert_same((wet, over), wanted)
+            found = np.empty(count, np.uint8)
+            _native.survey_patches(samples, starts, sizes, stride, found, set=name)
+            assert found.tolist() == flags
+    with pytest.raises(ValueError, match="no instruction set mmx"):
+        _native.filter_patches(samples, starts, sizes, rows, taps, 1, set="mmx")
+
+
 # Threads, processes, machines.
 
 
@@ -304,11 +396,27 @@ def test_an_engine_can_be_used_again_and_from_threads(backend) -> None:
             assert_same(found, wanted)
 
 
-@each_backend
-def test_an_error_in_a_thread_reaches_the_caller(backend) -> None:
+def test_an_error_in_a_thread_reaches_the_caller(monkeypatch) -> None:
     samples, places, taps, rows = many_patches(np.int16)
-    with pytest.raises(KeyError, match="i1"):
-        filtered(samples.astype(np.int8), places, taps, rows, backend=backend, threads=3)
+    engine = Engine("reference", 3)
+
+    class Failing:
+        def filter_patches(self, samples, starts, sizes, rows, taps, stride) -> int:
+            if starts[0] == places[0][0]:
+                return 0
+            raise MemoryError("in a later part")
+
+    monkeypatch.setattr(engine, "_kernels", Failing())
+    starts, sizes = np.array(places).T
+    with pytest.raises(MemoryError, match="in a later part"):
+        engine.filter_patches(samples, starts, sizes, rows, taps, 1)
+
+
+@each_backend
+@pytest.mark.parametrize("dtype", [np.int8, np.float64, np.uint16, ">i2"])
+def test_other_samples_are_refused(backend, dtype) -> None:
+    with pytest.raises(TypeError, match=r"expected int16, int32 .* or float32"):
+        filtered(np.ones(10, dtype), [(0, 5)], some_taps(1, 3), backend=backend)
 
 
 @each_backend
@@ -319,7 +427,7 @@ def test_an_error_in_a_thread_reaches_the_caller(backend) -> None:
 def test_places_outside_the_samples_are_refused(backend, start, size, row, stride) -> None:
     samples = np.ones(100, np.int16)
     places = [np.array([0, value]) for value in (start, size, row)]
-    with pytest.raises(IndexError, match="outside the samples, or has no filter"):
+    with pytest.raises(IndexError, match=r"outside the samples|has no filter"):
         Engine(backend).filter_patches(samples, *places, np.ones((1, 3), np.float32), stride)
     assert (samples == 1).all()
 
@@ -404,16 +512,28 @@ def test_the_kernel_works_where_no_cache_can_be_written(tmp_path, reference_line
 
 
 def test_auto_is_the_fastest_backend() -> None:
+    """In the order of AUTO; the last two are always there."""
+    assert AUTO == ("native", "cpu", "reference")
+    assert set(AUTO) <= set(BACKENDS)
     assert why_missing("cpu") is None
-    assert load("auto") is load("cpu")
+    assert why_missing("reference") is None
+    fastest = next(name for name in AUTO if why_missing(name) is None)
+    assert load("auto") is load(fastest)
     assert load("cpu") is not load("reference")
-    assert next(iter(BACKENDS)) == "cpu"
+
+
+def test_native_kernels_are_there_where_they_must_be() -> None:
+    """An installation may lack them; one that was made with POSCUDA_REQUIRE_NATIVE may not."""
+    if os.environ.get("POSCUDA_REQUIRE_NATIVE"):
+        assert why_missing("native") is None
 
 
 @pytest.mark.parametrize("backend", ["gpu", "", "CPU", "numba", None, 3])
 def test_an_unknown_backend_is_refused(backend) -> None:
     for ask in (load, Engine):
-        with pytest.raises(ValueError, match=rf"backend is {backend!r}; expected one of \['auto', 'cpu', 'reference'"):
+        with pytest.raises(
+            ValueError, match=rf"backend is {backend!r}; expected one of .*'native', 'cpu', 'reference'"
+        ):
             ask(backend)
 
 

@@ -1,4 +1,4 @@
-"""Backend name -> kernel, imported on first use; and the division of patches among threads."""
+"""Backend name -> kernels, imported on first use; and the division of patches among threads."""
 
 from __future__ import annotations
 
@@ -6,22 +6,44 @@ import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Fastest first: "auto" takes the first that is there.
-BACKENDS = {"cpu": "poscuda_fast.kernels.cpu", "reference": "poscuda_fast.kernels.reference"}
+Int64 = NDArray[np.int64]
+
+BACKENDS = {
+    "native": "poscuda_fast.kernels.native",
+    "cpu": "poscuda_fast.kernels.cpu",
+    "reference": "poscuda_fast.kernels.reference",
+}
+AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that is there
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
+SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
+_DTYPES = {np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.float32)}
+_HOW_TO_GET = {
+    "native": "it is built when the package is installed with a C++17 compiler: "
+    "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall poscuda-fast shows what fails",
+}
 
-Kernel = Callable[
-    [NDArray[Any], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], int], int
-]
+_Result = TypeVar("_Result")
 
 
-def load(backend: str) -> Kernel:
-    """The kernel of a backend: "auto", "cpu" (numba) or "reference" (NumPy).
+class Kernels(Protocol):
+    """What every backend's module offers; the contract is in kernels/reference.py."""
+
+    def filter_patches(
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
+    ) -> int:
+        """Convolve each patch with its filter, in place; returns the saturated samples."""
+
+    def survey_patches(self, samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> NDArray[np.uint8]:
+        """What each patch holds: bits of SILENT and NOT_FINITE."""
+
+
+def load(backend: str) -> Kernels:
+    """The kernels of a backend: "auto", "native" (C++), "cpu" (numba) or "reference" (NumPy).
 
     Raises
     ------
@@ -31,16 +53,14 @@ def load(backend: str) -> Kernel:
         Its packages are missing; the message says which and how to get them.
     """
     if backend == "auto":
-        for name in BACKENDS:
-            if why_missing(name) is None:
-                return load(name)
+        backend = next(name for name in AUTO if why_missing(name) is None)
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {['auto', *BACKENDS]}.")
     problem = why_missing(backend)
     if problem is not None:
         raise ImportError(problem)
-    kernel: Kernel = importlib.import_module(BACKENDS[backend]).filter_patches
-    return kernel
+    kernels: Kernels = importlib.import_module(BACKENDS[backend])
+    return kernels
 
 
 def why_missing(backend: str) -> str | None:
@@ -48,7 +68,8 @@ def why_missing(backend: str) -> str | None:
     try:
         importlib.import_module(BACKENDS[backend])
     except ImportError as error:
-        return f"The {backend} backend cannot be imported ({error}); run pip install --force-reinstall poscuda-fast."
+        advice = _HOW_TO_GET.get(backend, "run pip install --force-reinstall poscuda-fast")
+        return f"The {backend} backend cannot be imported ({error}); {advice}."
     return None
 
 
@@ -58,48 +79,57 @@ class Engine:
     def __init__(self, backend: str = "auto", threads: int | None = None) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads is {threads!r}; expected a whole number from 1, or None for all cores.")
-        self._kernel = load(backend)
+        self._kernels = load(backend)
         self._threads = threads or usable_cores()
 
     def filter_patches(
-        self,
-        samples: NDArray[Any],
-        starts: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        taps: NDArray[np.float32],
-        stride: int,
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
     ) -> int:
-        """`reference.filter_patches`, spread over threads.
+        """`reference.filter_patches`, spread over threads."""
+        _check(samples, starts, sizes, stride)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(taps):
+            raise IndexError("a patch has no filter")
 
-        Plain threads over a kernel that releases the GIL, not an OpenMP loop: they survive a fork, so
+        def run(some: slice) -> int:
+            return int(self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride))
+
+        return sum(self._spread(run, len(starts)))
+
+    def survey_patches(self, samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> NDArray[np.uint8]:
+        """`reference.survey_patches`, spread over threads."""
+        _check(samples, starts, sizes, stride)
+
+        def run(some: slice) -> NDArray[np.uint8]:
+            return self._kernels.survey_patches(samples, starts[some], sizes[some], stride)
+
+        return np.concatenate(self._spread(run, len(starts)))
+
+    def _spread(self, run: Callable[[slice], _Result], n_patches: int) -> list[_Result]:
+        """`run` on consecutive parts of the patches, each in a thread.
+
+        Plain threads over kernels that release the GIL, not an OpenMP loop: they survive a fork, so
         that data-loader workers can call this whatever their parent did. Patches never overlap, so no
         two threads write one address.
         """
-        # Compiled kernels do not check places; one wrong place would write into foreign memory.
-        if len(starts):
-            ends = starts + (sizes - 1) * stride
-            lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
-            if (
-                sizes.min() < 0
-                or lowest < 0
-                or highest >= samples.size
-                or not 0 <= rows.min() <= rows.max() < len(taps)
-            ):
-                raise IndexError("a patch lies outside the samples, or has no filter")
-        parts = min(self._threads, max(1, len(starts) // PATCHES_PER_THREAD))
+        parts = min(self._threads, max(1, n_patches // PATCHES_PER_THREAD))
         if parts == 1:
-            return int(self._kernel(samples, starts, sizes, rows, taps, stride))
-        edges = np.linspace(0, len(starts), parts + 1).astype(np.int64)
-
-        def run(part: int) -> int:
-            some = slice(edges[part], edges[part + 1])
-            return int(self._kernel(samples, starts[some], sizes[some], rows[some], taps, stride))
-
+            return [run(slice(0, n_patches))]
+        edges = [n_patches * part // parts for part in range(parts + 1)]
         with ThreadPoolExecutor(parts) as pool:
-            return sum(pool.map(run, range(parts)))
+            return list(pool.map(run, map(slice, edges, edges[1:])))
 
 
 def usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> None:
+    """Compiled kernels do not check: one wrong place would write into foreign memory."""
+    if samples.dtype not in _DTYPES:
+        raise TypeError(f"samples have dtype {samples.dtype.str}; expected int16, int32 (24-bit) or float32.")
+    if len(starts):
+        ends = starts + (sizes - 1) * stride
+        lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
+        if sizes.min() < 0 or lowest < 0 or highest >= samples.size:
+            raise IndexError("a patch lies outside the samples")

@@ -40,6 +40,15 @@ def filter_patches(
     return int(_filter_patches(samples, starts, sizes, rows, taps, stride, top))
 
 
+def survey_patches(
+    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
+) -> NDArray[np.uint8]:
+    """See `reference.survey_patches`."""
+    flags = np.zeros(len(starts), np.uint8)
+    _survey_patches(samples, starts, sizes, stride, flags)
+    return flags
+
+
 @kernel
 def _filter_patches(
     samples: NDArray[Any],
@@ -126,3 +135,20 @@ def _store(y: NDArray[np.float64], samples: NDArray[Any], start: int, size: int,
         for j in range(size):
             samples[start + j * stride] = y[j]
     return over
+
+
+@kernel
+def _survey_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    stride: int,
+    flags: NDArray[np.uint8],
+) -> None:
+    for n in range(starts.size):
+        silent = finite = True
+        for t in range(sizes[n]):
+            sample = samples[starts[n] + t * stride]
+            silent &= sample == 0
+            finite &= sample - sample == 0  # infinity and NaN less themselves are NaN
+        flags[n] = silent | (not finite) << 1

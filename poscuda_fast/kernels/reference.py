@@ -42,6 +42,17 @@ def filter_patches(
     return saturated
 
 
+def survey_patches(
+    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
+) -> NDArray[np.uint8]:
+    """What each patch holds, (n_patches,) uint8: bit 0 is set for zeros only, bit 1 for a NaN or infinity."""
+    flags = np.zeros(len(starts), np.uint8)
+    for n, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        patch = samples[start + stride * np.arange(size)]
+        flags[n] = (not patch.any()) | (not np.isfinite(patch).all()) << 1
+    return flags
+
+
 def _store(y: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
     """float64 sums as samples, and how many of them did not fit."""
     top = _TOP[dtype.str[1:]]

@@ -1,0 +1,123 @@
+// The Python module poscuda_fast.kernels._native: which instruction set runs here, and calls without the GIL.
+// It keeps no state but that choice, so neither threads nor a fork can break it. Arguments are checked by
+// kernels/__init__.py.
+
+#include "patches.h"
+
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace nb = nanobind;
+using namespace poscuda;
+
+namespace {
+
+using Samples = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ReadOnlySamples = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Indexes = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Taps = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Flags = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// Fastest first; the last one runs everywhere.
+constexpr const Backend *sets[] = {
+#if defined(__x86_64__)
+    &avx512, &avx2,
+#endif
+    &baseline,
+};
+
+// The set of that name, or the fastest if there is no name; a set that cannot run here is refused.
+const Backend &choose(const std::string &name) {
+    for (const Backend *set : sets)
+        if (set->runs_here() && (name.empty() || name == set->name))
+            return *set;
+    throw std::invalid_argument("this processor has no instruction set " + name);
+}
+
+Places places(const Indexes &starts, const Indexes &sizes, std::int64_t stride) {
+    return {starts.data(), sizes.data(), starts.shape(0), stride};
+}
+
+std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Taps taps,
+                            std::int64_t stride, const std::string &set) {
+    const Backend &backend = choose(set);
+    const Places where = places(starts, sizes, stride);
+    const Filters filters{rows.data(), taps.data(), taps.shape(0), taps.shape(1)};
+    std::int64_t saturated = -1;
+    {
+        nb::gil_scoped_release unlocked;
+        if (samples.dtype() == nb::dtype<std::int16_t>())
+            saturated = backend.int16.filter(static_cast<std::int16_t *>(samples.data()), where, filters);
+        else if (samples.dtype() == nb::dtype<std::int32_t>())
+            saturated = backend.int24.filter(static_cast<std::int32_t *>(samples.data()), where, filters);
+        else if (samples.dtype() == nb::dtype<float>())
+            saturated = backend.float32.filter(static_cast<float *>(samples.data()), where, filters);
+        else
+            throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
+    }
+    if (saturated < 0)
+        throw std::bad_alloc();
+    return saturated;
+}
+
+void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std::int64_t stride, Flags flags,
+                    const std::string &set) {
+    const Backend &backend = choose(set);
+    const Places where = places(starts, sizes, stride);
+    nb::gil_scoped_release unlocked;
+    if (samples.dtype() == nb::dtype<std::int16_t>())
+        backend.int16.survey(static_cast<const std::int16_t *>(samples.data()), where, flags.data());
+    else if (samples.dtype() == nb::dtype<std::int32_t>())
+        backend.int24.survey(static_cast<const std::int32_t *>(samples.data()), where, flags.data());
+    else if (samples.dtype() == nb::dtype<float>())
+        backend.float32.survey(static_cast<const float *>(samples.data()), where, flags.data());
+    else
+        throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
+}
+
+// Ask the system to read the pages of some stretches of mapped memory; it does so while we go on.
+void will_need(ReadOnlySamples samples, Indexes first_bytes, std::int64_t n_bytes) {
+#if defined(__unix__) || defined(__APPLE__)
+    const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto base = reinterpret_cast<std::uintptr_t>(samples.data());
+    nb::gil_scoped_release unlocked;
+    for (std::size_t n = 0; n < first_bytes.shape(0); ++n) {
+        const std::uintptr_t begin = (base + static_cast<std::uintptr_t>(first_bytes.data()[n])) / page * page;
+        const std::uintptr_t end = base + static_cast<std::uintptr_t>(first_bytes.data()[n] + n_bytes);
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_WILLNEED); // advice: refused is no error
+    }
+#endif
+}
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const Backend *set : sets)
+        if (set->runs_here())
+            names.emplace_back(set->name);
+    return names;
+}
+
+} // namespace
+
+NB_MODULE(_native, module) {
+    module.def("filter_patches", &filter_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("taps").noconvert(),
+               nb::arg("stride"), nb::arg("set") = "");
+    module.def("survey_patches", &survey_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("stride"), nb::arg("flags").noconvert(), nb::arg("set") = "");
+    module.def("will_need", &will_need, nb::arg("samples").noconvert(), nb::arg("first_bytes").noconvert(),
+               nb::arg("n_bytes"));
+    module.def("instruction_sets", &instruction_sets);
+}

@@ -1,0 +1,250 @@
+// The arithmetic of FORMAT.md for one thread. Built once for each instruction set, with its own compiler
+// flags and POSCUDA_SET, POSCUDA_LANES; so nothing of the standard library with code in it is used here,
+// since the linker would keep only one set's copy.
+
+#include "patches.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace poscuda {
+namespace {
+
+constexpr std::size_t lanes = 2 * POSCUDA_LANES;
+typedef double half __attribute__((vector_size(lanes / 2 * sizeof(double)))); // one register
+typedef std::int64_t half_mask __attribute__((vector_size(lanes / 2 * sizeof(std::int64_t))));
+
+// Two registers side by side: a tap that is spread over one serves both.
+struct vector {
+    half low, high;
+};
+
+inline vector load(const double *from) {
+    vector v;
+    std::memcpy(&v.low, from, sizeof v.low);
+    std::memcpy(&v.high, from + lanes / 2, sizeof v.high);
+    return v;
+}
+
+inline void store(double *to, vector v) {
+    std::memcpy(to, &v.low, sizeof v.low);
+    std::memcpy(to + lanes / 2, &v.high, sizeof v.high);
+}
+
+// Group after group of `lanes` input samples is loaded once for each of `lanes` shifts, and multiplied into
+// each of the N output vectors in registers that need it: sum[u] is the vector of outputs that began u
+// groups ago. So every sum takes its inputs in ascending order, one multiply-add for each.
+template <std::size_t First, std::size_t End, std::size_t N>
+inline __attribute__((always_inline)) void add_group(vector (&sum)[N], const double *x, const double *f) {
+    asm volatile("" : "+r"(f)); // or the compiler would keep every tap in a register of its own, and spill them
+    for (std::size_t s = 0; s < lanes; ++s) {
+        const vector shifted = load(x + s);
+#pragma GCC unroll 16
+        for (std::size_t u = First; u < End; ++u)
+            sum[u].low += f[u * lanes + s] * shifted.low, sum[u].high += f[u * lanes + s] * shifted.high;
+    }
+}
+
+template <std::size_t N> inline __attribute__((always_inline)) void shift(vector (&sum)[N]) {
+#pragma GCC unroll 16
+    for (std::size_t u = N - 1; u > 0; --u)
+        sum[u] = sum[u - 1];
+}
+
+// The first N - 1 groups, when only u + 1 outputs have begun.
+template <std::size_t U, std::size_t N>
+inline __attribute__((always_inline)) void begin(vector (&sum)[N], const double *x, const double *f, const double *y) {
+    if constexpr (U + 1 < N) {
+        sum[0] = load(y + U * lanes);
+        add_group<0, U + 1>(sum, x + U * lanes, f);
+        shift(sum);
+        begin<U + 1>(sum, x, f, y);
+    }
+}
+
+// The last N - 1 groups, when no output begins any more.
+template <std::size_t U, std::size_t N>
+inline __attribute__((always_inline)) void end(vector (&sum)[N], const double *x, const double *f, double *y) {
+    if constexpr (U < N) {
+        add_group<U, N>(sum, x, f);
+        store(y, sum[N - 1]);
+        shift(sum);
+        end<U + 1>(sum, x + lanes, f, y + lanes);
+    }
+}
+
+// y[j] += sum over t ascending of f[t] * x[j + t], for N * lanes taps and n >= N vectors of outputs.
+template <std::size_t N> void add_taps(const double *x, const double *f, double *y, std::size_t n) {
+    vector sum[N];
+    begin<0>(sum, x, f, y);
+    for (std::size_t m = N - 1; m < n; ++m) {
+        sum[0] = load(y + m * lanes);
+        add_group<0, N>(sum, x + m * lanes, f);
+        store(y + (m - N + 1) * lanes, sum[N - 1]);
+        shift(sum);
+    }
+    end<1>(sum, x + n * lanes, f, y + (n - N + 1) * lanes);
+}
+
+std::size_t round_up(std::size_t n) { return (n + lanes - 1) / lanes * lanes; }
+
+using AddTaps = void (*)(const double *, const double *, double *, std::size_t);
+constexpr struct {
+    std::size_t groups;
+    AddTaps add;
+} passes[] = {{5, add_taps<5>}, {2, add_taps<2>}, {1, add_taps<1>}};
+
+// All taps, as many groups a pass as there are registers for and outputs to fill them.
+void convolve(const double *x, const double *f, double *y, std::size_t n, std::size_t groups) {
+    std::memset(y, 0, n * lanes * sizeof *y);
+    for (const auto &pass : passes)
+        for (; pass.groups <= groups && (pass.groups <= n || pass.groups == 1); groups -= pass.groups) {
+            pass.add(x, f, y, n);
+            x += pass.groups * lanes;
+            f += pass.groups * lanes;
+        }
+}
+
+// One register of sums as samples, written to `to`.
+template <typename Sample> inline void put(half sum, Sample *to) {
+    typedef Sample narrowed __attribute__((vector_size(lanes / 2 * sizeof(Sample))));
+    typedef std::int32_t integers __attribute__((vector_size(lanes / 2 * sizeof(std::int32_t))));
+    narrowed samples;
+    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // in one step it compiles to far more
+        samples = __builtin_convertvector(__builtin_convertvector(sum, integers), narrowed);
+    else
+        samples = __builtin_convertvector(sum, narrowed);
+    std::memcpy(to, &samples, sizeof samples);
+}
+
+// Sums as samples, in the memory of the sums; returns how many did not fit. They are compared with the
+// limits before they are rounded: half above the highest sample is even once rounded, and does not fit;
+// half below the lowest rounds back to it.
+template <typename Sample> std::int64_t narrow(double *y, Sample *to, std::size_t size, double top) {
+    constexpr double round = 0x1.8p52; // adding and subtracting it rounds half to even
+    const half lowest = half{} - top, highest = half{} + (top - 1);
+    half_mask over = {}; // a comparison that holds is -1
+    std::memset(y + size, 0, (round_up(size) - size) * sizeof *y);
+    for (std::size_t j = 0; j < size; j += lanes / 2) {
+        half sum;
+        std::memcpy(&sum, y + j, sizeof sum);
+        over -= (sum >= highest + 0.5) + (sum < lowest - 0.5);
+        sum = sum < lowest ? lowest : sum;
+        sum = sum > highest ? highest : sum;
+        put(sum + round - round, to + j);
+    }
+    std::int64_t saturated = 0;
+    for (std::size_t lane = 0; lane < lanes / 2; ++lane)
+        saturated += over[lane];
+    return saturated;
+}
+
+std::int64_t narrow(double *y, float *to, std::size_t size, double) {
+    for (std::size_t j = 0; j < size; j += lanes / 2) {
+        half sum;
+        std::memcpy(&sum, y + j, sizeof sum);
+        put(sum, to + j);
+    }
+    return 0;
+}
+
+template <typename Sample>
+void widen(const Sample *from, double *x, std::size_t size, std::ptrdiff_t stride) {
+    for (std::size_t t = 0; t < size; ++t)
+        x[t] = from[static_cast<std::ptrdiff_t>(t) * stride];
+}
+
+// Integers lie in [-top, top).
+template <typename Sample> constexpr double top = 0;
+template <> constexpr double top<std::int16_t> = 32768;
+template <> constexpr double top<std::int32_t> = 8388608;
+
+std::size_t longest(const Places &places) {
+    std::int64_t most = 0;
+    for (std::size_t n = 0; n < places.count; ++n)
+        most = places.sizes[n] > most ? places.sizes[n] : most;
+    return static_cast<std::size_t>(most);
+}
+
+template <typename Sample>
+std::int64_t filter(Sample *samples, const Places &places, const Filters &filters) {
+    const std::size_t n_taps = filters.n_taps, lead = n_taps - 1 - (n_taps - 1) / 2;
+    const std::size_t most = longest(places), padded = round_up(n_taps), room = round_up(most) + padded + lanes;
+    double *memory = static_cast<double *>(std::malloc((room + round_up(most) + padded) * sizeof(double)));
+    if (memory == nullptr)
+        return -1;
+    double *x = memory, *y = x + room, *f = y + round_up(most);
+    Sample *wet = reinterpret_cast<Sample *>(y); // narrow writes behind where it reads
+    // Zeros around the patch, and the filter back to front: y[j] is then the plain sum of f[t] * x[j + t].
+    std::memset(x, 0, room * sizeof *x);
+    std::memset(f, 0, padded * sizeof *f);
+    std::int64_t saturated = 0;
+    for (std::size_t n = 0; n < places.count; ++n) {
+        const auto size = static_cast<std::size_t>(places.sizes[n]);
+        const float *taps = filters.taps + static_cast<std::size_t>(filters.rows[n]) * n_taps;
+        for (std::size_t t = 0; t < n_taps; ++t)
+            f[t] = taps[n_taps - 1 - t];
+        Sample *patch = samples + places.starts[n];
+        if (places.stride == 1)
+            widen(patch, x + lead, size, 1);
+        else
+            widen(patch, x + lead, size, places.stride);
+        const std::size_t end = lead + size;
+        std::memset(x + end, 0, (round_up(size) + padded - end) * sizeof *x);
+        convolve(x, f, y, round_up(size) / lanes, padded / lanes);
+        saturated += narrow(y, wet, size, top<Sample>);
+        if (places.stride == 1)
+            std::memcpy(patch, wet, size * sizeof *patch);
+        else
+            for (std::size_t j = 0; j < size; ++j)
+                patch[static_cast<std::ptrdiff_t>(j) * places.stride] = wet[j];
+    }
+    std::free(memory);
+    return saturated;
+}
+
+// What one patch holds: bits of `silent` and `not_finite`.
+template <typename Sample>
+std::uint8_t look(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
+    Sample any = 0;
+    for (std::size_t t = 0; t < size; ++t)
+        any |= patch[static_cast<std::ptrdiff_t>(t) * stride];
+    return any == 0 ? silent : 0;
+}
+
+std::uint8_t look(const float *patch, std::size_t size, std::ptrdiff_t stride) {
+    constexpr std::uint32_t exponent = 0x7f800000; // all ones in infinity and NaN
+    std::uint32_t any = 0, odd = 0;
+    for (std::size_t t = 0; t < size; ++t) {
+        std::uint32_t bits;
+        std::memcpy(&bits, patch + static_cast<std::ptrdiff_t>(t) * stride, sizeof bits);
+        any |= bits << 1; // without the sign: -0.0 is silence
+        odd |= (bits & exponent) == exponent ? 1 : 0;
+    }
+    return static_cast<std::uint8_t>((any == 0 ? silent : 0) | (odd != 0 ? not_finite : 0));
+}
+
+template <typename Sample> void survey(const Sample *samples, const Places &places, std::uint8_t *flags) {
+    for (std::size_t n = 0; n < places.count; ++n) {
+        const Sample *patch = samples + places.starts[n];
+        const auto size = static_cast<std::size_t>(places.sizes[n]);
+        flags[n] = places.stride == 1 ? look(patch, size, 1) : look(patch, size, places.stride);
+    }
+}
+
+bool runs_here() { return POSCUDA_NEEDS; }
+
+#define STRING(name) #name
+#define NAME(set) STRING(set)
+
+} // namespace
+
+extern const Backend POSCUDA_SET = {
+    NAME(POSCUDA_SET),
+    runs_here,
+    {filter<std::int16_t>, survey<std::int16_t>},
+    {filter<std::int32_t>, survey<std::int32_t>},
+    {filter<float>, survey<float>},
+};
+
+} // namespace poscuda
