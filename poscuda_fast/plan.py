@@ -173,6 +173,8 @@ def shape(recipe: Recipe, lengths: Int64) -> tuple[Int64, Int64]:
 
 def _multiply_divide(a: Int64, b: Int64, n: Int64) -> Int64:
     """a*b div n for 0 <= b <= n, exact where a*b would not fit 64 bits."""
+    if bool((n == 1).all()):  # one patch a clip: the usual case, without four slow divisions
+        return a * b
     quotient: Int64 = np.asarray(a // n * b + a % n * b // n)
     return quotient
 
