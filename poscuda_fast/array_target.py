@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +21,15 @@ from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import count, patches_per_batch
-from poscuda_fast.plan import Patches, Plan
+from poscuda_fast.pages import Pages
+from poscuda_fast.plan import Int64, Patches, Plan
 from poscuda_fast.report import Tally
 
 WITNESS_CLIPS = 64
 WITNESS_STRETCHES = 16
 WITNESS_FRAMES = 128
 PAGE_BYTES = 4096
+IS_ORIGINAL, IS_PROTECTED = 1, 2
 PLACE_BYTES = 24  # what a payload spends on the place of a patch
 
 
@@ -53,6 +56,7 @@ class ArrayTarget:
         self._progress = progress
         self._n_patches = plan.n_patches if plan is not None else n_patches
         self._n_batches = 0
+        self._pages = Pages(mapped, audio)
         self.tally = Tally()
         if plan is not None:
             self.tally = Tally(**plan.counts())
@@ -75,7 +79,7 @@ class ArrayTarget:
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
         plan = self._planned()
-        for patches in plan.batches(patches_per_batch(plan.recipe, self._audio)):
+        for patches in self._pages.read_ahead(plan.batches(patches_per_batch(plan.recipe, self._audio))):
             dry = self._audio.read(patches)
             dense.refuse_non_finite(self._survey(patches, dry), patches)
             self._filter(patches, dry)
@@ -86,7 +90,7 @@ class ArrayTarget:
         plan = self._planned()
         step = patches_per_batch(plan.recipe, self._audio)
         if self._audio.dtype.kind == "f":
-            for patches in plan.batches(step):
+            for patches in self._pages.read_ahead(plan.batches(step)):
                 dense.refuse_non_finite(self._audio.survey(patches, self._engine), patches)
         frame_bytes = self._audio.channels * self._audio.dtype.itemsize
         # Storing into a hole of a sparse file takes room, and a full disk would kill the process.
@@ -95,10 +99,9 @@ class ArrayTarget:
 
     def fresh(self) -> Iterator[bytes]:
         plan = self._planned()
-        known = self._n_batches
-        for number, patches in enumerate(plan.batches(patches_per_batch(plan.recipe, self._audio))):
-            if number >= known:
-                yield pack(patches, self._audio.read(patches))
+        batches = plan.batches(patches_per_batch(plan.recipe, self._audio))
+        for patches in self._pages.read_ahead(itertools.islice(batches, self._n_batches, None)):
+            yield pack(patches, self._audio.read(patches))
 
     def recheck(self, payload: bytes) -> list[str]:
         del payload  # the identity in the header covers an array
@@ -106,33 +109,32 @@ class ArrayTarget:
 
     def apply(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
-        self._audio.write(patches, self._filter(patches, dry))
-        self._advance()
+        self._store(patches, self._filter(patches, dry))
 
     def undo(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
+        self._pages.read(patches)
         count(self.tally, patches, self._survey(patches, dry))
-        self._audio.write(patches, dry)
-        self._advance()
+        self._store(patches, dry)
 
     def skip(self, names: list[str]) -> None:
         del names  # an array is undone whole
 
-    def judge(self, payload: bytes) -> Iterator[tuple[int, str]]:
-        """(clip, "original" | "protected" | "equal" | "neither") for each patch of a payload."""
+    def judge(self, payload: bytes) -> tuple[Int64, NDArray[np.uint8]]:
+        """The clips of a payload's patches, and what each patch is: bits of IS_ORIGINAL and IS_PROTECTED."""
         patches, dry = unpack(payload, self._audio.dtype)
+        self._pages.read(patches)
         wet = dry.copy()
         dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
         now = self._audio.read(patches)
         if not dry.size:
-            return
+            return patches.clips[:0], np.empty(0, np.uint8)
         places = dense.offsets(patches, self._audio.channels)
         # Compared as bits: NaN is never equal to itself.
         bits = np.dtype(f"u{self._audio.dtype.itemsize}")
         is_dry = np.logical_and.reduceat(now.view(bits) == dry.view(bits), places)
         is_wet = np.logical_and.reduceat(now.view(bits) == wet.view(bits), places)
-        words = np.array(["neither", "original", "protected", "equal"])[is_dry + 2 * is_wet]
-        yield from zip(patches.clips.tolist(), words.tolist(), strict=True)
+        return patches.clips, (IS_ORIGINAL * is_dry + IS_PROTECTED * is_wet).astype(np.uint8)
 
     def sync(self) -> None:
         self._mapped.sync()
@@ -151,6 +153,11 @@ class ArrayTarget:
         for clip, start, size in witness:
             mac.update(np.ascontiguousarray(self._audio.array[clip, start : start + size]).tobytes())
         return mac.hexdigest()
+
+    def _store(self, patches: Patches, samples: NDArray[Any]) -> None:
+        self._audio.write(patches, samples)
+        self._pages.write(patches)
+        self._advance()
 
     def _filter(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
         """The filtered form of some originals, counted."""

@@ -63,7 +63,7 @@ class ArrayClips:
         self.dtype = array.dtype
         self.channels = array.shape[2] if array.ndim == 3 else 1
         self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
-        self._flat, self._origin = flatten(array)
+        self.flat, self._origin = flatten(array)
         steps = [stride // array.itemsize for stride in array.strides]
         self._clip_step, self._frame_step = steps[0], steps[1]
         self._channel_step = steps[2] if array.ndim == 3 else 1
@@ -75,7 +75,7 @@ class ArrayClips:
             return blocks.reshape(-1)
         dense = np.empty(patches.n_frames * self.channels, self.dtype)
         for part, places in self._places(patches):
-            dense[part] = self._flat[places]
+            dense[part] = self.flat[places]
         return dense
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
@@ -84,25 +84,28 @@ class ArrayClips:
             windows[self._first(patches)] = dense.reshape(len(patches), -1)
             return
         for part, places in self._places(patches):
-            self._flat[places] = dense[part]
+            self.flat[places] = dense[part]
 
     def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
         starts, sizes = self._channel_places(patches)
         rows = np.repeat(patches.rows, self.channels)
-        return engine.filter_patches(self._flat, starts, sizes, rows, taps, self._frame_step)
+        return engine.filter_patches(self.flat, starts, sizes, rows, taps, self._frame_step)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         if not self.channels:
             return np.full(len(patches), SILENT, np.uint8)
-        flags = engine.survey_patches(self._flat, *self._channel_places(patches), self._frame_step)
+        flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
         each = flags.reshape(len(patches), self.channels)
         together: NDArray[np.uint8] = np.bitwise_and.reduce(each & SILENT, axis=1)
         together |= np.bitwise_or.reduce(each & NOT_FINITE, axis=1)
         return together
 
-    def first_bytes(self, patches: Patches) -> Int64:
-        """How far each patch begins behind the array's lowest address, in bytes; frames must not run backwards."""
-        return self._first(patches) * self.dtype.itemsize
+    def reach(self, patches: Patches) -> tuple[Int64, int]:
+        """The lowest byte of each patch, counted from the array's lowest, and the bytes that the widest one spans."""
+        steps = np.array([self._frame_step, self._channel_step])
+        far = steps * [int(patches.sizes.max(initial=1)) - 1, max(0, self.channels - 1)]
+        lowest = self._first(patches) + int(np.minimum(far, 0).sum())
+        return lowest * self.dtype.itemsize, (int(np.abs(far).sum()) + 1) * self.dtype.itemsize
 
     def _channel_places(self, patches: Patches) -> tuple[Int64, Int64]:
         """Flat start and frames of each channel of each patch."""
@@ -116,7 +119,7 @@ class ArrayClips:
     def _windows(self, patches: Patches) -> NDArray[Any]:
         """Row i is the patch that begins at flat sample i."""
         width = int(patches.sizes[0]) * self.channels
-        return np.lib.stride_tricks.sliding_window_view(self._flat, width, writeable=True)
+        return np.lib.stride_tricks.sliding_window_view(self.flat, width, writeable=True)
 
     def _places(self, patches: Patches) -> Any:
         """(slice of a dense buffer, flat places of its samples), a bounded number at a time."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 FICLONE = 0x40049409  # linux/fs.h
+SYNC_FILE_RANGE_WRITE = 2  # likewise
 
 
 def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
@@ -134,6 +135,13 @@ def sync_files(folder: Path, files: Iterable[Path]) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def start_writing(descriptor: int, begin: int, n_bytes: int) -> None:
+    """Let the system begin to write what has changed in a part of a file, where it can; promises nothing."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        sync_file_range = ctypes.CDLL(None).sync_file_range
+        sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(n_bytes), SYNC_FILE_RANGE_WRITE)
 
 
 def _fsync(path: Path) -> None:

@@ -194,7 +194,7 @@ class FileTarget:
         layout = file.layout
         record = Record(
             name=file.output_name,
-            row=int(plan.labels.rows[number]),
+            row=int(patches.rows[0]) if len(patches) else 0,
             coding=file.coding,
             channels=layout.channels,
             frames=layout.frames,

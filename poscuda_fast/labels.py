@@ -11,15 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LABELS_PER_STEP = 1 << 16  # bounds what NumPy needs to index with them
 DENSE_LABELS = 1 << 20  # integer labels below this are ranked by a table instead of a sort
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClassRows:
-    """`tokens[rows[i]]` is the class token of clip i (FORMAT.md, "Secrets"); rows are int32, (n_clips,)."""
+    """Which class each clip has; rows are worked out when they are asked for, so that any number of clips fits.
+
+    Attributes
+    ----------
+    tokens : tuple of bytes
+        The class token of each row (FORMAT.md, "Secrets").
+    values : (n_clips,) integers
+        The labels as they were given, not copied where they were an array.
+    table : (highest value + 1,) int32
+        The row of each value.
+    """
 
     tokens: tuple[bytes, ...]
-    rows: NDArray[np.int32]
+    values: NDArray[Any]
+    table: NDArray[np.int32]
+
+    def rows_of(self, clips: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+        """`tokens[row]` is the class token of each of `clips`."""
+        rows: NDArray[np.int64] = self.table[self.values[clips]].astype(np.int64)
+        return rows
 
 
 def integer_token(label: int) -> bytes:
@@ -55,22 +72,22 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
     if values.dtype.kind == "U":
         if classes is not None:
             raise TypeError("labels are names and classes is given too; give names alone, or indexes with classes.")
-        names, rows = np.unique(values, return_inverse=True)
-        return _named([str(name) for name in names], rows)
+        names, inverse = np.unique(values, return_inverse=True)
+        return _named([str(name) for name in names], _small(inverse), np.arange(len(names), dtype=np.int32))
     if values.size and int(values.min()) < 0:
         first = int(np.flatnonzero(values < 0)[0])
         raise ValueError(f"labels[{first}] is {values[first]}; integer labels start at 0.")
-    present, rows = _rank(values)
+    present, values, table = _rank(values)
     if classes is None:
-        return ClassRows(tuple(integer_token(int(label)) for label in present), rows.astype(np.int32))
+        return ClassRows(tuple(integer_token(int(label)) for label in present), values, table)
     names_given = _check_classes(classes)
     if present.size and int(present[-1]) >= len(names_given):
-        first = int(np.flatnonzero(values == present[-1])[0])
+        first = int(np.flatnonzero(table[values] == len(present) - 1)[0])
         raise ValueError(f"labels[{first}] is {present[-1]}, but classes has {len(names_given)} names.")
-    return _named([names_given[int(label)] for label in present], rows)
+    return _named([names_given[int(label)] for label in present], values, table)
 
 
-def _named(names: list[str], rows: NDArray[np.intp]) -> ClassRows:
+def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> ClassRows:
     """Rows over names, with spellings of one NFC form brought together."""
     tokens: dict[bytes, int] = {}
     order = np.empty(len(names), np.int32)
@@ -82,7 +99,7 @@ def _named(names: list[str], rows: NDArray[np.intp]) -> ClassRows:
         except UnicodeEncodeError:
             raise ValueError(f"The label {name!r} is not valid Unicode text; rename the class.") from None
         order[index] = tokens.setdefault(token, len(tokens))
-    return ClassRows(tuple(tokens), order[rows] if len(names) else rows.astype(np.int32))
+    return ClassRows(tuple(tokens), values, order[table] if len(names) else table)
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:
@@ -100,13 +117,20 @@ def _check_classes(classes: Sequence[str]) -> list[str]:
     return names
 
 
-def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The distinct values, sorted, and each value's place among them."""
-    if values.size and int(values.max()) < DENSE_LABELS:
-        seen = np.zeros(int(values.max()) + 1, np.bool_)
-        seen[values] = True
-        return np.flatnonzero(seen), (np.cumsum(seen) - 1)[values]
-    return np.unique(values, return_inverse=True)
+def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]:
+    """The distinct values, sorted; integers for each clip; and for each such integer its value's place among them."""
+    if values.size and int(values.max()) >= DENSE_LABELS:
+        present, inverse = np.unique(values, return_inverse=True)
+        return present, _small(inverse), np.arange(len(present), dtype=np.int32)
+    seen = np.zeros(int(values.max()) + 1 if values.size else 0, np.bool_)
+    for first in range(0, len(values), LABELS_PER_STEP):
+        seen[values[first : first + LABELS_PER_STEP]] = True
+    return np.flatnonzero(seen), values, (np.cumsum(seen) - 1).astype(np.int32)
+
+
+def _small(indexes: NDArray[np.intp]) -> NDArray[Any]:
+    """The same in the smallest type that holds them."""
+    return indexes.astype(np.min_scalar_type(int(indexes.max(initial=0))))
 
 
 def _as_array(labels: Any) -> NDArray[Any]:

@@ -32,6 +32,8 @@ class MappedFile:
         self.sidecar = Path(sidecar) if sidecar is not None else self.path.with_name(self.path.name + SIDECAR_SUFFIX)
         self._mapping = _mapping_of(root)
         self.offset = root.offset + _address(arr) - _address(root)
+        # Where the array's lowest sample lies in the file.
+        self.lowest = root.offset + np.lib.array_utils.byte_bounds(arr)[0] - _address(root)
         self._refuse_replaced(root)
 
     def holes(self) -> int:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import inplace
-from poscuda_fast.array_target import ArrayTarget, recorded
+from poscuda_fast.array_target import IS_ORIGINAL, IS_PROTECTED, ArrayTarget, recorded
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal, State
@@ -21,6 +22,8 @@ from poscuda_fast.memory import check_key, make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report, Tally
 from poscuda_fast.verification import Verification
+
+NO_PATCH = 0xFF  # beside the verdicts of array_target: a clip without frames
 
 
 def protect_memmap(
@@ -177,8 +180,16 @@ def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str
     mapped = MappedFile(arr, sidecar, writing=False)
     with mapped.locked(), Journal(mapped.sidecar, key) as journal:
         target = recorded(journal, mapped, ArrayClips(arr, None, writing=False), key, None)
-        verdicts: dict[int, set[str]] = {}
+        found = np.full(len(arr), NO_PATCH, np.uint8)
         for payload in journal.payloads():
-            for clip, verdict in target.judge(payload):
-                verdicts.setdefault(clip, set()).add(verdict)
-        return Verification.of(((str(clip), seen) for clip, seen in sorted(verdicts.items())), journal.state.value)
+            np.bitwise_and.at(found, *target.judge(payload))
+        counts = np.bincount(found, minlength=NO_PATCH)
+        return Verification(
+            original=int(counts[IS_ORIGINAL]),
+            protected=int(counts[IS_PROTECTED]),
+            unchanged=int(counts[IS_ORIGINAL | IS_PROTECTED]),
+            neither=tuple(map(str, np.flatnonzero(found == 0).tolist())),
+            missing=(),
+            unlisted=(),
+            state=journal.state.value,
+        )

@@ -20,7 +20,7 @@ from poscuda_fast.plan import Patches, Plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report, Tally
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB
 
 
 def protect(

@@ -79,7 +79,7 @@ class Plan:
             self.n_patches += int(counts.sum())
             self.n_frames += int((sizes * counts).sum())
             self.n_short += int((lengths[clips] < recipe.patch).sum())
-            np.maximum.at(most, labels.rows[clips], counts)
+            np.maximum.at(most, labels.rows_of(clips), counts)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
@@ -111,7 +111,7 @@ class Plan:
 
     def rows_of(self, clips: Int64) -> Int64:
         """The row of `taps` that belongs to each of `clips`."""
-        return self.labels.rows[clips].astype(np.int64)
+        return self.labels.rows_of(clips)
 
     def digest(self) -> bytes:
         """SHA-256 over every clip's class and length: equal for equal labels and lengths only."""
@@ -123,7 +123,7 @@ class Plan:
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         for clips in self._steps():
-            state.update(rank[self.labels.rows[clips]].astype("<i8").tobytes())
+            state.update(rank[self.labels.rows_of(clips)].astype("<i8").tobytes())
             state.update(self.lengths[clips].astype("<i8").tobytes())
         return state.digest()
 

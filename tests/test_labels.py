@@ -22,10 +22,10 @@ def tokens_of(labels: object, classes: object = None, n_clips: int | None = None
     """The class token of each clip."""
     found = encode(labels, classes, len(labels) if n_clips is None else n_clips)
     assert isinstance(found, ClassRows)
-    assert found.rows.dtype == np.int32
+    assert found.rows_of(slice(None)).dtype == np.int64
     assert len(set(found.tokens)) == len(found.tokens)
-    assert set(found.rows.tolist()) == set(range(len(found.tokens)))  # no class without a clip
-    return [found.tokens[row] for row in found.rows]
+    assert set(found.rows_of(slice(None)).tolist()) == set(range(len(found.tokens)))  # no class without a clip
+    return [found.tokens[row] for row in found.rows_of(slice(None))]
 
 
 # Accepted forms.
@@ -87,8 +87,8 @@ def test_no_labels_for_no_clips() -> None:
     for labels in ([], (), np.empty(0, np.int64), np.empty(0, "U3"), np.empty(0, object)):
         found = encode(labels, None, 0)
         assert found.tokens == ()
-        assert found.rows.shape == (0,)
-        assert found.rows.dtype == np.int32
+        assert found.rows_of(slice(None)).shape == (0,)
+        assert found.rows_of(slice(None)).dtype == np.int64
     assert encode([], ["a", "b"], 0).tokens == ()
     assert encode([], [], 0).tokens == ()
 
@@ -124,8 +124,8 @@ def test_any_names(labels) -> None:
 def test_spellings_of_one_name_are_one_class() -> None:
     found = encode(["caf\u00e9", "cafe\u0301", "\u212b", "\u00c5", "A\u030a", "cafe"], None, 6)
     assert len(found.tokens) == 3
-    assert found.rows[0] == found.rows[1]
-    assert found.rows[2] == found.rows[3] == found.rows[4]
+    assert found.rows_of(slice(None))[0] == found.rows_of(slice(None))[1]
+    assert found.rows_of(slice(None))[2] == found.rows_of(slice(None))[3] == found.rows_of(slice(None))[4]
 
 
 def test_only_nfc_is_applied_to_names() -> None:

@@ -32,6 +32,7 @@ LEVELS = [
     {"journal"},
     {"inplace", "runs"},
     {"mapping"},
+    {"pages"},
     {"array_target"},
     {"memmap"},
     {"pcm", "encoded"},

@@ -133,3 +133,12 @@ def _check(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> N
         lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
         if sizes.min() < 0 or lowest < 0 or highest >= samples.size:
             raise IndexError("a patch lies outside the samples")
+
+
+def will_need(samples: NDArray[Any], first_bytes: Int64, n_bytes: int) -> None:
+    """Ask the system to read the pages of stretches of mapped memory, each `n_bytes` from `first_bytes` in `samples`.
+
+    Advice: it is not given where there are no native kernels.
+    """
+    if why_missing("native") is None:
+        importlib.import_module(BACKENDS["native"]).will_need(samples, first_bytes, n_bytes)

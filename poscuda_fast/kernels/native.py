@@ -34,3 +34,8 @@ def survey_patches(
     starts, sizes = np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(sizes, np.int64)
     _native.survey_patches(samples, starts, sizes, stride, flags)
     return flags
+
+
+def will_need(samples: NDArray[Any], first_bytes: NDArray[np.int64], n_bytes: int) -> None:
+    """Ask the system to read the pages of mapped memory that begin at `first_bytes` in `samples`; madvise(2)."""
+    _native.will_need(samples, first_bytes, n_bytes)
