@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,9 @@ from poscuda_fast.kernels import will_need
 from poscuda_fast.mapping import MappedFile
 from poscuda_fast.plan import Patches
 
+BATCHES_AHEAD = 4  # enough for the disk to be busy while the journal is synced
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
+_NOTHING = (1 << 62, 0)
 
 
 class Pages:
@@ -25,6 +28,8 @@ class Pages:
     def __init__(self, mapped: MappedFile, audio: ArrayClips) -> None:
         self._mapped = mapped
         self._audio = audio
+        self._reading = False
+        self._begin, self._end = _NOTHING  # changed and not being written yet, in bytes from the array's lowest
         self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
 
     def read(self, patches: Patches) -> None:
@@ -34,22 +39,31 @@ class Pages:
             self._background.submit(will_need, self._audio.flat, first, n_bytes)
 
     def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
-        """The same batches, each asked for while the one before it is worked on."""
-        waiting = None
+        """The same batches, each asked for while those before it are worked on."""
+        waiting: deque[Patches] = deque()
+        self._reading = True
         for patches in batches:
             self.read(patches)
-            if waiting is not None:
-                yield waiting
-            waiting = patches
-        if waiting is not None:
-            yield waiting
+            waiting.append(patches)
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft()
+        self._reading = False
+        yield from waiting
 
     def write(self, patches: Patches) -> None:
-        """Begin to write what has changed between the first and the last page of some patches."""
+        """Begin to write what has changed on the pages of some patches, once there is nothing more to read.
+
+        A disk that reads and writes by turns takes longer for both.
+        """
         first, n_bytes = self._audio.reach(patches)
-        if len(first):
-            begin = self._mapped.lowest + int(first.min())
-            self._background.submit(_write_back, self._mapped.path, begin, int(first.max() - first.min()) + n_bytes)
+        if not len(first):
+            return
+        self._begin = min(self._begin, int(first.min()))
+        self._end = max(self._end, int(first.max()) + n_bytes)
+        if not self._reading:
+            span = self._mapped.lowest + self._begin, self._end - self._begin
+            self._background.submit(_write_back, self._mapped.path, *span)
+            self._begin, self._end = _NOTHING
 
 
 def _write_back(path: os.PathLike[str], begin: int, n_bytes: int) -> None:
