@@ -1,8 +1,22 @@
-"""Benchmarks run by `pytest --benchmark-only`; plain `pytest` leaves them out."""
+"""Benchmarks run by `pytest --benchmark-only`; plain `pytest` leaves them out.
+
+Each benchmark is a race: in every round all contenders run one after another, so that a machine that
+slows down slows them all, and a figure is the median over the rounds of a ratio within one round.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import stored
+
+COMMAND = "pytest --benchmark-only"
+_report: dict[str, dict[str, Any]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -17,3 +31,87 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "benchmark" in getattr(item, "fixturenames", ()):
             item.add_marker(skip)
+
+
+@dataclasses.dataclass
+class Race:
+    """Contenders of one benchmark, and what is asked of ours."""
+
+    benchmark: Any
+    name: str
+    per: int = 1
+    seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    ours: str = ""
+
+    def run(
+        self,
+        contenders: dict[str, Callable[[], Any]],
+        *,
+        rounds: int,
+        prepare: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Time all contenders in every round, ours (the first) by pytest-benchmark; `prepare` runs before each."""
+        self.ours, *others = contenders
+        self.seconds = {name: [] for name in contenders}
+        for run in contenders.values():  # compiled, imported, allocated
+            prepare()
+            run()
+
+        def others_first() -> None:
+            for name in others:
+                prepare()
+                begun = time.perf_counter()
+                contenders[name]()
+                self.seconds[name].append(time.perf_counter() - begun)
+            prepare()
+
+        self.benchmark.pedantic(contenders[self.ours], setup=others_first, rounds=rounds)
+        self.seconds[self.ours] = list(self.benchmark.stats.stats.data)
+
+    def ratio(self, over: str | list[str], under: str | list[str]) -> float:
+        """Median over the rounds of one time over another; a list is a sum."""
+        over, under = ([each] if isinstance(each, str) else each for each in (over, under))
+        rounds = range(len(self.seconds[self.ours]))
+        return statistics.median(
+            sum(self.seconds[name][i] for name in over) / sum(self.seconds[name][i] for name in under) for i in rounds
+        )
+
+    def best(self, names: list[str]) -> str:
+        """The fastest of some contenders."""
+        return min(names, key=lambda name: statistics.median(self.seconds[name]))
+
+    def reach(self, what: str, ratio: float, *, at_most: float | None = None, at_least: float | None = None) -> None:
+        """Keep a figure with what it should be."""
+        bound = at_most if at_most is not None else at_least
+        assert bound is not None
+        row = {
+            "what": what,
+            "figure": round(ratio, 3),
+            "asked": f"<= {at_most:g}" if at_most is not None else f">= {at_least:g}",
+            "reached": ratio <= bound if at_most is not None else ratio >= bound,
+        }
+        entry = _report.setdefault(self.name, {"unit": "microseconds each", "medians": {}, "figures": []})
+        entry["medians"] = {
+            name: round(statistics.median(times) / self.per * 1e6, 4) for name, times in self.seconds.items()
+        }
+        entry["rounds"] = len(self.seconds.get(self.ours, ()))
+        entry["figures"].append(row)
+        self.benchmark.extra_info[what] = row
+
+
+@pytest.fixture
+def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
+    """A race that is stored under the test's name."""
+    return Race(benchmark, request.node.name.removeprefix("test_"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print every figure, say whether it is reached, and store them."""
+    if not _report:
+        return
+    terminalreporter.section("reached?")
+    for name, entry in _report.items():
+        for row in entry["figures"]:
+            verdict = "reached" if row["reached"] else "NOT reached"
+            terminalreporter.line(f"{name}: {row['what']}: {row['figure']:g} (asked {row['asked']}) {verdict}")
+        stored.store(stored.BENCHMARKS, name, COMMAND, entry)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from experiments import results
+from benchmarks import stored
 from poscuda_fast import Key, Recipe, protect_memmap, restore_memmap
 
 FRAMES = 16_000
@@ -60,7 +60,7 @@ def main(speech: Path, n_kills: int, seed: int) -> None:
         "file_when_killed": states,
         "wrong_after_next_call": wrong,
     }
-    print(results.store("kills", f"python -m experiments.kills SPEECH {n_kills} {seed}", fields))
+    print(stored.store(stored.EXPERIMENTS, "kills", f"python -m experiments.kills SPEECH {n_kills} {seed}", fields))
 
 
 def prepare(source: Path, path: Path) -> tuple[list[str], list[int]]:

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import results
+from benchmarks import stored
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def roundtrip() -> str:
     """The table of whole data sets, protected and brought back."""
-    result = results.load("roundtrip")
+    result = stored.load(stored.EXPERIMENTS, "roundtrip")
     lines = [
         "| data set | how | files | MB | changed | verified | SHA-256 restored | median SNR | protect | restore |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -40,7 +40,7 @@ def roundtrip() -> str:
 
 def kills() -> str:
     """The sentence on killed runs."""
-    result = results.load("kills")
+    result = stored.load(stored.EXPERIMENTS, "kills")
     left = ", ".join(f"{count} times {state}" for state, count in sorted(result["file_when_killed"].items()))
     return (
         f"{result['clips']:,} clips of Speech Commands in one mapped array, `protect_memmap` killed with "

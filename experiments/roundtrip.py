@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import results
+from benchmarks import stored
 from experiments.expand import expand
 
 LABELS = {"FSDD": r"regex:^(\d)_", "Speech Commands subset": "folder"}
@@ -37,7 +37,7 @@ def main(speech: Path, work: Path) -> None:
         rows.append(run_copy(name, source, work / f"{source.name}-copy", key))
         rows.append(run_in_place(name, source, work / f"{source.name}-in-place", key))
         print(json.dumps(rows[-2:], indent=1))
-    print(results.store("roundtrip", "python -m experiments.roundtrip SPEECH", {"rows": rows}))
+    print(stored.store(stored.EXPERIMENTS, "roundtrip", "python -m experiments.roundtrip SPEECH", {"rows": rows}))
 
 
 def run_copy(name: str, source: Path, target: Path, key: Path) -> dict[str, Any]:

@@ -10,30 +10,40 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "results"
+BENCHMARKS = Path(__file__).parent / "results"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "results"
 PACKAGES = ("poscuda-fast", "numpy", "numba", "soundfile")
+PEERS = ("scipy", "torch", "torchaudio")
 
 
-def store(name: str, command: str, fields: dict[str, Any]) -> Path:
+def store(folder: Path, name: str, command: str, fields: dict[str, Any]) -> Path:
     """Write a result under its name, replacing an earlier one."""
     result = {
         "command": command,
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "versions": {package: metadata.version(package) for package in (*PACKAGES, *PEERS) if _installed(package)},
         **fields,
     }
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
 
-def load(name: str) -> dict[str, Any]:
+def load(folder: Path, name: str) -> dict[str, Any]:
     """A stored result."""
-    fields: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    fields: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return fields
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _processor() -> str:

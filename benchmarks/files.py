@@ -1,0 +1,53 @@
+"""Files for the benchmarks, and what the system can do with them at its best."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+
+
+def make_memmap(path: Path, n_clips: int, n_frames: int) -> NDArray[Any]:
+    """A file of (n_clips, n_frames) int16 noise, on the disk, mapped."""
+    noise = np.random.default_rng(0).normal(0, 3000, (1000, n_frames)).astype(np.int16)
+    with open(path, "wb") as file:
+        file.writelines(noise[: n_clips - first].data for first in range(0, n_clips, len(noise)))
+        os.fsync(file.fileno())
+    return open_memmap(path, n_frames)
+
+
+def open_memmap(path: Path, n_frames: int) -> NDArray[Any]:
+    """The file, mapped."""
+    return np.memmap(path, np.int16, "r+", shape=(path.stat().st_size // 2 // n_frames, n_frames))
+
+
+def make_folder(path: Path, n_files: int, n_classes: int = 10) -> Path:
+    """WAV files of one second, int16, in a folder for each class."""
+    noise = np.random.default_rng(0).normal(0, 3000, (100, SAMPLE_RATE)).astype(np.int16)
+    for number in range(n_files):
+        folder = path / f"word{number % n_classes}"
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{number:06}.wav", noise[number % len(noise)], SAMPLE_RATE)
+    subprocess.run(["sync", "-f", path], check=True)
+    return path
+
+
+def write_durably(path: Path, n_bytes: int) -> None:
+    """So many bytes that do not compress, once, synced."""
+    with open(path, "wb") as file:
+        file.write(os.urandom(n_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_caches() -> None:
+    """Let the system forget every file; PermissionError where we may not."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")

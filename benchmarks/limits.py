@@ -1,0 +1,49 @@
+"""The limits that a throughput is held against, measured on this machine in the same run."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+SOURCE = Path(__file__).with_name("limits.cpp")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """limits.cpp, compiled for this very processor."""
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("the limits are measured by a small C++ kernel, and there is no compiler")
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "limits.so"
+        flags = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
+        subprocess.run([compiler, *flags, "-o", built, SOURCE], check=True)
+        return ctypes.CDLL(str(built))
+
+
+def touch(samples: NDArray[Any], starts: NDArray[np.int64], size: int) -> None:
+    """Read and write `size` samples from each of `starts`."""
+    function = getattr(library(), f"touch_{samples.dtype.name}")
+    function(
+        samples.ctypes.data_as(ctypes.c_void_p),
+        starts.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_size_t(len(starts)),
+        ctypes.c_size_t(size),
+    )
+
+
+def multiply_add(n: int) -> None:
+    """As many float64 multiply-adds as this processor does at its best in one thread."""
+    function = library().multiply_add
+    function.restype = ctypes.c_double
+    function(ctypes.c_size_t(n))
