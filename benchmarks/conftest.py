@@ -90,13 +90,17 @@ class Race:
             "asked": f"<= {at_most:g}" if at_most is not None else f">= {at_least:g}",
             "reached": ratio <= bound if at_most is not None else ratio >= bound,
         }
+        self.keep()["figures"].append(row)
+        self.benchmark.extra_info[what] = row
+
+    def keep(self) -> dict[str, Any]:
+        """What will be stored of this race."""
         entry = _report.setdefault(self.name, {"unit": "microseconds each", "medians": {}, "figures": []})
         entry["medians"] = {
             name: round(statistics.median(times) / self.per * 1e6, 4) for name, times in self.seconds.items()
         }
         entry["rounds"] = len(self.seconds.get(self.ours, ()))
-        entry["figures"].append(row)
-        self.benchmark.extra_info[what] = row
+        return entry
 
 
 @pytest.fixture

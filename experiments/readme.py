@@ -1,8 +1,8 @@
-"""Put the stored results into README.md, between their marks.
+"""Put the stored results into README.md and benchmarks/README.md, between their marks.
 
     python -m experiments.readme [--check]
 
-With --check nothing is written; the exit code is 1 if README.md is not what the results say.
+With --check nothing is written; the exit code is 1 if a document is not what the results say.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import stored
-
-README = Path(__file__).parents[1] / "README.md"
+from benchmarks import report, stored
 
 
 def roundtrip() -> str:
@@ -51,30 +49,32 @@ def kills() -> str:
 
 def source(result: dict[str, Any]) -> str:
     """Where a result comes from."""
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return (
-        f"<sub>`{result['command']}`, {result['date']}; {result['machine']}; Python {result['python']}, {versions}. "
-        f"SPEECH is a folder with the data sets.</sub>"
-    )
+    return report.source(result).replace("</sub>", " SPEECH is a folder with the data sets.</sub>")
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"roundtrip": roundtrip, "kills": kills}
+ROOT = Path(__file__).parents[1]
+DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": {"reach": report.reach, "roundtrip": roundtrip, "kills": kills},
+    ROOT / "benchmarks" / "README.md": {"medians": report.medians},
+}
 
 
-def render(text: str) -> str:
-    """README's text with every marked section made anew."""
-    for name, section in SECTIONS.items():
+def render(text: str, sections: dict[str, Callable[[], str]]) -> str:
+    """A document's text with every marked section made anew."""
+    for name, section in sections.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         match = marks.search(text)
         if match is None:
-            sys.exit(f"README.md has no section marked {name}.")
+            sys.exit(f"There is no section marked {name}.")
         text = text[: match.end(1)] + section() + "\n" + text[match.start(2) :]
     return text
 
 
 if __name__ == "__main__":
-    current = README.read_text()
-    wanted = render(current)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(0 if current == wanted else "README.md is not what the results say; run python -m experiments.readme.")
-    README.write_text(wanted)
+    for document, its_sections in DOCUMENTS.items():
+        current = document.read_text()
+        wanted = render(current, its_sections)
+        if sys.argv[1:] != ["--check"]:
+            document.write_text(wanted)
+        elif current != wanted:
+            sys.exit(f"{document.name} is not what the results say; run python -m experiments.readme.")

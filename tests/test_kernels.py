@@ -453,6 +453,32 @@ def test_a_forked_child_works_after_its_parent_used_threads(backend) -> None:
         process.join()
 
 
+class Filtering:
+    """A data set for torch whose items are filtered by the worker that loads them."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        samples, places, taps, rows = many_patches(np.int16)
+        return filtered(samples, places, taps, rows, backend=self.backend, threads=2)[0]
+
+
+@each_backend
+@pytest.mark.filterwarnings("ignore")  # torch's own, and Python's on forking
+def test_data_loader_workers_give_the_same_bits(backend) -> None:
+    data = pytest.importorskip("torch.utils.data", reason="torch is not installed", exc_type=ImportError)
+    samples, places, taps, rows = many_patches(np.int16)
+    wanted = filtered(samples, places, taps, rows, backend=backend, threads=2)[0]  # the parent has used its threads
+    found = list(data.DataLoader(Filtering(backend), batch_size=None, num_workers=2, collate_fn=None))
+    assert len(found) == 4
+    for each in found:
+        assert np.asarray(each).tobytes() == wanted.tobytes()
+
+
 SCRIPT = """
 import hashlib, sys
 # An editable install answers before sys.path is looked at; Python's own finders are classes.
