@@ -13,7 +13,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ MAX_CHUNKS = 1000
 MAX_FORMAT_BYTES = 4096
 MAX_CHANNELS = 1024
 MAX_NPY_HEADER = 65536
+HEAD_BYTES = 4096  # read at once: a WAV header seldom has more
 UNKNOWN_SIZE = 0xFFFFFFFF
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", ""))
@@ -32,8 +33,7 @@ _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", "")
 CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WavLayout:
+class WavLayout(NamedTuple):
     """The sample data of a WAV file: interleaved little-endian frames from byte `offset` on."""
 
     offset: int
@@ -58,7 +58,7 @@ class NpyLayout:
     order: str
 
 
-def to_samples(data: bytes, coding: str) -> NDArray[Any]:
+def to_samples(data: bytes | memoryview, coding: str) -> NDArray[Any]:
     """File bytes as kernel samples: int16, int32 that holds 24 bits, or float32; a copy, native order."""
     if coding == "PCM_24":
         packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
@@ -86,8 +86,12 @@ def read_wav(file: BinaryIO, name: str) -> WavLayout:
         Not a WAV file, a coding that cannot be edited exactly, or a header that contradicts itself or
         the file's size. The sentence says which.
     """
-    size = os.fstat(file.fileno()).st_size
-    reader = _Reader(file, name)
+    return parse_wav(file.fileno(), os.fstat(file.fileno()).st_size, name)
+
+
+def parse_wav(descriptor: int, size: int, name: str) -> WavLayout:
+    """`read_wav` for an open file of `size` bytes."""
+    reader = _Reader(descriptor, name)
     chunks = list(_chunks(reader, _check_form(reader, size), size))
     tags = [tag for tag, _, _ in chunks]
     for tag in (b"fmt ", b"data"):
@@ -184,7 +188,7 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
         Not a .npy file, another dtype, an impossible shape, or a size that is not the header's.
     """
     size = os.fstat(file.fileno()).st_size
-    reader = _Reader(file, name)
+    reader = _Reader(file.fileno(), name)
     head = io.BytesIO(reader.take(0, min(size, MAX_NPY_HEADER)))
     try:
         with warnings.catch_warnings():
@@ -229,17 +233,23 @@ def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:
 class _Reader:
     """Bounded reads, and refusals that name the file."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
         self._name = name
+        self._head = self._read(0, HEAD_BYTES)
 
     def take(self, offset: int, n: int) -> bytes:
         """Exactly `n` bytes from `offset`."""
-        self._file.seek(offset)
-        data = self._file.read(n)
+        data = self._head[offset : offset + n]
+        if len(data) != n:
+            data = self._read(offset, n)
         if len(data) != n:
             raise self.refuse(f"it ends within its header, at byte {offset + len(data)}")
         return data
+
+    def _read(self, offset: int, n: int) -> bytes:
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        return os.read(self._descriptor, n)
 
     def refuse(self, reason: str) -> AudioFileError:
         """The error to raise."""

@@ -22,9 +22,9 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 
 # A module imports only from levels above its own line.
 LEVELS = [
-    {"errors", "recipe", "durability", "synth"},
+    {"errors", "recipe", "durability", "snr", "synth"},
     {"key", "labels", "kernels"},
-    {"plan"},
+    {"plan", "workers"},
     {"dense"},
     {"arrays"},
     {"report", "verification"},
@@ -36,7 +36,7 @@ LEVELS = [
     {"memmap"},
     {"pcm", "encoded"},
     {"listing", "manifest", "records", "npyfile"},
-    {"place", "wavedit", "reencode"},
+    {"place", "filtering", "staging", "wavedit", "reencode"},
     {"files", "inspection"},
     {"folder"},
     {"poscuda_fast"},  # the public names
