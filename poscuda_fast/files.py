@@ -58,7 +58,7 @@ class Taken(NamedTuple):
     record: Record
     kept: bytes
     dry: bytes
-    content: wavedit.Content | reencode.Content
+    content: wavedit.Whole | wavedit.Pieces | reencode.Content
     stamp: Stamp | None
 
 
@@ -244,10 +244,9 @@ class FileTarget:
                 file.frames,
                 file.layout.offset if isinstance(file.layout, WavLayout) else WHOLE,
                 file.size,
-                "",
                 starts[first:end],
                 sizes[first:end],
-                0,
+                "",
             )
             first = end
             taken.append(self._take_one(draft, file, staging=staging))
@@ -256,11 +255,11 @@ class FileTarget:
     def _take_one(self, draft: Record, file: AudioFile, *, staging: bool) -> Taken:
         if draft.offset != WHOLE:
             wav = self._wav(draft, file.stamp, None, staging=staging)
-            return Taken(draft._replace(kept=len(wav.now)), wav.now, wav.now, wav, file.stamp)
+            return Taken(draft, wav.now, wav.now, wav, file.stamp)
         kept = reencode.read(self._staging.input(file.output_name), file.stamp)
         if file.lossy:
             kept = encode(decode(kept, file.name))
-        record = draft._replace(size=len(kept), kept=len(kept), sha256=reencode.digest(kept))
+        record = draft._replace(size=len(kept), sha256=reencode.digest(kept))
         content = reencode.Content(kept, record)
         return Taken(record, kept, content.now, content, file.stamp)
 
@@ -276,12 +275,14 @@ class FileTarget:
                 taken.append(Taken(record, kept, content.now, content, None))
         return taken
 
-    def _wav(self, record: Record, stamp: Stamp | None, originals: bytes | None, *, staging: bool) -> wavedit.Content:
+    def _wav(
+        self, record: Record, stamp: Stamp | None, originals: bytes | None, *, staging: bool
+    ) -> wavedit.Whole | wavedit.Pieces:
         if not (staging and self._staging.copying and record.size > wavedit.PIECE_BYTES):
-            return wavedit.Content(self._staging.input(record.name), record, stamp, originals)
+            return wavedit.read(self._staging.input(record.name), record, stamp, originals)
         if stamp is not None:
             listing.refuse_exchanged(self._staging.input(record.name), stamp)
-        return wavedit.Content(self._staging.begin_copy(record.name), record, None, originals)
+        return wavedit.read(self._staging.begin_copy(record.name), record, None, originals)
 
     def _filter(self, taken: Sequence[Taken]) -> filtering.Filtered:
         return filtering.filter_together(
@@ -310,12 +311,11 @@ class FileTarget:
             raise DatasetError(f"{self._staging.input(record.name)} was changed since this run was begun; put it back.")
         outcome = Outcome(record.size, seen.as_edited, ratio_db(seen.energy, noise))
         if self._staging.copying:
-            whole = one.content.whole
-            if whole is not None:
-                self._staging.write(record.name, whole)
+            if isinstance(one.content, wavedit.Whole):
+                self._staging.write(record.name, one.content.content)
             else:
                 wavedit.store(self._staging.part(record.name), record, wet)
-        return Edit(record._replace(sha256=seen.as_found), one.kept, wet, outcome, one.stamp)
+        return Edit(record.with_digest(seen.as_found), one.kept, wet, outcome, one.stamp)
 
     def _publish(self, edit: Edit) -> None:
         """Put a file's edited form in its place."""
@@ -343,7 +343,7 @@ class FileTarget:
     def _is_same(self, record: Record, kept: bytes | None) -> bool:
         """Whether a WAV file is what it was, or would be if its patches were put back."""
         try:
-            return wavedit.Content(self._staging.input(record.name), record, None, kept).digest() == record.sha256
+            return wavedit.read(self._staging.input(record.name), record, None, kept).digest() == record.sha256
         except (OSError, DatasetError):
             return False
 

@@ -31,6 +31,11 @@ _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", "")
 
 # Name of a coding -> bytes of a sample.
 CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
+# Format code and bits of a sample -> name of the coding.
+_CODING_OF = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}
+
+_PLAIN = struct.Struct("<4sI12sHHIIHH4sI")
+_PLAIN_FORMAT = b"WAVEfmt " + struct.pack("<I", 16)
 
 
 class WavLayout(NamedTuple):
@@ -92,6 +97,23 @@ def read_wav(file: BinaryIO, name: str) -> WavLayout:
 def parse_wav(descriptor: int, size: int, name: str) -> WavLayout:
     """`read_wav` for an open file of `size` bytes."""
     reader = _Reader(descriptor, name)
+    return _plain_layout(reader.head, size) or _any_layout(reader, size)
+
+
+def _plain_layout(head: bytes, size: int) -> WavLayout | None:
+    """The layout of a file that is a fmt chunk of 16 bytes and samples, as most are; None for any other."""
+    if len(head) < _PLAIN.size:
+        return None
+    form, riff_size, kind, code, channels, rate, _, align, bits, tag, length = _PLAIN.unpack_from(head)
+    coding = _CODING_OF.get((code, bits))
+    if (form, kind, tag, riff_size, length) != (b"RIFF", _PLAIN_FORMAT, b"data", size - 8, size - _PLAIN.size):
+        return None
+    if coding is None or not 1 <= channels <= MAX_CHANNELS or align != channels * CODINGS[coding] or rate == 0:
+        return None
+    return None if length == 0 or length % align else WavLayout(_PLAIN.size, length // align, channels, coding, rate)
+
+
+def _any_layout(reader: _Reader, size: int) -> WavLayout:
     chunks = list(_chunks(reader, _check_form(reader, size), size))
     tags = [tag for tag, _, _ in chunks]
     for tag in (b"fmt ", b"data"):
@@ -162,7 +184,7 @@ def _parse_format(reader: _Reader, body: bytes) -> tuple[int, int, str, int]:
             raise reader.refuse("its extensible fmt chunk names an unknown coding")
         if valid not in (0, bits):
             raise reader.refuse(f"only {valid} of its {bits} bits are valid; convert it to plain 16- or 24-bit PCM")
-    coding = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}.get((code, bits))
+    coding = _CODING_OF.get((code, bits))
     if coding is None:
         raise reader.refuse(
             f"its samples are {bits}-bit of WAV format code {code}; 16- or 24-bit PCM and 32-bit float are edited "
@@ -236,11 +258,11 @@ class _Reader:
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
         self._name = name
-        self._head = self._read(0, HEAD_BYTES)
+        self.head = self._read(0, HEAD_BYTES)
 
     def take(self, offset: int, n: int) -> bytes:
         """Exactly `n` bytes from `offset`."""
-        data = self._head[offset : offset + n]
+        data = self.head[offset : offset + n]
         if len(data) != n:
             data = self._read(offset, n)
         if len(data) != n:

@@ -25,12 +25,12 @@ class Record(NamedTuple):
         Its samples.
     offset : int
         Where they begin in the file; `WHOLE` for an encoded file, whose bytes are kept whole.
-    size, sha256
-        Of the file.
+    size : int
+        Bytes of the file.
     starts, sizes : list of int
         Its patches, in frames.
-    kept : int
-        Bytes kept of it.
+    sha256 : str
+        Of the file; empty as long as it is not known.
     """
 
     name: str
@@ -40,10 +40,9 @@ class Record(NamedTuple):
     frames: int
     offset: int
     size: int
-    sha256: str
     starts: Sequence[int]
     sizes: Sequence[int]
-    kept: int
+    sha256: str
 
     def __repr__(self) -> str:
         return f"Record({self.name!r})"
@@ -52,6 +51,15 @@ class Record(NamedTuple):
     def frame_bytes(self) -> int:
         """Bytes of one frame of its samples, all channels."""
         return self.channels * pcm.CODINGS[self.coding]
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept of it."""
+        return self.size if self.offset == WHOLE else sum(self.sizes) * self.frame_bytes
+
+    def with_digest(self, sha256: str) -> Record:
+        """The same with its file's digest."""
+        return Record(*self[:-1], sha256)
 
     def places(self) -> list[tuple[int, int]]:
         """(first byte, bytes) of each patch in the file."""

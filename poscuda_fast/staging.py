@@ -22,7 +22,7 @@ class Staging:
         self._root = root
         self._source = source
         self._files = {file.output_name: file for file in files}
-        self._parts: set[str] = set()
+        self._parts: dict[str, str] = {}
         self._folders: set[str] = set()
 
     @property
@@ -45,7 +45,7 @@ class Staging:
         if folder not in self._folders:
             os.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
-        self._parts.add(part)
+        self._parts[name] = part
         return part
 
     def write(self, name: str, content: durability.Buffer) -> None:
@@ -67,19 +67,16 @@ class Staging:
 
     def copy(self, name: str) -> None:
         """Copy a file that is not edited."""
-        part = self.part(name)
-        durability.copy_part(Path(f"{self._source}/{name}"), Path(part))
-        os.replace(part, self.output(name))
-        self._parts.discard(part)
+        durability.copy_part(Path(f"{self._source}/{name}"), Path(self.part(name)))
+        self.publish(name)
 
     def publish(self, name: str) -> None:
         """Give a part its name."""
-        part = self.part(name)
-        os.replace(part, self.output(name))
-        self._parts.discard(part)
+        os.replace(self._parts[name], self.output(name))
+        del self._parts[name]
 
     def abandon(self) -> None:
         """Take away the parts that have no name yet."""
-        for part in self._parts:
+        for part in self._parts.values():
             with contextlib.suppress(OSError):
                 os.unlink(part)

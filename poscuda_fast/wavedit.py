@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -34,79 +33,103 @@ class Survey(NamedTuple):
     energy: float
 
 
-class Content:
-    """A WAV file's bytes: in memory if they are few, else read piece by piece whenever they are wanted.
+class Whole:
+    """A WAV file's bytes in memory.
 
     With `originals` its patches are taken to hold these, whatever they hold now. DatasetError if it is not
     the file that was listed (`stamp`), or is not of the recorded size.
     """
 
     def __init__(self, path: str, record: Record, stamp: Stamp | None = None, originals: bytes | None = None) -> None:
-        self._path = path
+        descriptor = _open(path, record, stamp, durability.READING)
+        try:
+            self.content = _read(descriptor, record.size, path)
+        finally:
+            os.close(descriptor)
         self._record = record
-        self._originals = originals
-        self._whole: bytearray | None = None
-        with _opened(path, record, stamp, durability.READING) as descriptor:
-            if record.size <= PIECE_BYTES:
-                self._whole = _read(descriptor, 0, record.size, path)
-                self.now = b"".join([self._whole[place : place + n] for place, n in record.places()])
-            else:
-                self.now = b"".join([_read(descriptor, place, n, path) for place, n in record.places()])
-                if originals is None:
-                    self._originals = self.now  # what is kept and what is hashed are the same, or a digest differs
+        self._places = record.places()
+        if originals is not None:
+            self._fill(originals)
+        self.now = b"".join([self.content[place : place + n] for place, n in self._places])
 
     def survey(self, patches: bytes, *, listening: bool = False) -> Survey:
-        """Digests as it is and with `patches`, where both begin alike in one pass; its samples' energy on demand."""
-        found, edited = hashlib.sha256(), None
+        """Digests as it is and with `patches`, which it holds from then on; its samples' energy on demand."""
+        record = self._record
+        signal = 0.0
+        if listening:
+            end = record.offset + record.frames * record.frame_bytes
+            signal = energy(pcm.to_samples(memoryview(self.content)[record.offset : end], record.coding))
+        first = self._places[0][0] if self._places else record.size
+        view = memoryview(self.content)
+        found = hashlib.sha256(view[:first])
+        edited = found.copy()  # both begin alike
+        found.update(view[first:])
+        self._fill(patches)
+        edited.update(view[first:])
+        return Survey(found.hexdigest(), edited.hexdigest(), signal)
+
+    def digest(self) -> str:
+        """SHA-256 in hex."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def _fill(self, patches: bytes) -> None:
+        done = 0
+        for place, n in self._places:
+            self.content[place : place + n] = patches[done : done + n]
+            done += n
+
+
+class Pieces:
+    """`Whole` for a file too large for memory: it is read piece by piece, each time it is looked at."""
+
+    def __init__(self, path: str, record: Record, stamp: Stamp | None = None, originals: bytes | None = None) -> None:
+        self._path = path
+        self._record = record
+        descriptor = _open(path, record, stamp, durability.READING)
+        try:
+            self.now = originals or b"".join([_read(descriptor, n, path, place) for place, n in record.places()])
+        finally:
+            os.close(descriptor)
+
+    def survey(self, patches: bytes, *, listening: bool = False) -> Survey:
+        """As `Whole.survey`, but the file stays as it is."""
+        found = edited = hashlib.sha256()
         signal = 0.0
         fill = _Filler(self._record, patches)
-        for position, piece in self._pieces():
+        for position, piece in self._read():
             if listening:
                 signal += self._energy(position, piece)
-            view = memoryview(piece)
-            cut = 0
-            if edited is None:
-                cut = min(max(0, fill.next_place - position), len(view))
-                found.update(view[:cut])
-                if cut < len(view):
-                    edited = found.copy()
-            found.update(view[cut:])
-            if edited is not None:
+            if edited is found and fill.first_place < position + len(piece):
+                edited = found.copy()
+            found.update(piece)
+            if edited is not found:
                 fill(position, piece)
-                edited.update(view[cut:])
-        as_found = found.hexdigest()
-        return Survey(as_found, edited.hexdigest() if edited is not None else as_found, signal)
+                edited.update(piece)
+        return Survey(found.hexdigest(), edited.hexdigest(), signal)
 
     def digest(self) -> str:
         """SHA-256 in hex."""
         whole = hashlib.sha256()
-        for _, piece in self._pieces():
+        for _, piece in self._read():
             whole.update(piece)
         return whole.hexdigest()
 
-    @property
-    def whole(self) -> bytearray | None:
-        """All bytes, with the patches of the last survey; None if they are too many."""
-        return self._whole
-
-    def _pieces(self) -> Iterator[tuple[int, bytearray]]:
+    def _read(self) -> Iterator[tuple[int, bytearray]]:
         """(first byte, bytes) in order; a piece ends with a frame, but for the last."""
-        restore = None if self._originals is None else _Filler(self._record, self._originals)
-        if self._whole is not None:
-            if restore is not None:
-                restore(0, self._whole)
-            yield 0, self._whole
-            return
-        unit = self._record.frame_bytes
-        with _opened(self._path, self._record, None, durability.READING) as descriptor:
-            position = 0
-            end = self._record.offset + PIECE_BYTES // unit * unit
-            while position < self._record.size:
-                piece = _read(descriptor, position, min(end, self._record.size) - position, self._path)
-                if restore is not None:
-                    restore(position, piece)
+        record = self._record
+        # What is kept of the file and what is hashed are the same bytes, or a digest will not fit.
+        restore = _Filler(record, self.now)
+        step = PIECE_BYTES // record.frame_bytes * record.frame_bytes
+        descriptor = _open(self._path, record, None, durability.READING)
+        try:
+            position, end = 0, record.offset + step
+            while position < record.size:
+                piece = _read(descriptor, min(end, record.size) - position, self._path)
+                restore(position, piece)
                 yield position, piece
-                position, end = end, end + PIECE_BYTES // unit * unit
+                position, end = end, end + step
+        finally:
+            os.close(descriptor)
 
     def _energy(self, position: int, piece: bytearray) -> float:
         record = self._record
@@ -116,28 +139,32 @@ class Content:
 
 
 class _Filler:
-    """Puts patches, one behind the other in `content`, to their places in pieces of a file that come in order."""
+    """Puts patches, one behind the other in `patches`, to their places in pieces of a file that come in order."""
 
-    def __init__(self, record: Record, content: bytes) -> None:
+    def __init__(self, record: Record, patches: bytes) -> None:
         self._places = record.places()
-        self._content = memoryview(content)
-        self._number = 0
-        self._first = 0
-        self._end = record.size
-        self.next_place = self._places[0][0] if self._places else self._end
+        self._patches = patches
+        self._number = 0  # of the patch that is next, or that the last piece cut
+        self._done = 0  # where it begins in `patches`
+        self.first_place = self._places[0][0] if self._places else record.size
 
     def __call__(self, position: int, piece: bytearray) -> None:
         end = position + len(piece)
         while self._number < len(self._places):
             place, n = self._places[self._number]
-            if place >= end:
-                return
             begin, stop = max(place, position), min(place + n, end)
-            piece[begin - position : stop - position] = self._content[self._first + begin - place :][: stop - begin]
+            if begin < stop:
+                skip = self._done + begin - place
+                piece[begin - position : stop - position] = self._patches[skip : skip + stop - begin]
             if place + n > end:
                 return
-            self._first += n
             self._number += 1
+            self._done += n
+
+
+def read(path: str, record: Record, stamp: Stamp | None = None, originals: bytes | None = None) -> Whole | Pieces:
+    """A file's content, in memory if it is small."""
+    return (Whole if record.size <= PIECE_BYTES else Pieces)(path, record, stamp, originals)
 
 
 def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[str, str | None]:
@@ -147,7 +174,7 @@ def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[str, str 
     patches) or "neither".
     """
     try:
-        content = Content(path, record)
+        content = read(path, record)
         seen = content.survey(kept)
     except DatasetError:
         return "neither", None
@@ -160,16 +187,18 @@ def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[str, str 
 
 def store(path: str, record: Record, patches: bytes, stamp: Stamp | None = None) -> None:
     """Write patches to their places; what is there now is not looked at, if it is still the file that was listed."""
-    with _opened(path, record, stamp, durability.WRITING) as descriptor:
+    descriptor = _open(path, record, stamp, durability.WRITING)
+    try:
         view = memoryview(patches)
         for place, n in record.places():
             os.lseek(descriptor, place, os.SEEK_SET)
             durability.write_all(descriptor, view[:n])
             view = view[n:]
+    finally:
+        os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _opened(path: str, record: Record, stamp: Stamp | None, flags: int) -> Iterator[int]:
+def _open(path: str, record: Record, stamp: Stamp | None, flags: int) -> int:
     """The file's descriptor, if it is still the one that was listed or recorded."""
     descriptor = os.open(path, flags)
     try:
@@ -181,18 +210,20 @@ def _opened(path: str, record: Record, stamp: Stamp | None, flags: int) -> Itera
                 f"{path} has {status.st_size} bytes and had {record.size}: it was exchanged or changed meanwhile. "
                 f"Put the file back as it was and run the same command again."
             )
-        yield descriptor
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
-def _read(descriptor: int, position: int, n: int, path: str) -> bytearray:
-    """Exactly `n` bytes from `position`."""
-    os.lseek(descriptor, position, os.SEEK_SET)
+def _read(descriptor: int, n: int, path: str, position: int | None = None) -> bytearray:
+    """Exactly `n` bytes from `position`, or from where the file stands."""
+    if position is not None:
+        os.lseek(descriptor, position, os.SEEK_SET)
     data = bytearray(os.read(descriptor, n))
     while len(data) < n:
         part = os.read(descriptor, n - len(data))
         if not part:
-            raise DatasetError(f"{path} ends at byte {position + len(data)}: it was cut meanwhile.")
+            raise DatasetError(f"{path} ends {n - len(data)} bytes early: it was cut meanwhile.")
         data += part
     return data
