@@ -56,7 +56,11 @@ def replace(path: Path, content: bytes, *, mode: int | None, durable: bool = Tru
     part = part_of(path)
     part.unlink(missing_ok=True)
     create(part, content, mode=mode, durable=durable)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     if durable:
         sync_folder(path.parent)
 

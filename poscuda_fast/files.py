@@ -5,29 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import durability, filtering, listing, records, reencode, runs, wavedit
-from poscuda_fast.encoded import decode, encode
-from poscuda_fast.errors import DatasetError
+from poscuda_fast.edits import Edit, Editor, Taken, dry_of
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.listing import AudioFile, Stamp
+from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest
 from poscuda_fast.memory import BATCH_BYTES
 from poscuda_fast.pcm import WavLayout
 from poscuda_fast.plan import Plan
-from poscuda_fast.records import WHOLE, Outcome, Record
+from poscuda_fast.records import WHOLE, Record
 from poscuda_fast.report import Tally
-from poscuda_fast.snr import ratio_db
 from poscuda_fast.staging import Staging
 from poscuda_fast.workers import Workers
 
@@ -37,29 +34,6 @@ FILES_PER_BATCH = 1000
 # What one thread holds in memory: bytes of WAV files, a quarter of that in encoded ones, which decode to more.
 CHUNK_BYTES = 1 << 20
 FILES_PER_CHUNK = 64
-
-
-class Edit(NamedTuple):
-    """One file whose edited form is known, and is not yet under its name.
-
-    `wet` is what its patches become; `stamp` is there if it was listed by this run.
-    """
-
-    record: Record
-    kept: bytes
-    wet: bytes
-    outcome: Outcome
-    stamp: Stamp | None
-
-
-class Taken(NamedTuple):
-    """One file's original form as it was read: what is kept of it, and its patches as file bytes."""
-
-    record: Record
-    kept: bytes
-    dry: bytes
-    content: wavedit.Whole | wavedit.Pieces | reencode.Content
-    stamp: Stamp | None
 
 
 class FileTarget:
@@ -90,14 +64,13 @@ class FileTarget:
     ) -> None:
         self._root = root
         self._key = key
-        self._taps = taps
-        self._engine = engine
         self._workers = workers
         self._progress = progress
         self._files = files or []
         self._others = others or []
         self._labels = dict(zip([file.output_name for file in self._files], labels or [], strict=False))
         self._staging = Staging(root, source, self._files)
+        self._editor = Editor(self._staging, taps, engine)
         self._plan = plan
         self._manifest = manifest
         self._n_files = n_files or len(self._files)
@@ -124,10 +97,11 @@ class FileTarget:
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
         chunks = self._chunks(range(len(self._files)))
-        for number, tally in enumerate(self._workers.map(lambda chunk: self._filter(self._take(chunk)).tally, chunks)):
+        tallies = self._workers.map(lambda chunk: self._editor.filter(self._take(chunk)).tally, chunks)
+        for chunk, tally in zip(chunks, tallies, strict=True):
             self.tally.add(tally)
-            for file in chunks[number]:
-                self._advance(self._files[file].output_name)
+            for number in chunk:
+                self._advance(self._files[number].output_name)
 
     def examine(self) -> None:
         """Refuse what the headers do not show: encoded files that cannot be decoded, samples that are not finite."""
@@ -163,7 +137,7 @@ class FileTarget:
         else:
             edits = self._prepare_again(payload)
         for edit in edits:
-            self._publish(edit)
+            self._editor.publish(edit)
             record, outcome = edit.record, edit.outcome
             self._entries[record.name] = {
                 "label": self._labels[record.name],
@@ -180,7 +154,7 @@ class FileTarget:
             one for one in records.unpack(payload) if one[0].name not in self._skip and not self._never_made(one[0])
         ]
         for chunk in _divide(found, [record.size for record, _ in found], CHUNK_BYTES, FILES_PER_CHUNK):
-            dry = [_dry(record, kept) for record, kept in chunk]
+            dry = [dry_of(record, kept) for record, kept in chunk]
             filtering.count_together(self.tally, [record for record, _ in chunk], dry)
             for record, kept in chunk:
                 if record.offset == WHOLE:
@@ -195,7 +169,7 @@ class FileTarget:
         A verdict is "original", "protected", "equal" (protecting changes nothing), "torn" (half written, but
         only inside patches), "neither" or "missing".
         """
-        for verdicts in self._workers.map(self._judge, _recorded_chunks(payload)):
+        for verdicts in self._workers.map(self._editor.judge, _recorded_chunks(payload)):
             yield from verdicts
 
     def skip(self, names: list[str]) -> None:
@@ -217,12 +191,12 @@ class FileTarget:
     def _prepare(self, numbers: Sequence[int]) -> tuple[list[Edit], Tally]:
         """Some listed files, read and edited."""
         taken = self._take(numbers, staging=True)
-        return self._finish(taken)
+        return self._editor.finish(taken)
 
     def _prepare_again(self, payload: bytes) -> Iterator[Edit]:
         """The files of a journalled payload; their originals are the journal's."""
         for edits, tally in self._workers.map(
-            lambda chunk: self._finish(self._retake(chunk)), _recorded_chunks(payload)
+            lambda chunk: self._editor.finish(self._editor.take_again(chunk)), _recorded_chunks(payload)
         ):
             self.tally.add(tally)
             yield from edits
@@ -249,119 +223,24 @@ class FileTarget:
                 "",
             )
             first = end
-            taken.append(self._take_one(draft, file, staging=staging))
+            taken.append(self._editor.take(draft, file, staging=staging))
         return taken
-
-    def _take_one(self, draft: Record, file: AudioFile, *, staging: bool) -> Taken:
-        if draft.offset != WHOLE:
-            wav = self._wav(draft, file.stamp, None, staging=staging)
-            return Taken(draft, wav.now, wav.now, wav, file.stamp)
-        kept = reencode.read(self._staging.input(file.output_name), file.stamp)
-        if file.lossy:
-            kept = encode(decode(kept, file.name))
-        record = draft._replace(size=len(kept), sha256=reencode.digest(kept))
-        content = reencode.Content(kept, record)
-        return Taken(record, kept, content.now, content, file.stamp)
-
-    def _retake(self, chunk: Sequence[tuple[Record, bytes]]) -> list[Taken]:
-        """The original form of some journalled files."""
-        taken = []
-        for record, kept in chunk:
-            if record.offset != WHOLE:
-                wav = self._wav(record, None, kept, staging=True)
-                taken.append(Taken(record, kept, kept, wav, None))
-            else:
-                content = reencode.Content(kept, record)
-                taken.append(Taken(record, kept, content.now, content, None))
-        return taken
-
-    def _wav(
-        self, record: Record, stamp: Stamp | None, originals: bytes | None, *, staging: bool
-    ) -> wavedit.Whole | wavedit.Pieces:
-        if not (staging and self._staging.copying and record.size > wavedit.PIECE_BYTES):
-            return wavedit.read(self._staging.input(record.name), record, stamp, originals)
-        if stamp is not None:
-            listing.refuse_exchanged(self._staging.input(record.name), stamp)
-        return wavedit.read(self._staging.begin_copy(record.name), record, None, originals)
-
-    def _filter(self, taken: Sequence[Taken]) -> filtering.Filtered:
-        return filtering.filter_together(
-            [one.record for one in taken], [one.dry for one in taken], self._taps, self._engine
-        )
-
-    def _finish(self, taken: Sequence[Taken]) -> tuple[list[Edit], Tally]:
-        """Filter what was taken, and write what will be published under a name that nobody reads."""
-        filtered = self._filter(taken)
-        edits = [
-            self._finish_one(one, wet, noise)
-            for one, wet, noise in zip(taken, filtered.wet, filtered.noise, strict=True)
-        ]
-        return edits, filtered.tally
-
-    def _finish_one(self, one: Taken, wet: bytes, noise: float) -> Edit:
-        record = one.record
-        if isinstance(one.content, reencode.Content):
-            signal = one.content.energy()
-            edited = one.content.edited(wet)
-            outcome = Outcome(len(edited), reencode.digest(edited), ratio_db(signal, noise))
-            self._staging.write(record.name, edited)
-            return Edit(record, one.kept, b"", outcome, one.stamp)
-        seen = one.content.survey(wet, listening=True)
-        if record.sha256 not in ("", seen.as_found):
-            raise DatasetError(f"{self._staging.input(record.name)} was changed since this run was begun; put it back.")
-        outcome = Outcome(record.size, seen.as_edited, ratio_db(seen.energy, noise))
-        if self._staging.copying:
-            if isinstance(one.content, wavedit.Whole):
-                self._staging.write(record.name, one.content.content)
-            else:
-                wavedit.store(self._staging.part(record.name), record, wet)
-        return Edit(record.with_digest(seen.as_found), one.kept, wet, outcome, one.stamp)
-
-    def _publish(self, edit: Edit) -> None:
-        """Put a file's edited form in its place."""
-        record = edit.record
-        path = self._staging.output(record.name)
-        if not self._staging.copying and record.offset != WHOLE:
-            wavedit.store(path, record, edit.wet, edit.stamp)
-            return
-        if not self._staging.copying and edit.stamp is not None:
-            listing.refuse_exchanged(path, edit.stamp)
-        self._staging.publish(record.name)
 
     def _changed(self, chunk: Sequence[tuple[Record, bytes]]) -> list[str]:
         """Names of journalled files whose originals can neither be found nor put back."""
         if self._staging.copying:
             # What an encoded file was is journalled whole; of any other the copy is made again, since a power cut may
             # have lost bytes of the first one.
-            return [record.name for record, _ in chunk if record.offset != WHOLE and not self._is_same(record, None)]
+            return [
+                record.name for record, _ in chunk if record.offset != WHOLE and not self._editor.is_same(record, None)
+            ]
         here = [one for one in chunk if not self._never_made(one[0])]
-        changed = {record.name for record, kept in here if record.offset != WHOLE and not self._is_same(record, kept)}
+        changed = {
+            record.name for record, kept in here if record.offset != WHOLE and not self._editor.is_same(record, kept)
+        }
         encoded = [one for one in here if one[0].offset == WHOLE]
-        changed |= {name for name, verdict, _ in self._judge(encoded) if verdict in ("neither", "missing")}
+        changed |= {name for name, verdict, _ in self._editor.judge(encoded) if verdict in ("neither", "missing")}
         return [record.name for record, _ in here if record.name in changed]
-
-    def _is_same(self, record: Record, kept: bytes | None) -> bool:
-        """Whether a WAV file is what it was, or would be if its patches were put back."""
-        try:
-            return wavedit.read(self._staging.input(record.name), record, None, kept).digest() == record.sha256
-        except (OSError, DatasetError):
-            return False
-
-    def _judge(self, chunk: Sequence[tuple[Record, bytes]]) -> list[tuple[str, str, str | None]]:
-        """See `judge`."""
-        present = [(r, kept) for r, kept in chunk if stat.S_ISREG(_mode_of(self._staging.output(r.name)))]
-        dry = [_dry(record, kept) for record, kept in present]
-        wet = filtering.filter_together([record for record, _ in present], dry, self._taps, self._engine).wet
-        found: dict[str, tuple[str, str | None]] = {}
-        for (record, kept), edited in zip(present, wet, strict=True):
-            path = self._staging.output(record.name)
-            if record.offset == WHOLE:
-                now = reencode.read(path)
-                verdict = reencode.judge(now, reencode.Content(kept, record), edited)
-                found[record.name] = verdict, reencode.digest(now)
-            else:
-                found[record.name] = wavedit.judge(path, record, kept, edited)
-        return [(record.name, *found.get(record.name, ("missing", None))) for record, _ in chunk]
 
     def _never_made(self, record: Record) -> bool:
         """Whether a copy was stopped between the commit and the file."""
@@ -402,19 +281,6 @@ def bytes_kept(file: AudioFile, plan: Plan) -> int:
 
 def _is_wav(file: AudioFile) -> bool:
     return isinstance(file.layout, WavLayout)
-
-
-def _dry(record: Record, kept: bytes) -> bytes:
-    """A record's original patches as file bytes."""
-    return reencode.Content(kept, record).now if record.offset == WHOLE else kept
-
-
-def _mode_of(path: str) -> int:
-    """What kind of file there is; 0 if there is none."""
-    try:
-        return os.lstat(path).st_mode
-    except OSError:
-        return 0
 
 
 def _recorded_chunks(payload: bytes) -> list[Sequence[tuple[Record, bytes]]]:

@@ -37,7 +37,8 @@ LEVELS = [
     {"pcm", "encoded"},
     {"listing", "manifest", "records", "npyfile"},
     {"place", "filtering", "staging", "wavedit", "reencode"},
-    {"files", "inspection"},
+    {"edits", "inspection"},
+    {"files"},
     {"folder"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},
