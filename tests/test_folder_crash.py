@@ -297,3 +297,25 @@ def test_what_a_killed_run_left_under_a_hidden_name_is_replaced(tmp_path, key, f
     assert contents(root) == after
     if copying:
         assert set(contents(root, hidden=True)) == {*after, ".poscuda"}
+
+
+@both_ways
+def test_a_file_that_changes_after_a_resumed_run_has_looked_at_it_is_refused(
+    tmp_path, key, finished, monkeypatch, copying
+):
+    before, after = finished
+    trial = Trial(tmp_path, key, before, copying=copying)
+    dst = trial.root if copying else None
+    assert in_child(lambda: protect_folder(trial.src, dst, key, progress=audiofiles.killer(1))) == -signal.SIGKILL
+    victim = trial.src / "no/0.wav"
+    content = bytearray(victim.read_bytes())
+    content[28] ^= 1  # the header's byte rate, which nobody looks at
+    victim.write_bytes(content)
+    with monkeypatch.context() as patching:
+        patching.setattr(files.FileTarget, "recheck", lambda *_: [])
+        with pytest.raises(DatasetError, match=r"no/0\.wav was changed since this run was begun"):
+            trial.protect()
+    content[28] ^= 1  # the header's byte rate, which nobody looks at
+    victim.write_bytes(content)
+    assert trial.protect() == "protected"
+    assert contents(trial.root) == after
