@@ -12,8 +12,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+Buffer = bytes | bytearray | memoryview
+
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
+
+# Links are not followed, and a pipe in the place of a file must not hang the open.
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READING = os.O_RDONLY | _SAFELY
+WRITING = os.O_RDWR | _SAFELY
+_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
@@ -33,8 +41,7 @@ def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True
 @contextlib.contextmanager
 def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
     """A new file that nobody else can read before all is written, if `mode` is given; after an error there is none."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(path, flags, 0o666 if mode is None else 0o600), "w+b") as file:
+    with open(os.open(path, _CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
         try:
             yield file
             file.flush()
@@ -50,7 +57,11 @@ def replace(path: Path, content: bytes, *, mode: int | None, durable: bool = Tru
     part = part_of(path)
     part.unlink(missing_ok=True)
     create(part, content, mode=mode, durable=durable)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     if durable:
         sync_folder(path.parent)
 
@@ -61,6 +72,12 @@ def copy(source: Path, target: Path) -> None:
     The blocks are shared or copied by the kernel where it can.
     """
     part = part_of(target)
+    copy_part(source, part)
+    os.replace(part, target)
+
+
+def copy_part(source: Path, part: Path) -> None:
+    """`copy` to a name that nobody reads yet; what a killed run left there is taken away."""
     part.unlink(missing_ok=True)
     status = os.stat(source)
     mode = stat.S_IMODE(status.st_mode) | stat.S_IWUSR
@@ -68,7 +85,38 @@ def copy(source: Path, target: Path) -> None:
         if not (_clone(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno(), status.st_size)):
             write.seek(0)
             shutil.copyfileobj(read, write, 1 << 20)
-    os.replace(part, target)
+
+
+def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = False) -> None:
+    """Write a file under a name that nobody reads yet; what a killed run left there is taken away.
+
+    What `create` does, in as few steps as can be: it is called for every file of a copy.
+    """
+    asked = 0o666 if mode is None else 0o600
+    try:
+        descriptor = os.open(part, _CREATING, asked)
+    except FileExistsError:
+        os.unlink(part)
+        descriptor = os.open(part, _CREATING, asked)
+    try:
+        write_all(descriptor, content)
+        if mode is not None and hasattr(os, "fchmod"):
+            os.fchmod(descriptor, mode)
+        if durable:
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(part)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: Buffer) -> None:
+    """Write where the file stands; a write may be short, an error raises."""
+    done = os.write(descriptor, content)
+    view = memoryview(content)
+    while done < len(view):
+        done += os.write(descriptor, view[done:])
 
 
 def _clone(source: int, target: int) -> bool:
@@ -102,7 +150,13 @@ def _copy_range(source: int, target: int, size: int) -> bool:
 
 def part_of(path: Path) -> Path:
     """The name under which a file is written before it gets its own."""
-    return path.with_name(f".{path.name}.poscuda-part")
+    return path.with_name(part_name(path.name))
+
+
+def part_name(name: str) -> str:
+    """`part_of` for a path in text, with "/"."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}.{last}.poscuda-part"
 
 
 def sync_folder(folder: Path) -> None:
@@ -125,8 +179,12 @@ def sync_files(folder: Path, files: Iterable[Path]) -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         syncfs = ctypes.CDLL(None, use_errno=True).syncfs
     if syncfs is None:
+        folders = set()
         for file in files:
             _fsync(file)
+            folders.add(file.parent)
+        for path in sorted(folders):
+            sync_folder(path)
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -7,13 +7,15 @@ import dataclasses
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from poscuda_fast.errors import AudioFileError
+
+if TYPE_CHECKING:
+    import soundfile
 
 # Subtypes that can be edited exactly, named as in pcm.CODINGS.
 _LOSSLESS = {"PCM_16", "PCM_24", "FLOAT"}
@@ -54,6 +56,8 @@ def probe(path: Path) -> Encoding:
     AudioFileError
         libsndfile cannot read it, or its subtype is neither lossless at 16 or 24 bits nor 32-bit float.
     """
+    import soundfile  # noqa: PLC0415 - a folder of WAV files does without it
+
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError) as error:
@@ -83,6 +87,8 @@ class Decoded:
 
 def decode(data: bytes, name: str) -> Decoded:
     """What an encoded file's bytes hold; AudioFileError if libsndfile cannot decode all of it."""
+    import soundfile  # noqa: PLC0415
+
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
@@ -110,6 +116,8 @@ def encode(decoded: Decoded) -> bytes:
 
     AudioFileError unless decoding them gives exactly the same samples.
     """
+    import soundfile  # noqa: PLC0415
+
     samples, encoding = decoded.samples, decoded.encoding
     form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
     if encoding.lossy:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import dense, durability, listing, pcm, records, reencode, runs, wavedit
-from poscuda_fast.encoded import Encoding, decode, encode
+from poscuda_fast import durability, filtering, listing, records, reencode, runs, wavedit
+from poscuda_fast.edits import Edit, Editor, Taken, dry_of
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest
-from poscuda_fast.memory import BATCH_BYTES, count
+from poscuda_fast.memory import BATCH_BYTES
+from poscuda_fast.pcm import WavLayout
 from poscuda_fast.plan import Plan
-from poscuda_fast.records import Record
+from poscuda_fast.records import WHOLE, Record
 from poscuda_fast.report import Tally
+from poscuda_fast.staging import Staging
+from poscuda_fast.workers import Workers
+
+Item = TypeVar("Item")
 
 FILES_PER_BATCH = 1000
+# What one thread holds in memory: bytes of WAV files, a quarter of that in encoded ones, which decode to more.
+CHUNK_BYTES = 1 << 20
+FILES_PER_CHUNK = 64
 
 
 class FileTarget:
-    """Files below `root`, named in order; with `source` they are copied from there first.
+    """Files below `root`, named in order; with `source` they are copied from there.
 
-    `taps` has a row for each class; `files`, `labels` and `plan` are there for protecting, and not
-    needed to undo or to judge.
+    A copy is written, edited already, under a name that nobody reads; it gets its own once its originals are
+    journalled. `taps` has a row for each class; `files`, `labels` and `plan` are there for protecting, and
+    not needed to undo or to judge. `unfinished` says that a copy of which this is the record may lack files.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class FileTarget:
         key: Key,
         taps: NDArray[np.float32],
         engine: Engine,
+        workers: Workers,
         progress: Progress | None,
         *,
         source: Path | None = None,
@@ -49,21 +60,24 @@ class FileTarget:
         plan: Plan | None = None,
         manifest: Path | None = None,
         n_files: int = 0,
+        unfinished: bool = False,
     ) -> None:
         self._root = root
         self._key = key
-        self._taps = taps
-        self._engine = engine
+        self._workers = workers
         self._progress = progress
-        self._source = source
         self._files = files or []
         self._others = others or []
         self._labels = dict(zip([file.output_name for file in self._files], labels or [], strict=False))
+        self._staging = Staging(root, source, self._files)
+        self._engine = engine
+        self._editor = Editor(self._staging, taps, engine)
         self._plan = plan
         self._manifest = manifest
         self._n_files = n_files or len(self._files)
+        self._unfinished = unfinished
+        self._ready: tuple[bytes, list[Edit]] = (b"", [])
         self._applied: set[str] = set()
-        self._touched: list[Path] = []
         self._entries: dict[str, dict[str, Any]] = {}
         self._skip: set[str] = set()
         self.tally = Tally()
@@ -74,7 +88,7 @@ class FileTarget:
         return {
             "files": runs.keyed_mac(self._key, b"files", json.dumps([f.output_name for f in self._files]).encode()),
             **runs.describe("files", self._key, self._planned()),
-            "copied": self._source is not None,
+            "copied": self._staging.copying,
             "n_files": len(self._files),
         }
 
@@ -83,51 +97,49 @@ class FileTarget:
 
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
-        root = self._source or self._root
-        for number, file in enumerate(self._files):
-            record, kept = self._take(root / file.name, number, file)
-            self._filter(record, kept)
-            self._advance(record)
+        chunks = self._chunks(range(len(self._files)))
+        tallies = self._workers.map(lambda chunk: self._editor.filter(self._take(chunk)).tally, chunks)
+        for chunk, tally in zip(chunks, tallies, strict=True):
+            self.tally.add(tally)
+            for number in chunk:
+                self._advance(self._files[number].output_name)
 
     def examine(self) -> None:
         """Refuse what the headers do not show: encoded files that cannot be decoded, samples that are not finite."""
-        root = self._source or self._root
-        for number, file in enumerate(self._files):
-            if file.coding == "FLOAT" or isinstance(file.layout, Encoding):
-                record, kept = self._take(root / file.name, number, file)
-                self._finite_samples(record, kept)
+        doubtful = [n for n, file in enumerate(self._files) if file.coding == "FLOAT" or not _is_wav(file)]
+        for taken in self._workers.map(self._take, self._chunks(doubtful)):
+            filtering.refuse_non_finite([one.record for one in taken], [one.dry for one in taken], self._engine)
 
     def fresh(self) -> Iterator[bytes]:
-        for name in self._others:
-            self._copy(name, name)
-        batch: list[tuple[Record, bytes]] = []
-        size = 0
-        for number, file in enumerate(self._files):
-            if file.output_name in self._applied:
-                continue
-            self._stage(file)
-            batch.append(self._take(self._root / file.output_name, number, file))
-            size += batch[-1][0].kept
-            if size >= BATCH_BYTES or len(batch) >= FILES_PER_BATCH:
-                yield records.pack(batch)
-                batch, size = [], 0
-        if batch:
-            yield records.pack(batch)
+        for _ in self._workers.map(self._staging.copy, self._others):
+            pass
+        todo = [n for n, file in enumerate(self._files) if file.output_name not in self._applied]
+        kept = [bytes_kept(self._files[n], self._planned()) for n in todo]
+        batches = [self._chunks(batch) for batch in _divide(todo, kept, BATCH_BYTES, FILES_PER_BATCH)]
+        prepared = self._workers.map(self._prepare, itertools.chain.from_iterable(batches))
+        for batch in batches:
+            edits = []
+            for some, tally in itertools.islice(prepared, len(batch)):
+                edits += some
+                self.tally.add(tally)
+            for edit in edits:
+                listing.refuse_exchanged(self._staging.input(edit.record.name), edit.stamp or ())
+            payload = records.pack([edit.record for edit in edits], [edit.kept for edit in edits])
+            self._ready = payload, edits
+            yield payload
 
     def recheck(self, payload: bytes) -> list[str]:
-        if self._source is None:
-            return [name for name, verdict in self.judge(payload) if verdict in ("neither", "missing")]
-        # A copy can be made again, and must be: a power cut may have lost bytes of the first one.
-        by_name = {file.output_name: file for file in self._files}
-        for record, _ in records.unpack(payload):
-            self._stage(by_name[record.name])
-        return [name for name, verdict in self.judge(payload) if verdict not in ("original", "equal")]
+        return [name for names in self._workers.map(self._changed, _recorded_chunks(payload)) for name in names]
 
     def apply(self, payload: bytes) -> None:
-        for record, kept in records.unpack(payload):
-            path = self._root / record.name
-            wet = self._filter(record, kept)
-            outcome = _editor(record).apply(path, record, kept, wet, durable=self._source is None)
+        edits: Iterable[Edit]
+        if payload is self._ready[0]:
+            edits, self._ready = self._ready[1], (b"", [])
+        else:
+            edits = self._prepare_again(payload)
+        for edit in edits:
+            self._editor.publish(edit)
+            record, outcome = edit.record, edit.outcome
             self._entries[record.name] = {
                 "label": self._labels[record.name],
                 "bytes_before": record.size,
@@ -136,24 +148,30 @@ class FileTarget:
                 "sha256_after": outcome.sha256_after,
                 "snr_db": outcome.snr_db,
             }
-            self._advance(record)
+            self._advance(record.name)
 
     def undo(self, payload: bytes) -> None:
-        for record, kept in records.unpack(payload):
-            if record.name in self._skip:
-                continue
-            _editor(record).undo(self._root / record.name, record, kept, durable=True)
-            self._count(record, _editor(record).samples(record, kept))
-            self._advance(record)
+        found = [
+            one for one in records.unpack(payload) if one[0].name not in self._skip and not self._never_made(one[0])
+        ]
+        for chunk in _divide(found, [record.size for record, _ in found], CHUNK_BYTES, FILES_PER_CHUNK):
+            dry = [dry_of(record, kept) for record, kept in chunk]
+            filtering.count_together(self.tally, [record for record, _ in chunk], dry, self._engine)
+            for record, kept in chunk:
+                if record.offset == WHOLE:
+                    reencode.undo(self._staging.output(record.name), kept)
+                else:
+                    wavedit.store(self._staging.output(record.name), record, kept)
+                self._advance(record.name)
 
-    def judge(self, payload: bytes) -> Iterator[tuple[str, str]]:
-        """(name, verdict) for each file of a payload; the verdicts are those of `wavedit.judge`, and "missing"."""
-        for record, kept in records.unpack(payload):
-            path = self._root / record.name
-            if not path.is_file() or path.is_symlink():
-                yield record.name, "missing"
-            else:
-                yield record.name, _editor(record).judge(path, record, kept, self._taps, self._engine)
+    def judge(self, payload: bytes) -> Iterator[tuple[str, str, str | None]]:
+        """(name, verdict, SHA-256) for each file of a payload.
+
+        A verdict is "original", "protected", "equal" (protecting changes nothing), "torn" (half written, but
+        only inside patches), "neither" or "missing".
+        """
+        for verdicts in self._workers.map(self._editor.judge, _recorded_chunks(payload)):
+            yield from verdicts
 
     def skip(self, names: list[str]) -> None:
         self._skip = set(names)
@@ -161,98 +179,126 @@ class FileTarget:
     def sync(self) -> None:
         if self._manifest is not None and self._plan is not None:
             Manifest(self._key.fingerprint, self._plan.recipe, self._entries).write(self._manifest)
-        durability.sync_files(self._root, self._touched)
+        durability.sync_files(self._root, (self._root / name for name in (*self._others, *self._applied)))
 
     def summary(self) -> dict[str, Any]:
         return {"counts": self.tally.to_dict()}
 
-    def _stage(self, file: AudioFile) -> None:
-        """Bring a file to where it will be edited; a lossy one as FLAC."""
-        if self._source is None:
-            return
-        listing.refuse_exchanged(self._source / file.name, file)
-        if not file.lossy:
-            self._copy(file.name, file.output_name)
-            listing.refuse_exchanged(self._source / file.name, file)
-            return
-        target = self._root / file.output_name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        content = encode(decode((self._source / file.name).read_bytes(), file.name))
-        durability.replace(target, content, mode=None, durable=False)
+    def abandon(self) -> None:
+        """Take away what was written and has no name yet."""
+        self._workers.close()
+        self._staging.abandon()
 
-    def _copy(self, name: str, output_name: str) -> None:
-        if self._source is not None:
-            target = self._root / output_name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            durability.copy(self._source / name, target)
-            self._touched.append(target)
+    def _prepare(self, numbers: Sequence[int]) -> tuple[list[Edit], Tally]:
+        """Some listed files, read and edited."""
+        taken = self._take(numbers, staging=True)
+        return self._editor.finish(taken)
 
-    def _take(self, path: Path, number: int, file: AudioFile) -> tuple[Record, bytes]:
-        """The record of a file as it is now, and what is kept of it."""
-        plan = self._planned()
-        patches = plan.of_clip(number)
-        layout = file.layout
-        record = Record(
-            name=file.output_name,
-            row=int(patches.rows[0]) if len(patches) else 0,
-            coding=file.coding,
-            channels=layout.channels,
-            frames=layout.frames,
-            offset=layout.offset if isinstance(layout, pcm.WavLayout) else reencode.WHOLE,
-            size=file.size,
-            sha256="",
-            starts=patches.starts.tolist(),
-            sizes=patches.sizes.tolist(),
-            kept=0,
-        )
-        if path == (self._source or self._root) / file.name:
-            listing.refuse_exchanged(path, file)
-        taken: tuple[Record, bytes] = _editor(record).take(path, record)
+    def _prepare_again(self, payload: bytes) -> Iterator[Edit]:
+        """The files of a journalled payload; their originals are the journal's."""
+        for edits, tally in self._workers.map(
+            lambda chunk: self._editor.finish(self._editor.take_again(chunk)), _recorded_chunks(payload)
+        ):
+            self.tally.add(tally)
+            yield from edits
+
+    def _take(self, numbers: Sequence[int], *, staging: bool = False) -> list[Taken]:
+        """The original form of some listed files; a copy too large for memory is begun if `staging`."""
+        patches = self._planned().of_clips(np.array(numbers, np.int64))
+        rows = self._planned().rows_of(np.array(numbers, np.int64)).tolist()
+        ends = np.searchsorted(patches.clips, numbers, side="right").tolist()
+        starts, sizes = patches.starts.tolist(), patches.sizes.tolist()
+        taken = []
+        first = 0
+        for number, row, end in zip(numbers, rows, ends, strict=True):
+            file = self._files[number]
+            draft = Record(
+                file.output_name,
+                row,
+                file.coding,
+                file.layout.channels,
+                file.frames,
+                file.layout.offset if isinstance(file.layout, WavLayout) else WHOLE,
+                file.size,
+                starts[first:end],
+                sizes[first:end],
+                "",
+            )
+            first = end
+            taken.append(self._editor.take(draft, file, staging=staging))
         return taken
 
-    def _filter(self, record: Record, kept: bytes) -> NDArray[Any]:
-        """The filtered patches of a record, counted."""
-        dry = self._finite_samples(record, kept)
-        wet, saturated = records.wet_samples(record, dry, self._taps, self._engine)
-        self._count(record, dry)
-        self.tally.saturated_samples += saturated
-        return wet
+    def _changed(self, chunk: Sequence[tuple[Record, bytes]]) -> list[str]:
+        """Names of journalled files whose originals can neither be found nor put back."""
+        if self._staging.copying:
+            # What an encoded file was is journalled whole; of any other the copy is made again, since a power cut may
+            # have lost bytes of the first one.
+            return [
+                record.name for record, _ in chunk if record.offset != WHOLE and not self._editor.is_same(record, None)
+            ]
+        here = [one for one in chunk if not self._never_made(one[0])]
+        changed = {
+            record.name for record, kept in here if record.offset != WHOLE and not self._editor.is_same(record, kept)
+        }
+        encoded = [one for one in here if one[0].offset == WHOLE]
+        changed |= {name for name, verdict, _ in self._editor.judge(encoded) if verdict in ("neither", "missing")}
+        return [record.name for record, _ in here if record.name in changed]
 
-    def _count(self, record: Record, dry: NDArray[Any]) -> None:
-        patches = record.patches()
-        count(self.tally, patches, dense.survey_dense(dry, patches, record.channels, self._engine))
+    def _never_made(self, record: Record) -> bool:
+        """Whether a copy was stopped between the commit and the file."""
+        return self._unfinished and not os.path.lexists(self._staging.output(record.name))
 
-    def _finite_samples(self, record: Record, kept: bytes) -> NDArray[Any]:
-        """The original samples of a record's patches; ValueError if one is not finite."""
-        dry: NDArray[Any] = _editor(record).samples(record, kept)
-        if dry.dtype.kind == "f" and not np.isfinite(dry).all():
-            raise ValueError(
-                f"{record.name} has a NaN or infinite sample where it would be filtered; nothing was written. Repair "
-                f"the file."
-            )
-        return dry
+    def _chunks(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        weights = [self._files[n].size * (1 if _is_wav(self._files[n]) else 4) for n in numbers]
+        return _divide(numbers, weights, CHUNK_BYTES, FILES_PER_CHUNK)
 
     def _planned(self) -> Plan:
         if self._plan is None:
             raise RuntimeError("a target that was read from a sidecar has no plan")
         return self._plan
 
-    def _advance(self, record: Record) -> None:
-        self._applied.add(record.name)
-        self._touched.append(self._root / record.name)
+    def _advance(self, name: str) -> None:
+        self._applied.add(name)
         if self._progress is not None:
             self._progress(len(self._applied), self._n_files)
 
 
-def recorded(journal: Journal, root: Path, key: Key, progress: Progress | None) -> FileTarget:
+def recorded(journal: Journal, root: Path, key: Key, workers: Workers, progress: Progress | None) -> FileTarget:
     """The target that a folder's sidecar was made for."""
     _, taps = runs.reopen(journal, "files")
     header = journal.header
-    target = FileTarget(root, key, taps, Engine(threads=1), progress, n_files=header["n_files"])
+    unfinished = header["copied"] and "counts" not in journal.summary
+    engine = Engine(threads=1)
+    target = FileTarget(root, key, taps, engine, workers, progress, n_files=header["n_files"], unfinished=unfinished)
     target.tally = Tally(**header["counts"])
     return target
 
 
-def _editor(record: Record) -> ModuleType:
-    """The module that edits a record's kind of file; both have the same functions."""
-    return reencode if record.offset == reencode.WHOLE else wavedit
+def bytes_kept(file: AudioFile, plan: Plan) -> int:
+    """About what the sidecar keeps of a file."""
+    whole = 0 if _is_wav(file) else file.size
+    share = plan.n_frames // max(1, len(plan.lengths)) + 1
+    return whole + share * file.layout.channels * 4 + 400
+
+
+def _is_wav(file: AudioFile) -> bool:
+    return isinstance(file.layout, WavLayout)
+
+
+def _recorded_chunks(payload: bytes) -> list[Sequence[tuple[Record, bytes]]]:
+    found = records.unpack(payload)
+    return _divide(found, [record.size for record, _ in found], CHUNK_BYTES, FILES_PER_CHUNK)
+
+
+def _divide(items: Sequence[Item], weights: Iterable[int], most: int, most_items: int) -> list[Sequence[Item]]:
+    """Items in order in groups of at most `most` weight, or of one item, and at most `most_items`."""
+    groups = []
+    first = total = 0
+    for number, weight in enumerate(weights):
+        if number > first and (total + weight > most or number - first >= most_items):
+            groups.append(items[first:number])
+            first, total = number, 0
+        total += weight
+    if first < len(items):
+        groups.append(items[first:])
+    return groups

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from poscuda_fast import files, inplace, labels, listing
-from poscuda_fast.encoded import Encoding
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import FileTarget
 from poscuda_fast.inplace import Progress
@@ -18,13 +17,14 @@ from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.listing import AudioFile
-from poscuda_fast.manifest import Manifest, compare
+from poscuda_fast.manifest import Manifest, compare, digest
 from poscuda_fast.memory import check_key
 from poscuda_fast.place import PathLike, Place
 from poscuda_fast.plan import Plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report, Tally
 from poscuda_fast.verification import Verification
+from poscuda_fast.workers import Workers
 
 
 def protect_folder(
@@ -110,20 +110,26 @@ def protect_folder(
     given = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
     lengths = np.array([file.frames for file in found], np.int64)
     plan = Plan(key, recipe, labels.encode(given, None, len(found)), lengths)
-    target = FileTarget(
-        place.root,
-        key,
-        plan.taps,
-        Engine(backend, threads),
-        progress,
-        source=place.source if place.copying else None,
-        files=found,
-        others=others if place.copying else [],
-        labels=given,
-        plan=plan,
-        manifest=place.manifest,
-    )
-    with inplace.locked(place.data, shared=place.copying), Journal(place.sidecar, key) as journal:
+    engine = Engine(backend, threads)
+    with (
+        inplace.locked(place.data, shared=place.copying),
+        Journal(place.sidecar, key) as journal,
+        Workers(threads) as workers,
+    ):
+        target = FileTarget(
+            place.root,
+            key,
+            plan.taps,
+            engine,
+            workers,
+            progress,
+            source=place.source if place.copying else None,
+            files=found,
+            others=others if place.copying else [],
+            labels=given,
+            plan=plan,
+            manifest=place.manifest,
+        )
         inplace.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE):
             inplace.refuse_other_run(journal, target.header())
@@ -136,7 +142,11 @@ def protect_folder(
             tally, state = target.tally, "untouched"
         else:
             place.root.mkdir(parents=True, exist_ok=True)
-            inplace.apply(journal, target)
+            try:
+                inplace.apply(journal, target)
+            except BaseException:
+                target.abandon()
+                raise
             tally, state = target.tally, "protected"
     return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
@@ -180,8 +190,8 @@ def restore_folder(
     begun = time.perf_counter()
     check_key(key)
     place = Place.of(Path(folder), None, sidecar)
-    with inplace.locked(place.data), Journal(place.sidecar, key) as journal:
-        target = files.recorded(journal, place.root, key, progress)
+    with inplace.locked(place.data), Journal(place.sidecar, key) as journal, Workers(None) as workers:
+        target = files.recorded(journal, place.root, key, workers, progress)
         if journal.state is State.UNDONE:
             tally, state = Tally(**journal.summary["counts"]), "already original"
         else:
@@ -219,17 +229,27 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     """
     place = Place.of(Path(folder), None, sidecar)
     names, _ = place.find(may_be_empty=True)
+    with Workers(None) as workers:
+        verdicts, state = _verdicts(place, key, workers, by_sidecar=sidecar is not None)
+    unlisted = [name for name in names if name not in verdicts]
+    return Verification.of(sorted(verdicts.items()), state, unlisted)
+
+
+def _verdicts(place: Place, key: Key | None, workers: Workers, *, by_sidecar: bool) -> tuple[dict[str, set[str]], str]:
+    """What sidecar and manifest say of each file, and the state of the run."""
     verdicts: dict[str, set[str]] = {}
+    digests: dict[str, str | None] = {}
     state = "unknown"
     if key is not None:
         check_key(key)
-        if sidecar is not None or os.path.lexists(place.sidecar):
+        if by_sidecar or os.path.lexists(place.sidecar):
             with Journal(place.sidecar, key) as journal:
-                target = files.recorded(journal, place.root, key, None)
+                target = files.recorded(journal, place.root, key, workers, None)
                 state = journal.state.value
                 for payload in journal.payloads():
-                    for name, verdict in target.judge(payload):
+                    for name, verdict, found in target.judge(payload):
                         verdicts[name] = {verdict}
+                        digests[name] = found
     elif not place.manifest.is_file():
         raise DatasetError(f"There is no manifest {place.manifest}; give the key, to verify against the sidecar.")
     if place.manifest.is_file():
@@ -238,12 +258,13 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
             raise DatasetError(
                 f"The manifest {place.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
             )
+        names = [name for name in manifest.files if digests.get(name) is None]
+        digests.update(zip(names, workers.map(lambda name: digest(place.root / name), names), strict=True))
         for name, entry in manifest.files.items():
-            verdicts.setdefault(name, set()).add(compare(place.root / name, entry))
+            verdicts.setdefault(name, set()).add(compare(digests[name], entry))
     elif not verdicts:
         raise DatasetError(f"There is neither a manifest {place.manifest} nor a sidecar {place.sidecar}.")
-    unlisted = [name for name in names if name not in verdicts]
-    return Verification.of(sorted(verdicts.items()), state, unlisted)
+    return verdicts, state
 
 
 def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
@@ -260,7 +281,7 @@ def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[A
     if not place.copying:
         listing.refuse_unsafe(place.root, [file.name for file in found])
     target.examine()
-    kept = sum(_bytes_kept(file, plan) for file in found)
+    kept = sum(files.bytes_kept(file, plan) for file in found)
     inplace.refuse_without_room(place.sidecar, kept)
     if place.copying:
         inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
@@ -287,10 +308,3 @@ def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
     advice = "ask for conversion to FLAC, or leave it out" if copying else "protect a copy, converted to FLAC"
     problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
     listing.refuse(problems, "Some files cannot be kept in their format")
-
-
-def _bytes_kept(file: AudioFile, plan: Plan) -> int:
-    """About what the sidecar keeps of a file."""
-    whole = file.size if isinstance(file.layout, Encoding) else 0
-    share = plan.n_frames // max(1, len(plan.lengths)) + 1
-    return whole + share * file.layout.channels * 4 + 400

@@ -41,7 +41,8 @@ def inspect(path: Path, recipe: Recipe) -> dict[str, Any]:
         raise DatasetError(f"{path} does not exist; give an audio file, a .npy array or a folder.")
     if path.suffix == ".npy":
         return _inspect_npy(path, recipe)
-    file = listing.read_layout(path.parent, path.name)
+    real = Path(os.path.realpath(path))
+    file = listing.read_layout(real.parent, real.name)
     layout = file.layout
     return {
         "what": f"{_kind(file)} audio file",

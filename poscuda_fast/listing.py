@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from poscuda_fast import pcm
+from poscuda_fast import durability, pcm
 from poscuda_fast.encoded import Encoding, probe
 from poscuda_fast.errors import AudioFileError, DatasetError
 
@@ -25,8 +25,10 @@ PROBLEMS_SHOWN = 10
 MAX_CSV_FIELD = 1 << 16
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AudioFile:
+Stamp = tuple[int, ...]
+
+
+class AudioFile(NamedTuple):
     """One audio file below a folder: its relative path with "/", bytes, and how its samples are kept.
 
     `output_name` is its name in a protected copy; `stamp` tells whether it is still the file that was read.
@@ -36,7 +38,7 @@ class AudioFile:
     size: int
     layout: pcm.WavLayout | Encoding
     output_name: str
-    stamp: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+    stamp: Stamp
 
     @property
     def frames(self) -> int:
@@ -67,14 +69,13 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
     others: list[str] = []
     problems = []
     for entry, name in _walk(root, ""):
-        mode = entry.stat(follow_symlinks=False).st_mode
         if not _is_text(name):
             problems.append(f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it")
-        elif stat.S_ISLNK(mode):
+        elif entry.is_symlink():
             problems.append(f"{name} is a symbolic link; replace it by the file, or move it away")
-        elif not stat.S_ISREG(mode):
+        elif not entry.is_file(follow_symlinks=False):
             problems.append(f"{name} is not a regular file; move it away")
-        elif PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+        elif suffix_of(name) in AUDIO_SUFFIXES:
             audio.append(name)
         elif name != MANIFEST and not name.endswith((SIDECAR_SUFFIX, SIDECAR_SUFFIX + ".json")):
             others.append(name)
@@ -116,26 +117,36 @@ def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
 
 def read_layout(root: Path, name: str) -> AudioFile:
     """One file's layout; AudioFileError with the reason if it cannot be edited."""
-    path = root / name
-    stamp = read_stamp(path)
-    size = os.stat(path).st_size
-    if PurePosixPath(name).suffix.lower() in WAV_SUFFIXES:
-        with open(path, "rb") as file:
-            return AudioFile(name, size, pcm.read_wav(file, str(path)), name, stamp)
-    encoding = probe(path)
-    output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
-    return AudioFile(name, size, encoding, output_name, stamp)
-
-
-def read_stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is exchanged or written to."""
+    path = f"{root}/{name}"
+    if suffix_of(name) in WAV_SUFFIXES:
+        descriptor = os.open(path, durability.READING)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise AudioFileError(f"{path} cannot be used: it is not a regular file.")
+            layout = pcm.parse_wav(descriptor, status.st_size, path)
+        finally:
+            os.close(descriptor)
+        return AudioFile(name, status.st_size, layout, name, stamp_of(status))
     status = os.lstat(path)
+    encoding = probe(Path(path))
+    output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
+    return AudioFile(name, status.st_size, encoding, output_name, stamp_of(status))
+
+
+def suffix_of(name: str) -> str:
+    """What a name ends in, in lower case: ".wav"."""
+    return os.path.splitext(name)[1].lower()
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file is exchanged or written to."""
     return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def refuse_exchanged(path: Path, file: AudioFile) -> None:
-    """DatasetError if a file is not the one that was listed."""
-    if read_stamp(path) != file.stamp:
+def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
+    """DatasetError if a file, or an open one by its status, is not the one that was listed."""
+    if stamp_of(status or os.lstat(path)) != stamp:
         raise DatasetError(
             f"{path} was exchanged or changed since this run began; leave the files alone and run it again."
         )
@@ -145,8 +156,8 @@ def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
     """DatasetError if an edit in place would fail, or would change more than the file it is meant for."""
     problems = []
     for name in names:
-        links = os.stat(root / name).st_nlink
-        if not os.access(root / name, os.R_OK | os.W_OK):
+        links = os.stat(f"{root}/{name}").st_nlink
+        if not os.access(f"{root}/{name}", os.R_OK | os.W_OK):
             problems.append(f"{name} may not be read and written by you; change its permissions")
         if links > 1:
             problems.append(
@@ -182,7 +193,8 @@ def find_labels(
 
 
 def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
-    parents = [PurePosixPath(root.absolute().name, name).parent.name for name in names]
+    own = root.absolute().name
+    parents = [name.split("/")[-2] if "/" in name else own for name in names]
     loose = [name for name in names if "/" not in name]
     # One file, or a folder that is itself a class, is fine; loose files beside class folders are not.
     if loose and len(loose) != len(names):
@@ -265,7 +277,8 @@ def collisions(names: Sequence[str]) -> list[str]:
     first: dict[str, tuple[str, int]] = {}
     problems = []
     for number, name in enumerate(names):
-        other, owner = first.setdefault(unicodedata.normalize("NFC", name).casefold(), (name, number))
+        same = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+        other, owner = first.setdefault(same, (name, number))
         if owner != number:
             how = "are one name" if other == name else "differ only in case or Unicode form"
             problems.append(f"{other} and {name} {how}; rename one")
@@ -273,6 +286,8 @@ def collisions(names: Sequence[str]) -> list[str]:
 
 
 def _is_text(name: str) -> bool:
+    if name.isascii():
+        return True
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

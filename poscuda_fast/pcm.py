@@ -13,7 +13,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,21 @@ MAX_CHUNKS = 1000
 MAX_FORMAT_BYTES = 4096
 MAX_CHANNELS = 1024
 MAX_NPY_HEADER = 65536
+HEAD_BYTES = 4096  # read at once: a WAV header seldom has more
 UNKNOWN_SIZE = 0xFFFFFFFF
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", ""))
 
 # Name of a coding -> bytes of a sample.
 CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
+# Format code and bits of a sample -> name of the coding.
+_CODING_OF = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}
+
+_PLAIN = struct.Struct("<4sI12sHHIIHH4sI")
+_PLAIN_FORMAT = b"WAVEfmt " + struct.pack("<I", 16)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WavLayout:
+class WavLayout(NamedTuple):
     """The sample data of a WAV file: interleaved little-endian frames from byte `offset` on."""
 
     offset: int
@@ -58,7 +63,7 @@ class NpyLayout:
     order: str
 
 
-def to_samples(data: bytes, coding: str) -> NDArray[Any]:
+def to_samples(data: bytes | memoryview, coding: str) -> NDArray[Any]:
     """File bytes as kernel samples: int16, int32 that holds 24 bits, or float32; a copy, native order."""
     if coding == "PCM_24":
         packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
@@ -86,8 +91,29 @@ def read_wav(file: BinaryIO, name: str) -> WavLayout:
         Not a WAV file, a coding that cannot be edited exactly, or a header that contradicts itself or
         the file's size. The sentence says which.
     """
-    size = os.fstat(file.fileno()).st_size
-    reader = _Reader(file, name)
+    return parse_wav(file.fileno(), os.fstat(file.fileno()).st_size, name)
+
+
+def parse_wav(descriptor: int, size: int, name: str) -> WavLayout:
+    """`read_wav` for an open file of `size` bytes."""
+    reader = _Reader(descriptor, name)
+    return _plain_layout(reader.head, size) or _any_layout(reader, size)
+
+
+def _plain_layout(head: bytes, size: int) -> WavLayout | None:
+    """The layout of a file that is a fmt chunk of 16 bytes and samples, as most are; None for any other."""
+    if len(head) < _PLAIN.size:
+        return None
+    form, riff_size, kind, code, channels, rate, _, align, bits, tag, length = _PLAIN.unpack_from(head)
+    coding = _CODING_OF.get((code, bits))
+    if (form, kind, tag, riff_size, length) != (b"RIFF", _PLAIN_FORMAT, b"data", size - 8, size - _PLAIN.size):
+        return None
+    if coding is None or not 1 <= channels <= MAX_CHANNELS or align != channels * CODINGS[coding] or rate == 0:
+        return None
+    return None if length == 0 or length % align else WavLayout(_PLAIN.size, length // align, channels, coding, rate)
+
+
+def _any_layout(reader: _Reader, size: int) -> WavLayout:
     chunks = list(_chunks(reader, _check_form(reader, size), size))
     tags = [tag for tag, _, _ in chunks]
     for tag in (b"fmt ", b"data"):
@@ -158,7 +184,7 @@ def _parse_format(reader: _Reader, body: bytes) -> tuple[int, int, str, int]:
             raise reader.refuse("its extensible fmt chunk names an unknown coding")
         if valid not in (0, bits):
             raise reader.refuse(f"only {valid} of its {bits} bits are valid; convert it to plain 16- or 24-bit PCM")
-    coding = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}.get((code, bits))
+    coding = _CODING_OF.get((code, bits))
     if coding is None:
         raise reader.refuse(
             f"its samples are {bits}-bit of WAV format code {code}; 16- or 24-bit PCM and 32-bit float are edited "
@@ -184,7 +210,7 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
         Not a .npy file, another dtype, an impossible shape, or a size that is not the header's.
     """
     size = os.fstat(file.fileno()).st_size
-    reader = _Reader(file, name)
+    reader = _Reader(file.fileno(), name)
     head = io.BytesIO(reader.take(0, min(size, MAX_NPY_HEADER)))
     try:
         with warnings.catch_warnings():
@@ -229,17 +255,23 @@ def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:
 class _Reader:
     """Bounded reads, and refusals that name the file."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
         self._name = name
+        self.head = self._read(0, HEAD_BYTES)
 
     def take(self, offset: int, n: int) -> bytes:
         """Exactly `n` bytes from `offset`."""
-        self._file.seek(offset)
-        data = self._file.read(n)
+        data = self.head[offset : offset + n]
+        if len(data) != n:
+            data = self._read(offset, n)
         if len(data) != n:
             raise self.refuse(f"it ends within its header, at byte {offset + len(data)}")
         return data
+
+    def _read(self, offset: int, n: int) -> bytes:
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        return os.read(self._descriptor, n)
 
     def refuse(self, reason: str) -> AudioFileError:
         """The error to raise."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from poscuda_fast import listing
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.listing import AudioFile
-from poscuda_fast.manifest import Manifest, compare
+from poscuda_fast.manifest import Manifest, compare, digest
 
 SIDECAR = listing.SIDECAR_SUFFIX
 
@@ -83,7 +83,7 @@ class Place:
             raise DatasetError(
                 f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
             )
-        return [dataclasses.replace(found[0], output_name=self.output)]
+        return [found[0]._replace(output_name=self.output)]
 
     def sidecars_around(self) -> list[Path]:
         """Sidecars of what holds the source's files, or of a part of them."""
@@ -97,7 +97,9 @@ class Place:
         if not self.source_manifest.is_file():
             return
         manifest = Manifest.read(self.source_manifest)
-        done = [name for name, entry in manifest.files.items() if compare(self.source / name, entry) == "protected"]
+        done = [
+            name for name, entry in manifest.files.items() if compare(digest(self.source / name), entry) == "protected"
+        ]
         listing.refuse(
             [f"{name} is protected already" for name in done],
             f"{self.source_manifest} tells of a run with the key {manifest.fingerprint}; restore it first, giving the "

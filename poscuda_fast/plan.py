@@ -104,10 +104,14 @@ class Plan:
 
     def of_clip(self, clip: int) -> Patches:
         """The patches of one clip."""
-        sizes, counts = shape(self.recipe, self.lengths[clip : clip + 1])
-        numbers = np.arange(counts[0])
-        same = np.zeros_like(numbers)
-        return self._place(same + clip, numbers, sizes[same], counts[same])
+        return self.of_clips(np.array([clip]))
+
+    def of_clips(self, clips: Int64) -> Patches:
+        """The patches of some clips, clip after clip."""
+        sizes, counts = shape(self.recipe, self.lengths[clips])
+        order = np.repeat(np.arange(len(clips)), counts)
+        numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._place(clips[order], numbers, sizes[order], counts[order])
 
     def rows_of(self, clips: Int64) -> Int64:
         """The row of `taps` that belongs to each of `clips`."""

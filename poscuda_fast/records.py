@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from poscuda_fast import pcm
 
-from poscuda_fast import dense
-from poscuda_fast.kernels import Engine
-from poscuda_fast.plan import Patches
+WHOLE = -1  # the `offset` of a record whose file is kept whole
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Record:
+class Record(NamedTuple):
     """One file before it was edited; secret, since it tells where the patches are.
 
     Attributes
@@ -30,13 +24,13 @@ class Record:
     coding, channels, frames
         Its samples.
     offset : int
-        Where they begin in the file; -1 for an encoded file, whose bytes are kept whole.
-    size, sha256
-        Of the file.
+        Where they begin in the file; `WHOLE` for an encoded file, whose bytes are kept whole.
+    size : int
+        Bytes of the file.
     starts, sizes : list of int
         Its patches, in frames.
-    kept : int
-        Bytes kept of it.
+    sha256 : str
+        Of the file; empty as long as it is not known.
     """
 
     name: str
@@ -46,22 +40,34 @@ class Record:
     frames: int
     offset: int
     size: int
+    starts: Sequence[int]
+    sizes: Sequence[int]
     sha256: str
-    starts: list[int]
-    sizes: list[int]
-    kept: int
 
     def __repr__(self) -> str:
         return f"Record({self.name!r})"
 
-    def patches(self) -> Patches:
-        """The patches, as of clip 0."""
-        same = np.zeros(len(self.starts), np.int64)
-        return Patches(same, np.array(self.starts, np.int64), np.array(self.sizes, np.int64), same + self.row)
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame of its samples, all channels."""
+        return self.channels * pcm.CODINGS[self.coding]
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept of it."""
+        return self.size if self.offset == WHOLE else sum(self.sizes) * self.frame_bytes
+
+    def with_digest(self, sha256: str) -> Record:
+        """The same with its file's digest."""
+        return Record(*self[:-1], sha256)
+
+    def places(self) -> list[tuple[int, int]]:
+        """(first byte, bytes) of each patch in the file."""
+        unit = self.frame_bytes
+        return [(self.offset + start * unit, size * unit) for start, size in zip(self.starts, self.sizes, strict=True)]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What protecting one file did to it."""
 
     bytes_after: int
@@ -69,40 +75,19 @@ class Outcome:
     snr_db: float | None
 
 
-def wet_samples(
-    record: Record, dry: NDArray[Any], taps: NDArray[np.float32], engine: Engine
-) -> tuple[NDArray[Any], int]:
-    """The filtered form of a record's patches (a dense buffer), and its saturated samples."""
-    wet = dry.copy()
-    return wet, dense.filter_dense(wet, record.patches(), record.channels, taps, engine)
-
-
-def snr_db(signal: float, dry: NDArray[Any], wet: NDArray[Any]) -> float | None:
-    """Energy of the clip over energy of the edit, in dB; None where one of them is 0 or not finite."""
-    noise = energy(dry.astype(np.float64) - wet)
-    if not (math.isfinite(signal) and math.isfinite(noise)) or signal <= 0 or noise <= 0:
-        return None
-    return round(10 * math.log10(signal / noise), 3)
-
-
-def energy(samples: NDArray[Any]) -> float:
-    """Sum of squares; not finite where the samples are not."""
-    wide = samples.astype(np.float64).reshape(-1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.dot(wide, wide))
-
-
-def pack(records: Sequence[tuple[Record, bytes]]) -> bytes:
+def pack(records: Sequence[Record], kept: Iterable[bytes]) -> bytes:
     """Records and what is kept of their files, as one payload."""
-    index = json.dumps([[getattr(record, name) for name in Record.__slots__] for record, _ in records]).encode()
-    return b"".join([struct.pack("<Q", len(index)), index, *(kept for _, kept in records)])
+    index = json.dumps(records).encode()
+    return b"".join([struct.pack("<Q", len(index)), index, *kept])
 
 
-def unpack(payload: bytes) -> Iterator[tuple[Record, bytes]]:
+def unpack(payload: bytes) -> list[tuple[Record, bytes]]:
     """The records and kept bytes that `pack` was given."""
     (length,) = struct.unpack_from("<Q", payload)
     position = 8 + length
+    found = []
     for fields in json.loads(payload[8:position]):
         record = Record(*fields)
-        yield record, payload[position : position + record.kept]
+        found.append((record, payload[position : position + record.kept]))
         position += record.kept
+    return found

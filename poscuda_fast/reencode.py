@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import stat
@@ -12,80 +11,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import dense, durability
-from poscuda_fast.encoded import decode, encode
-from poscuda_fast.errors import AudioFileError
-from poscuda_fast.kernels import Engine
-from poscuda_fast.records import Outcome, Record, energy, snr_db, wet_samples
-
-WHOLE = -1  # the `offset` of a record whose file is kept whole
-
-
-def take(path: Path, record: Record) -> tuple[Record, bytes]:
-    """The record with the file's checksum filled in, and all its bytes."""
-    kept = path.read_bytes()
-    return dataclasses.replace(record, sha256=hashlib.sha256(kept).hexdigest(), size=len(kept), kept=len(kept)), kept
+from poscuda_fast import durability, pcm
+from poscuda_fast.encoded import Decoded, decode, encode
+from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.listing import Stamp, refuse_exchanged
+from poscuda_fast.records import Record
+from poscuda_fast.snr import energy
 
 
-def samples(record: Record, kept: bytes) -> NDArray[Any]:
-    """The original samples of a record's patches, as a dense buffer."""
-    return _cut(decode(kept, record.name).samples, record)
+class Content:
+    """An encoded file's bytes, and what they decode to."""
+
+    def __init__(self, kept: bytes, record: Record) -> None:
+        self.kept = kept
+        self._decoded: Decoded = decode(kept, record.name)
+        self._record = record
+
+    @property
+    def now(self) -> bytes:
+        """Its patches as a WAV file of the same coding would hold them."""
+        audio, record = self._decoded.samples, self._record
+        parts = [audio[start : start + n].reshape(-1) for start, n in zip(record.starts, record.sizes, strict=True)]
+        return pcm.to_bytes(np.concatenate([*parts, np.empty(0, audio.dtype)]), record.coding)
+
+    def energy(self) -> float:
+        """Of all its samples."""
+        return energy(self._decoded.samples.reshape(-1))
+
+    def edited(self, patches: bytes) -> bytes:
+        """The file with other patches; in silence its own bytes are the better encoding."""
+        if patches == self.now:
+            return self.kept
+        self.fill(patches)
+        return encode(self._decoded)
+
+    def fill(self, patches: bytes) -> NDArray[Any]:
+        """Its samples (frames, channels), with other patches from now on."""
+        audio, record = self._decoded.samples, self._record
+        dense = pcm.to_samples(patches, record.coding)
+        for start, n in zip(record.starts, record.sizes, strict=True):
+            audio[start : start + n] = dense[: n * record.channels].reshape(n, -1)
+            dense = dense[n * record.channels :]
+        return audio
 
 
-def apply(path: Path, record: Record, kept: bytes, wet: NDArray[Any], *, durable: bool) -> Outcome:
-    """Put the file with filtered patches in the place of whatever is there now."""
-    decoded = decode(kept, record.name)
-    dry = _cut(decoded.samples, record)
-    signal = energy(decoded.samples)
-    edited = kept  # in silence the file's own bytes are the better encoding
-    if wet.tobytes() != dry.tobytes():
-        _paste(decoded.samples, record, wet)
-        edited = encode(decoded)
-    _exchange(path, edited, durable=durable)
-    return Outcome(len(edited), hashlib.sha256(edited).hexdigest(), snr_db(signal, dry, wet))
+def read(path: str, stamp: Stamp | None = None) -> bytes:
+    """All bytes of a file; DatasetError if it is not a regular one, or not the one that was listed."""
+    with open(os.open(path, durability.READING), "rb") as file:
+        status = os.fstat(file.fileno())
+        if stamp is not None:
+            refuse_exchanged(path, stamp, status)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path} is not a regular file any more; put the file back and run it again.")
+        return file.read()
 
 
-def undo(path: Path, record: Record, kept: bytes, *, durable: bool) -> None:
+def undo(path: str, kept: bytes) -> None:
     """Put the original file in the place of whatever is there now."""
-    del record
-    _exchange(path, kept, durable=durable)
+    durability.replace(Path(path), kept, mode=stat.S_IMODE(os.lstat(path).st_mode))
 
 
-def judge(path: Path, record: Record, kept: bytes, taps: NDArray[np.float32], engine: Engine) -> str:
-    """What a file is now: as in `wavedit.judge`, but an exchange leaves nothing torn."""
-    now = path.read_bytes()
-    expected = decode(kept, record.name).samples
-    dry = _cut(expected, record)
-    wet, _ = wet_samples(record, dry, taps, engine)
-    if now == kept:
-        return "equal" if wet.tobytes() == dry.tobytes() else "original"
-    _paste(expected, record, wet)
+def judge(now: bytes, content: Content, wet: bytes) -> str:
+    """What a file is now: "original", "protected", "equal" (protecting changes nothing) or "neither"."""
+    if now == content.kept:
+        return "equal" if wet == content.now else "original"
     try:
-        found = decode(now, record.name).samples
+        found = decode(now, "what is there now").samples
     except AudioFileError:
         return "neither"
+    expected = content.fill(wet)
     same = found.shape == expected.shape and found.tobytes() == expected.tobytes()
     return "protected" if same else "neither"
 
 
-def _exchange(path: Path, content: bytes, *, durable: bool) -> None:
-    mode = stat.S_IMODE(os.lstat(path).st_mode)
-    durability.replace(path, content, mode=mode, durable=durable)
-
-
-def _firsts(record: Record) -> list[int]:
-    """Where each patch begins in a dense buffer."""
-    firsts: list[int] = dense.offsets(record.patches(), record.channels).tolist()
-    return firsts
-
-
-def _cut(audio: NDArray[Any], record: Record) -> NDArray[Any]:
-    """The patches of decoded audio (frames, channels), as a dense buffer."""
-    parts = [audio[start : start + size].reshape(-1) for start, size in zip(record.starts, record.sizes, strict=True)]
-    return np.concatenate([*parts, np.empty(0, audio.dtype)])
-
-
-def _paste(audio: NDArray[Any], record: Record, wet: NDArray[Any]) -> None:
-    """Put a dense buffer where `_cut` took it."""
-    for start, size, first in zip(record.starts, record.sizes, _firsts(record), strict=True):
-        audio[start : start + size] = wet[first : first + size * record.channels].reshape(size, -1)
+def digest(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()

@@ -74,6 +74,11 @@ class Tally:
     saturated_samples: int = 0
     short_clips: int = 0
 
+    def add(self, other: Tally) -> None:
+        """Add the counts of some more clips."""
+        for field, n in other.to_dict().items():
+            setattr(self, field, getattr(self, field) + n)
+
     def to_dict(self) -> dict[str, int]:
         """The counts as plain JSON values."""
         return dataclasses.asdict(self)

@@ -349,7 +349,7 @@ class Unloadable:
         pass
 
 
-def test_sync_files_syncs_each_file_where_syncfs_is_missing(
+def test_sync_files_syncs_each_file_and_then_its_name_where_syncfs_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str]
 ) -> None:
     monkeypatch.setattr(durability.ctypes, "CDLL", Unloadable)
@@ -357,7 +357,7 @@ def test_sync_files_syncs_each_file_where_syncfs_is_missing(
     for file in files:
         file.write_bytes(b"content")
     durability.sync_files(tmp_path, iter(files))
-    assert synced == ["one", "two", "three"]
+    assert synced == ["one", "two", "three", tmp_path.name]
 
 
 def test_sync_files_covers_the_folder_at_once_where_it_can(tmp_path: Path) -> None:

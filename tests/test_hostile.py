@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import re
@@ -237,22 +236,23 @@ wavs = pytest.mark.parametrize(("content", "sentence"), BAD_WAVS.values(), ids=B
 npys = pytest.mark.parametrize(("content", "sentence"), BAD_NPYS.values(), ids=BAD_NPYS.keys())
 
 
-class Metered(io.FileIO):
-    """A file that counts the bytes read from it."""
-
-    n_read = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = super().read(size)
-        self.n_read += len(data)
-        return data
-
-
 def refusal(read: Callable[..., object], path: Path, most: int) -> str:
     """The sentence that a header reader refuses a file with, having read little and changed nothing."""
-    with untouched(path.parent), Metered(path) as file, pytest.raises(AudioFileError) as caught:
-        read(file, path.name)
-    assert file.n_read <= most
+    n_read = 0
+    whole_read = os.read
+
+    def metered(descriptor: int, size: int) -> bytes:
+        nonlocal n_read
+        data = whole_read(descriptor, size)
+        n_read += len(data)
+        return data
+
+    with untouched(path.parent), open(path, "rb") as file, pytest.MonkeyPatch.context() as patching:
+        patching.setattr(os, "read", metered)
+        with pytest.raises(AudioFileError) as caught:
+            read(file, path.name)
+    assert (n_read > 0) == (path.stat().st_size > 0)
+    assert n_read <= most
     sentence = str(caught.value)
     assert sentence.startswith(f"{path.name} cannot be used: ")
     assert sentence.endswith(".")
@@ -337,7 +337,7 @@ def test_a_hole_behind_a_header_costs_no_time_and_no_disk(tmp_path):
 def test_read_npy_refuses(tmp_path, content, sentence):
     path = tmp_path / "a.npy"
     path.write_bytes(content)
-    assert sentence in refusal(pcm.read_npy, path, pcm.MAX_NPY_HEADER)
+    assert sentence in refusal(pcm.read_npy, path, pcm.HEAD_BYTES + pcm.MAX_NPY_HEADER)
 
 
 @npys
@@ -417,6 +417,29 @@ def test_any_wav_header_gives_a_refusal_or_a_layout_inside_the_file(template, ch
         assert layout.coding in pcm.CODINGS
         assert 1 <= layout.channels <= pcm.MAX_CHANNELS
         assert layout.sample_rate > 0
+
+
+@settings(max_examples=1000, deadline=None, database=None)
+@given(template=st.sampled_from([wav(noise(30)), wav(noise(30, 2, "FLOAT"), "FLOAT"), wav(noise(0))]), changes=flips)
+def test_the_short_way_through_a_plain_header_ends_where_the_long_one_does(template, changes):
+    content = flipped(template, changes, None)
+    short = pcm._plain_layout(content, len(content))
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        reader = pcm._Reader(file.fileno(), "a.wav")
+        try:
+            long = pcm._any_layout(reader, len(content))
+        except AudioFileError:
+            assert short is None
+            return
+    assert short in (None, long)
+
+
+def test_plain_headers_go_the_short_way():
+    for coding in pcm.CODINGS:
+        content = wav(noise(30, 2, coding), coding)
+        assert pcm._plain_layout(content, len(content)) == pcm.WavLayout(44, 30, 2, coding, 16000)
 
 
 @settings(max_examples=400, deadline=None, database=None)

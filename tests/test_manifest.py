@@ -227,3 +227,13 @@ def test_a_manifest_does_not_speak_for_files_outside_its_folder(tmp_path, key, n
     path.write_text(json.dumps(fields))
     with pytest.raises(DatasetError, match=re.escape(name)):
         verify_folder(tmp_path / "in")
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_the_text_is_that_of_json(tmp_path, n):
+    odd = {"label": 'a "quoted"\n\\ \x00\u2028 label', "snr_db": 1e-07, **{f: ENTRY[f] for f in list(ENTRY)[1:5]}}
+    files = dict(list({"a\\b\t.wav": {**ENTRY, **odd}, "é.wav": {**ENTRY, "label": 2**63, "snr_db": None}}.items())[:n])
+    Manifest("0123456789abcdef", Recipe(), files).write(tmp_path / "m.json")
+    fields = {"poscuda": 1, "fingerprint": "0123456789abcdef", "recipe": Recipe().to_dict(), "files": files}
+    expected = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+    assert (tmp_path / "m.json").read_text(encoding="utf-8") == expected

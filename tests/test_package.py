@@ -22,9 +22,9 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 
 # A module imports only from levels above its own line.
 LEVELS = [
-    {"errors", "recipe", "durability", "synth"},
+    {"errors", "recipe", "durability", "snr", "synth"},
     {"key", "labels", "kernels"},
-    {"plan"},
+    {"plan", "workers"},
     {"dense"},
     {"arrays"},
     {"report", "verification"},
@@ -37,8 +37,9 @@ LEVELS = [
     {"memmap"},
     {"pcm", "encoded"},
     {"listing", "manifest", "records", "npyfile"},
-    {"place", "wavedit", "reencode"},
-    {"files", "inspection"},
+    {"place", "filtering", "staging", "wavedit", "reencode"},
+    {"edits", "inspection"},
+    {"files"},
     {"folder"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},

@@ -115,6 +115,11 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
             assert getattr(stepped, name) == getattr(whole, name)
         assert np.array_equal(stepped.taps, whole.taps)
     assert [row for clip in range(n) for row in rows(whole.of_clip(clip))] == expected
+    backwards = np.arange(n)[::-1]
+    assert sorted(rows(whole.of_clips(backwards))) == sorted(expected)
+    assert np.array_equal(
+        whole.of_clips(backwards).clips, np.repeat(backwards, [len(whole.of_clip(c)) for c in backwards])
+    )
     assert [row[:3] for row in expected] == [
         (clip, start, size)
         for clip, (label, length) in enumerate(zip(labels, lengths, strict=True))

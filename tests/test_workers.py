@@ -1,0 +1,54 @@
+"""Work ahead on threads: results in order, errors in their place, a bounded number of pieces under way."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from poscuda_fast.workers import MOST_THREADS, PIECES_AHEAD, Workers
+
+threads = pytest.mark.parametrize("n", [1, 2, 5, None])
+
+
+@threads
+def test_results_come_in_order(n):
+    def work(piece: int) -> int:
+        time.sleep(0.002 * (piece % 3))
+        return piece * piece
+
+    with Workers(n) as workers:
+        assert list(workers.map(work, range(40))) == [piece * piece for piece in range(40)]
+        assert list(workers.map(work, [])) == []
+
+
+@threads
+def test_an_error_is_raised_in_its_place(n):
+    with Workers(n) as workers:
+        results = workers.map(lambda piece: 1 // (piece - 3), range(10))
+        assert [next(results) for _ in range(3)] == [-1, -1, -1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+@threads
+def test_no_more_is_begun_than_was_asked_for_and_some(n):
+    begun = []
+    with Workers(n) as workers:
+        results = workers.map(begun.append, range(1000))
+        next(results)
+        time.sleep(0.05)
+        assert len(begun) <= 2 + MOST_THREADS * PIECES_AHEAD
+    time.sleep(0.05)
+    assert len(begun) < 1000
+
+
+@threads
+def test_nothing_runs_once_it_is_closed(n):
+    workers = Workers(n)
+    before = threading.active_count()
+    for _ in zip(workers.map(time.sleep, [0.01] * 50), range(3), strict=False):
+        pass
+    workers.close()
+    assert threading.active_count() <= before
