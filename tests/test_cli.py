@@ -19,6 +19,7 @@ import soundfile
 
 from poscuda_fast import Key, synth
 from poscuda_fast.cli import main
+from poscuda_fast.kernels import AUTO, BACKENDS, why_missing
 
 WORDS = ("no", "yes")
 
@@ -343,8 +344,10 @@ def test_doctor_examines_every_backend() -> None:
     done = poscuda("doctor", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["backends"] == {"cpu": "ok", "reference": "ok"}
-    assert found["auto"] == "cpu"
+    assert list(found["backends"]) == list(BACKENDS)
+    for backend, state in found["backends"].items():
+        assert state == (why_missing(backend) or "ok")
+    assert found["auto"] == next(name for name in AUTO if why_missing(name) is None)
     assert "backend cpu" in poscuda("doctor").stdout
 
 
