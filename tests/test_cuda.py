@@ -18,6 +18,7 @@ import pytest
 from awkward import any_samples, random_samples
 from devices import SIMULATED, Simulated, to_device
 
+import gpu
 from poscuda_fast import Recipe, kernels, protect
 from poscuda_fast.dense import filter_dense, survey_dense
 from poscuda_fast.device_arrays import DeviceClips, is_on_device
@@ -646,6 +647,46 @@ def test_the_inner_loop_is_short(ptx, dtype) -> None:
     assert inner.count("fma.rn.f64") == 64
     assert inner.count("ld.shared.f64") == 16
     assert len(inner) <= 90
+
+
+# The benchmark's own checks.
+
+
+@needs_cuda
+def test_the_benchmark_compares_bits(capsys, monkeypatch) -> None:
+    arguments = ["--check-only", "--cases", "6", "--longest", "20"]
+    assert gpu.main(arguments) == 0
+    assert capsys.readouterr().out == "6 of 6 random cases have the bits of the CPU.\n"
+    monkeypatch.setattr(kernels.load("cpu"), "filter_patches", lambda *_: 0)
+    assert gpu.main(arguments) == 1
+    assert capsys.readouterr().out == "0 of 6 random cases have the bits of the CPU.\n"
+
+
+def test_the_benchmark_says_where_there_is_no_gpu(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "why_missing", lambda name: f"no {name}")
+    assert gpu.main([]) == 1
+    assert capsys.readouterr().out == "no cuda\n"
+
+
+def test_the_benchmarks_table_and_file(capsys, tmp_path) -> None:
+    rows = [
+        {
+            "what": "resident, int16",
+            "patches": 1000,
+            "milliseconds": 2.0,
+            "bandwidth_limit_milliseconds": 0.5,
+            "multiply_limit_milliseconds": 1.25,
+        },
+        {"what": "streamed", "patches": 10, "milliseconds": 1.0},
+    ]
+    results = {"device": "a GPU", "cores": 2, "date": "2026-01-01", "versions": {"numpy": "2"}, "rows": rows}
+    gpu.show_table(results)
+    first, _, third, fourth = capsys.readouterr().out.splitlines()
+    assert first == "a GPU, 2 cores, 2026-01-01, numpy 2"
+    assert third.split() == ["resident,", "int16", "1,000", "2.000", "2000.00", "0.500", "1.250"]
+    assert fourth.split() == ["streamed", "10", "1.000", "100000.00"]
+    gpu.store(results, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
 
 
 # On the simulator.

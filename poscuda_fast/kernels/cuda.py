@@ -208,6 +208,8 @@ class _Staging:
     ) -> None:
         """Pack patches; let the GPU fetch, filter and return them. Returns at once."""
         n, total = len(starts), int(sizes.sum())
+        if not total:
+            return
         dense, places = self._dense[:total], self._places[:n]
         device_dense, device_places = self._device_dense[:total], self._device_places[:n]
         _pack(samples, starts, sizes, stride, dense)
