@@ -37,8 +37,12 @@ def main() -> int:
     for name, dtype in {"int16": int16, "int32": int32, "float32": float32}.items():
         arguments = (array(dtype), array(int64, 2), array(float32, 2), int64, int64, array(int64))
         for kernel, more in ((kernels._filter, ()), (kernels._filter_long, (array(float64, 2),))):
-            ptx, _ = cuda.compile_ptx(kernel.py_func, arguments + more, cc=capability)
+            options = {"fastmath": kernel.targetoptions.get("fastmath", False), "cc": capability}
+            ptx, _ = cuda.compile_ptx(kernel.py_func, arguments + more, **options)
             found[f"{kernel.py_func.__name__} {name}"] = ptx
+    compiled = [value for value in vars(kernels).values() if isinstance(value, dispatcher.CUDADispatcher)]
+    found["fastmath"] = [value.py_func.__name__ for value in compiled if value.targetoptions.get("fastmath")]
+    found["compiled"] = [value.py_func.__name__ for value in compiled]
     json.dump(found, sys.stdout)
     return 0
 

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,8 @@ def test_buffers_are_kept_unless_a_patch_is_longer_than_a_chunk(backend, small_c
             made.clear()
             Case(np.int16, sizes).filtered("cuda")
             assert len(made) == buffers, sizes
+            kept = [staging._dense.nbytes for stagings in backend._kept.stagings.values() for staging in stagings]
+            assert kept == [64, 64]
 
 
 @needs_cuda
@@ -588,7 +591,7 @@ except ImportError as error:
 
 
 @pytest.fixture(scope="module")
-def ptx() -> dict[str, str]:
+def ptx() -> dict[str, Any]:
     """Kernel and dtype -> PTX for compute capability 9.0, compiled without a GPU."""
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
     command = [sys.executable, "-W", "error", str(HERE / "cuda_ptx.py")]
@@ -598,12 +601,17 @@ def ptx() -> dict[str, str]:
             pytest.fail(done.stdout)
         pytest.skip(done.stdout.strip())
     assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, str] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def opcodes(text: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines() if line.startswith("\t") and line.strip()]
+
+
+def test_the_compiler_may_not_reorder(ptx) -> None:
+    assert ptx["fastmath"] == []
+    assert sorted(ptx["compiled"]) == ["_convolve", "_filter", "_filter_long", "_filter_patch", "_move", "_survey"]
 
 
 @each_dtype
