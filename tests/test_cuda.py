@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gpu
 import numpy as np
 import pytest
 from awkward import any_samples, random_samples
 from devices import SIMULATED, Simulated, to_device
 
-import gpu
 from poscuda_fast import Recipe, kernels, protect
 from poscuda_fast.dense import filter_dense, survey_dense
 from poscuda_fast.device_arrays import DeviceClips, is_on_device

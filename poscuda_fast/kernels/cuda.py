@@ -17,7 +17,8 @@ import numpy as np
 from numba import cuda, float64
 from numpy.typing import NDArray
 
-if not numba.config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
+_config: Any = numba.config
+if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
     _INSTALL = "run pip install 'poscuda-fast[cuda12]', or [cuda13] if the driver is of CUDA 13."
     if importlib.util.find_spec("numba_cuda") is None:
         raise ImportError(f"The cuda backend needs numba-cuda, which is not installed; {_INSTALL}")
