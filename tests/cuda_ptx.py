@@ -18,13 +18,16 @@ def main() -> int:
         return missing("numba-cuda is not installed")
     from numba import cuda, float32, float64, int16, int32, int64, types
     from numba.cuda import dispatcher
-    from numba.cuda.cudadrv import nvvm
+
+    capability = 9, 0
+
+    def nothing() -> None:
+        pass
 
     try:
-        nvvm.NVVM()
-    except Exception as error:  # noqa: BLE001 - each release has its own for a missing library
-        return missing(f"the CUDA toolkit's NVVM is not installed ({error})")
-    capability = 9, 0
+        cuda.compile_ptx(nothing, (), cc=capability)
+    except Exception as error:  # noqa: BLE001 - each library that may be missing has an error of its own
+        return missing(f"the CUDA toolkit is not installed ({' '.join(str(error).split())})")
     # What a GPU would be asked for: that it is there, and for device functions what it is.
     cuda.is_available = lambda: True
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)

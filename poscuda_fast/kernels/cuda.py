@@ -142,7 +142,7 @@ def _fetch(array: Any, stream: Any) -> NDArray[Any]:
 
 
 def _wait(stream: Any) -> None:
-    (stream or cuda.default_stream()).synchronize()
+    (stream or cuda).synchronize()
 
 
 def _move_all(view: Any, dense: Any, starts: Int64, sizes: Int64, stride: int, *, storing: bool) -> None:
