@@ -43,8 +43,8 @@ def open_clips(clips: Any, lengths: Any) -> Clips:
     if isinstance(clips, list | tuple):
         return ListClips(clips, lengths)
     raise TypeError(
-        f"clips is a {type(clips).__name__}; expected a NumPy array (n_clips, n_frames[, n_channels]) "
-        f"or a list of arrays. Convert it with numpy.asarray if that shares its memory."
+        f"clips is a {type(clips).__name__}; expected a NumPy array (n_clips, n_frames[, n_channels]), "
+        f"a list of arrays, or an array on a GPU. Convert it with numpy.asarray if that shares its memory."
     )
 
 
@@ -92,13 +92,8 @@ class ArrayClips:
         return engine.filter_patches(self.flat, starts, sizes, rows, taps, self._frame_step)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
-        if not self.channels:
-            return np.full(len(patches), SILENT, np.uint8)
         flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
-        each = flags.reshape(len(patches), self.channels)
-        together: NDArray[np.uint8] = np.bitwise_and.reduce(each & SILENT, axis=1)
-        together |= np.bitwise_or.reduce(each & NOT_FINITE, axis=1)
-        return together
+        return merge_channels(flags.reshape(len(patches), self.channels))
 
     def reach(self, patches: Patches) -> tuple[Int64, int]:
         """The lowest byte of each patch, counted from the array's lowest, and the bytes that the widest one spans."""
@@ -191,10 +186,16 @@ class ListClips:
             first += size * self.channels
 
 
+def merge_channels(flags: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A survey of each channel, (patches, channels), as one of each patch."""
+    merged: NDArray[np.uint8] = np.bitwise_and.reduce(flags, axis=1, initial=SILENT)  # silent if all are
+    merged |= np.bitwise_or.reduce(flags & NOT_FINITE, axis=1)
+    return merged
+
+
 def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None:
     """TypeError or ValueError unless samples can be edited in place, each at one address of its own."""
-    if array.dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
-        raise TypeError(f"{name} has dtype {array.dtype.str}; {_dtype_advice(array.dtype)}")
+    check_dtype(array.dtype, name)
     if writing and not array.flags.writeable:
         raise ValueError(
             f'{name} is read-only, and protection happens in place; open it with mode="r+" or make a copy of it.'
@@ -206,6 +207,12 @@ def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None
             f"{name} has strides {array.strides} for shape {array.shape}: some samples share one address and would "
             f"be filtered twice. Protect the array it is a view of, or make a copy."
         )
+
+
+def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+    """TypeError unless samples are int16 or float32 in the machine's byte order."""
+    if dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
+        raise TypeError(f"{name} has dtype {dtype.str}; {_dtype_advice(dtype)}")
 
 
 def check_lengths(lengths: Any, most: Int64) -> Int64:

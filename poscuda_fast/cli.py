@@ -110,7 +110,7 @@ def keygen(file: Path) -> None:
 )
 @_recipe_options
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
-@click.option("--backend", default="auto", show_default=True, help="auto, cpu or reference; all give the same bits.")
+@click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
 @_SIDECAR
 @click.option("--dry-run", is_flag=True, help="Tell what would be done; write nothing.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
+from poscuda_fast.device_arrays import DeviceClips, is_on_device
 from poscuda_fast.kernels import SILENT, Engine
 from poscuda_fast.key import Key
 from poscuda_fast.labels import encode
@@ -24,7 +25,7 @@ BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and mus
 
 
 def protect(
-    clips: NDArray[Any] | Sequence[NDArray[Any]],
+    clips: Any,
     labels: Any,
     key: Key,
     *,
@@ -45,7 +46,10 @@ def protect(
     clips : array or list of arrays, int16 or float32
         (n_clips, n_frames) or (n_clips, n_frames, n_channels) with any strides; or a list of
         (n_frames,) or (n_frames, n_channels) arrays of unequal length. float32 samples may have any
-        scale. Only frames inside patches change.
+        scale. Only frames inside patches change. Or one contiguous array of these shapes on the current
+        NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is filtered there, after the
+        work that is queued on the stream that its interface names. torch names none: wait for what was
+        queued on any but torch's default stream.
     labels : (n_clips,) integers or names
         The class of each clip; with `classes`, indexes into it. A class is known by its number or by
         its name: label 3 and label "3" are different classes with different filters.
@@ -58,9 +62,10 @@ def protect(
     classes : sequence of str, optional
         Class names that `labels` indexes.
     backend : str
-        "auto", "native" (C++), "cpu" (numba) or "reference" (NumPy); all give the same bits.
+        "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda); all give the same
+        bits. Clips on a GPU need "auto" or "cuda"; for others "auto" is never "cuda".
     threads : int, optional
-        Threads to use; all cores by default. Any number gives the same bits.
+        Threads of the processor to use; all cores by default. Any number gives the same bits.
 
     Returns
     -------
@@ -73,7 +78,8 @@ def protect(
         Wrong dtype or byte order, labels of a wrong kind, or not an array.
     ValueError
         Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible
-        lengths, or a NaN or infinite sample inside a patch. Nothing was written.
+        lengths, a NaN or infinite sample inside a patch, or a backend that cannot reach a GPU's memory.
+        Nothing was written.
     ImportError
         The backend asked for is not installed.
 
@@ -82,9 +88,9 @@ def protect(
     Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
     """
     begun = time.perf_counter()
-    audio = open_clips(clips, lengths)
+    audio: Clips = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     plan = make_plan(key, recipe, labels, classes, audio)
-    engine = Engine(backend, threads)
+    engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     tally = Tally(**plan.counts())
     step = patches_per_batch(recipe, audio)
     may_be_odd = audio.dtype.kind == "f"

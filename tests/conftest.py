@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from poscuda_fast import Key
+from poscuda_fast.kernels import why_missing
 
 # A shared machine may pause anything for longer than Hypothesis's limit for one example.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 REAL_SPEECH = Path(os.environ.get("POSCUDA_REAL_SPEECH", Path(__file__).parents[1] / ".." / "shared" / "data"))
+
+
+def pytest_configure() -> None:
+    """Numba's simulator of a GPU has a Python thread for each of a block: hand over quickly, and have few of them."""
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        import devices
+        from numba import cuda
+
+        from poscuda_fast.kernels import cuda as backend
+
+        cuda.as_cuda_array = devices.as_cuda_array
+        backend.FEWEST_BLOCKS = 1
+        sys.setswitchinterval(1e-5)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_cuda") is None:
+        return
+    problem = why_missing("cuda")
+    if problem is not None and os.environ.get("POSCUDA_REQUIRE_CUDA") == "1":
+        pytest.fail(problem, pytrace=False)
+    if problem is not None:
+        pytest.skip(problem)
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import naive
 import numpy as np
 import pytest
 from awkward import any_samples
+from backends import each_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe, protect
-from poscuda_fast.kernels import BACKENDS, Engine
+from poscuda_fast.kernels import Engine
 from poscuda_fast.labels import encode
 from poscuda_fast.plan import Plan, draw_taps
 from poscuda_fast.recipe import MAX_BLUR
@@ -96,7 +97,7 @@ def test_vector_starts_of_many_patches(key: Key) -> None:
     assert library_places(key, 0, 48000, Recipe(every=4000)) == naive.places(MASTER, 0, 48000, every=4000) == every
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize(("dtype", "column"), [(np.int16, 0), (np.float32, 1)])
 @pytest.mark.parametrize(("recipe", "sha256s"), [(row[0], row[1:]) for row in CLIPS])
 def test_vector_clips(key: Key, backend, dtype, column, recipe, sha256s) -> None:
@@ -133,7 +134,7 @@ masters = st.binary(min_size=32, max_size=32)
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @settings(max_examples=60, deadline=None)
 @given(masters, st.lists(labels, min_size=1, max_size=3), lengths, recipes, st.sampled_from([None, 1, 2, 3]), seeds)
@@ -164,7 +165,7 @@ def test_only_patches_change_and_padding_never(dtype, master, label, length, pad
     assert clips[:, outside].tobytes() == before[:, outside].tobytes()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @settings(max_examples=60, deadline=None)
 @given(masters, labels, lengths, recipes, st.integers(1, 3), seeds)
 def test_24_bit_samples_are_the_second_implementation(backend, master, label, length, recipe, channels, seed) -> None:

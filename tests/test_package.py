@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import here
 
 import poscuda_fast
-from poscuda_fast.kernels import BACKENDS, load, why_missing
+from poscuda_fast.kernels import BACKENDS, load
 
 PACKAGE = Path(poscuda_fast.__file__).parent
 
@@ -27,6 +28,7 @@ LEVELS = [
     {"plan", "workers"},
     {"dense"},
     {"arrays"},
+    {"device_arrays"},
     {"report", "verification"},
     {"memory"},
     {"journal"},
@@ -225,7 +227,7 @@ def test_kernels_are_loaded_by_name_only() -> None:
 
 def test_backends_have_one_signature() -> None:
     reference = load("reference")
-    for backend in [name for name in BACKENDS if why_missing(name) is None]:
+    for backend in here():
         for function in ("filter_patches", "survey_patches"):
             kernel = getattr(load(backend), function)
             assert kernel.__name__ == function
@@ -240,7 +242,7 @@ def test_habits(name, tree) -> None:
     """No print, no torch, no pickle, no guessable randomness, a docstring on the module and all that is public."""
     roots = {other.split(".")[0] for other in imported(tree)}
     assert not roots & {"torch", "cupy", "pandas", "pickle", "marshal", "shelve", "random"}
-    if name != "kernels.cpu":
+    if name not in {"kernels.cpu", "kernels.cuda"}:
         assert "numba" not in roots or name == "doctor"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

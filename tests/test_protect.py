@@ -10,17 +10,17 @@ import naive
 import numpy as np
 import pytest
 from awkward import Memory, awkward_arrays, random_samples, refused_arrays
+from backends import each_backend, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe, Report, arrays, memory, protect
-from poscuda_fast.kernels import BACKENDS, Engine
+from poscuda_fast.kernels import Engine
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 8, "taps": 5, "blur": 0.9, "patches": 2}
 RECIPE = Recipe(**FIELDS)
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_dtype = pytest.mark.parametrize("dtype", [np.int16, np.float32], ids=lambda dtype: dtype.__name__)
 
 
@@ -175,7 +175,7 @@ def test_arrays_lists_backends_threads_and_batches_agree(data) -> None:
     lengths = data.draw(st.lists(st.integers(0, frames), min_size=n, max_size=n))
     first = clips.copy()
     report = protect(first, labels, Key(MASTER), recipe=recipe, lengths=lengths, backend="reference", threads=1)
-    for backend in ("auto", *BACKENDS):
+    for backend in ("auto", *here()):
         for threads in (1, 2, None):
             for other in (clips.copy(), clips.copy(order="F"), [clip.copy() for clip in clips]):
                 with pytest.MonkeyPatch.context() as patch:

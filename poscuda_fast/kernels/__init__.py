@@ -17,6 +17,7 @@ BACKENDS = {
     "native": "poscuda_fast.kernels.native",
     "cpu": "poscuda_fast.kernels.cpu",
     "reference": "poscuda_fast.kernels.reference",
+    "cuda": "poscuda_fast.kernels.cuda",
 }
 AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that is there
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
@@ -43,7 +44,9 @@ class Kernels(Protocol):
 
 
 def load(backend: str) -> Kernels:
-    """The kernels of a backend: "auto", "native" (C++), "cpu" (numba) or "reference" (NumPy).
+    """The kernels of a backend: "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda).
+
+    "auto" is never "cuda": in host memory a patch is filtered sooner than it could travel to a GPU.
 
     Raises
     ------
@@ -68,6 +71,8 @@ def why_missing(backend: str) -> str | None:
     try:
         importlib.import_module(BACKENDS[backend])
     except ImportError as error:
+        if backend == "cuda":
+            return str(error)  # a sentence: it alone knows what is missing
         advice = _HOW_TO_GET.get(backend, "run pip install --force-reinstall poscuda-fast")
         return f"The {backend} backend cannot be imported ({error}); {advice}."
     return None
@@ -76,11 +81,15 @@ def why_missing(backend: str) -> str | None:
 class Engine:
     """A backend and a number of threads, checked once; every count of threads gives the same bits."""
 
-    def __init__(self, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, backend: str = "auto", threads: int | None = None, *, on_device: bool = False) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads is {threads!r}; expected a whole number from 1, or None for all cores.")
+        if on_device:
+            if backend not in ("auto", "cuda"):
+                raise ValueError(f"backend is {backend!r}; clips on a GPU are filtered there, by 'auto' or 'cuda'.")
+            backend = "cuda"
         self._kernels = load(backend)
-        self._threads = threads or usable_cores()
+        self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
     def filter_patches(
         self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int

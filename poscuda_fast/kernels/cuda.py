@@ -1,0 +1,418 @@
+"""The arithmetic of FORMAT.md for NVIDIA GPUs, compiled by numba-cuda: one block of threads a patch.
+
+Of samples in host memory only the patches travel, packed into pinned buffers; a chunk is packed while the GPU
+filters the one before. Samples in device memory are filtered where they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda, float64
+from numpy.typing import NDArray
+
+_config: Any = numba.config
+if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
+    _INSTALL = "run pip install 'poscuda-fast[cuda12]', or [cuda13] if the driver is of CUDA 13."
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise ImportError(f"The cuda backend needs numba-cuda, which is not installed; {_INSTALL}")
+    if not cuda.is_available():
+        _problem = cuda.cuda_error()
+        if _problem is None:
+            raise ImportError(f"The cuda backend needs the CUDA compiler, which is not installed; {_INSTALL}")
+        raise ImportError(f"The cuda backend needs an NVIDIA GPU and its driver: {' '.join(str(_problem).split())}")
+
+Int64 = NDArray[np.int64]
+
+# Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
+_TOP = {"i2": 2**15, "i4": 2**23, "f4": 0}
+
+SILENT, NOT_FINITE = 1, 2  # the bits of a survey
+
+# A thread sums WIDTH neighbouring outputs at once, in registers. Threads would then read WIDTH samples apart
+# and meet in the same banks of shared memory; so x lies in rows of WIDTH samples, PITCH apart.
+WIDTH, PITCH, WINDOW = 8, 9, 16
+
+WARP = 32  # threads of a block: all run in step, and a patch of the default recipe keeps 30 of them busy
+STEP = WARP // WIDTH * PITCH
+
+SHARED_BYTES = 48 << 10  # what any GPU gives a block; longer patches are held in device memory
+SCRATCH_BYTES = 64 << 20  # device memory for those, unless one alone needs more
+FEWEST_BLOCKS = 128  # numba warns about smaller grids; a block without a patch returns at once
+CHUNK_BYTES, CHUNK_PATCHES = 2 << 20, 1 << 14  # what is packed and sent at a time
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile on first use, for the GPU. No fastmath: it would flush subnormals."""
+    return cuda.jit(function)
+
+
+def _part(function: Callable[..., Any]) -> Any:
+    """The same for a function that kernels call."""
+    return cuda.jit(device=True)(function)
+
+
+def _on_host(function: Callable[..., Any]) -> Any:
+    """Compile on first use, for one CPU thread."""
+    return numba.njit(nogil=True)(function)
+
+
+# What every backend has.
+
+
+def filter_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    taps: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """See `reference.filter_patches`: same arguments, same bits.
+
+    `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
+    in place, in its turn on the stream that the interface names.
+    """
+    if isinstance(samples, np.ndarray):
+        return _filter_host(samples, starts, sizes, rows, taps, stride)
+    view = _view(samples, writing=True)
+    top = _TOP[view.dtype.str[1:]]
+    if not len(starts):
+        return 0
+    places = cuda.to_device(np.stack([starts, sizes, rows], axis=1), stream=view.stream)
+    filters = cuda.to_device(taps, stream=view.stream)
+    saturated = cuda.to_device(np.zeros(1, np.int64), stream=view.stream)
+    _launch(view, places, int(sizes.max()), filters, stride, top, saturated, view.stream)
+    return int(_fetch(saturated, view.stream)[0])
+
+
+def survey_patches(
+    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
+) -> NDArray[np.uint8]:
+    """See `reference.survey_patches`: same arguments, same flags; device memory too."""
+    flags = np.empty(len(starts), np.uint8)
+    if isinstance(samples, np.ndarray):
+        _survey_host(samples, starts, sizes, stride, flags)  # not worth the way to the GPU
+        return flags
+    view = _view(samples)
+    if not len(starts):
+        return flags
+    places = cuda.to_device(np.stack([starts, sizes], axis=1), stream=view.stream)
+    found = cuda.device_array(len(starts), np.uint8, stream=view.stream)
+    _survey[max(len(starts), FEWEST_BLOCKS), WARP, view.stream](view, places, stride, found)
+    return _fetch(found, view.stream)
+
+
+# Device memory.
+
+
+def read_patches(samples: Any, starts: Int64, sizes: Int64, stride: int) -> NDArray[Any]:
+    """The patches of a flat device array one behind the other, in host memory."""
+    view = _view(samples)
+    dense = cuda.device_array(int(sizes.sum()), view.dtype, stream=view.stream)
+    _move_all(view, dense, starts, sizes, stride, storing=False)
+    return _fetch(dense, view.stream)
+
+
+def write_patches(samples: Any, starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
+    """Store in a flat device array what `read_patches` returned."""
+    view = _view(samples, writing=True)
+    _move_all(view, cuda.to_device(dense, stream=view.stream), starts, sizes, stride, storing=True)
+    _wait(view.stream)
+
+
+def _view(samples: Any, *, writing: bool = False) -> Any:
+    """Numba's view of device memory; its `stream` is the caller's, or 0 for the default stream."""
+    if writing and samples.__cuda_array_interface__["data"][1]:
+        raise ValueError("the device array is read-only, and filtering happens in place; make a copy of it.")
+    return cuda.as_cuda_array(samples, sync=False)  # our work is queued behind the caller's: no need to wait
+
+
+def _fetch(array: Any, stream: Any) -> NDArray[Any]:
+    """A device array in host memory, once the stream has come so far."""
+    fetched: NDArray[Any] = array.copy_to_host(stream=stream)
+    _wait(stream)
+    return fetched
+
+
+def _wait(stream: Any) -> None:
+    (stream or cuda).synchronize()
+
+
+def _move_all(view: Any, dense: Any, starts: Int64, sizes: Int64, stride: int, *, storing: bool) -> None:
+    if not sizes.sum():
+        return
+    places = cuda.to_device(np.stack([starts, sizes, np.cumsum(sizes) - sizes], axis=1), stream=view.stream)
+    _move[max(len(starts), FEWEST_BLOCKS), WARP, view.stream](view, dense, places, stride, storing)
+
+
+# Host memory.
+
+_kept = threading.local()  # stagings, for the thread's next call: pinning memory costs as much as filling it
+
+
+def _filter_host(
+    samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
+) -> int:
+    top = _TOP[samples.dtype.str[1:]]
+    if not len(starts):
+        return 0
+    filters = cuda.to_device(taps)
+    room = CHUNK_BYTES // samples.itemsize
+    longest = int(sizes.max())
+    cuda.current_context()  # so that there is a current GPU
+    key = cuda.gpus.current, samples.dtype, room
+    kept: dict[Any, list[_Staging]] = _kept.__dict__.setdefault("stagings", {})
+    stagings = kept.pop(key, []) if longest <= room else []
+    stagings = stagings or [_Staging(max(room, longest), samples.dtype) for _ in range(2)]
+    saturated = 0
+    for number, chunk in enumerate(_chunks(sizes, room)):
+        staging = stagings[number % 2]
+        saturated += staging.store()
+        staging.send(samples, starts[chunk], sizes[chunk], rows[chunk], filters, stride, top)
+    for staging in stagings:
+        saturated += staging.store()
+    if longest <= room:  # after an error, when the GPU may still be at work in them, they are not kept
+        kept[key] = stagings
+    return saturated
+
+
+def _chunks(sizes: Int64, room: int) -> Iterator[slice]:
+    """Divide patches: at most `room` samples together, or one patch."""
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        fits = int(np.searchsorted(ends, ends[first] - sizes[first] + room, side="right"))
+        last = min(max(fits, first + 1), first + CHUNK_PATCHES)
+        yield slice(first, last)
+        first = last
+
+
+class _Staging:
+    """Buffers for one chunk of patches, pinned and on the GPU, and a stream of its own."""
+
+    def __init__(self, room: int, dtype: np.dtype[Any]) -> None:
+        self._stream = cuda.stream()
+        self._dense, self._device_dense = _pair(room, dtype)
+        self._places, self._device_places = _pair((CHUNK_PATCHES, 3), np.int64)
+        self._saturated, self._device_saturated = _pair(1, np.int64)
+        self._sent: tuple[Any, ...] | None = None
+
+    def send(
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, filters: Any, stride: int, top: int
+    ) -> None:
+        """Pack patches; let the GPU fetch, filter and return them. Returns at once."""
+        n, total = len(starts), int(sizes.sum())
+        if not total:
+            return
+        dense, places = self._dense[:total], self._places[:n]
+        device_dense, device_places = self._device_dense[:total], self._device_places[:n]
+        _pack(samples, starts, sizes, stride, dense)
+        places[:, 0] = np.cumsum(sizes) - sizes
+        places[:, 1], places[:, 2] = sizes, rows
+        self._saturated[0] = 0
+        device_places.copy_to_device(places, stream=self._stream)
+        device_dense.copy_to_device(dense, stream=self._stream)
+        self._device_saturated.copy_to_device(self._saturated, stream=self._stream)
+        _launch(device_dense, device_places, int(sizes.max()), filters, 1, top, self._device_saturated, self._stream)
+        device_dense.copy_to_host(dense, stream=self._stream)
+        self._device_saturated.copy_to_host(self._saturated, stream=self._stream)
+        self._sent = samples, starts, sizes, stride, dense
+
+    def store(self) -> int:
+        """Wait for what was sent, and put it where it came from; returns the saturated samples."""
+        if self._sent is None:
+            return 0
+        self._stream.synchronize()  # raises what went wrong on the GPU, before anything is stored
+        _unpack(*self._sent)
+        self._sent = None
+        return int(self._saturated[0])
+
+
+def _pair(shape: Any, dtype: Any) -> tuple[NDArray[Any], Any]:
+    return cuda.pinned_array(shape, dtype), cuda.device_array(shape, dtype)
+
+
+@_on_host
+def _pack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
+    place = 0
+    for n in range(starts.size):
+        for t in range(sizes[n]):
+            dense[place + t] = samples[starts[n] + t * stride]
+        place += sizes[n]
+
+
+@_on_host
+def _unpack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
+    place = 0
+    for n in range(starts.size):
+        for t in range(sizes[n]):
+            samples[starts[n] + t * stride] = dense[place + t]
+        place += sizes[n]
+
+
+@_on_host
+def _survey_host(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, flags: NDArray[np.uint8]) -> None:
+    for n in range(starts.size):
+        flags[n] = SILENT
+        for t in range(sizes[n]):
+            sample = samples[starts[n] + t * stride]
+            if sample != 0:
+                flags[n] &= NOT_FINITE
+            if not math.isfinite(sample):
+                flags[n] |= NOT_FINITE
+
+
+# On the GPU.
+
+
+def _launch(
+    samples: Any, places: Any, longest: int, filters: Any, stride: int, top: int, saturated: Any, stream: Any
+) -> None:
+    """Queue the filtering of `places`: (n, 3) starts, sizes and rows in device memory, like all else."""
+    n, tap_rows, patch_rows = len(places), -(-filters.shape[1] // WIDTH), -(-longest // WIDTH)
+    f_bytes = 8 * WIDTH * tap_rows
+    x_bytes = 8 * PITCH * (patch_rows + tap_rows)
+    arguments = samples, places, filters, stride, top, saturated
+    if f_bytes + x_bytes <= SHARED_BYTES:
+        _filter[max(n, FEWEST_BLOCKS), WARP, stream, f_bytes + x_bytes](*arguments)
+        return
+    slots = min(n, max(1, SCRATCH_BYTES // x_bytes))
+    scratch = cuda.device_array((slots, x_bytes // 8), np.float64, stream=stream)
+    _filter_long[max(slots, FEWEST_BLOCKS), WARP, stream, f_bytes](*arguments, scratch)
+
+
+@_kernel
+def _filter(samples: Any, places: Any, filters: Any, stride: int, top: int, saturated: Any) -> None:
+    """One block a patch; filter and patch are in shared memory."""
+    n = cuda.blockIdx.x
+    if n < places.shape[0]:
+        f = cuda.shared.array(0, float64)
+        x = f[(filters.shape[1] + WIDTH - 1) // WIDTH * WIDTH :]
+        _filter_patch(samples, places[n, 0], places[n, 1], filters[places[n, 2]], stride, top, f, x, saturated)
+
+
+@_kernel
+def _filter_long(samples: Any, places: Any, filters: Any, stride: int, top: int, saturated: Any, scratch: Any) -> None:
+    """The same with the patch in a row of `scratch`; a block takes one patch after another."""
+    n, slots = cuda.blockIdx.x, scratch.shape[0]
+    if n < slots:
+        f = cuda.shared.array(0, float64)
+        x = scratch[n]
+        while n < places.shape[0]:
+            _filter_patch(samples, places[n, 0], places[n, 1], filters[places[n, 2]], stride, top, f, x, saturated)
+            cuda.syncthreads()  # all has been stored before the next patch takes its place
+            n += slots
+
+
+@_part
+def _filter_patch(
+    samples: Any, start: int, size: int, taps: Any, stride: int, top: int, f: Any, x: Any, saturated: Any
+) -> None:
+    """Load, sum and store one patch."""
+    thread = cuda.threadIdx.x
+    n_taps = taps.size
+    lead = n_taps - 1 - (n_taps - 1) // 2
+    tap_rows = (n_taps + WIDTH - 1) // WIDTH
+    patch_rows = (size + WIDTH - 1) // WIDTH
+    # The filter back to front: y[j] is then the plain sum of f[t] * x[j + t]. Both end in zeros.
+    t = thread
+    while t < tap_rows * WIDTH:
+        f[t] = taps[n_taps - 1 - t] if t < n_taps else 0.0
+        t += WARP
+    own = x[thread // WIDTH * PITCH + thread % WIDTH :]  # a thread's next place is STEP further on
+    t, place = thread - lead, 0
+    while t < (patch_rows + tap_rows) * WIDTH - lead:
+        own[place] = samples[start + t * stride] if 0 <= t < size else 0.0
+        t += WARP
+        place += STEP
+    cuda.syncthreads()  # all has been loaded before anything is stored
+    y = cuda.local.array(WIDTH, float64)
+    base = 0
+    while base < patch_rows:
+        row = base + thread
+        sums = x[row * PITCH :]
+        if row < patch_rows:
+            _convolve(sums, f, tap_rows, y)
+        cuda.syncthreads()  # rows up to here have been read by all, and take the sums
+        if row < patch_rows:
+            for r in range(WIDTH):
+                sums[r] = y[r]
+        base += WARP
+    cuda.syncthreads()  # neighbouring threads now store neighbouring samples
+    over = 0
+    t, place = thread, 0
+    while t < size:
+        if top == 0:
+            samples[start + t * stride] = own[place]
+        else:
+            rounded = round(own[place])  # half to even
+            limited = min(max(rounded, -top), top - 1)
+            over += limited != rounded
+            samples[start + t * stride] = limited
+        t += WARP
+        place += STEP
+    if over:
+        cuda.atomic.add(saturated, 0, over)
+
+
+@_part
+def _convolve(x: Any, f: Any, tap_rows: int, y: Any) -> None:
+    """y[r] = sum over t ascending of f[t] * x[r + t], for a row of outputs.
+
+    The GPU's float64 units bound this loop: a warp makes 64 multiply-adds, 2 cycles of a multiprocessor's
+    quarter each, out of 8 loads of neighbouring samples, 2 cycles of its shared memory each, and 8 of a
+    tap for all, 1 cycle each. Four quarters thus multiply for 32 cycles in which 24 would do for loading.
+    """
+    window = cuda.local.array(WINDOW, float64)
+    for r in range(WIDTH):
+        y[r] = 0.0
+        window[r] = x[r]
+    # With `range` the compiler cannot tell that places are not negative, and wraps each of them.
+    row = 0
+    while row < tap_rows:
+        for r in range(WIDTH):
+            window[WIDTH + r] = x[row * PITCH + PITCH + r]
+        for t in range(WIDTH):
+            tap = f[row * WIDTH + t]
+            for r in range(WIDTH):
+                y[r] += tap * window[t + r]
+        for r in range(WIDTH):
+            window[r] = window[WIDTH + r]
+        row += 1
+
+
+@_kernel
+def _survey(samples: Any, places: Any, stride: int, found: Any) -> None:
+    """One block a patch; `places` is (n, 2) starts and sizes."""
+    n = cuda.blockIdx.x
+    if n < places.shape[0]:
+        start, size = places[n, 0], places[n, 1]
+        sounds = broken = False
+        for t in range(cuda.threadIdx.x, size, cuda.blockDim.x):
+            sample = samples[start + t * stride]
+            sounds |= sample != 0
+            broken |= not math.isfinite(sample)
+        any_sounds = cuda.syncthreads_or(np.int32(sounds))
+        any_broken = cuda.syncthreads_or(np.int32(broken))
+        if cuda.threadIdx.x == 0:
+            found[n] = (0 if any_sounds else SILENT) | (NOT_FINITE if any_broken else 0)
+
+
+@_kernel
+def _move(samples: Any, dense: Any, places: Any, stride: int, storing: bool) -> None:  # noqa: FBT001
+    """One block a patch; `places` is (n, 3) starts, sizes and where each begins in `dense`."""
+    n = cuda.blockIdx.x
+    if n < places.shape[0]:
+        start, size, first = places[n, 0], places[n, 1], places[n, 2]
+        for t in range(cuda.threadIdx.x, size, cuda.blockDim.x):
+            if storing:
+                samples[start + t * stride] = dense[first + t]
+            else:
+                dense[first + t] = samples[start + t * stride]

@@ -1,0 +1,724 @@
+"""The CUDA backend: on a GPU where there is one, and everywhere on numba's simulator, in a process of its own.
+
+The simulator shows neither data races nor what the compiler makes of the code: for that there are the tests of
+the PTX, and those on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gpu
+import numpy as np
+import pytest
+from awkward import any_samples, random_samples
+from devices import SIMULATED, Simulated, to_device
+
+from poscuda_fast import Recipe, kernels, protect
+from poscuda_fast.dense import filter_dense, survey_dense
+from poscuda_fast.device_arrays import DeviceClips, is_on_device
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine
+from poscuda_fast.labels import encode
+from poscuda_fast.plan import Plan
+
+HERE = Path(__file__).parent
+DTYPES = [np.int16, np.int32, np.float32]
+
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+each_clip_dtype = pytest.mark.parametrize("dtype", [np.int16, np.float32], ids=lambda dtype: dtype.__name__)
+needs_cuda = pytest.mark.needs_cuda
+simulated_only = pytest.mark.skipif(not SIMULATED, reason="only the simulator lets itself be made to fail")
+gpu_only = pytest.mark.skipif(SIMULATED, reason="the simulator has no streams")
+
+
+@pytest.fixture
+def backend():
+    return kernels.load("cuda")
+
+
+class Case:
+    """Random patches of many sizes, in any order, apart from each other or not, in flat samples."""
+
+    def __init__(self, dtype, sizes, n_taps=9, stride=1, seed=0) -> None:
+        rng = np.random.default_rng(seed)
+        self.sizes = np.array(sizes, np.int64)
+        gaps = rng.integers(0, 3, len(sizes))
+        first = np.cumsum(self.sizes + gaps) - self.sizes
+        frames = int((self.sizes + gaps).sum()) + 3
+        self.samples = any_samples(dtype, (frames * abs(stride),), seed)
+        self.starts = first * stride if stride > 0 else (len(self.samples) - 1) + first * stride
+        order = rng.permutation(len(sizes))
+        self.starts, self.sizes = self.starts[order], self.sizes[order]
+        self.rows = rng.integers(0, 3, len(sizes))
+        # Small filters for integers, so that not all of them saturate; of either sign, and float32 of any size.
+        self.taps = rng.uniform(-0.5, 0.9, (3, n_taps)).astype(np.float32)
+        if dtype is np.float32:
+            self.taps[2] = any_samples(np.float32, (n_taps,), seed + 1)
+            half = self.samples[: len(self.samples) // 2]
+            half[:] = rng.integers(0, 2**23, len(half), np.uint32).view(np.float32)  # subnormals
+        self.stride = stride
+
+    def filtered(self, backend: str) -> tuple[bytes, int]:
+        wet = self.samples.copy()
+        over = self.filter(backend, wet)
+        return wet.tobytes(), over
+
+    def filter(self, backend: str, wet) -> int:
+        on_device = not isinstance(wet, np.ndarray)
+        engine = Engine(backend, on_device=on_device)
+        return engine.filter_patches(wet, self.starts, self.sizes, self.rows, self.taps, self.stride)
+
+
+# Samples in host memory.
+
+
+@needs_cuda
+@each_dtype
+@pytest.mark.parametrize("stride", [1, 2, -1, -3])
+@pytest.mark.parametrize(
+    ("sizes", "n_taps"),
+    [
+        ([1, 2, 3, 7, 8, 9, 15, 16, 17, 40, 31, 33], 9),
+        ([5, 1, 12, 40], 80),  # filters longer than patches
+        ([1, 0, 30, 0], 8),
+        ([255, 256, 257, 300, 600], 16),  # more than one pass of 32 threads with 8 outputs each
+        ([64], 1),
+    ],
+)
+def test_random_patches(dtype, stride, sizes, n_taps) -> None:
+    case = Case(dtype, sizes, n_taps, stride, seed=len(sizes) + n_taps)
+    assert case.filtered("cuda") == case.filtered("reference")
+
+
+@needs_cuda
+@each_dtype
+def test_every_size_and_filter_length(dtype) -> None:
+    for n_taps in range(1, 21):
+        case = Case(dtype, range(1 + n_taps % 5, 26, 5), n_taps, seed=n_taps)
+        assert case.filtered("cuda") == case.filtered("reference"), n_taps
+
+
+@needs_cuda
+def test_the_cases_saturate_and_have_subnormals() -> None:
+    """So that the tests above see both."""
+    assert Case(np.int16, [40] * 5).filtered("cuda")[1] > 10
+    assert Case(np.int32, [40] * 5).filtered("cuda")[1] > 10
+    wet = np.frombuffer(Case(np.float32, range(1, 29)).filtered("cuda")[0], np.float32)
+    assert (np.abs(wet[wet != 0]) < np.finfo(np.float32).tiny).any()
+
+
+@needs_cuda
+@each_dtype
+def test_a_memory_map(dtype, tmp_path) -> None:
+    case = Case(dtype, [20, 9, 33])
+    path = tmp_path / "samples"
+    path.write_bytes(case.samples.tobytes())
+    mapped = np.memmap(path, dtype, "r+")
+    over = case.filter("cuda", mapped)
+    mapped.flush()
+    assert (path.read_bytes(), over) == case.filtered("reference")
+
+
+@pytest.fixture
+def small_chunks(backend, monkeypatch) -> list[int]:
+    """Chunks of 64 bytes or 3 patches; the list grows by the patches of each that is sent."""
+    monkeypatch.setattr(backend, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(backend, "CHUNK_PATCHES", 3)
+    sent: list[int] = []
+    send = backend._Staging.send
+
+    def spy(self, samples, starts, *others) -> None:
+        sent.append(len(starts))
+        send(self, samples, starts, *others)
+
+    monkeypatch.setattr(backend._Staging, "send", spy)
+    return sent
+
+
+@needs_cuda
+@each_dtype
+def test_chunks_take_turns(dtype, small_chunks) -> None:
+    """One patch is longer than a chunk, others are so short that their number fills one."""
+    case = Case(dtype, [10, 12, 50, 1, 1, 1, 1, 1, 0, 0, 0, 0, 16, 16, 15], 5)
+    for _ in range(2):  # the second time with the buffers of the first
+        small_chunks.clear()
+        assert case.filtered("cuda") == case.filtered("reference")
+        assert len(small_chunks) > 5
+        assert sum(small_chunks) == 15
+        assert max(small_chunks) == 3
+
+
+@needs_cuda
+def test_buffers_are_kept_unless_a_patch_is_longer_than_a_chunk(backend, small_chunks) -> None:
+    backend._kept.__dict__.clear()
+    made = []
+    make = backend._pair
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_pair", lambda *shape: made.append(shape) or make(*shape))
+        for sizes, buffers in (([10] * 9, 6), ([20] * 9, 0), ([100], 6), ([10], 0)):
+            made.clear()
+            Case(np.int16, sizes).filtered("cuda")
+            assert len(made) == buffers, sizes
+            kept = [staging._dense.nbytes for stagings in backend._kept.stagings.values() for staging in stagings]
+            assert kept == [64, 64]
+
+
+@needs_cuda
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_a_chunk_that_cannot_be_sent_is_not_stored(fails_at, backend, small_chunks, monkeypatch) -> None:
+    case = Case(np.int16, [30] * 4)
+    order = np.argsort(case.starts)
+    case.starts, case.sizes, case.rows = case.starts[order], case.sizes[order], case.rows[order]
+    whole = np.frombuffer(case.filtered("reference")[0], np.int16)
+    wet = case.samples.copy()
+    calls = []
+    launch = backend._launch
+
+    def failing(*arguments) -> None:
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise MemoryError("the GPU is full")
+        launch(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_launch", failing)
+        with pytest.raises(MemoryError, match="the GPU is full"):
+            case.filter("cuda", wet)
+    stored = case.starts[max(0, fails_at - 2)] if fails_at > 1 else 0  # the one before is still with the GPU
+    assert np.array_equal(wet[:stored], whole[:stored])
+    assert np.array_equal(wet[stored:], case.samples[stored:])
+    assert not backend._kept.stagings or all(key[2] != 32 for key in backend._kept.stagings)
+    assert case.filtered("cuda") == case.filtered("reference")
+
+
+@needs_cuda
+@simulated_only
+def test_a_chunk_that_fails_on_the_gpu_is_not_stored(backend, small_chunks, monkeypatch) -> None:
+    """Errors of a kernel come up when its stream is waited for: the first chunk's here."""
+
+    class Failing:
+        def synchronize(self) -> None:
+            raise RuntimeError("an illegal address")
+
+    monkeypatch.setattr(backend.cuda, "stream", Failing)
+    backend._kept.__dict__.clear()
+    case = Case(np.int16, [30] * 4)
+    wet = case.samples.copy()
+    with pytest.raises(RuntimeError, match="an illegal address"):
+        case.filter("cuda", wet)
+    assert len(small_chunks) == 2
+    assert np.array_equal(wet, case.samples)
+
+
+# Patches that do not fit into shared memory.
+
+
+@pytest.fixture
+def launched(backend, monkeypatch) -> list[str]:
+    """The kernels that are launched."""
+    names: list[str] = []
+
+    class Spy:
+        def __init__(self, kernel) -> None:
+            self._kernel = kernel
+
+        def __getitem__(self, configuration):
+            names.append(self._kernel.py_func.__name__)
+            return self._kernel[configuration]
+
+    for name in ("_filter", "_filter_long"):
+        monkeypatch.setattr(backend, name, Spy(getattr(backend, name)))
+    return names
+
+
+@needs_cuda
+@each_dtype
+@pytest.mark.parametrize("scratch_bytes", [0, 3000, 1 << 20])
+def test_long_patches(dtype, scratch_bytes, backend, launched, monkeypatch) -> None:
+    """Few places in device memory for many patches, so that one takes the place of another."""
+    monkeypatch.setattr(backend, "SHARED_BYTES", 1 << 10)
+    monkeypatch.setattr(backend, "SCRATCH_BYTES", scratch_bytes)
+    case = Case(dtype, [130, 5, 100, 270, 1, 8], 12)
+    assert case.filtered("cuda") == case.filtered("reference")
+    assert launched == ["_filter_long"]
+
+
+@needs_cuda
+def test_where_long_patches_begin(backend, launched, monkeypatch) -> None:
+    """40 samples and 16 taps are 5 and 2 rows: (5 + 2) * 9 + 16 numbers of 8 bytes."""
+    case = Case(np.float32, [40, 8], 16)
+    for room, name in ((632, "_filter"), (631, "_filter_long")):
+        monkeypatch.setattr(backend, "SHARED_BYTES", room)
+        assert case.filtered("cuda") == case.filtered("reference")
+        assert launched.pop() == name
+
+
+@needs_cuda
+def test_a_patch_beyond_any_shared_memory(launched) -> None:
+    """With the limits that are shipped."""
+    case = Case(np.int16, [6000, 3], 3)
+    assert case.filtered("cuda") == case.filtered("reference")
+    assert launched == ["_filter_long"]
+
+
+# Surveys.
+
+
+@needs_cuda
+@each_dtype
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_surveys(dtype, place) -> None:
+    samples = np.zeros(400, dtype)
+    samples[[39, 41, 380]] = 1  # the last sample of a patch, one between, and one far into a long patch
+    wanted = {(1, 0): SILENT, (0, 40): 0, (40, 1): SILENT, (41, 1): 0, (50, 330): SILENT, (50, 340): 0}
+    if dtype is np.float32:
+        samples[[1, 2, 3, 399, 45]] = np.nan, np.inf, -np.inf, np.inf, -0.0
+        wanted |= {(1, 1): NOT_FINITE, (2, 1): NOT_FINITE, (3, 1): NOT_FINITE, (0, 1): SILENT, (0, 40): NOT_FINITE}
+        wanted |= {(390, 10): NOT_FINITE, (390, 9): SILENT, (45, 1): SILENT}
+    starts, sizes = np.array(list(wanted)).T
+    flat = samples if place == "host" else DeviceFlat(samples)
+    engine = Engine("cuda")
+    flags = engine.survey_patches(flat, starts, sizes, 1)
+    assert flags.dtype == np.uint8
+    assert dict(zip(wanted, flags.tolist(), strict=True)) == wanted
+    backwards = engine.survey_patches(flat, starts + sizes - 1, sizes, -1)
+    assert backwards.tolist() == flags.tolist()
+    assert engine.survey_patches(flat, np.array([41, 380]), np.array([2, 2]), -2).tolist() == [0, 0]
+    assert engine.survey_patches(flat, starts[:0], sizes[:0], 1).shape == (0,)
+    with pytest.raises(IndexError):
+        engine.survey_patches(flat, np.array([399]), np.array([2]), 1)
+
+
+# Samples on the device.
+
+
+class DeviceFlat:
+    """A flat device array as `Engine` takes it."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.array = to_device(samples)
+        self.size, self.dtype = samples.size, samples.dtype
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.array.__cuda_array_interface__
+
+
+@needs_cuda
+@each_dtype
+@pytest.mark.parametrize("stride", [1, 3, -2])
+def test_flat_samples_on_the_device(dtype, stride) -> None:
+    case = Case(dtype, [1, 5, 40, 33, 300, 0, 8], 11, stride)
+    flat = DeviceFlat(case.samples)
+    over = case.filter("cuda", flat)
+    assert (flat.array.copy_to_host().tobytes(), over) == case.filtered("reference")
+
+
+@needs_cuda
+@each_dtype
+def test_long_patches_on_the_device(dtype, backend, launched, monkeypatch) -> None:
+    monkeypatch.setattr(backend, "SHARED_BYTES", 1 << 10)
+    case = Case(dtype, [130, 5, 100], 12)
+    flat = DeviceFlat(case.samples)
+    over = case.filter("cuda", flat)
+    assert (flat.array.copy_to_host().tobytes(), over) == case.filtered("reference")
+    assert launched[0] == "_filter_long"
+
+
+def planned(shape, recipe, key, lengths=None) -> Plan:
+    labels = encode(np.arange(shape[0]) % 3, None, shape[0])
+    full = np.full(shape[0], shape[1]) if lengths is None else np.array(lengths)
+    return Plan(key, recipe, labels, full)
+
+
+RECIPE = Recipe(patch=20, taps=7, blur=0.9, patches=2)
+
+
+@needs_cuda
+@each_clip_dtype
+@pytest.mark.parametrize("shape", [(5, 90), (5, 90, 1), (4, 50, 3), (3, 12, 2), (0, 40), (3, 0), (2, 40, 0)])
+def test_protect_on_the_device(dtype, shape, key) -> None:
+    """The bits and the report of the CPU, and nothing but the patches changed."""
+    before = random_samples(dtype, shape, 3)
+    if before.size:
+        before[0] = 0  # its patches are silent
+    lengths = [max(0, shape[1] - clip) for clip in range(shape[0])]
+    labels = np.arange(shape[0]) % 3
+    wanted = before.copy()
+    options = {"recipe": RECIPE, "lengths": lengths}
+    report = protect(wanted, labels, key, backend="cpu", **options)
+    for backend in ("auto", "cuda"):
+        clips = to_device(before)
+        found = protect(clips, labels, key, backend=backend, **options)
+        assert clips.copy_to_host().tobytes() == wanted.tobytes()
+        assert {**found.to_dict(), "seconds": 0} == {**report.to_dict(), "seconds": 0}
+    if dtype is np.int16 and before.size:
+        assert report.saturated_samples > 0
+        assert report.silent_patches > 0
+
+
+@needs_cuda
+def test_batches_on_the_device(key, monkeypatch) -> None:
+    monkeypatch.setattr("poscuda_fast.memory.BATCH_BYTES", 200)
+    before = random_samples(np.int16, (13, 60))
+    wanted = before.copy()
+    report = protect(wanted, [0] * 13, key, recipe=RECIPE, backend="cpu")
+    clips = to_device(before)
+    found = protect(clips, [0] * 13, key, recipe=RECIPE)
+    assert clips.copy_to_host().tobytes() == wanted.tobytes()
+    assert found.saturated_samples == report.saturated_samples
+
+
+@needs_cuda
+@each_clip_dtype
+@pytest.mark.parametrize("channels", [None, 2])
+def test_read_write_and_survey(dtype, channels, key) -> None:
+    shape = (6, 50) if channels is None else (6, 50, channels)
+    content = random_samples(dtype, shape)
+    content[1] = 0
+    if channels:
+        content[2, :, 0] = 0  # one silent channel does not make a silent patch
+    clips = to_device(content)
+    audio = DeviceClips(clips, None)
+    plan = planned(shape, RECIPE, key)
+    (patches,) = plan.batches(100)
+    dense = audio.read(patches)
+    pieces = [content[c, s : s + n] for c, s, n in zip(patches.clips, patches.starts, patches.sizes, strict=True)]
+    assert dense.tobytes() == np.concatenate(pieces).tobytes()
+    flags = audio.survey(patches, Engine("cuda"))
+    assert flags.tolist() == survey_dense(dense, patches, audio.channels, Engine("reference")).tolist()
+    assert (flags & SILENT).sum() == 2
+    over = audio.filter(patches, plan.taps, Engine("cuda"))
+    assert over == filter_dense(dense, patches, audio.channels, plan.taps, Engine("reference"))
+    assert audio.read(patches).tobytes() == dense.tobytes()
+    audio.write(patches, np.concatenate(pieces).reshape(-1))
+    assert clips.copy_to_host().tobytes() == content.tobytes()
+    nothing = planned((1, 0), RECIPE, key).of_clip(0)
+    assert audio.read(nothing).size == 0
+    assert audio.survey(nothing, Engine("cuda")).size == 0
+
+
+@needs_cuda
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channel", [0, 1])
+def test_non_finite_samples_are_refused_before_anything_is_written(bad, channel, key) -> None:
+    before = random_samples(np.float32, (9, 50, 2))
+    (patches,) = planned(before.shape, RECIPE, key).batches(100)
+    before[7, patches.starts[-4], channel] = bad
+    assert patches.clips[-4] == 7
+    clips = to_device(before)
+    with pytest.raises(ValueError, match=r"Clip 7 has a NaN or infinite sample .* nothing was written"):
+        protect(clips, np.arange(9) % 3, key, recipe=RECIPE)
+    assert clips.copy_to_host().tobytes() == before.tobytes()
+
+
+@needs_cuda
+@pytest.mark.parametrize("backend", ["cpu", "reference", "gpu"])
+def test_other_backends_cannot_reach_the_device(backend, key) -> None:
+    clips = to_device(random_samples(np.int16, (2, 50)))
+    with pytest.raises(ValueError, match=f"backend is '{backend}'; clips on a GPU are filtered there"):
+        protect(clips, [0, 1], key, backend=backend)
+
+
+def interface(**changes) -> object:
+    """An object that claims to be a device array; what is refused is refused before its memory is looked at."""
+
+    class Claims:
+        __cuda_array_interface__ = {
+            "shape": (3, 50), "typestr": np.dtype(np.int16).str, "data": (1 << 20, False), "version": 3,
+        } | changes  # fmt: skip
+
+    return Claims()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"shape": (50,)}, ValueError, r"shape \(50,\); expected"),
+        ({"shape": (2, 3, 4, 5)}, ValueError, "shape"),
+        ({"typestr": "<f8"}, TypeError, r"dtype <f8; use clips.astype\(numpy.float32\)"),
+        ({"typestr": ">i2"}, TypeError, "byte order"),
+        ({"data": (1 << 20, True)}, ValueError, "read-only"),
+        ({"strides": (200, 2)}, ValueError, r"strides \(200, 2\) .* contiguous"),
+        ({"strides": (2, 6)}, ValueError, "contiguous"),
+        ({"strides": (0, 2)}, ValueError, "contiguous"),
+        ({"data": (1 << 20 | 1, False)}, ValueError, "aligned"),
+        ({"mask": interface()}, ValueError, "masked"),
+    ],
+)
+def test_device_arrays_that_are_refused(changes, error, message, key) -> None:
+    with pytest.raises(error, match=message):
+        protect(interface(**changes), [0, 1, 2], key)
+
+
+def test_strides_of_contiguous_arrays_are_taken() -> None:
+    for changes in (
+        {"strides": None}, {"strides": (100, 2)}, {"shape": (1, 50), "strides": (7, 2)},
+        {"shape": (3, 50, 2), "strides": (200, 4, 2)}, {"shape": (0, 50), "strides": (1, 1)},
+        {"data": (0, False), "shape": (0, 50)},
+    ):  # fmt: skip
+        assert DeviceClips(interface(**changes), None).dtype == np.int16
+
+
+def test_what_is_on_a_device() -> None:
+    assert is_on_device(interface())
+    assert not is_on_device(np.zeros(3))
+    assert not is_on_device([interface()])
+
+
+@needs_cuda
+def test_the_kernel_refuses_read_only_device_memory(backend) -> None:
+    one = np.array([1])
+    for write in (
+        lambda: backend.filter_patches(interface(data=(1 << 20, True)), one, one, one - 1, np.ones((1, 1)), 1),
+        lambda: backend.write_patches(interface(data=(1 << 20, True)), one, one, 1, np.ones(1, np.int16)),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            write()
+
+
+@needs_cuda
+@simulated_only
+def test_all_work_is_on_the_arrays_own_stream(backend, key, monkeypatch) -> None:
+    content = random_samples(np.int16, (3, 50))
+    used = []
+    launch = backend._launch
+    monkeypatch.setattr(backend, "_launch", lambda *a: used.append(a[-1]) or launch(*a))
+    for number in (1, 2, 1 << 40):
+        clips = Simulated(content, stream=number)
+        protect(clips, [0, 1, 2], key, recipe=RECIPE)
+        assert [stream.number for stream in used] == [number]
+        assert used.pop().waited == 1  # before the counts were read
+
+
+@needs_cuda
+@gpu_only
+def test_filtering_waits_its_turn_on_the_arrays_stream(key) -> None:
+    """What an earlier kernel of that stream writes is what is filtered."""
+    from numba import cuda
+
+    @cuda.jit
+    def late(array, value) -> None:
+        for _ in range(200):
+            cuda.nanosleep(1_000_000)
+        for clip in range(cuda.grid(1), array.shape[0], cuda.gridsize(1)):
+            for t in range(array.shape[1]):
+                array[clip, t] = value
+
+    wanted = np.full((300, 50), 1000, np.int16)
+    protect(wanted, [0] * 300, key, recipe=RECIPE, backend="reference")
+    clips = cuda.to_device(np.zeros((300, 50), np.int16))
+    late[128, 32](clips, 1)  # compiled before it counts
+    stream = cuda.stream()
+    on_stream = clips.bind(stream)
+    late[128, 32, stream](on_stream, 1000)
+    assert on_stream.__cuda_array_interface__["stream"] == int(stream)
+    protect(on_stream, [0] * 300, key, recipe=RECIPE)
+    assert clips.copy_to_host().tobytes() == wanted.tobytes()
+
+
+@needs_cuda
+@gpu_only
+@each_dtype
+def test_many_patches_on_the_gpu(dtype) -> None:
+    """Races and wrong barriers would show here."""
+    rng = np.random.default_rng(5)
+    for sizes, n_taps in ((np.full(20_000, 240), 80), (rng.integers(1, 400, 5000), 81), ([9000, 3, 20_000] * 30, 1024)):
+        case = Case(dtype, sizes, n_taps)
+        wanted = case.filtered("cpu")
+        assert case.filtered("cuda") == wanted
+        flat = DeviceFlat(case.samples)
+        over = case.filter("cuda", flat)
+        assert (flat.array.copy_to_host().tobytes(), over) == wanted
+
+
+# Where the backend is missing.
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        ("importlib.util.find_spec = lambda *_: None", r"needs numba-cuda, which is not .* 'poscuda-fast\[cuda12\]'"),
+        (
+            "cuda.is_available = lambda: False; cuda.cuda_error = lambda: None",
+            r"needs the CUDA compiler, which .* 'poscuda-fast\[cuda12\]', or \[cuda13\]",
+        ),
+        (
+            r"cuda.is_available = lambda: False; cuda.cuda_error = lambda: '\nno library.\nFind it.\n'",
+            "needs an NVIDIA GPU and its driver: no library. Find it.",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(setup, message) -> None:
+    """Importing the package and choosing automatically never ask for it."""
+    code = f"""
+import importlib.util
+import poscuda_fast.memory, sys
+from poscuda_fast.kernels import Engine, why_missing
+Engine()
+assert "numba.cuda" not in sys.modules
+from numba import cuda
+importlib.util.find_spec("numba_cuda") or setattr(importlib.util, "find_spec", lambda name: name)
+{setup}
+print(why_missing("cuda"))
+try:
+    Engine("cuda")
+except ImportError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert re.fullmatch(f"The cuda backend {message}.*", first), first
+
+
+# What the compiler makes of the kernels.
+
+
+@pytest.fixture(scope="module")
+def ptx() -> dict[str, Any]:
+    """Kernel and dtype -> PTX for compute capability 9.0, compiled without a GPU."""
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
+    command = [sys.executable, "-W", "error", str(HERE / "cuda_ptx.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode == 77:
+        if os.environ.get("POSCUDA_REQUIRE_PTX") == "1":
+            pytest.fail(done.stdout)
+        pytest.skip(done.stdout.strip())
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def opcodes(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line.startswith("\t") and line.strip()]
+
+
+def test_the_compiler_may_not_reorder(ptx) -> None:
+    assert ptx["fastmath"] == []
+    assert sorted(ptx["compiled"]) == ["_convolve", "_filter", "_filter_long", "_filter_patch", "_move", "_survey"]
+
+
+@each_dtype
+@pytest.mark.parametrize("kernel", ["_filter", "_filter_long"])
+def test_arithmetic_of_the_compiled_kernel(ptx, kernel, dtype) -> None:
+    """Fused float64 sums, nothing flushed or approximated, the rounding that the format asks for."""
+    text = ptx[f"{kernel} {dtype.__name__}"]
+    found = opcodes(text)
+    assert found.count("fma.rn.f64") == 64
+    assert not [code for code in found if re.search(r"\.ftz|\.approx|\.f16|\.(add|mul|fma|sub)\.\w*\.?f32", "." + code)]
+    assert not [code for code in found if code.startswith(("mul", "add", "sub", "mad")) and "f64" in code]
+    # The branch of the other kind of samples is there too, and never taken.
+    kinds = {np.int16: ("s16", "cvt.rzi.s16.f64"), np.int32: ("s32", "cvt.rzi.s32.f64")}
+    loading, idle = kinds.get(dtype, ("f32", "cvt.rn.f32.s64"))
+    storing = "cvt.rn.f32.f64" if dtype is np.float32 else "cvt.rni.s64.f64"
+    converting = {code for code in found if code.startswith("cvt") and re.search(r"f\d\d", code)}
+    loads = {"cvt.f64.f32"} if dtype is np.float32 else {"cvt.f64.f32", f"cvt.rn.f64.{loading}"}
+    assert converting == loads | {storing, idle, "cvt.rni.s64.f64"}
+    assert "atom.global.add.u64" in found
+
+
+@each_dtype
+@pytest.mark.parametrize(("kernel", "barriers"), [("_filter", 3), ("_filter_long", 4)])
+def test_memory_of_the_compiled_kernel(ptx, kernel, barriers, dtype) -> None:
+    """Sums and window stay in registers; filters, and patches that fit, are in shared memory; all threads meet."""
+    text = ptx[f"{kernel} {dtype.__name__}"]
+    assert ".local" not in text
+    assert ".extern .shared" in text
+    found = opcodes(text)
+    assert found.count("bar.sync") == barriers
+    assert not [code for code in found if code in {"ld.f64", "st.f64"}]  # memory of no known kind
+    if kernel == "_filter":
+        assert not [code for code in found if code.startswith(("ld.global.f64", "st.global.f64"))]
+
+
+@each_dtype
+def test_the_inner_loop_is_short(ptx, dtype) -> None:
+    """16 loads and 64 multiply-adds, and hardly anything besides; see `_convolve`."""
+    blocks = re.split(r"^\$L.*:$", ptx[f"_filter {dtype.__name__}"], flags=re.MULTILINE)
+    inner = max((opcodes(block) for block in blocks), key=lambda codes: codes.count("fma.rn.f64"))
+    assert inner.count("fma.rn.f64") == 64
+    assert inner.count("ld.shared.f64") == 16
+    assert len(inner) <= 90
+
+
+# The benchmark's own checks.
+
+
+@needs_cuda
+def test_the_benchmark_compares_bits(capsys, monkeypatch) -> None:
+    arguments = ["--check-only", "--cases", "6", "--longest", "20"]
+    assert gpu.main(arguments) == 0
+    assert capsys.readouterr().out == "6 of 6 random cases have the bits of the CPU.\n"
+    monkeypatch.setattr(kernels.load("cpu"), "filter_patches", lambda *_: 0)
+    assert gpu.main(arguments) == 1
+    assert capsys.readouterr().out == "0 of 6 random cases have the bits of the CPU.\n"
+
+
+def test_the_benchmark_says_where_there_is_no_gpu(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "why_missing", lambda name: f"no {name}")
+    assert gpu.main([]) == 1
+    assert capsys.readouterr().out == "no cuda\n"
+
+
+def test_the_benchmarks_table_and_file(capsys, tmp_path) -> None:
+    rows = [
+        {
+            "what": "resident, int16",
+            "patches": 1000,
+            "milliseconds": 2.0,
+            "bandwidth_limit_milliseconds": 0.5,
+            "multiply_limit_milliseconds": 1.25,
+        },
+        {"what": "streamed", "patches": 10, "milliseconds": 1.0},
+    ]
+    results = {"device": "a GPU", "cores": 2, "date": "2026-01-01", "versions": {"numpy": "2"}, "rows": rows}
+    gpu.show_table(results)
+    first, _, third, fourth = capsys.readouterr().out.splitlines()
+    assert first == "a GPU, 2 cores, 2026-01-01, numpy 2"
+    assert third.split() == ["resident,", "int16", "1,000", "2.000", "2000.00", "0.500", "1.250"]
+    assert fourth.split() == ["streamed", "10", "1.000", "100000.00"]
+    gpu.store(results, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+
+
+# On the simulator.
+
+
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_on_the_simulator() -> None:
+    """All of this module, of test_kernels and of the format's vectors that needs CUDA."""
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "needs_cuda",
+        "-W", "ignore:overflow encountered in cast:RuntimeWarning",  # NumPy's, where a GPU stores infinity
+        "-k", "not threads",  # it runs one kernel at a time
+        "tests/test_cuda.py", "tests/test_kernels.py", "tests/test_format.py::test_vector_clips",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=HERE.parent,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "POSCUDA_REQUIRE_CUDA": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 150
