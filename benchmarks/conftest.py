@@ -16,6 +16,7 @@ import pytest
 import stored
 
 COMMAND = "pytest --benchmark-only"
+SETTLE_SECONDS = 0.25  # the threads of some libraries spin for a while after their work
 _report: dict[str, dict[str, Any]] = {}
 
 
@@ -57,13 +58,17 @@ class Race:
             prepare()
             run()
 
+        def settle() -> None:
+            prepare()
+            time.sleep(SETTLE_SECONDS)
+
         def others_first() -> None:
             for name in others:
-                prepare()
+                settle()
                 begun = time.perf_counter()
                 contenders[name]()
                 self.seconds[name].append(time.perf_counter() - begun)
-            prepare()
+            settle()
 
         self.benchmark.pedantic(contenders[self.ours], setup=others_first, rounds=rounds)
         self.seconds[self.ours] = list(self.benchmark.stats.stats.data)

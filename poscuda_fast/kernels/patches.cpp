@@ -117,11 +117,9 @@ template <typename Sample> inline void put(half sum, Sample *to) {
     std::memcpy(to, &samples, sizeof samples);
 }
 
-// Sums as samples, in the memory of the sums; returns how many did not fit. They are compared with the
-// limits before they are rounded: half above the highest sample is even once rounded, and does not fit;
-// half below the lowest rounds back to it.
+// Sums as samples, in the memory of the sums; returns how many did not fit.
 template <typename Sample> std::int64_t narrow(double *y, Sample *to, std::size_t size, double top) {
-    constexpr double round = 0x1.8p52; // adding and subtracting it rounds half to even
+    constexpr double round = 0x1.8p52; // adding and subtracting it rounds half to even; larger sums stay large
     const half lowest = half{} - top, highest = half{} + (top - 1);
     half_mask over = {}; // a comparison that holds is -1
     for (std::size_t j = size; j < round_up(size); ++j)
@@ -129,10 +127,11 @@ template <typename Sample> std::int64_t narrow(double *y, Sample *to, std::size_
     for (std::size_t j = 0; j < size; j += lanes / 2) {
         half sum;
         std::memcpy(&sum, y + j, sizeof sum);
-        over -= (sum >= highest + 0.5) + (sum < lowest - 0.5);
-        sum = sum < lowest ? lowest : sum;
-        sum = sum > highest ? highest : sum;
-        put(sum + round - round, to + j);
+        const half rounded = sum + round - round;
+        half limited = rounded < lowest ? lowest : rounded;
+        limited = limited > highest ? highest : limited;
+        over -= limited != rounded;
+        put(limited, to + j);
     }
     std::int64_t saturated = 0;
     for (std::size_t lane = 0; lane < lanes / 2; ++lane)
