@@ -81,9 +81,18 @@ class Race:
             sum(self.seconds[name][i] for name in over) / sum(self.seconds[name][i] for name in under) for i in rounds
         )
 
+    def difference(self, over: str, under: str) -> float:
+        """Median over the rounds of one time less another, in seconds."""
+        pairs = zip(self.seconds[over], self.seconds[under], strict=True)
+        return statistics.median(a - b for a, b in pairs)
+
+    def median(self, name: str) -> float:
+        """Median time of a contender, in seconds."""
+        return statistics.median(self.seconds[name])
+
     def best(self, names: list[str]) -> str:
         """The fastest of some contenders."""
-        return min(names, key=lambda name: statistics.median(self.seconds[name]))
+        return min(names, key=self.median)
 
     def reach(self, what: str, ratio: float, *, at_most: float | None = None, at_least: float | None = None) -> None:
         """Keep a figure with what it should be."""

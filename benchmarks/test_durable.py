@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,7 +145,6 @@ def test_cold_file(race: Any, path: Path, journal_bytes: int) -> None:
         prepare=runs.fresh_and_cold,
     )
     runs.fresh()
-    time.sleep(0)
     floor = race.ratio("protect_memmap", "prefetched touch + msync + journal")
     race.reach("protect_memmap over prefetched touch + msync + journal's bytes", floor, at_most=1.25)
     race.reach(
