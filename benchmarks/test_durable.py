@@ -147,8 +147,12 @@ def test_cold_file(race: Any, path: Path, journal_bytes: int) -> None:
     runs.fresh()
     floor = race.ratio("protect_memmap", "prefetched touch + msync + journal")
     race.reach("protect_memmap over prefetched touch + msync + journal's bytes", floor, at_most=1.25)
-    race.reach(
-        "reading the whole file over protect_memmap", race.ratio("reading the file", "protect_memmap"), at_least=4
-    )
-    rewriting = race.ratio("reading and writing the file", "protect_memmap")
-    race.reach("reading and writing the whole file over protect_memmap", rewriting, at_least=4)
+    # The disk decides: with nothing but the patches touched, made durable and journalled it is not faster than this.
+    limits_of_reading = {
+        "reading the whole file over prefetched touch": ("reading the file", "prefetched touch"),
+        "reading the whole file over that limit": ("reading the file", "prefetched touch + msync + journal"),
+        "reading the whole file over protect_memmap": ("reading the file", "protect_memmap"),
+        "reading and writing the whole file over protect_memmap": ("reading and writing the file", "protect_memmap"),
+    }
+    for what, (over, under) in limits_of_reading.items():
+        race.reach(what, race.ratio(over, under), at_least=4)
