@@ -120,7 +120,7 @@ class Race:
 @pytest.fixture
 def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
     """A race that is stored under the test's name."""
-    return Race(benchmark, request.node.name.removeprefix("test_"))
+    return Race(benchmark, request.node.name.removeprefix("test_").replace("[", "_").rstrip("]"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

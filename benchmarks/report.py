@@ -8,19 +8,19 @@ from benchmarks import stored
 
 # What each race is called in a table, in the order of the tables.
 RACES = {
-    "one_thread[int16]": "in memory, one thread, int16",
-    "one_thread[float32]": "in memory, one thread, float32",
-    "two_threads[int16]": "in memory, two threads, int16",
-    "two_threads[float32]": "in memory, two threads, float32",
-    "whole_call[int16]": "the whole `protect`, int16",
-    "whole_call[float32]": "the whole `protect`, float32",
+    "one_thread_int16": "in memory, one thread, int16",
+    "one_thread_float32": "in memory, one thread, float32",
+    "two_threads_int16": "in memory, two threads, int16",
+    "two_threads_float32": "in memory, two threads, float32",
+    "whole_call_int16": "the whole `protect`, int16",
+    "whole_call_float32": "the whole `protect`, float32",
     "long_clips": "long clips",
     "warm_file": "`protect_memmap`, 100,000 clips, file in the page cache",
     "cold_file": "`protect_memmap`, 100,000 clips, file on the disk only",
     "copy": "`protect_folder`, 7,100 WAV files, copy",
-    "memory[protect_memmap]": "anonymous memory",
-    "memory[protect]": "anonymous memory",
-    "memory[folder]": "anonymous memory",
+    "memory_protect_memmap": "anonymous memory",
+    "memory_protect": "anonymous memory",
+    "memory_folder": "anonymous memory",
     "import": "start-up",
     "small_job": "start-up",
 }
@@ -33,7 +33,7 @@ def reach() -> str:
         for row in stored.load(stored.BENCHMARKS, name)["figures"]:
             verdict = "reached" if row["reached"] else "**not reached**"
             lines.append(f"| {title}: {row['what']} | {row['figure']:.2f} | {row['asked']} | {verdict} |")
-    return "\n".join([*lines, "", source(stored.load(stored.BENCHMARKS, "one_thread[int16]"))])
+    return "\n".join([*lines, "", source(stored.load(stored.BENCHMARKS, "one_thread_int16"))])
 
 
 def medians() -> str:
