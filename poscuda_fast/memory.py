@@ -38,8 +38,9 @@ def protect(
     """Protect clips in memory, in place.
 
     Nothing is journalled and nothing is copied: there is no undo. Every error below is raised before
-    the first sample is written, and an interrupt waits until the last one is, so that samples are never
-    left half filtered. For a file use `protect_memmap`, which can undo and survives a crash.
+    the first sample is written, and an interrupt waits until the last one is. Only a backend that breaks
+    down in the middle (a GPU that is lost, exhausted memory) leaves some clips filtered and others not;
+    its own error is raised. For a file use `protect_memmap`, which can undo and survives a crash.
 
     Parameters
     ----------
