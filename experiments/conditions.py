@@ -1,0 +1,148 @@
+"""What is done to a data set before a model is trained on it: the columns of Table 1 and the baselines.
+
+A condition changes int16 clips in place. Its key makes all of them: the same key on the test clips gives
+the keyed test, the same key with the classes exchanged the mis-keyed one, and random noise at the places
+that the key names (Gokul and Dubnov, sec. 4) the noise test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import oaconvolve
+
+from poscuda_fast import Key, Recipe, protect
+
+BATCH = 512  # clips that are in memory at once
+TAPS = 80
+
+Clips = NDArray[np.int16]  # (n, frames)
+Ints = NDArray[np.int64]  # (n,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """One way of marking clips.
+
+    Attributes
+    ----------
+    name : str
+        As results call it.
+    title : str
+        As tables call it.
+    mark : callable
+        ``mark(clips, labels, lengths, key)`` changes (n, frames) int16 clips in place.
+    recipe : Recipe or None
+        Where the library does the marking.
+    settings : dict
+        What a result stores about it.
+    """
+
+    name: str
+    title: str
+    mark: Callable[[Clips, Ints, Ints, Key], None]
+    recipe: Recipe | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def study_key(seed: int) -> Key:
+    """The key of one repetition: public, so that results can be had again. Never use one for data of yours."""
+    return Key(hashlib.sha256(f"poscuda_fast experiments, repetition {seed}".encode()).digest())
+
+
+def clean() -> Condition:
+    """Clips as they are."""
+    return Condition("clean", "clean", lambda clips, labels, lengths, key: None)
+
+
+def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> Condition:
+    """The paper's method: one patch a clip.
+
+    `identity` puts 1.0 on the centre tap. `absolute` draws the place in the padded clip, the same one for
+    every clip of a class, instead of relative to each clip's own length.
+    """
+    recipe = Recipe(blur=blur, identity=identity)
+
+    def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
+        protect(clips, labels, key, recipe=recipe, lengths=None if absolute else lengths)
+
+    name = f"poscuda-{blur:g}" + "-identity" * identity + "-absolute" * absolute
+    title = f"PosCUDA b={blur:g}" + ", identity tap" * identity + ", absolute place" * absolute
+    return Condition(name, title, mark, recipe, recipe.to_dict() | {"place": "padded" if absolute else "clip"})
+
+
+def whole_clip(blur: float, *, identity: bool = False) -> Condition:
+    """The paper's comparison: the whole clip convolved with its class's filter, without a position."""
+
+    def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
+        filters = {int(label): class_filter(key, int(label), blur, identity=identity) for label in np.unique(labels)}
+        for row, (label, length) in enumerate(zip(labels, lengths, strict=True)):
+            wet = oaconvolve(clips[row, :length].astype(np.float64), filters[int(label)])[:length]
+            clips[row, :length] = np.clip(np.rint(wet), -32768, 32767)
+
+    name = f"whole-{blur:g}" + "-identity" * identity
+    title = f"whole clip b={blur:g}" + ", identity tap" * identity
+    return Condition(name, title, mark, None, {"taps": TAPS, "blur": blur, "identity": identity})
+
+
+def class_filter(key: Key, label: int, blur: float, *, identity: bool = False) -> NDArray[np.float64]:
+    """(TAPS,) drawn from U(0, blur) for one class, from a seed that the key gives."""
+    seed = np.frombuffer(key.derive(b"experiments: whole clip", str(label).encode(), length=32), np.uint32)
+    taps = np.random.default_rng(seed).uniform(0.0, blur, TAPS)
+    if identity:
+        taps[(TAPS - 1) // 2] = 1.0
+    return taps
+
+
+def mark_rows(condition: Condition, clips: Clips, rows: Ints, labels: Ints, lengths: Ints, key: Key) -> None:
+    """Mark some rows of an array, which may be memory-mapped, a batch at a time."""
+    for first in range(0, len(rows), BATCH):
+        chosen = rows[first : first + BATCH]
+        batch = np.ascontiguousarray(clips[chosen])
+        condition.mark(batch, labels[chosen], lengths[chosen], key)
+        clips[chosen] = batch
+
+
+def exchanged(labels: Ints, n_classes: int) -> Ints:
+    """Every label replaced by the next class's: a permutation that leaves no class in its place."""
+    return (labels + 1) % n_classes
+
+
+def touched(condition: Condition, shape: tuple[int, int], labels: Ints, lengths: Ints, key: Key) -> NDArray[np.bool_]:
+    """(n, frames) the frames that a condition may change, found by marking a probe."""
+    # Full-scale noise: no filter of these lengths returns it, sample for sample, by accident more than rarely.
+    probe = np.random.default_rng(0).integers(-32768, 32768, shape).astype(np.int16)
+    marked = probe.copy()
+    condition.mark(marked, labels, lengths, key)
+    return marked != probe
+
+
+def noisy(condition: Condition, clips: Clips, labels: Ints, lengths: Ints, key: Key, seed: int) -> Clips:
+    """Copies with random noise wherever the condition touches them, as strong as the mark is in that clip.
+
+    That is what an attacker who knows the places, but neither filter nor sound, can add.
+    """
+    marked = clips.copy()
+    condition.mark(marked, labels, lengths, key)
+    change = marked.astype(np.float64) - clips
+    mask = touched(condition, clips.shape, labels, lengths, key)
+    frames = np.maximum(mask.sum(axis=1), 1)
+    level = np.sqrt((change**2 * mask).sum(axis=1) / frames)  # (n,)
+    noise = np.random.default_rng(seed).standard_normal(clips.shape) * level[:, None] * mask
+    mixed: Clips = np.clip(np.rint(clips + noise), -32768, 32767).astype(np.int16)
+    return mixed
+
+
+def table1() -> tuple[Condition, ...]:
+    """The columns of Table 1, and the same with an identity tap."""
+    return (
+        clean(),
+        whole_clip(0.01), whole_clip(0.3),
+        poscuda(0.01), poscuda(0.3),
+        poscuda(0.01, identity=True), poscuda(0.3, identity=True),
+    )  # fmt: skip
