@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,17 @@ def store(folder: Path, name: str, command: str, fields: dict[str, Any]) -> Path
         "versions": {package: metadata.version(package) for package in (*PACKAGES, *PEERS) if _installed(package)},
         **fields,
     }
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    part = path.with_suffix(".part")  # a run that is stopped leaves a whole result or none
+    part.write_text(_one_line_lists(json.dumps(result, indent=1)) + "\n")
+    part.replace(path)
     return path
+
+
+def _one_line_lists(text: str) -> str:
+    """JSON with every list of numbers on one line."""
+    return re.sub(r"\[[\d\s.,eE+-]*\]", lambda match: " ".join(match[0].split()), text)
 
 
 def load(folder: Path, name: str) -> dict[str, Any]:
