@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import stored
-from experiments.conditions import Condition
+from experiments.conditions import Condition, study_key
 from experiments.dataset import Dataset
-from experiments.train import Config, Result
-from poscuda_fast import Key
+from experiments.train import Config, Part, Result, predict, train
+from experiments.trial import Trial, lay_out, rows_of
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def path_of(folder: Path, name: str) -> Path:
-    """Where a cell lies."""
-    return folder / f"{name}.json"
 
 
 def load_all(folder: Path) -> list[dict[str, Any]]:
@@ -47,11 +44,7 @@ def curves(result: Result) -> dict[str, list[float]]:
 
 def settings(config: Config, condition: Condition) -> dict[str, Any]:
     """Everything that was chosen."""
-    return {
-        **dataclasses.asdict(config),
-        "lr": config.learning_rate,
-        "condition": condition.settings,
-    }
+    return dataclasses.asdict(config) | {"condition": condition.settings}
 
 
 def confusion(predicted: Any, labels: Any, n_classes: int) -> list[list[int]]:
@@ -59,3 +52,100 @@ def confusion(predicted: Any, labels: Any, n_classes: int) -> list[list[int]]:
     table = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(table, (labels, predicted), 1)
     return [[int(count) for count in row] for row in table]
+
+
+def cell_name(dataset: str, split: str, model: str, condition: str, seed: int) -> str:
+    """The name of one cell's file."""
+    return f"{dataset}-{split}_{model}_{condition}_s{seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Cells that share their clips: one data set, split, condition, and seed with its key.
+
+    Attributes
+    ----------
+    data : Dataset
+    split : str
+        One of `trial.SPLITS`.
+    condition : Condition
+    seed : int
+        Of the training; the key is `study_key(seed)`.
+    folder : Path
+        Where the cells are stored.
+    command : str
+        The beginning of the command line that a result names.
+    """
+
+    data: Dataset
+    split: str
+    condition: Condition
+    seed: int
+    folder: Path
+    command: str
+
+    def missing(self, models: Sequence[str]) -> list[str]:
+        """The models whose cells are not stored yet."""
+        return [model for model in models if not self._path(model).exists()]
+
+    def run(self, configs: Sequence[Config]) -> None:
+        """Mark the clips once, train every model on them, and store a cell for each."""
+        key = study_key(self.seed)
+        train_rows, test_rows = rows_of(self.data, self.split, self.seed)
+        with tempfile.TemporaryDirectory(prefix="poscuda-trial-") as work:
+            trial = lay_out(self.data, train_rows, test_rows, self.condition, key, self.seed, Path(work))
+            shared = {
+                "dataset": self.data.name,
+                "split": self.split,
+                "condition": self.condition.name,
+                "title": self.condition.title,
+                "seed": self.seed,
+                "key_fingerprint": None if self.condition.name == "clean" else key.fingerprint,
+                "snr_db": median_snr_db(self.data, trial.training),
+                "train_clips": len(train_rows),
+                "test_clips": len(test_rows),
+            }
+            for config in configs:
+                result = train(config, trial.training, trial.tests, len(self.data.classes), self.data.sample_rate)
+                self._store(config, result, trial, shared)
+
+    def _path(self, model: str) -> Path:
+        name = cell_name(self.data.name, self.split, model, self.condition.name, self.seed)
+        return self.folder / f"{name}.json"
+
+    def _store(self, config: Config, result: Result, trial: Trial, shared: dict[str, Any]) -> None:
+        clean = trial.tests["clean"]
+        fields = shared | {
+            "model": config.model,
+            "epochs": config.epochs,
+            **accuracies(result),
+            "fad": None,  # experiments.distances fills these in
+            "embedding": None,
+            "settings": settings(config, self.condition),
+            "seconds": round(result.seconds, 1),
+            "device": str(next(result.model.parameters()).device),
+            "confusion": confusion(predict(result.model, clean), clean.labels, len(self.data.classes)),
+            "curves": curves(result),
+        }
+        command = (
+            f"{self.command} {self.data.name.upper()} --split {self.split} --models {config.model} "
+            f"--conditions {self.condition.name} --seeds {self.seed} --epochs {config.epochs}"
+        )
+        stored.store(self.folder, self._path(config.model).stem, command, fields)
+        print(
+            f"{self.data.name} {self.split} {self.condition.name} s{self.seed} {config.model}: "
+            f"clean {fields['clean_final']} (peak {fields['clean_peak']}) keyed {fields['keyed']} "
+            f"mis-keyed {fields['miskeyed']} noise {fields['noise']} train {fields['train']}, {result.seconds:.0f} s",
+            flush=True,
+        )
+
+
+def median_snr_db(data: Dataset, marked: Part) -> float | None:
+    """Median over clips of the sound's energy over its change's; None where most clips are unchanged."""
+    values = []
+    for row in marked.rows:
+        before = data.clips[row, : data.lengths[row]].astype(np.float64)
+        change = float(((marked.audio[row, : data.lengths[row]] - before) ** 2).sum())
+        values.append(10.0 * np.log10(float((before**2).sum()) / change) if change and before.any() else np.inf)
+    middle = float(np.median(values))
+    return round(middle, 2) if np.isfinite(middle) else None

@@ -160,7 +160,9 @@ class ResidualCNN(nn.Module):
         self.norm = nn.BatchNorm1d(MELS)
         self.stem = nn.Conv2d(1, channels, 3, stride=2, padding=1)
         self.stages = nn.Sequential(
-            Residual(channels, channels, 1), Residual(channels, 2 * channels, 2), Residual(2 * channels, 4 * channels, 2)
+            Residual(channels, channels, 1),
+            Residual(channels, 2 * channels, 2),
+            Residual(2 * channels, 4 * channels, 2),
         )
         self.scores = nn.Linear(4 * channels, n_classes)
 

@@ -12,88 +12,20 @@ import argparse
 import concurrent.futures
 import functools
 import multiprocessing
-import tempfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks import stored
 from experiments import cells
-from experiments.conditions import Condition, study_key, table1
+from experiments.conditions import table1
 from experiments.dataset import load
 from experiments.models import NAMES
-from experiments.train import Config, predict, train
-from experiments.trial import SPLITS, Trial, lay_out, rows_of
+from experiments.train import Config
+from experiments.trial import SPLITS
 
 EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}
 FOLDER = cells.RESULTS / "table1"
-
-
-def cell_name(dataset: str, split: str, model: str, condition: str, seed: int) -> str:
-    """The name of one cell's file."""
-    return f"{dataset}-{split}_{model}_{condition}_s{seed}"
-
-
-def run_group(dataset: Path, split: str, condition: Condition, seed: int, models: list[str], given: dict[str, object]) -> None:
-    """The cells of one condition, seed and key: the clips are marked once, and every model is trained on them."""
-    data = load(dataset)
-    todo = [m for m in models if not cells.path_of(FOLDER, cell_name(data.name, split, m, condition.name, seed)).exists()]
-    if not todo:
-        return
-    torch.set_num_threads(1)  # two trainings on two cores are quicker than one on both
-    key = study_key(seed)
-    train_rows, test_rows = rows_of(data, split, seed)
-    with tempfile.TemporaryDirectory(prefix="poscuda-trial-") as folder:
-        trial = lay_out(data, train_rows, test_rows, condition, key, seed, Path(folder))
-        snr = median_snr(data.clips, trial, data.lengths)
-        for model in todo:
-            config = Config(model=model, seed=seed, **{"epochs": EPOCHS[model], **given})  # type: ignore[arg-type]
-            result = train(config, trial.training, trial.tests, len(data.classes), data.sample_rate)
-            found = predict(result.model, trial.tests["clean"])
-            fields = {
-                "dataset": data.name,
-                "split": split,
-                "model": model,
-                "condition": condition.name,
-                "title": condition.title,
-                "seed": seed,
-                "key_fingerprint": None if condition.name == "clean" else key.fingerprint,
-                "epochs": config.epochs,
-                **cells.accuracies(result),
-                "snr_db": snr,
-                "fad": None,
-                "embedding": None,
-                "train_clips": len(train_rows),
-                "test_clips": len(test_rows),
-                "settings": cells.settings(config, condition),
-                "seconds": round(result.seconds, 1),
-                "device": str(next(result.model.parameters()).device),
-                "confusion": cells.confusion(found, trial.tests["clean"].labels, len(data.classes)),
-                "curves": cells.curves(result),
-            }
-            command = (
-                f"python -m experiments.table1 {data.name.upper()} --split {split} --models {model} "
-                f"--conditions {condition.name} --seeds {seed} --epochs {config.epochs}"
-            )
-            stored.store(FOLDER, cell_name(data.name, split, model, condition.name, seed), command, fields)
-            print(
-                f"{data.name} {split} {condition.name} s{seed} {model}: clean {fields['clean_final']} "
-                f"(peak {fields['clean_peak']}) keyed {fields['keyed']} mis-keyed {fields['miskeyed']} "
-                f"noise {fields['noise']} train {fields['train']}, {result.seconds:.0f} s",
-                flush=True,
-            )
-
-
-def median_snr(clean: np.ndarray, trial: Trial, lengths: np.ndarray) -> float | None:
-    """Median over the training clips of the clip's energy over its change's, dB; None where most are unchanged."""
-    values = []
-    for row in trial.training.rows:
-        before = clean[row, : lengths[row]].astype(np.float64)
-        change = float(((trial.training.audio[row, : lengths[row]] - before) ** 2).sum())
-        values.append(10.0 * np.log10(float((before**2).sum()) / change) if change and before.any() else np.inf)
-    middle = float(np.median(values))
-    return round(middle, 2) if np.isfinite(middle) else None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -109,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     options = parser.parse_args(arguments)
-    given: dict[str, object] = {"device": options.device}
+    given: dict[str, Any] = {"device": options.device}
     if options.epochs is not None:
         given["epochs"] = options.epochs
     groups = [(seed, name) for seed in options.seeds for name in options.conditions]
@@ -124,9 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
             future.result()
 
 
-def _run(dataset: Path, split: str, models: list[str], given: dict[str, object], seed: int, name: str) -> None:
+def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     condition = next(one for one in table1() if one.name == name)
-    run_group(dataset, split, condition, seed, models, given)
+    group = cells.Group(load(dataset), split, condition, seed, FOLDER, "python -m experiments.table1")
+    torch.set_num_threads(1)  # two trainings on two cores are quicker than one on both
+    todo = group.missing(models)
+    if todo:
+        group.run([Config(**{"model": model, "seed": seed, "epochs": EPOCHS[model], **given}) for model in todo])
 
 
 if __name__ == "__main__":
