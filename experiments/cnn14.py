@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import Tensor, nn
 from torch.nn import functional
 from torchlibrosa.stft import LogmelFilterBank, Spectrogram
@@ -34,6 +36,15 @@ CONFIGS = {
     "pann-16k": Config(16_000, 512, 160, 50, 8_000, "Cnn14_16k_mAP=0.438.pth"),
     "pann-32k": Config(32_000, 1024, 320, 50, 14_000, "Cnn14_mAP=0.431.pth"),
 }
+
+# Beside the weights the published files hold the state of a sampler, in arrays that NumPy 1 wrote. Building an
+# array runs no code of the file's, so these may be read; all else is refused.
+_ARRAYS = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+    *((getattr(multiarray, name), f"numpy.core.multiarray.{name}") for name in ("_reconstruct", "scalar")),
+]
 
 
 class Block(nn.Module):
@@ -121,7 +132,8 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Cnn14:
     path = find(name, checkpoint)
     model = Cnn14(CONFIGS[name])
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+        with torch.serialization.safe_globals(_ARRAYS):
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # unpickling, a missing key, other shapes: torch raises a different class for each
         raise ValueError(f"{path} does not hold the weights of {name} ({CONFIGS[name].file}): {error}") from error
     return model.eval()

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FULL_SCALE = 32768
+from experiments.padded import FULL_SCALE, checked_lengths, checked_rows
+
 BATCH = 16  # with one clip a call DNSMOS takes half as long again for each
 PANN_SHORTEST = 1.0  # seconds: shorter clips are padded with zeros
 DNSMOS_RATE = 16_000
@@ -65,7 +66,7 @@ def embed(
     Raises
     ------
     ValueError
-        If the name is unknown, the shapes do not fit, a clip has no frames, or, for dnsmos-128, one is longer
+        If the name is unknown, shapes or rows do not fit, a clip has no frames, or, for dnsmos-128, one is longer
         than 9.01 s: the network hears no more than that.
     TypeError
         If the clips are not int16.
@@ -75,8 +76,10 @@ def embed(
         If a package of the extra `experiments` is missing.
     """
     _known(name)
-    lengths = _checked_lengths(clips, lengths)
-    rows = np.arange(len(clips)) if rows is None else np.asarray(rows)
+    lengths, rows = checked_lengths(clips, lengths), checked_rows(clips, rows)
+    empty = rows[lengths[rows] == 0]
+    if len(empty):
+        raise ValueError(f"Clip {empty[0]} has no frames, and no embedding; leave it out of rows.")
     embeddings = np.empty((len(rows), DIMENSIONS[name]), dtype=np.float32)
     if len(rows) == 0:
         return embeddings
@@ -116,23 +119,6 @@ def describe(name: str, checkpoint: str | os.PathLike[str] | None = None) -> dic
 def _known(name: str) -> None:
     if name not in DIMENSIONS:
         raise ValueError(f"There is no embedding {name!r}; there are {', '.join(DIMENSIONS)}.")
-
-
-def _checked_lengths(clips: NDArray[np.int16], lengths: ArrayLike) -> NDArray[np.int64]:
-    if clips.dtype != np.int16:
-        raise TypeError(f"clips are {clips.dtype}; give int16, full scale {FULL_SCALE}.")
-    if clips.ndim != 2:
-        raise ValueError(f"clips have the shape {clips.shape}; give one clip a row, (clips, frames).")
-    lengths = np.asarray(lengths, dtype=np.int64)
-    if lengths.shape != (len(clips),):
-        raise ValueError(f"lengths has the shape {lengths.shape} for {len(clips)} clips; give one length a clip.")
-    bad = np.flatnonzero((lengths < 1) | (lengths > clips.shape[1]))
-    if len(bad):
-        raise ValueError(
-            f"Clip {bad[0]} has the length {lengths[bad[0]]} in rows of {clips.shape[1]} frames; a clip needs 1 frame "
-            "or more to have an embedding."
-        )
-    return lengths
 
 
 def _samples(clips: NDArray[np.int16], lengths: NDArray[np.int64], row: int, rate: int, wanted: int) -> Samples:

@@ -90,7 +90,7 @@ def half_against_half(a: ArrayLike, rng: np.random.Generator) -> float:
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, draws: int = 200) -> tuple[float, float]:
-    """A 95 % interval of the distance, from clips drawn again with replacement, each with its edited copy.
+    """A 95 % interval of the distance of n clips, from clips drawn with replacement, each with its edited copy.
 
     Parameters
     ----------
@@ -103,8 +103,9 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, draws
     Returns
     -------
     (low, high) : tuple of float
-        The 2.5th and 97.5th percentile. Drawing again adds the bias of n clips once more, so the distance
-        itself may lie near `low`.
+        For the distance to expect from other n clips, its bias included. Drawing adds that bias once more, so
+        how far each draw is from the mean of all draws is what counts, and that is laid around the distance
+        (the basic bootstrap, Davison and Hinkley 1997, section 5.2). Not below 0.
 
     Raises
     ------
@@ -120,8 +121,9 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, draws
     for draw in range(draws):
         rows = rng.integers(len(a), size=len(a))
         distances[draw] = frechet_distance(a[rows], b[rows])
-    low, high = np.percentile(distances, [2.5, 97.5])
-    return float(low), float(high)
+    distance = frechet_distance(a, b)
+    low, high = distance + distances.mean() - np.percentile(distances, [97.5, 2.5])
+    return max(0.0, float(low)), float(high)
 
 
 def scalar_distance(a: ArrayLike, b: ArrayLike) -> float:

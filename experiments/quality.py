@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FULL_SCALE = 32768
+from experiments.padded import FULL_SCALE, checked_lengths, checked_rows
+
 SPECTRUM_SECONDS = 0.025
 SPECTRUM_HOP_SECONDS = 0.010
+VISQOL_SILENCE_SECONDS = 0.5
 WORST = 10
 WIDE_BAND = 16_000  # Hz: ViSQOL's speech mode and wide-band PESQ
 NARROW_BAND = 8_000  # Hz: narrow-band PESQ
@@ -84,21 +86,24 @@ def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) 
 def visqol(original: Clip, protected: Clip, sample_rate: int) -> float:
     """MOS-LQO of ViSQOL in speech mode at 16 kHz, 1 to 5 (Chinen et al. 2020), by visqol-python.
 
-    With its polynomial mapping, which is there on every machine. Clips of another rate are resampled.
+    With half a second of silence on either side, as ViSQOL's guidelines ask: without it no clip below 0.64 s has a
+    patch to compare. Its makers think of 3 to 10 s of speech; on single words the score serves to compare edits,
+    not as an opinion. With the polynomial mapping, which is there on every machine, and saturates at 5.
 
     Raises
     ------
     UnmeasurableError
-        If the clip is too short for one of ViSQOL's patches, or silent.
+        If the clip is silent, or no patch of it counts as speech.
     ImportError
         If a package of the extra `quality` is missing.
     """
-    before, after = _wide(original, sample_rate), _wide(protected, sample_rate)
-    _refuse_silence(before)
+    _refuse_silence(original)
+    silence = round(VISQOL_SILENCE_SECONDS * WIDE_BAND)
+    before, after = (np.pad(_wide(clip, sample_rate), silence) for clip in (original, protected))
     try:
         return float(_visqol().measure_from_arrays(before, after, WIDE_BAND).moslqo)
-    except (ValueError, IndexError) as error:
-        raise UnmeasurableError("too short for a patch") from error
+    except (ValueError, IndexError) as error:  # it looks at the first of no patches
+        raise UnmeasurableError("no patch that counts as speech") from error
 
 
 def stoi(original: Clip, protected: Clip, sample_rate: int) -> float:
@@ -132,10 +137,10 @@ def pesq(original: Clip, protected: Clip, sample_rate: int) -> float:
         If a package of the extra `quality` is missing.
     """
     package = _needed("pesq")
+    _refuse_silence(original)
     narrow = sample_rate == NARROW_BAND
     before = original / FULL_SCALE if narrow else _wide(original, sample_rate)
     after = protected / FULL_SCALE if narrow else _wide(protected, sample_rate)
-    _refuse_silence(before)
     rate, mode = (NARROW_BAND, "nb") if narrow else (WIDE_BAND, "wb")
     try:
         return float(package.pesq(rate, before, after, mode))
@@ -205,7 +210,7 @@ def measure(
     Raises
     ------
     ValueError
-        If the shapes differ, a length does not fit, or there is no such metric.
+        If the shapes differ, a length or a row does not fit, or there is no such metric.
     TypeError
         If the clips are not int16.
     ImportError
@@ -214,8 +219,13 @@ def measure(
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise ValueError(f"There is no metric {unknown[0]!r}; there are {', '.join(METRICS)}.")
-    lengths = _checked_lengths(original, protected, lengths)
-    rows = np.arange(len(original)) if rows is None else np.asarray(rows)
+    if original.shape != protected.shape:
+        raise ValueError(
+            f"The originals have the shape {original.shape} and the protected clips {protected.shape}; row i of both "
+            "must be the same clip."
+        )
+    lengths, rows = checked_lengths(original, lengths), checked_rows(original, rows)
+    checked_lengths(protected, lengths)
     values = {name: np.full(len(rows), np.nan) for name in metrics}
     reasons: dict[str, Counter[str]] = {name: Counter() for name in metrics}
     for place, row in enumerate(rows):
@@ -311,28 +321,9 @@ def _wide(clip: Clip, sample_rate: int) -> NDArray[np.float64]:
     return resampled
 
 
-def _refuse_silence(clip: NDArray[Any]) -> None:
+def _refuse_silence(clip: Clip) -> None:
     if not clip.any():
         raise UnmeasurableError("silent before it was changed")
-
-
-def _checked_lengths(
-    original: NDArray[np.int16], protected: NDArray[np.int16], lengths: ArrayLike
-) -> NDArray[np.int64]:
-    if original.dtype != np.int16 or protected.dtype != np.int16:
-        raise TypeError(f"The clips are {original.dtype} and {protected.dtype}; give int16, full scale {FULL_SCALE}.")
-    if original.ndim != 2 or original.shape != protected.shape:
-        raise ValueError(
-            f"The originals have the shape {original.shape} and the protected clips {protected.shape}; row i of both "
-            "must be the same clip, (clips, frames)."
-        )
-    lengths = np.asarray(lengths, dtype=np.int64)
-    if lengths.shape != (len(original),) or ((lengths < 0) | (lengths > original.shape[1])).any():
-        raise ValueError(
-            f"lengths has the shape {lengths.shape}; give each of the {len(original)} clips one length of 0 to "
-            f"{original.shape[1]} frames."
-        )
-    return lengths
 
 
 @functools.cache
