@@ -191,7 +191,8 @@ def _write_clips(
                 lengths[number] = decoded.samples.size
                 clips[n_clips, : decoded.samples.size] = decoded.samples
                 n_clips += 1
-                counts.update(cut=decoded.cut, downmixed=decoded.channels > 1)
+                counts["cut"] += decoded.cut
+                counts["downmixed"] += decoded.channels > 1
                 rates[decoded.rate] += 1
             file.write(clips[:n_clips].data)
             done += len(batch)
