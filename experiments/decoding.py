@@ -84,17 +84,17 @@ def decode(path: Path | str, rate: int, frames: int) -> Decoded:
 
 
 def decode_all(
-    paths: Sequence[Path], rate: int, frames: int, jobs: int
+    root: Path, names: Sequence[str], rate: int, frames: int, jobs: int
 ) -> Generator[list[Decoded | UnusableError], None, None]:
-    """Every file in order, some at a time, decoded by `jobs` threads.
+    """The files of these names below `root` in order, some at a time, decoded by `jobs` threads.
 
     What is held in memory is bounded by `jobs` and does not grow with the number of files.
     """
     size = min(MOST_IN_BATCH, max(1, BATCH_BYTES // (2 * frames)))
-    batches = (paths[first : first + size] for first in range(0, len(paths), size))
+    batches = (names[first : first + size] for first in range(0, len(names), size))
 
-    def work(batch: Sequence[Path]) -> list[Decoded | UnusableError]:
-        return [_try(path, rate, frames) for path in batch]
+    def work(batch: Sequence[str]) -> list[Decoded | UnusableError]:
+        return [_try(root / name, rate, frames) for name in batch]
 
     pool = ThreadPoolExecutor(jobs)
     try:

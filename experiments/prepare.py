@@ -138,11 +138,12 @@ def _write(
     src: Path, part: Path, listing: Listing, rate: int, frames: int, jobs: int, progress: OnProgress | None
 ) -> dict[str, Any]:
     """Make the arrays and files.txt; returns what dataset.json says of them."""
-    paths = [src / clip.file for clip in listing.clips]
-    with contextlib.closing(decode_all(paths, rate, frames, jobs)) as batches:
-        lengths, problems, counts, rates = _write_clips(part / "clips.npy", batches, len(paths), frames, progress)
-    if len(problems) == len(paths):
-        raise _none_readable(src, [(listing.clips[row].file, problem) for row, problem in problems.items()])
+    files = [clip.file for clip in listing.clips]
+    with contextlib.closing(decode_all(src, files, rate, frames, jobs)) as batches:
+        lengths, problems, counts, rates = _write_clips(part / "clips.npy", batches, len(files), frames, progress)
+    unreadable = [(files[number], problem) for number, problem in problems.items()]
+    if len(unreadable) == len(files):
+        raise _none_readable(src, unreadable)
     kept = np.flatnonzero(lengths)
     classes, labels = _numbered([clip.label for clip in listing.clips])
     speakers, speaker = _numbered([clip.speaker for clip in listing.clips])
@@ -150,9 +151,7 @@ def _write(
     arrays = {"labels": labels, "lengths": lengths, "split": split, "speaker": speaker}
     for name, dtype in PER_CLIP.items():
         np.save(part / f"{name}.npy", arrays[name][kept].astype(dtype))
-    names = "".join(f"{listing.clips[row].file}\n" for row in kept)
-    (part / "files.txt").write_text(names, encoding="utf-8", newline="\n")
-    skipped = [*listing.skipped, *((listing.clips[row].file, problem) for row, problem in problems.items())]
+    (part / "files.txt").write_text("".join(f"{files[row]}\n" for row in kept), encoding="utf-8", newline="\n")
     return {
         "classes": classes,
         "speakers": speakers,
@@ -166,7 +165,7 @@ def _write(
         "background_noise_left_out": listing.noise,
         "list_entries_without_file": listing.unmatched,
         "not_audio": dict(sorted(listing.not_audio.items())),
-        "skipped": [{"file": file, "reason": problem} for file, problem in sorted(skipped)],
+        "skipped": [{"file": file, "reason": problem} for file, problem in sorted(listing.skipped + unreadable)],
     }
 
 

@@ -423,7 +423,7 @@ def test_files_are_not_decoded_far_ahead(tmp_path: Path, monkeypatch: pytest.Mon
         return one
 
     monkeypatch.setattr(decoding, "decode", counting)
-    batches = decode_all([tmp_path / "x.wav"] * 100, RATE, FRAMES, jobs)
+    batches = decode_all(tmp_path, ["x.wav"] * 100, RATE, FRAMES, jobs)
     taken = 0
     for batch in batches:
         taken += len(batch)
