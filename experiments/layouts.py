@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from experiments.dataset import TEST, TRAIN, VALIDATION
@@ -73,7 +74,8 @@ def find(src: Path) -> Listing:
     files = sorted(_files(src, listing))
     loose = [file for file in files if "/" not in file]
     if not files:
-        raise DatasetError(f"{src} holds no audio files; expected CLASS/FILE.wav or DIGIT_SPEAKER_INDEX.wav.")
+        what = f"audio that can be used ({': '.join(listing.skipped[0])})" if listing.skipped else "audio files"
+        raise DatasetError(f"{src} holds no {what}; expected CLASS/FILE.wav or DIGIT_SPEAKER_INDEX.wav.")
     if loose and len(loose) < len(files):
         raise DatasetError(
             f"{src} holds {len(files) - len(loose):,} audio files in class folders and {len(loose):,} outside them "
@@ -91,6 +93,12 @@ def find(src: Path) -> Listing:
         listing.clips = [
             Clip(file, _class_of(file), speaker, hashed_split(speaker)) for file, speaker in _speakers(files)
         ]
+    classes = {clip.label for clip in listing.clips}
+    if len(classes) < 2:
+        raise DatasetError(
+            f"All {len(files):,} audio files in {src} are of one class, {min(classes)!r}, so there is nothing to "
+            f"learn. Point to the folder whose folders are the classes."
+        )
     return listing
 
 
@@ -155,7 +163,7 @@ def _class_of(file: str) -> str:
 
 def _stem(file: str) -> str:
     """A relative path without its suffix: the lists say .wav of what may be kept as .flac."""
-    return str(PurePosixPath(file).with_suffix(""))
+    return posixpath.splitext(posixpath.normpath(file))[0]
 
 
 def _speakers(files: list[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,130 @@
+"""Audio files of any rate, width and channels as 16-bit mono clips of one rate and length at most.
+
+Files are decoded in threads, which libsndfile and soxr let run side by side, and come back in their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+FULL_SCALE = 32768
+# Resampled beyond the cut, so that the last frames before it see what followed them.
+MARGIN_SECONDS = 0.25
+BATCH_BYTES = 2**20
+MOST_IN_BATCH = 256
+BATCHES_PER_JOB = 2  # one that is being decoded, one that waits to be taken
+BROKEN = (soundfile.SoundFileError, OSError, RuntimeError, ValueError, MemoryError)
+
+
+class UnusableError(Exception):
+    """Why there is no clip of a file."""
+
+
+class Decoded(NamedTuple):
+    """A clip: int16 samples, shape (frames,); its file's sample rate in Hz and channels; whether it was cut."""
+
+    samples: NDArray[np.int16]
+    rate: int
+    channels: int
+    cut: bool
+
+
+def decode(path: Path | str, rate: int, frames: int) -> Decoded:
+    """The beginning of a file as mono 16-bit samples.
+
+    Channels are averaged, other rates resampled by soxr (quality HQ), and what is not 16-bit is rounded and
+    saturated. No more of the file is read than is needed. A WAV file that was cut short gives what is left of it.
+
+    Parameters
+    ----------
+    path : path
+        An audio file that libsndfile reads.
+    rate : int
+        The sample rate wanted, in Hz.
+    frames : int
+        The most frames wanted, at that rate.
+
+    Raises
+    ------
+    UnusableError
+        The file cannot be read as far as it is needed, is empty, or holds NaN or infinity.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            needed = -(-frames * file.samplerate // rate) + int(MARGIN_SECONDS * file.samplerate) + 1
+            wanted = min(needed, file.frames)
+            samples = file.read(wanted, dtype="float64", always_2d=True)  # (frames, channels)
+        if not len(samples):
+            raise UnusableError("it holds no frames")
+        if len(samples) < wanted:
+            raise UnusableError(f"it ends after {len(samples):,} of the {file.frames:,} frames that its header names")
+        if not np.isfinite(samples).all():
+            raise UnusableError("it holds NaN or infinity")
+        mono = samples.mean(axis=1)
+        if file.samplerate != rate:
+            mono = soxr.resample(mono, file.samplerate, rate, quality="HQ")
+    except BROKEN as error:
+        raise UnusableError(reason(error)) from None
+    if not mono.size:
+        raise UnusableError(f"its {len(samples)} frames at {file.samplerate} Hz are less than one at {rate} Hz")
+    # A 16-bit sample is a multiple of 1 / FULL_SCALE, which float64 holds exactly: it comes out as it went in.
+    scaled = np.rint(mono[:frames] * FULL_SCALE)
+    clip = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return Decoded(clip, file.samplerate, file.channels, mono.size > frames)
+
+
+def decode_all(
+    root: Path, names: Sequence[str], rate: int, frames: int, jobs: int
+) -> Generator[list[Decoded | UnusableError], None, None]:
+    """The files of these names below `root` in order, some at a time, decoded by `jobs` threads.
+
+    What is held in memory is bounded by `jobs` and does not grow with the number of files.
+    """
+    size = min(MOST_IN_BATCH, max(1, BATCH_BYTES // (2 * frames)))
+    batches = (names[first : first + size] for first in range(0, len(names), size))
+
+    def work(batch: Sequence[str]) -> list[Decoded | UnusableError]:
+        return [_try(root / name, rate, frames) for name in batch]
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        ahead = islice(batches, BATCHES_PER_JOB * jobs)
+        waiting: deque[Future[list[Decoded | UnusableError]]] = deque(pool.submit(work, batch) for batch in ahead)
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(work, batch) for batch in islice(batches, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def rate_of(path: Path | str) -> int:
+    """A file's sample rate in Hz by its header; UnusableError if it has none, or no frames."""
+    try:
+        info = soundfile.info(path)
+    except BROKEN as error:
+        raise UnusableError(reason(error)) from None
+    if info.frames < 1 or info.samplerate < 1:
+        raise UnusableError(f"it holds {info.frames} frames at {info.samplerate} Hz")
+    return int(info.samplerate)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without the path that libsndfile's carry."""
+    return str(getattr(error, "error_string", None) or error or type(error).__name__)
+
+
+def _try(path: Path, rate: int, frames: int) -> Decoded | UnusableError:
+    try:
+        return decode(path, rate, frames)
+    except UnusableError as problem:
+        return problem
