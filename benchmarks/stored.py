@@ -29,10 +29,15 @@ def store(folder: Path, name: str, command: str, fields: dict[str, Any]) -> Path
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
+    write(path, result)
+    return path
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as it is."""
     part = path.with_suffix(".part")  # a run that is stopped leaves a whole result or none
     part.write_text(_one_line_lists(json.dumps(result, indent=1)) + "\n")
     part.replace(path)
-    return path
 
 
 def _one_line_lists(text: str) -> str:

@@ -194,7 +194,8 @@ def _cnn14() -> Any:
 
 
 @functools.lru_cache
-def _sha256(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a file that was replaced is read again
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """Of a file; its size and time are there so that one that was replaced is read again."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
