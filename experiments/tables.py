@@ -1,0 +1,256 @@
+"""The stored results of the trainings as tables in Markdown, beside what the paper says."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from benchmarks import report, stored
+
+MODELS = {"m5": "M5", "lstm": "LSTM", "transformer": "Transformer", "cnn": "CNN (log-mel)"}
+CONDITIONS = (
+    "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity", "poscuda-0.3-identity",
+)  # fmt: skip
+# Gokul and Dubnov, Table 1 with its column heads the right way round: clean-test accuracy, %.
+PAPER = {
+    "speech_commands": {
+        "clean": {"m5": 90.52, "lstm": 90.74, "transformer": 66.80},
+        "whole-0.01": {"m5": 82.30, "lstm": 84.63, "transformer": 62.29},
+        "whole-0.3": {"m5": 67.33, "lstm": 12.95, "transformer": 13.50},
+        "poscuda-0.01": {"m5": 7.14, "lstm": 18.32, "transformer": 60.77},
+        "poscuda-0.3": {"m5": 7.30, "lstm": 12.12, "transformer": 32.29},
+    },
+    "fsdd": {
+        "clean": {"m5": 90.89, "lstm": 96.00, "transformer": 91.83},
+        "whole-0.01": {"m5": 47.10, "lstm": 45.67, "transformer": 72.67},
+        "whole-0.3": {"m5": 29.80, "lstm": 42.11, "transformer": 53.89},
+        "poscuda-0.01": {"m5": 15.51, "lstm": 32.44, "transformer": 62.78},
+        "poscuda-0.3": {"m5": 10.04, "lstm": 22.78, "transformer": 48.11},
+    },
+}
+PAPER_FAD = {
+    "speech_commands": {"poscuda-0.01": 5.61e-4, "poscuda-0.3": 5.65e-4},
+    "fsdd": {"poscuda-0.01": 2.21e-5, "poscuda-0.3": 2.25e-5},
+}
+Cell = dict[str, Any]
+
+
+def cells(folder: str, **wanted: Any) -> list[Cell]:
+    """The stored cells of a folder that have the wanted values."""
+    found = [stored.load(path.parent, path.stem) for path in sorted((stored.EXPERIMENTS / folder).glob("*.json"))]
+    return [cell for cell in found if all(cell[name] == value for name, value in wanted.items())]
+
+
+def accuracy(dataset: str, split: str) -> str:
+    """Clean-test accuracy under every condition, beside the paper's."""
+    of_split = cells("table1", dataset=dataset, split=split)
+
+    def entry(condition: str, model: str) -> str:
+        mine = [cell for cell in of_split if cell["condition"] == condition and cell["model"] == model]
+        if not mine:
+            return ""
+        paper = PAPER[dataset].get(condition, {}).get(model)
+        return f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}]" + f" / {paper:.1f}" * (paper is not None)
+
+    rows = []
+    for condition in CONDITIONS:
+        mine = [cell for cell in of_split if cell["condition"] == condition]
+        if mine:
+            rows.append([mine[0]["title"], decibels(mine), *(entry(condition, model) for model in MODELS)])
+    head = ["trained on", "SNR, dB", *MODELS.values()]
+    return "\n".join([table(head, rows), "", how(of_split)])
+
+
+def keyed(dataset: str, split: str) -> str:
+    """Keyed, mis-keyed and noise tests, and the training accuracy."""
+    of_split = cells("table1", dataset=dataset, split=split)
+
+    def entry(condition: str, model: str) -> str:
+        mine = [cell for cell in of_split if cell["condition"] == condition and cell["model"] == model]
+        if not mine:
+            return ""
+        return " / ".join(f"{mean(mine, name):.0f}" for name in ("keyed", "miskeyed", "noise", "train"))
+
+    rows = []
+    for condition in CONDITIONS[1:]:
+        titles = [cell["title"] for cell in of_split if cell["condition"] == condition]
+        if titles:
+            rows.append([titles[0], *(entry(condition, model) for model in MODELS)])
+    return "\n".join([table(["trained on", *MODELS.values()], rows), "", how(of_split)])
+
+
+def frechet(dataset: str) -> str:
+    """Frechet audio distances with their yardsticks."""
+    rows = []
+    for result in cells("distances", dataset=dataset):
+        low, high = result["fad_95"]
+        paper = PAPER_FAD[dataset].get(result["condition"])
+        rows.append(
+            [
+                result["title"], str(result["seed"]), f"{result['fad']:.3g}", f"{low:.3g} to {high:.3g}",
+                f"{result['half_against_half']:.3g}", f"{result['scalar_distance']:.2g}",
+                f"{paper:.2e}" if paper else "",
+            ]
+        )  # fmt: skip
+    results = cells("distances", dataset=dataset)
+    head = [
+        "condition", "key", f"FAD[{results[0]['embedding']}]", "95 %", "clean half against half",
+        "scalar formula of frechet-audio-distance", "paper (PANN)",
+    ]  # fmt: skip
+    return "\n".join([table(head, rows), "", f"{results[0]['clips']} training clips each. ", "", report.source(results[0])])
+
+
+def quality(dataset: str) -> str:
+    """Quality metrics: the median, and the percentile that 5 % are as bad as."""
+    results = cells("distances", dataset=dataset)
+    names = list(results[0]["quality"])
+    units = {name: results[0]["quality"][name]["unit"] for name in names}
+    rows = []
+    for result in results:
+        row = [result["title"], str(result["seed"])]
+        for name in names:
+            one = result["quality"][name]
+            left_out = one["missing"] + one["unchanged"]
+            row.append(
+                "" if one["median"] is None
+                else f"{one['median']:.2f} ({one['worst_5_percent']:.2f})" + f" [{left_out} left out]" * (left_out > 0)
+            )  # fmt: skip
+        rows.append(row)
+    head = ["condition", "key", *(f"{name}, {units[name]}" for name in names)]
+    return "\n".join([table(head, rows), "", report.source(results[0])])
+
+
+def readings() -> str:
+    """Every other reading of the paper."""
+    found = cells("readings")
+    models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
+    rows = []
+    for name in dict.fromkeys(cell["condition"] for cell in found):
+        row = [next(cell["title"] for cell in found if cell["condition"] == name)]
+        for model in models:
+            mine = [cell for cell in found if cell["condition"] == name and cell["model"] == model]
+            row.append(f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}], {mean(mine, 'keyed'):.0f}" if mine else "")
+        rows.append(row)
+    return "\n".join([table(["reading", *(MODELS[model] for model in models)], rows), "", how(found)])
+
+
+def baselines() -> str:
+    """The other methods beside the paper's."""
+    names = ("poscuda-0.01", "poscuda-0.3")
+    found = [cell for cell in cells("table1", dataset="fsdd", split="official") if cell["condition"] in names]
+    found += cells("baselines", dataset="fsdd", split="official")
+    seconds = stored.load(stored.EXPERIMENTS, "creation_seconds")
+    rows = []
+    for name in dict.fromkeys(cell["condition"] for cell in found):
+        mine = [cell for cell in found if cell["condition"] == name]
+        row = [mine[0]["title"], decibels(mine)]
+        for model in MODELS:
+            of_model = [cell for cell in mine if cell["model"] == model]
+            row.append(f"{spread(of_model, 'clean_final')} [{mean(of_model, 'clean_peak'):.1f}]" if of_model else "")
+        taken = seconds["seconds_per_1000_clips"].get(name)
+        rows.append([*row, f"{taken:g}" if taken is not None else ""])
+    head = ["trained on", "SNR, dB", *MODELS.values(), "seconds for 1,000 clips"]
+    return "\n".join([table(head, rows), "", how(found), "", report.source(seconds)])
+
+
+def attacks() -> str:
+    """What every attack gives back: clean-test accuracy with the recipe, and without it, under the same attack."""
+    found = cells("attacks")
+    models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
+    rows = []
+    for name in dict.fromkeys(cell["attack"] for cell in found):
+        of_attack = [cell for cell in found if cell["attack"] == name]
+        row = [of_attack[0]["title"], of_attack[0]["field_row"]]
+        for model in models:
+            pair = []
+            for protected in (True, False):
+                mine = [c for c in of_attack if c["model"] == model and (c["condition"] != "clean") == protected]
+                pair.append(f"{mean(mine, 'clean_final'):.1f} [{mean(mine, 'clean_peak'):.1f}]" if mine else "")
+            row.append(" / ".join(pair) if any(pair) else "")
+        rows.append(row)
+    return "\n".join([table(["attack", "answers", *(MODELS[model] for model in models)], rows), "", how(found)])
+
+
+def ownership() -> str:
+    """The ownership test on models trained with and without the key."""
+    result = stored.load(stored.EXPERIMENTS, "ownership")
+    rows = [
+        [
+            row["title"], MODELS[row["model"]], f"{row['hits']} of {row['classes']}", f"{row['p_value']:.2g}",
+            f"{row['keyed_accuracy']:.1f}", f"{row['miskeyed_accuracy']:.1f}", f"{row['followed']:.1f}",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["trained on", "model", "classes followed", "p", "keyed, %", "mis-keyed, %", "follows a foreign mark, %"]
+    lines = [table(head, rows), ""]
+    for null in result["null"]:
+        shares = ", ".join(f"p <= {level}: {share:.3f}" for level, share in null["share_at_most"].items())
+        lines.append(f"{MODELS[null['model']]} trained on clean clips, {null['keys']} keys it never saw: {shares}.")
+    return "\n".join([*lines, "", report.source(result)])
+
+
+def mean(found: Sequence[Cell], name: str) -> float:
+    """Over cells."""
+    return statistics.fmean(cell[name] for cell in found)
+
+
+def spread(found: Sequence[Cell], name: str) -> str:
+    """Mean, and the sample standard deviation where there are several."""
+    values = [cell[name] for cell in found]
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def decibels(found: Sequence[Cell]) -> str:
+    """The mean of the median SNRs of each key."""
+    values = {cell["seed"]: cell["snr_db"] for cell in found if cell["snr_db"] is not None}
+    return f"{statistics.fmean(values.values()):.1f}" if values else ""
+
+
+def how(found: Sequence[Cell]) -> str:
+    """How many seeds and epochs made a table, and on what."""
+    parts = []
+    for model, title in MODELS.items():
+        mine = [cell for cell in found if cell["model"] == model]
+        if mine:
+            parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs, {_few(_seeds(mine))} seeds")
+    clips = _few((f"{c['train_clips']:,} training and {c['test_clips']:,} test clips" for c in found if "train_clips" in c))
+    one = found[0]
+    versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    made = f"`{one['command'].split(' --')[0]}`, {_few(cell['date'] for cell in found)}; {_few(cell['machine'] for cell in found)}"
+    text = "; ".join(parts) + (f". {clips}" if clips else "")
+    return f"<sub>{text}. {made}; Python {one['python']}, {versions}.</sub>"
+
+
+def _seeds(found: Sequence[Cell]) -> set[int]:
+    by_row: dict[str, set[int]] = {}
+    for cell in found:
+        by_row.setdefault(str(cell.get("attack")) + cell["condition"], set()).add(cell["seed"])
+    return {len(seeds) for seeds in by_row.values()}
+
+
+def _few(values: Iterable[Any]) -> str:
+    return " or ".join(str(value) for value in sorted(set(values)))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "fsdd-accuracy": lambda: accuracy("fsdd", "official"),
+    "fsdd-keyed": lambda: keyed("fsdd", "official"),
+    "fsdd-70-30": lambda: accuracy("fsdd", "70-30"),
+    "speech-commands-accuracy": lambda: accuracy("speech_commands", "official"),
+    "speech-commands-keyed": lambda: keyed("speech_commands", "official"),
+    "fsdd-frechet": lambda: frechet("fsdd"),
+    "fsdd-quality": lambda: quality("fsdd"),
+    "speech-commands-frechet": lambda: frechet("speech_commands"),
+    "speech-commands-quality": lambda: quality("speech_commands"),
+    "readings": readings,
+    "baselines": baselines,
+    "attacks": attacks,
+    "ownership": ownership,
+}
