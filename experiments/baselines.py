@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -148,26 +149,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--seconds", action="store_true", help="only take the times")
     options = parser.parse_args(arguments)
-    data = load(options.dataset)
-    torch.set_num_threads(1)
     if options.seconds:
+        data = load(options.dataset)
+        torch.set_num_threads(1)
         fields = {"dataset": data.name, "clips": TIMED_CLIPS, "threads": 1, "seconds_per_1000_clips": seconds(data)}
-        stored.store(
-            cells.RESULTS, "creation_seconds", f"python -m experiments.baselines {data.name.upper()} --seconds", fields
-        )
+        command = f"python -m experiments.baselines {data.name.upper()} --seconds"
+        stored.store(cells.RESULTS, "creation_seconds", command, fields)
         return
-    for seed in options.seeds:
-        for name in options.conditions:
-            condition = make(name, data, rows_of(data, options.split, seed)[0], seed)
-            group = cells.Group(data, options.split, condition, seed, FOLDER, "python -m experiments.baselines")
-            group.run([_config(model, seed, options) for model in group.missing(options.models)])
+    given: dict[str, Any] = {"device": options.device}
+    if options.epochs is not None:
+        given["epochs"] = options.epochs
+    work = functools.partial(_run, options.dataset, options.split, options.models, given)
+    cells.in_parallel(work, [(seed, name) for seed in options.seeds for name in options.conditions], options.jobs)
 
 
-def _config(model: str, seed: int, options: argparse.Namespace) -> Config:
-    chosen: dict[str, Any] = {"model": model, "seed": seed, "device": options.device}
-    return Config(**chosen, epochs=options.epochs or EPOCHS[model])
+def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
+    data = load(dataset)
+    condition = make(name, data, rows_of(data, split, seed)[0], seed)
+    group = cells.Group(data, split, condition, seed, FOLDER, "python -m experiments.baselines")
+    group.run([Config(**({"model": m, "seed": seed, "epochs": EPOCHS[m]} | given)) for m in group.missing(models)])
 
 
 if __name__ == "__main__":

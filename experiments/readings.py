@@ -1,6 +1,6 @@
 """Other readings of the paper's text, to see whether any of them gives its Table 1.
 
-    python -m experiments.readings DATASET [--readings ...] [--models m5 lstm] [--seeds 0]
+    python -m experiments.readings DATASET [--readings ...] [--models m5 lstm] [--seeds 0] [--jobs 2]
 
 The paper does not say where in a padded clip the patch lies, on which side clips are padded, which optimiser is
 used, how the data are divided, or whether the convolution has a bias. Each reading changes one of these.
@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments import cells
 from experiments.conditions import BATCH, TAPS, Clips, Condition, Ints, poscuda, touched
@@ -128,12 +128,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=NAMES, default=["m5", "lstm"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     options = parser.parse_args(arguments)
-    data = load(options.dataset)
-    torch.set_num_threads(1)
-    for seed in options.seeds:
-        for name in options.readings:
-            run(data, known[name], options.models, seed, options.device)
+    work = functools.partial(_run, options.dataset, options.models, options.device)
+    cells.in_parallel(work, [(seed, name) for seed in options.seeds for name in options.readings], options.jobs)
+
+
+def _run(dataset: Path, models: list[str], device: str, seed: int, name: str) -> None:
+    run(load(dataset), next(one for one in readings() if one.name == name), models, seed, device)
 
 
 if __name__ == "__main__":

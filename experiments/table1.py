@@ -9,13 +9,9 @@ again: call it as often as you like. Seed n trains with key n, so the spread is 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
-import multiprocessing
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from experiments import cells
 from experiments.conditions import table1
@@ -44,25 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
     given: dict[str, Any] = {"device": options.device}
     if options.epochs is not None:
         given["epochs"] = options.epochs
-    groups = [(seed, name) for seed in options.seeds for name in options.conditions]
-    run = functools.partial(_run, options.dataset, options.split, options.models, given)
-    if options.jobs == 1:
-        for group in groups:
-            run(*group)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.jobs, context) as pool:
-        for future in [pool.submit(run, *group) for group in groups]:
-            future.result()
+    work = functools.partial(_run, options.dataset, options.split, options.models, given)
+    cells.in_parallel(work, [(seed, name) for seed in options.seeds for name in options.conditions], options.jobs)
 
 
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     condition = next(one for one in table1() if one.name == name)
     group = cells.Group(load(dataset), split, condition, seed, FOLDER, "python -m experiments.table1")
-    torch.set_num_threads(1)  # two trainings on two cores are quicker than one on both
-    todo = group.missing(models)
-    if todo:
-        group.run([Config(**{"model": model, "seed": seed, "epochs": EPOCHS[model], **given}) for model in todo])
+    group.run([Config(**({"model": m, "seed": seed, "epochs": EPOCHS[m]} | given)) for m in group.missing(models)])
 
 
 if __name__ == "__main__":

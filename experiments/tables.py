@@ -51,7 +51,9 @@ def accuracy(dataset: str, split: str) -> str:
         if not mine:
             return ""
         paper = PAPER[dataset].get(condition, {}).get(model)
-        return f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}]" + f" / {paper:.1f}" * (paper is not None)
+        return f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}]" + f" / {paper:.1f}" * (
+            paper is not None
+        )
 
     rows = []
     for condition in CONDITIONS:
@@ -98,7 +100,9 @@ def frechet(dataset: str) -> str:
         "condition", "key", f"FAD[{results[0]['embedding']}]", "95 %", "clean half against half",
         "scalar formula of frechet-audio-distance", "paper (PANN)",
     ]  # fmt: skip
-    return "\n".join([table(head, rows), "", f"{results[0]['clips']} training clips each. ", "", report.source(results[0])])
+    return "\n".join(
+        [table(head, rows), "", f"{results[0]['clips']} training clips each. ", "", report.source(results[0])]
+    )
 
 
 def quality(dataset: str) -> str:
@@ -130,7 +134,11 @@ def readings() -> str:
         row = [next(cell["title"] for cell in found if cell["condition"] == name)]
         for model in models:
             mine = [cell for cell in found if cell["condition"] == name and cell["model"] == model]
-            row.append(f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}], {mean(mine, 'keyed'):.0f}" if mine else "")
+            row.append(
+                f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}], {mean(mine, 'keyed'):.0f}"
+                if mine
+                else ""
+            )
         rows.append(row)
     return "\n".join([table(["reading", *(MODELS[model] for model in models)], rows), "", how(found)])
 
@@ -214,12 +222,20 @@ def how(found: Sequence[Cell]) -> str:
         mine = [cell for cell in found if cell["model"] == model]
         if mine:
             parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs, {_few(_seeds(mine))} seeds")
-    clips = _few((f"{c['train_clips']:,} training and {c['test_clips']:,} test clips" for c in found if "train_clips" in c))
+    clips = _few(
+        f"{cell['train_clips']:,} training and {cell['test_clips']:,} test clips"
+        for cell in found
+        if "train_clips" in cell
+    )
     one = found[0]
     versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
-    made = f"`{one['command'].split(' --')[0]}`, {_few(cell['date'] for cell in found)}; {_few(cell['machine'] for cell in found)}"
+    command, dates, machines = (
+        one["command"].split(" --")[0],
+        _few(c["date"] for c in found),
+        _few(c["machine"] for c in found),
+    )
     text = "; ".join(parts) + (f". {clips}" if clips else "")
-    return f"<sub>{text}. {made}; Python {one['python']}, {versions}.</sub>"
+    return f"<sub>{text}. `{command}`, {dates}; {machines}; Python {one['python']}, {versions}.</sub>"
 
 
 def _seeds(found: Sequence[Cell]) -> set[int]:

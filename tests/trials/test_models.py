@@ -1,0 +1,85 @@
+"""The four victims: their shapes, and that what they see of one clip does not depend on the others."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from experiments.models import MELS, NAMES, build, mfcc, positions
+
+
+def noise(n: int, frames: int, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(n, frames, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_one_row_a_clip_and_one_column_a_class(name: str, rate: int) -> None:
+    model = build(name, 7, rate)
+    assert model(noise(3, rate)).shape == (3, 7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_clip_is_scored_the_same_whatever_the_rest_of_its_batch(name: str) -> None:
+    model = build(name, 5, 8000).eval()
+    clips = noise(4, 8000)
+    louder = torch.cat([clips[:1], 100 * clips[1:]])
+    with torch.no_grad():
+        assert torch.equal(model(clips)[0], model(louder)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_body_learns(name: str) -> None:
+    model = build(name, 5, 8000)
+    assert not list(model.front.parameters())
+    assert all(parameter.requires_grad for parameter in model.body.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_has_a_part_in_the_scores(name: str) -> None:
+    model = build(name, 5, 8000)
+    torch.nn.functional.cross_entropy(model(noise(8, 8000)), torch.arange(8) % 5).backward()
+    still = [label for label, weight in model.body.named_parameters() if weight.grad is None or not weight.grad.any()]
+    # A bias before a batch normalisation, and the keys' bias in attention, cancel.
+    assert not [label for label in still if not label.endswith("bias")]
+
+
+def test_the_reference_sizes_are_the_papers() -> None:
+    lstm, transformer = build("lstm", 10, 8000).body, build("transformer", 10, 8000).body
+    assert (lstm.lstm.num_layers, lstm.lstm.hidden_size) == (1, 128)
+    assert transformer.block.self_attn.num_heads == 8
+    assert transformer.block.self_attn.embed_dim == 256
+
+
+def test_mfcc_are_the_cosine_transform_of_the_log_mel_spectrum() -> None:
+    waves = noise(2, 8000)
+    log_mel = build("cnn", 10, 8000).front(waves)  # (n, MELS, hops)
+    k, m = torch.meshgrid(torch.arange(MELS), torch.arange(MELS), indexing="ij")
+    basis = math.sqrt(2 / MELS) * torch.cos(math.pi / MELS * (m + 0.5) * k)
+    basis[0] /= math.sqrt(2)
+    # float32 sums of MELS terms of at most |log 1e-6| in size.
+    tolerance = MELS * 14 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(mfcc(8000)(waves), basis @ log_mel, rtol=0, atol=tolerance)
+
+
+def test_positions_are_all_different_and_bounded() -> None:
+    places = positions(100, 256)
+    assert places.shape == (100, 256)
+    assert places.abs().max() <= 1
+    assert torch.cdist(places, places).fill_diagonal_(math.inf).min() > 0.1
+
+
+def test_the_seed_draws_the_weights() -> None:
+    def first(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return next(build("m5", 3, 8000).body.parameters()).clone()
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises(ValueError, match="no model 'gru'; choose one of m5, lstm, transformer, cnn"):
+        build("gru", 3, 8000)
