@@ -99,9 +99,9 @@ def ownership_test(
     predict : callable
         The model: takes a batch and returns one prediction for each of its clips, (n,) integers or names as
         in `labels`. A prediction that is none of the classes in `labels` is allowed, and counts for none. A batch
-        is an array (n, n_frames) or (n, n_frames, n_channels) of the dtype of `clips`, padding included,
-        or a list of arrays if `clips` is one; it is a copy that may be written to. Predictions must not depend
-        on what was asked before (torch: ``model.eval()``).
+        is a contiguous array (n, n_frames) or (n, n_frames, n_channels) of the dtype of `clips`, padding
+        included, or a list of arrays if `clips` is one; it is a copy that may be written to. Predictions must
+        not depend on what was asked before (torch: ``model.eval()``).
     clips : array or list of arrays, int16 or float32
         Original recordings, as for `protect`; read-only arrays will do. None may be protected with this key,
         since the test is then not valid. They need not have been trained on: recordings of the same kind do.
@@ -187,7 +187,7 @@ def ownership_test(
         unmarked += _count(found, n_classes)
         clean += int((found == own).sum())
         for k, mark in enumerate(marks):
-            found = _ask(predict, _marked_copy(clips, audio.lengths, some, mark, engine), rows, classes)
+            found = _ask(predict, _marked_copy(clips, some, mark, engine), rows, classes)
             marked[k] += _count(found, n_classes)
             keyed += int(((found == own) & (own == k)).sum())
             miskeyed += int(((found == own) & (own != k)).sum())
@@ -258,12 +258,12 @@ def _copy(clips: Any, some: slice) -> Any:
     return np.array(clips[some], order="C")
 
 
-def _marked_copy(clips: Any, lengths: Int64, some: slice, mark: Plan, engine: Engine) -> Any:
+def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
     """The same with a mark on every clip."""
     batch = _copy(clips, some)
     patches = mark.of_clips(np.arange(some.start, some.stop))
     here = dataclasses.replace(patches, clips=patches.clips - some.start)
-    open_clips(batch, lengths[some]).filter(here, mark.taps, engine)
+    open_clips(batch, None).filter(here, mark.taps, engine)
     return batch
 
 

@@ -293,6 +293,7 @@ class Recorder:
     def __call__(self, batch) -> list:
         self.batches.append([clip.copy() for clip in batch] if isinstance(batch, list) else batch.copy())
         for clip in batch:
+            assert clip.flags.c_contiguous
             clip[...] = 0
         return [self.answer] * len(batch)
 
@@ -314,10 +315,9 @@ def test_every_layout_is_marked_in_copies(backend, dtype, channels, tmp_path, ke
             continue
         lengths = np.minimum([50, 3, 0, 17], clips.shape[1])
         below, model = Memory(clips), Recorder()
-        with np.errstate(over="ignore"):
-            ownership_test(
-                model, clips, [0, 1, 0, 7], key, recipe=Recipe(**fields), lengths=lengths, backend=backend, threads=1
-            )
+        ownership_test(
+            model, clips, [0, 1, 0, 7], key, recipe=Recipe(**fields), lengths=lengths, backend=backend, threads=1
+        )
         assert below.unchanged(), name
         assert {batch.dtype for batch in model.batches} == {clips.dtype}
         assert [batch.shape for batch in model.batches] == [(n, *clips.shape[1:]) for n in (3, 3, 3, 3, 1, 1, 1, 1)]
@@ -376,6 +376,11 @@ def test_batches_are_bounded_by_bytes_and_by_clips(key: Key, monkeypatch) -> Non
     monkeypatch.setattr(ownership, "BATCH_BYTES", 1)  # a clip is more than that
     assert ownership_test(model, clips, LABELS, key, recipe=RECIPE) == whole
     assert sizes == {1}
+    sizes.clear()
+    monkeypatch.setattr(ownership, "BATCH_BYTES", 3 * clips[0].nbytes)
+    uneven = [*tones()[:11, :400], clips[11]]  # the longest decides
+    ownership_test(lambda batch: sizes.add(len(batch)) or [0] * len(batch), uneven, LABELS[:12], key, recipe=RECIPE)
+    assert sizes == {3}
 
 
 # How classes are called.
@@ -420,7 +425,9 @@ def test_numbers_with_gaps(dtype, key: Key) -> None:
         assert ownership_test(lambda batch: model(batch).astype(dtype), CLIPS, labels, key, recipe=RECIPE).hits == 5
 
 
-@pytest.mark.parametrize(("answer", "classes"), [(-1, None), (99, None), (-1, NAMES), (99, NAMES), (4, NAMES)])
+@pytest.mark.parametrize(
+    ("answer", "classes"), [(-1, None), (99, None), (-1, NAMES), (99, NAMES), (4, NAMES), (-1, NAMES[:4])]
+)
 def test_predictions_that_are_no_class_count_for_none(answer, classes, key: Key) -> None:
     labels = LABELS[:20] % 4  # the last class is not there
     found = ownership_test(lambda batch: [answer] * len(batch), CLIPS, labels, key, recipe=RECIPE, classes=classes)
@@ -506,15 +513,17 @@ def test_clips_on_a_gpu_are_refused(key: Key) -> None:
 @pytest.mark.parametrize("form", [np.asarray, list])
 def test_samples_that_are_not_finite_are_refused_before_the_model_is_asked(form, key: Key) -> None:
     """Where any class's mark would go, not only that of the clip's own class; elsewhere they are let be."""
-    (place,) = naive.places(MASTER, 1, N_FRAMES, **FIELDS)
+    (of_0,), (of_34,) = (naive.places(MASTER, label, N_FRAMES, **FIELDS) for label in (0, 34))
+    assert sum(of_0) < of_34[0] < sum(of_34) < N_FRAMES
     clips = random_samples(np.float32, (300, N_FRAMES))
-    clips[298, place[0] + place[1] - 1] = np.nan
-    with pytest.raises(ValueError, match="Clip 298 has a NaN or infinite sample"):
-        ownership_test(never, form(clips), np.arange(300) % 2, key, recipe=RECIPE)
-    clips[298, place[0] + place[1] - 1] = 0
-    clips[7, 599] = np.inf
-    assert all(sum(naive.places(MASTER, label, N_FRAMES, **FIELDS)[0]) < 599 for label in (0, 1))
-    assert ownership_test(lambda batch: [0] * len(batch), form(clips), np.arange(300) % 2, key, recipe=RECIPE).hits == 0
+    labels = np.arange(300) % 2 * 34
+    for clip, frame in ((298, sum(of_34) - 1), (299, of_0[0])):  # of label 0, and of label 34
+        clips[clip, frame] = np.nan
+        with pytest.raises(ValueError, match=f"Clip {clip} has a NaN or infinite sample"):
+            ownership_test(never, form(clips), labels, key, recipe=RECIPE)
+        clips[clip, frame] = 0
+    clips[7, [sum(of_0), of_34[0] - 1, -1]] = np.inf
+    assert ownership_test(lambda batch: [0] * len(batch), form(clips), labels, key, recipe=RECIPE).hits == 0
 
 
 @pytest.mark.parametrize(
