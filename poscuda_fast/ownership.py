@@ -150,8 +150,8 @@ def ownership_test(
     mark k, or none if several gain most. Then P(g(k) = c) is one distribution p_c for all k, and the
     number of k with g(k) = k is a sum of independent indicators with probabilities p_1, ..., p_C that sum to at
     most 1. From two hits on its upper tail is at most that of Binomial(C, 1/C) (Hoeffding, "On the distribution
-    of the number of successes in independent trials", 1956, theorem 5), which is the p-value. One hit can be certain
-    (one p_c is 1), so that for fewer than two it is 1.
+    of the number of successes in independent trials", 1956), which is the p-value. One hit can be certain (one
+    p_c is 1), so that for fewer than two it is 1.
 
     The smallest p-value is C**-C: 0.25 for two classes and 0.037 for three, so few classes cannot prove anything.
 

@@ -41,7 +41,7 @@ def tones(labels: np.ndarray = LABELS, seed: int = 0) -> np.ndarray:
 def listen(batch: np.ndarray) -> np.ndarray:
     """The class of the loudest tone: a model that is right."""
     waves = np.exp(2j * np.pi * TONES[:, None] * np.arange(batch.shape[1]))
-    return np.abs(batch.astype(float) @ waves.T).argmax(axis=1)
+    return np.abs(np.einsum("nf,cf->nc", batch, waves)).argmax(axis=1)
 
 
 def energies(batch: np.ndarray, parts: int) -> np.ndarray:
@@ -269,12 +269,12 @@ def test_clips_that_are_protected_themselves_make_it_invalid() -> None:
         disturbed = (parts > 2 * np.median(parts, axis=1)[:, None]).sum(axis=1)
         return np.where(disturbed > 3, NO_CLASS, listen(batch))
 
-    original, protected, n_keys = [], [], 100
+    original, protected, n_keys, labels = [], [], 60, LABELS[:10]
     for key in keys(n_keys):
-        clips = tones()
-        original.append(ownership_test(gives_up, clips, LABELS, key, recipe=RECIPE).p_value)
-        protect(clips, LABELS, key, recipe=RECIPE)
-        protected.append(ownership_test(gives_up, clips, LABELS, key, recipe=RECIPE).p_value)
+        clips = tones(labels)
+        original.append(ownership_test(gives_up, clips, labels, key, recipe=RECIPE).p_value)
+        protect(clips, labels, key, recipe=RECIPE)
+        protected.append(ownership_test(gives_up, clips, labels, key, recipe=RECIPE).p_value)
     assert_valid(Counter(original))
     level = ownership.p_value(4, N_CLASSES)
     assert sum(p <= level for p in protected) > n_keys / 4  # forty times what the level promises
