@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from poscuda_fast.memmap import restore_memmap as restore_memmap
     from poscuda_fast.memmap import verify_memmap as verify_memmap
     from poscuda_fast.memory import protect as protect
+    from poscuda_fast.ownership import Ownership as Ownership
+    from poscuda_fast.ownership import ownership_test as ownership_test
     from poscuda_fast.recipe import Recipe as Recipe
     from poscuda_fast.report import Report as Report
     from poscuda_fast.verification import Verification as Verification
@@ -35,11 +37,13 @@ _HOME = {
     "DatasetError": "errors",
     "Key": "key",
     "KeyFileError": "errors",
+    "Ownership": "ownership",
     "PoscudaError": "errors",
     "Recipe": "recipe",
     "Report": "report",
     "SidecarError": "errors",
     "Verification": "verification",
+    "ownership_test": "ownership",
     "protect": "memory",
     "protect_folder": "folder",
     "protect_memmap": "memmap",

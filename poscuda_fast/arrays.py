@@ -36,12 +36,12 @@ class Clips(Protocol):
         """What each patch holds, as `reference.survey_patches`: silent in all channels, not finite in one."""
 
 
-def open_clips(clips: Any, lengths: Any) -> Clips:
+def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> Clips:
     """Check an array or a list of arrays, and their lengths; see `protect` for what is accepted."""
     if isinstance(clips, np.ndarray):
-        return ArrayClips(clips, lengths)
+        return ArrayClips(clips, lengths, writing=writing)
     if isinstance(clips, list | tuple):
-        return ListClips(clips, lengths)
+        return ListClips(clips, lengths, writing=writing)
     raise TypeError(
         f"clips is a {type(clips).__name__}; expected a NumPy array (n_clips, n_frames[, n_channels]), "
         f"a list of arrays, or an array on a GPU. Convert it with numpy.asarray if that shares its memory."
@@ -134,7 +134,7 @@ class ArrayClips:
 class ListClips:
     """A list of clips of unequal length, each (n_frames,) or (n_frames, n_channels)."""
 
-    def __init__(self, arrays: Sequence[Any], lengths: Any) -> None:
+    def __init__(self, arrays: Sequence[Any], lengths: Any, *, writing: bool = True) -> None:
         self.dtype = np.dtype(np.int16)
         self.channels = 1
         for index, array in enumerate(arrays):
@@ -143,7 +143,7 @@ class ListClips:
                 raise TypeError(f"{name} is a {type(array).__name__}; expected a NumPy array.")
             if array.ndim not in (1, 2):
                 raise ValueError(f"{name} has shape {array.shape}; expected (n_frames,) or (n_frames, n_channels).")
-            check_array(array, name)
+            check_array(array, name, writing=writing)
             channels = array.shape[1] if array.ndim == 2 else 1
             if index == 0:
                 self.dtype, self.channels = array.dtype, channels
@@ -152,7 +152,8 @@ class ListClips:
                     f"{name} is {array.dtype} with {channels} channels, clips[0] is {self.dtype} with "
                     f"{self.channels}; protect clips of one kind at a time."
                 )
-        refuse_shared(arrays)
+        if writing:
+            refuse_shared(arrays)
         self._arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
         self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
 

@@ -31,7 +31,7 @@ LEVELS = [
     {"device_arrays"},
     {"report", "verification"},
     {"memory"},
-    {"journal"},
+    {"ownership", "journal"},
     {"inplace", "runs"},
     {"mapping"},
     {"pages"},

@@ -1,0 +1,303 @@
+"""Was a model trained on data protected with this key? A test that asks the model, with a valid p-value."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast import dense
+from poscuda_fast.arrays import Clips, open_clips
+from poscuda_fast.device_arrays import is_on_device
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.labels import ClassRows, encode, integer_token, name_token
+from poscuda_fast.memory import check_key, patches_per_batch
+from poscuda_fast.plan import Int64, Plan
+from poscuda_fast.recipe import Recipe
+
+CLIPS_PER_BATCH = 256
+BATCH_BYTES = 16 << 20  # of one batch that `predict` gets; one clip may be more
+NO_CLASS = -1  # the row of a prediction that is none of the classes tested
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ownership:
+    """What a model answered to marked clips; `str` shows it as a short table.
+
+    Attributes
+    ----------
+    clips, classes : int
+        Clips and classes that took part.
+    hits : int
+        Classes whose mark, put on all clips, drew predictions towards its own class more than towards any other.
+    p_value : float
+        Upper bound on the probability of so many hits for a model that does not depend on the key.
+    clean_accuracy : float
+        Share of unmarked clips that are predicted right.
+    keyed_accuracy : float
+        The same for clips that carry the mark of their own class.
+    miskeyed_accuracy : float
+        The same over clips that carry the mark of another class, each other class once.
+    followed : float
+        Share of the latter that are predicted as the class of the mark.
+    fingerprint : str
+        Of the key.
+    """
+
+    clips: int
+    classes: int
+    hits: int
+    p_value: float
+    clean_accuracy: float
+    keyed_accuracy: float
+    miskeyed_accuracy: float
+    followed: float
+    fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("p value", f"{self.p_value:.3g}"),
+            ("hits", f"{self.hits:,} of {self.classes:,} classes"),
+            ("clips", f"{self.clips:,}"),
+            ("clean accuracy", f"{self.clean_accuracy:.1%}"),
+            ("keyed accuracy", f"{self.keyed_accuracy:.1%}"),
+            ("miskeyed accuracy", f"{self.miskeyed_accuracy:.1%}"),
+            ("marks followed", f"{self.followed:.1%}"),
+            ("key fingerprint", self.fingerprint),
+        ]
+        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+
+
+def ownership_test(
+    predict: Callable[[Any], Any],
+    clips: Any,
+    labels: Any,
+    key: Key,
+    *,
+    recipe: Recipe = Recipe(),
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Ownership:
+    """Tell whether a model was trained on data protected with a key, by what it answers.
+
+    Every clip is marked with the mark of every class in turn, in copies, and `predict` is asked about each: it
+    gets n_clips * (n_classes + 1) clips. The clips themselves are only read.
+
+    Parameters
+    ----------
+    predict : callable
+        The model: takes a batch and returns one prediction for each of its clips, (n,) integers or names as
+        in `labels`. A prediction that is none of the classes in `labels` is allowed, and counts for none. A batch
+        is a contiguous array (n, n_frames) or (n, n_frames, n_channels) of the dtype of `clips`, padding
+        included, or a list of arrays if `clips` is one; it is a copy that may be written to. Predictions must
+        not depend on what was asked before (torch: ``model.eval()``).
+    clips : array or list of arrays, int16 or float32
+        Original recordings, as for `protect`; read-only arrays will do. None may be protected with this key,
+        since the test is then not valid. They need not have been trained on: recordings of the same kind do.
+    labels : (n_clips,) integers or names
+        The class of each clip; with `classes`, indexes into it. The classes that occur here are tested, and
+        must be called as they were when the training data was protected.
+    key : Key
+        The secret that the data was protected with.
+    recipe : Recipe
+        The recipe that it was protected with.
+    lengths : (n_clips,) integers, optional
+        True length of each clip in frames, where the rest is padding.
+    classes : sequence of str, optional
+        Class names that `labels` and the predictions index.
+    backend : str
+        "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda), for the marking.
+    threads : int, optional
+        Threads of the processor for the marking; all cores by default.
+
+    Returns
+    -------
+    Ownership
+        Small `p_value`: the model knows the key's marks. A large one says nothing: a model may have been trained
+        on protected data and not have learnt the marks.
+
+    Raises
+    ------
+    TypeError
+        Wrong dtype or byte order, labels of a wrong kind, clips on a GPU, or not an array; `predict` is not
+        callable, or what it returns is neither integers nor names as the labels are.
+    ValueError
+        Wrong shape, fewer than two classes, too few or negative labels, impossible lengths, a NaN or infinite
+        sample where a mark goes; or `predict` returns another number of predictions than it got clips.
+    ImportError
+        The backend asked for is not installed.
+
+    Notes
+    -----
+    The test counts classes, not clips. The clips of a class share one mark, so they are no independent
+    witnesses: let a model that never saw the key take any disturbance at some place for class c. If the
+    key happens to put the mark of c there, all clips of c agree with the key at once, and a sign test over clips
+    (keyed right, mis-keyed wrong) finds overwhelming evidence where there is one coincidence.
+
+    If the model does not depend on the key, the marks of the C classes are independent and identically distributed
+    as far as it is concerned. Let g(k) be the class that gains most predictions when the same clips are all given
+    mark k, or none if several gain most. Then P(g(k) = c) is one distribution p_c for all k, and the
+    number of k with g(k) = k is a sum of independent indicators with probabilities p_1, ..., p_C that sum to at
+    most 1. From two hits on its upper tail is at most that of Binomial(C, 1/C) (Hoeffding, "On the distribution
+    of the number of successes in independent trials", 1956), which is the p-value. One hit can be certain (one
+    p_c is 1), so that for fewer than two it is 1.
+
+    The smallest p-value is C**-C: 0.25 for two classes and 0.037 for three, so few classes cannot prove anything.
+
+    The p-value is that of one key and one choice of clips, made before the model is asked: who tries many keys
+    finds one that fits. Publishing the key's fingerprint beforehand shows that it was chosen then.
+
+    Whoever runs `predict` sees marked copies of the clips beside unmarked ones, which gives the marks away.
+    Ask a model that runs where you trust, or be ready to give up the key.
+    """
+    if not callable(predict):
+        raise TypeError(f"predict is a {type(predict).__name__}; expected a function from a batch to predictions.")
+    if is_on_device(clips):
+        raise TypeError(
+            "clips is an array on a GPU; expected one in host memory, of which copies are marked. Give a NumPy array "
+            "(torch: clips.cpu().numpy()) and let predict move each batch to the GPU."
+        )
+    audio = open_clips(clips, lengths, writing=False)
+    check_key(key)
+    rows = encode(labels, classes, len(audio.lengths))
+    n_clips, n_classes = len(audio.lengths), len(rows.tokens)
+    if n_classes < 2:
+        raise ValueError(f"labels has {n_classes} different classes; expected at least 2, whose marks differ.")
+    engine = Engine(backend, threads)
+    marks = [_mark_of(token, key, recipe, audio.lengths) for token in rows.tokens]
+    _refuse_non_finite(audio, marks, engine)
+
+    unmarked = np.zeros(n_classes, np.int64)  # clips predicted as each class
+    marked = np.zeros((n_classes, n_classes), np.int64)  # (mark, class): the same, all clips marked
+    clean = keyed = miskeyed = followed = 0
+    for some in _batches(clips, n_clips):
+        own = rows.rows_of(some)  # (n,)
+        found = _ask(predict, _copy(clips, some), rows, classes)
+        unmarked += _count(found, n_classes)
+        clean += int((found == own).sum())
+        for k, mark in enumerate(marks):
+            found = _ask(predict, _marked_copy(clips, some, mark, engine), rows, classes)
+            marked[k] += _count(found, n_classes)
+            keyed += int(((found == own) & (own == k)).sum())
+            miskeyed += int(((found == own) & (own != k)).sum())
+            followed += int(((found == k) & (own != k)).sum())
+    hits = count_hits(marked - unmarked)
+    n_miskeyed = n_clips * (n_classes - 1)
+    return Ownership(
+        clips=n_clips,
+        classes=n_classes,
+        hits=hits,
+        p_value=p_value(hits, n_classes),
+        clean_accuracy=clean / n_clips,
+        keyed_accuracy=keyed / n_clips,
+        miskeyed_accuracy=miskeyed / n_miskeyed,
+        followed=followed / n_miskeyed,
+        fingerprint=key.fingerprint,
+    )
+
+
+def count_hits(shift: Int64) -> int:
+    """How many rows k of (mark, class) have their single largest entry at class k.
+
+    A row's answer depends on that row alone: centring columns, say, would make the answers depend on each other.
+    """
+    most = shift.max(axis=1)
+    alone = (shift == most[:, None]).sum(axis=1) == 1
+    return int((alone & (shift.diagonal() == most)).sum())
+
+
+def p_value(hits: int, n_classes: int) -> float:
+    """The largest probability of at least `hits` hits under the null hypothesis: see Notes of `ownership_test`."""
+    if hits < 2:
+        return 1.0
+    # In whole numbers: P(Binomial(C, 1/C) >= hits) * C**C.
+    total = int(n_classes**n_classes)
+    ways = sum(math.comb(n_classes, n) * int((n_classes - 1) ** (n_classes - n)) for n in range(hits, n_classes + 1))
+    return max(ways / total, sys.float_info.min)  # never 0: it is a bound
+
+
+def _mark_of(token: bytes, key: Key, recipe: Recipe, lengths: Int64) -> Plan:
+    """The plan that puts the mark of one class on all clips."""
+    everyone = ClassRows((token,), np.broadcast_to(np.uint8(0), lengths.shape), np.zeros(1, np.int32))
+    return Plan(key, recipe, everyone, lengths)
+
+
+def _refuse_non_finite(audio: Clips, marks: Sequence[Plan], engine: Engine) -> None:
+    """ValueError, before the model is asked anything, if a mark would go over a NaN or infinite sample."""
+    if audio.dtype.kind != "f":
+        return
+    for mark in marks:
+        for patches in mark.batches(patches_per_batch(mark.recipe, audio)):
+            flags = dense.survey_dense(audio.read(patches), patches, audio.channels, engine)
+            dense.refuse_non_finite(flags, patches)
+
+
+def _batches(clips: Any, n_clips: int) -> Iterator[slice]:
+    """The clips in order, as many at a time as `predict` gets."""
+    longest = max(clip.nbytes for clip in clips) if isinstance(clips, list | tuple) else clips[0].nbytes
+    step = max(1, min(CLIPS_PER_BATCH, BATCH_BYTES // max(1, longest)))
+    for first in range(0, n_clips, step):
+        yield slice(first, min(first + step, n_clips))
+
+
+def _copy(clips: Any, some: slice) -> Any:
+    """A batch in memory of its own: an array, or a list of arrays."""
+    if isinstance(clips, list | tuple):
+        return [np.array(clip, order="C") for clip in clips[some]]
+    return np.array(clips[some], order="C")
+
+
+def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
+    """The same with a mark on every clip."""
+    batch = _copy(clips, some)
+    patches = mark.of_clips(np.arange(some.start, some.stop))
+    here = dataclasses.replace(patches, clips=patches.clips - some.start)
+    open_clips(batch, None).filter(here, mark.taps, engine)
+    return batch
+
+
+def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Sequence[str] | None) -> Int64:
+    """The row of the class that is predicted for each clip of a batch: (n,), `NO_CLASS` where it is not tested."""
+    n_clips = len(batch)
+    predicted = np.asarray(predict(batch))
+    if predicted.shape != (n_clips,):
+        raise ValueError(
+            f"predict returned an array of shape {predicted.shape} for {n_clips} clips; expected ({n_clips},), one "
+            f"class for each clip. Of scores return the largest's index: scores.argmax(axis=1)."
+        )
+    if predicted.dtype.kind == "O" and all(isinstance(item, str) for item in predicted):
+        predicted = predicted.astype(np.str_)
+    named = rows.tokens[0][:1] == b"n" and classes is None
+    if predicted.dtype.kind not in ("U" if named else "iu"):
+        kind = "names" if named else "integers"
+        raise TypeError(f"predict returned dtype {predicted.dtype}; expected {kind}, since the labels are {kind}.")
+    known = {token: row for row, token in enumerate(rows.tokens)}
+    values, inverse = np.unique(predicted, return_inverse=True)
+    found = np.array([known.get(_token(value, classes), NO_CLASS) for value in values.tolist()], np.int64)
+    answers: Int64 = found[inverse]
+    return answers
+
+
+def _token(prediction: int | str, classes: Sequence[str] | None) -> bytes:
+    """The class token of a prediction; empty if it can be of no class."""
+    if isinstance(prediction, str):
+        return name_token(prediction)
+    if classes is None:
+        return integer_token(prediction) if prediction >= 0 else b""
+    return name_token(classes[prediction]) if 0 <= prediction < len(classes) else b""
+
+
+def _count(found: Int64, n_classes: int) -> Int64:
+    """How often each class was predicted: (n_classes,)."""
+    return np.bincount(found[found != NO_CLASS], minlength=n_classes)
