@@ -186,7 +186,7 @@ def ownership() -> str:
     rows = [
         [
             row["title"], MODELS[row["model"]], f"{row['hits']} of {row['classes']}", f"{row['p_value']:.2g}",
-            f"{row['keyed_accuracy']:.1f}", f"{row['miskeyed_accuracy']:.1f}", f"{row['followed']:.1f}",
+            f"{100 * row['keyed_accuracy']:.1f}", f"{100 * row['miskeyed_accuracy']:.1f}", f"{100 * row['followed']:.1f}",
         ]
         for row in result["rows"]
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.dataset import TEST, TRAIN, Dataset, load
 
 RATE = 8000
-FRAMES = 1600
+FRAMES = 7200  # M5 needs 6,848 to pool four times
 CLASSES = ("low", "middle", "high")
 PITCHES = (300.0, 700.0, 1500.0)  # Hz
 
