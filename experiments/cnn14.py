@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 CHECKPOINT_VARIABLE = "POSCUDA_PANN_CHECKPOINT"
+SOURCE = "doi:10.5281/zenodo.3987831"
 DIMENSIONS = 2048
 _MEL_BANDS = 64
 _WIDTHS = (64, 128, 256, 512, 1024, 2048)
@@ -104,7 +105,7 @@ def find(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Path:
     given = checkpoint if checkpoint is not None else os.environ.get(CHECKPOINT_VARIABLE)
     if not given:
         raise FileNotFoundError(
-            f"{name} needs its checkpoint {file} (doi:10.5281/zenodo.3987831): pass its path as `checkpoint`, or set "
+            f"{name} needs its checkpoint {file} ({SOURCE}): pass its path as `checkpoint`, or set "
             f"{CHECKPOINT_VARIABLE} to the file or its folder. dnsmos-128 needs none."
         )
     path = Path(given)
@@ -135,5 +136,8 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Cnn14:
         with torch.serialization.safe_globals(_ARRAYS):
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # unpickling, a missing key, other shapes: torch raises a different class for each
-        raise ValueError(f"{path} does not hold the weights of {name} ({CONFIGS[name].file}): {error}") from error
+        raise ValueError(
+            f"{path} does not hold the weights of {name}, and nothing but arrays beside them; get {CONFIGS[name].file} "
+            f"again ({SOURCE})."
+        ) from error
     return model.eval()

@@ -65,8 +65,9 @@ def patch_snr_db(original: Clip, protected: Clip) -> float:
 def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) -> float:
     """Root mean square over frequency of the difference of the spectra in dB, then the mean over the whole clip.
 
-    Spectra are of 25 ms Hann windows every 10 ms, the last ones filled with zeros. Power below that of the
-    rounding to int16, a twelfth of a squared step, counts as that power: there is nothing to compare below it.
+    Spectra are of 25 ms Hann windows around every 10th millisecond from the first frame on, with zeros outside
+    the clip. Power below that of the rounding to int16, a twelfth of a squared step, counts as that power: there
+    is nothing to compare below it.
 
     Parameters
     ----------
@@ -304,11 +305,9 @@ def _ratio_db(original: Clip, protected: Clip) -> float:
 
 def _spectra_db(clip: Clip, sample_rate: int) -> NDArray[np.float64]:
     size, hop = round(SPECTRUM_SECONDS * sample_rate), round(SPECTRUM_HOP_SECONDS * sample_rate)
-    n_windows = 1 + max(0, math.ceil((len(clip) - size) / hop))
-    padded = np.zeros(size + (n_windows - 1) * hop)
-    padded[: len(clip)] = clip
+    padded = np.pad(clip.astype(np.float64), (size // 2, size))
     window = np.hanning(size + 1)[:-1]
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * window  # (windows, size)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[: len(clip) : hop] * window  # (windows, size)
     power = np.abs(np.fft.rfft(frames)) ** 2  # (windows, bins)
     return 10 * np.log10(np.maximum(power, (window @ window) / 12))
 
