@@ -48,7 +48,7 @@ def cuda(blur: float) -> Condition:
     def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
         filters = {int(label): _spiked(key, int(label), blur) for label in np.unique(labels)}
         for row, (label, length) in enumerate(zip(labels, lengths, strict=True)):
-            wet = oaconvolve(clips[row, :length].astype(np.float64), filters[int(label)])[:length]
+            wet = oaconvolve(clips[row, :length].astype(np.float64), filters[int(label)], mode="same")
             loudest = np.abs(wet).max(initial=0.0)
             clips[row, :length] = np.rint(wet * (32767.0 / loudest)) if loudest else 0
 

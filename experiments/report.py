@@ -1,8 +1,8 @@
-"""Put the stored results into README.md and benchmarks/README.md, between their marks.
+"""Put the stored results into the three README files, between their marks, and draw the plots of the trainings.
 
-    python -m experiments.readme [--check]
+    python -m experiments.report [--check]
 
-With --check nothing is written; the exit code is 1 if a document is not what the results say.
+With --check nothing is written or drawn; the exit code is 1 if a document is not what the results say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, stored
+from experiments import tables
 
 
 def roundtrip() -> str:
@@ -54,8 +55,9 @@ def source(result: dict[str, Any]) -> str:
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"reach": report.reach, "roundtrip": roundtrip, "kills": kills},
+    ROOT / "README.md": {"protection": tables.summary, "reach": report.reach, "roundtrip": roundtrip, "kills": kills},
     ROOT / "benchmarks" / "README.md": {"medians": report.medians},
+    ROOT / "experiments" / "README.md": tables.SECTIONS,
 }
 
 
@@ -77,4 +79,8 @@ if __name__ == "__main__":
         if sys.argv[1:] != ["--check"]:
             document.write_text(wanted)
         elif current != wanted:
-            sys.exit(f"{document.name} is not what the results say; run python -m experiments.readme.")
+            sys.exit(f"{document.name} is not what the results say; run python -m experiments.report.")
+    if sys.argv[1:] != ["--check"]:
+        from experiments import plots
+
+        plots.main()

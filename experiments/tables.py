@@ -34,6 +34,7 @@ PAPER_FAD = {
     "fsdd": {"poscuda-0.01": 2.21e-5, "poscuda-0.3": 2.25e-5},
 }
 Cell = dict[str, Any]
+MISSING = "Not measured yet."
 
 
 def cells(folder: str, **wanted: Any) -> list[Cell]:
@@ -51,10 +52,11 @@ def accuracy(dataset: str, split: str) -> str:
         if not mine:
             return ""
         paper = PAPER[dataset].get(condition, {}).get(model)
-        return f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}]" + f" / {paper:.1f}" * (
-            paper is not None
-        )
+        beside = "" if paper is None else f" / {paper:.1f}"
+        return f"{spread(mine, 'clean_final')} [{mean(mine, 'clean_peak'):.1f}]{beside}"
 
+    if not of_split:
+        return MISSING
     rows = []
     for condition in CONDITIONS:
         mine = [cell for cell in of_split if cell["condition"] == condition]
@@ -74,6 +76,8 @@ def keyed(dataset: str, split: str) -> str:
             return ""
         return " / ".join(f"{mean(mine, name):.0f}" for name in ("keyed", "miskeyed", "noise", "train"))
 
+    if not of_split:
+        return MISSING
     rows = []
     for condition in CONDITIONS[1:]:
         titles = [cell["title"] for cell in of_split if cell["condition"] == condition]
@@ -84,8 +88,11 @@ def keyed(dataset: str, split: str) -> str:
 
 def frechet(dataset: str) -> str:
     """Frechet audio distances with their yardsticks."""
+    results = cells("distances", dataset=dataset)
+    if not results:
+        return MISSING
     rows = []
-    for result in cells("distances", dataset=dataset):
+    for result in results:
         low, high = result["fad_95"]
         paper = PAPER_FAD[dataset].get(result["condition"])
         rows.append(
@@ -95,7 +102,6 @@ def frechet(dataset: str) -> str:
                 f"{paper:.2e}" if paper else "",
             ]
         )  # fmt: skip
-    results = cells("distances", dataset=dataset)
     head = [
         "condition", "key", f"FAD[{results[0]['embedding']}]", "95 %", "clean half against half",
         "scalar formula of frechet-audio-distance", "paper (PANN)",
@@ -108,6 +114,8 @@ def frechet(dataset: str) -> str:
 def quality(dataset: str) -> str:
     """Quality metrics: the median, and the percentile that 5 % are as bad as."""
     results = cells("distances", dataset=dataset)
+    if not results:
+        return MISSING
     names = list(results[0]["quality"])
     units = {name: results[0]["quality"][name]["unit"] for name in names}
     rows = []
@@ -128,6 +136,8 @@ def quality(dataset: str) -> str:
 def readings() -> str:
     """Every other reading of the paper."""
     found = cells("readings")
+    if not found:
+        return MISSING
     models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
     rows = []
     for name in dict.fromkeys(cell["condition"] for cell in found):
@@ -148,6 +158,8 @@ def baselines() -> str:
     names = ("poscuda-0.01", "poscuda-0.3")
     found = [cell for cell in cells("table1", dataset="fsdd", split="official") if cell["condition"] in names]
     found += cells("baselines", dataset="fsdd", split="official")
+    if not found or not (stored.EXPERIMENTS / "creation_seconds.json").exists():
+        return MISSING
     seconds = stored.load(stored.EXPERIMENTS, "creation_seconds")
     rows = []
     for name in dict.fromkeys(cell["condition"] for cell in found):
@@ -165,6 +177,8 @@ def baselines() -> str:
 def attacks() -> str:
     """What every attack gives back: clean-test accuracy with the recipe, and without it, under the same attack."""
     found = cells("attacks")
+    if not found:
+        return MISSING
     models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
     rows = []
     for name in dict.fromkeys(cell["attack"] for cell in found):
@@ -182,11 +196,13 @@ def attacks() -> str:
 
 def ownership() -> str:
     """The ownership test on models trained with and without the key."""
+    if not (stored.EXPERIMENTS / "ownership.json").exists():
+        return MISSING
     result = stored.load(stored.EXPERIMENTS, "ownership")
     rows = [
         [
             row["title"], MODELS[row["model"]], f"{row['hits']} of {row['classes']}", f"{row['p_value']:.2g}",
-            f"{100 * row['keyed_accuracy']:.1f}", f"{100 * row['miskeyed_accuracy']:.1f}", f"{100 * row['followed']:.1f}",
+            *(f"{100 * row[name]:.1f}" for name in ("keyed_accuracy", "miskeyed_accuracy", "followed")),
         ]
         for row in result["rows"]
     ]  # fmt: skip
@@ -196,6 +212,24 @@ def ownership() -> str:
         shares = ", ".join(f"p <= {level}: {share:.3f}" for level, share in null["share_at_most"].items())
         lines.append(f"{MODELS[null['model']]} trained on clean clips, {null['keys']} keys it never saw: {shares}.")
     return "\n".join([*lines, "", report.source(result)])
+
+
+def summary() -> str:
+    """For the front page: what becomes of clean-test accuracy by the paper's recipe, and what the paper says."""
+    titles = {"clean": "clean clips", "poscuda-0.01": "protected, b=0.01", "poscuda-0.3": "protected, b=0.3"}
+    found = cells("table1", dataset="fsdd", split="official")
+    rows = []
+    for condition, title in titles.items():
+        row = [title]
+        for model in MODELS:
+            mine = [cell for cell in found if cell["condition"] == condition and cell["model"] == model]
+            paper = PAPER["fsdd"][condition].get(model)
+            beside = f"{paper:.1f}" if paper is not None else "-"
+            row.append(f"{spread(mine, 'clean_final')} / {beside}" if mine else "")
+        rows.append(row)
+    head = ["accuracy on clean FSDD test clips, %: measured / in the paper", *MODELS.values()]
+    used = [cell for cell in found if cell["condition"] in titles]
+    return "\n".join([table(head, rows), "", how(used)])
 
 
 def mean(found: Sequence[Cell], name: str) -> float:

@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 def test_its_figures_are_those_of_the_stored_results() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.readme", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "experiments.report", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,97 @@
+"""Draw the trainings from the stored results: accuracy against SNR, training curves, and who is taken for whom.
+
+python -m experiments.plots
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks import stored
+from experiments.tables import CONDITIONS, MODELS, cells
+
+FOLDER = stored.EXPERIMENTS / "plots"
+CURVES = ("clean", "poscuda-0.01", "poscuda-0.3", "whole-0.01", "whole-0.3")
+CONFUSIONS = ("clean", "poscuda-0.01", "whole-0.01")
+CHANCE = 10.0  # %: both data sets have ten classes
+
+
+def against_snr() -> Figure:
+    """Clean-test accuracy against the edit's SNR, one panel a data set; the dashed line is the unprotected model."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
+        for number, (model, name) in enumerate(MODELS.items()):
+            mine = cells("table1", dataset=dataset, split="official", model=model)
+            points = [
+                (statistics.fmean(cell["snr_db"] for cell in group), statistics.fmean(c["clean_final"] for c in group))
+                for condition in CONDITIONS[1:]
+                if (group := [c for c in mine if c["condition"] == condition and c["snr_db"] is not None])
+            ]
+            colour = f"C{number}"
+            if points:
+                panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name, color=colour)
+            clean = [cell["clean_final"] for cell in mine if cell["condition"] == "clean"]
+            if clean:
+                panel.axhline(statistics.fmean(clean), linestyle="--", linewidth=0.8, color=colour)
+        panel.axhline(CHANCE, linestyle=":", linewidth=0.8, color="black")
+        panel.set(title=title, xlabel="median SNR of the edit, dB")
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="accuracy on clean test clips, %", ylim=(0, 102))
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def curves() -> Figure:
+    """Clean-test accuracy after every epoch on FSDD, seed 0."""
+    figure, panels = plt.subplots(1, len(MODELS), figsize=(13, 3.4), sharey=True, layout="constrained")
+    for panel, (model, name) in zip(panels, MODELS.items(), strict=True):
+        for condition in CURVES:
+            for cell in cells("table1", dataset="fsdd", split="official", model=model, condition=condition, seed=0):
+                accuracies = cell["curves"]["clean"]
+                panel.plot(range(1, len(accuracies) + 1), accuracies, label=cell["title"])
+        panel.set(title=name, xlabel="epoch")
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="accuracy on clean test clips, %", ylim=(0, 102))
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def confusion() -> Figure:
+    """M5 on the clean FSDD test clips: rows are the digits spoken, columns the digits answered; all seeds together."""
+    figure, panels = plt.subplots(1, len(CONFUSIONS), figsize=(10, 3.6), sharey=True, layout="constrained")
+    for panel, condition in zip(panels, CONFUSIONS, strict=True):
+        found = cells("table1", dataset="fsdd", split="official", model="m5", condition=condition)
+        if not found:
+            continue
+        counts = np.sum([cell["confusion"] for cell in found], axis=0)
+        panel.imshow(100 * counts / counts.sum(axis=1, keepdims=True), vmin=0, vmax=100, cmap="viridis")
+        panel.set(title=found[0]["title"], xlabel="answered", xticks=range(10), yticks=range(10))
+    panels[0].set(ylabel="spoken")
+    return figure
+
+
+DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands, ten words"}
+PLOTS = {"accuracy-snr": against_snr, "curves": curves, "confusion": confusion}
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Draw all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mpl.rcParams["svg.hashsalt"] = "poscuda"  # without a date or random names the same result gives the same file
+    for name, draw in PLOTS.items():
+        figure = draw()
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
