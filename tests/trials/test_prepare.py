@@ -237,6 +237,12 @@ def test_float_is_rounded_and_saturated(tmp_path: Path) -> None:
         assert decoded.samples.tolist() == [0, 16384, -32768, 32767, 32767, -32768, 0, 1, -1]
 
 
+def test_32_bit_is_not_rounded_twice(tmp_path: Path) -> None:
+    wide = np.array([(12345 << 16) + 2**15 - 1, (12344 << 16) + 2**15 + 1, 2**31 - 1, -(2**31)], np.int32)
+    write(tmp_path / "x.wav", wide, coding="PCM_32")
+    assert decode(tmp_path / "x.wav", RATE, FRAMES).samples.tolist() == [12345, 12345, 32767, -32768]
+
+
 def test_8_bit(tmp_path: Path) -> None:
     write(tmp_path / "x.wav", np.array([-32768, -256, 0, 256, 32512], np.int16), coding="PCM_U8")
     assert decode(tmp_path / "x.wav", RATE, FRAMES).samples.tolist() == [-32768, -256, 0, 256, 32512]
@@ -385,6 +391,14 @@ def test_one_readable_file(tmp_path: Path) -> None:
 def test_unusable_says_why(tmp_path: Path) -> None:
     with pytest.raises(UnusableError, match="System error"):
         decode(tmp_path / "nothing.wav", RATE, FRAMES)
+
+
+def test_fewer_frames_than_the_header_says(tmp_path: Path) -> None:
+    write(tmp_path / "x.mp3", np.sin(np.arange(RATE) / 5) / 2, coding="MPEG_LAYER_III")
+    whole = (tmp_path / "x.mp3").read_bytes()
+    (tmp_path / "x.mp3").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableError, match=r"ends after [0-9,]+ of the 8,000 frames"):
+        decode(tmp_path / "x.mp3", RATE, RATE)
 
 
 # Jobs and memory
