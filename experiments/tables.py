@@ -129,7 +129,7 @@ def quality(dataset: str) -> str:
                 else f"{one['median']:.2f} ({one['worst_5_percent']:.2f})" + f" [{left_out} left out]" * (left_out > 0)
             )  # fmt: skip
         rows.append(row)
-    head = ["condition", "key", *(f"{name}, {units[name]}" for name in names)]
+    head = ["condition", "key", *(f"{_plain(name)}, {units[name]}" for name in names)]
     return "\n".join([table(head, rows), "", report.source(results[0])])
 
 
@@ -277,6 +277,10 @@ def _seeds(found: Sequence[Cell]) -> set[int]:
     for cell in found:
         by_row.setdefault(str(cell.get("attack")) + cell["condition"], set()).add(cell["seed"])
     return {len(seeds) for seeds in by_row.values()}
+
+
+def _plain(metric: str) -> str:
+    return metric.removesuffix("_db").replace("_", " ").replace("snr", "SNR")
 
 
 def _few(values: Iterable[Any]) -> str:
