@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
@@ -34,7 +35,8 @@ class Ownership:
     clips, classes : int
         Clips and classes that took part.
     hits : int
-        Classes whose mark, put on all clips, drew predictions towards its own class more than towards any other.
+        Classes whose mark, put on all clips, raised the accuracy of its own class's clips more, or lowered it less,
+        than that of any other class's.
     p_value : float
         Upper bound on the probability of so many hits for a model that does not depend on the key.
     clean_accuracy : float
@@ -146,8 +148,9 @@ def ownership_test(
     (keyed right, mis-keyed wrong) finds overwhelming evidence where there is one coincidence.
 
     If the model does not depend on the key, the marks of the C classes are independent and identically distributed
-    as far as it is concerned. Let g(k) be the class that gains most predictions when the same clips are all given
-    mark k, or none if several gain most. Then P(g(k) = c) is one distribution p_c for all k, and the
+    as far as it is concerned. Let g(k) be the class whose clips gain most accuracy, or lose least, when all clips are
+    given mark k, or none if there are several: a model that learnt the marks is right on keyed clips, and misled
+    on mis-keyed ones. Then P(g(k) = c) is one distribution p_c for all k, and the
     number of k with g(k) = k is a sum of independent indicators with probabilities p_1, ..., p_C that sum to at
     most 1. From two hits on its upper tail is at most that of Binomial(C, 1/C) (Hoeffding, "On the distribution
     of the number of successes in independent trials", 1956), which is the p-value. One hit can be certain (one
@@ -178,43 +181,44 @@ def ownership_test(
     marks = [_mark_of(token, key, recipe, audio.lengths) for token in rows.tokens]
     _refuse_non_finite(audio, marks, engine)
 
-    unmarked = np.zeros(n_classes, np.int64)  # clips predicted as each class
+    of_class = np.zeros(n_classes, np.int64)  # clips
+    unmarked = np.zeros(n_classes, np.int64)  # clips of each class that are predicted right
     marked = np.zeros((n_classes, n_classes), np.int64)  # (mark, class): the same, all clips marked
-    clean = keyed = miskeyed = followed = 0
+    followed = 0
     for some in _batches(clips, n_clips):
         own = rows.rows_of(some)  # (n,)
+        of_class += np.bincount(own, minlength=n_classes)
         found = _ask(predict, _copy(clips, some), rows, classes)
-        unmarked += _count(found, n_classes)
-        clean += int((found == own).sum())
+        unmarked += np.bincount(own[found == own], minlength=n_classes)
         for k, mark in enumerate(marks):
             found = _ask(predict, _marked_copy(clips, some, mark, engine), rows, classes)
-            marked[k] += _count(found, n_classes)
-            keyed += int(((found == own) & (own == k)).sum())
-            miskeyed += int(((found == own) & (own != k)).sum())
+            marked[k] += np.bincount(own[found == own], minlength=n_classes)
             followed += int(((found == k) & (own != k)).sum())
-    hits = count_hits(marked - unmarked)
+    # Correctly rounded quotients: equal shares of classes of unequal size are equal numbers.
+    hits = count_hits((marked - unmarked) / of_class)
+    keyed = int(marked.trace())
     n_miskeyed = n_clips * (n_classes - 1)
     return Ownership(
         clips=n_clips,
         classes=n_classes,
         hits=hits,
         p_value=p_value(hits, n_classes),
-        clean_accuracy=clean / n_clips,
+        clean_accuracy=int(unmarked.sum()) / n_clips,
         keyed_accuracy=keyed / n_clips,
-        miskeyed_accuracy=miskeyed / n_miskeyed,
+        miskeyed_accuracy=(int(marked.sum()) - keyed) / n_miskeyed,
         followed=followed / n_miskeyed,
         fingerprint=key.fingerprint,
     )
 
 
-def count_hits(shift: Int64) -> int:
+def count_hits(gains: NDArray[np.float64]) -> int:
     """How many rows k of (mark, class) have their single largest entry at class k.
 
     A row's answer depends on that row alone: centring columns, say, would make the answers depend on each other.
     """
-    most = shift.max(axis=1)
-    alone = (shift == most[:, None]).sum(axis=1) == 1
-    return int((alone & (shift.diagonal() == most)).sum())
+    most = gains.max(axis=1)
+    alone = (gains == most[:, None]).sum(axis=1) == 1
+    return int((alone & (gains.diagonal() == most)).sum())
 
 
 def p_value(hits: int, n_classes: int) -> float:
@@ -296,8 +300,3 @@ def _token(prediction: int | str, classes: Sequence[str] | None) -> bytes:
     if classes is None:
         return integer_token(prediction) if prediction >= 0 else b""
     return name_token(classes[prediction]) if 0 <= prediction < len(classes) else b""
-
-
-def _count(found: Int64, n_classes: int) -> Int64:
-    """How often each class was predicted: (n_classes,)."""
-    return np.bincount(found[found != NO_CLASS], minlength=n_classes)
