@@ -171,7 +171,7 @@ def _dnsmos() -> Callable[[Samples], Samples]:
     model = onnx.load_from_string(_dnsmos_file())
     model.graph.output.append(onnx.ValueInfoProto(name=DNSMOS_LAYER))
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: as many as there are cores
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: as many as there are cores
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda samples: session.run([DNSMOS_LAYER], {"input_1": samples})[0]
 

@@ -78,7 +78,7 @@ def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) 
     Returns
     -------
     float
-        dB; 0 if nothing was changed. High is bad.
+        dB; 0 if nothing was changed, or only the sign of the whole clip. High is bad.
     """
     difference = _spectra_db(original, sample_rate) - _spectra_db(protected, sample_rate)  # (windows, bins)
     return float(np.sqrt((difference**2).mean(axis=1)).mean())
