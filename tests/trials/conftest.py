@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,26 +14,24 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("torch", "torchaudio", "scipy", "soxr", "matplotlib")
 
 
-def _load(name: str) -> None:
+def _find_in_checkout(name: str) -> None:
     """Make a folder of the checkout importable without putting the checkout before what is installed."""
-    spec = importlib.util.spec_from_file_location(
-        name, ROOT / name / "__init__.py", submodule_search_locations=[str(ROOT / name)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    package = types.ModuleType(name)
+    package.__path__ = [str(ROOT / name)]
+    sys.modules[name] = package
 
 
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+if missing and os.environ.get("POSCUDA_REQUIRE_EXPERIMENTS") == "1":
+    raise ImportError(f"The tests of the experiments need {', '.join(missing)}; run pip install '.[quality]'.")
 collect_ignore_glob = ["test_*.py"] if missing else []
-_load("experiments")
+for name in ("experiments", "benchmarks"):
+    _find_in_checkout(name)
 
 
 def pytest_report_header() -> str | None:
     if missing:
-        return f"tests/trials is skipped: install '.[experiments]' for {', '.join(missing)}"
+        return f"tests/trials is skipped: run pip install '.[quality]' for {', '.join(missing)}"
     return None
 
 
