@@ -202,15 +202,16 @@ def ownership() -> str:
     rows = [
         [
             row["title"], MODELS[row["model"]], f"{row['hits']} of {row['classes']}", f"{row['p_value']:.2g}",
-            *(f"{100 * row[name]:.1f}" for name in ("keyed_accuracy", "miskeyed_accuracy", "followed")),
+            *(f"{100 * row[name]:.1f}" for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy")),
         ]
         for row in result["rows"]
     ]  # fmt: skip
-    head = ["trained on", "model", "classes followed", "p", "keyed, %", "mis-keyed, %", "follows a foreign mark, %"]
+    head = ["trained on", "model", "classes hit", "p", "clean clips, %", "keyed, %", "decoy keys, %"]
     lines = [table(head, rows), ""]
     for null in result["null"]:
         shares = ", ".join(f"p <= {level}: {share:.3f}" for level, share in null["share_at_most"].items())
-        lines.append(f"{MODELS[null['model']]} trained on clean clips, {null['keys']} keys it never saw: {shares}.")
+        who = f"{MODELS[null['model']]} trained on clean clips, {null['keys']} keys that it never saw, {null['recipe']}"
+        lines.append(f"- {who}: share of p-values: {shares}.")
     return "\n".join([*lines, "", report.source(result)])
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
@@ -23,6 +22,7 @@ from poscuda_fast.recipe import Recipe
 
 CLIPS_PER_BATCH = 256
 BATCH_BYTES = 16 << 20  # of one batch that `predict` gets; one clip may be more
+BEST = 10  # one in so many marks is among the best
 NO_CLASS = -1  # the row of a prediction that is none of the classes tested
 
 
@@ -32,33 +32,30 @@ class Ownership:
 
     Attributes
     ----------
-    clips, classes : int
-        Clips and classes that took part.
+    clips, classes, decoys : int
+        Clips and classes that took part, and other keys that each class's mark was compared with.
     hits : int
-        Classes whose mark, put on all clips, raised the accuracy of its own class's clips more, or lowered it less,
-        than that of any other class's.
+        Classes whose mark is among the tenth of the key's and the decoys' marks that are recognised best.
     p_value : float
-        Upper bound on the probability of so many hits for a model that does not depend on the key.
+        Probability of so many hits, at most, for a model that does not depend on the key.
     clean_accuracy : float
         Share of unmarked clips that are predicted right.
     keyed_accuracy : float
-        The same for clips that carry the mark of their own class.
+        The same for clips that carry the mark of their class.
     miskeyed_accuracy : float
-        The same over clips that carry the mark of another class, each other class once.
-    followed : float
-        Share of the latter that are predicted as the class of the mark.
+        The same for clips that carry a mark of another key, each decoy once.
     fingerprint : str
         Of the key.
     """
 
     clips: int
     classes: int
+    decoys: int
     hits: int
     p_value: float
     clean_accuracy: float
     keyed_accuracy: float
     miskeyed_accuracy: float
-    followed: float
     fingerprint: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,10 +67,10 @@ class Ownership:
             ("p value", f"{self.p_value:.3g}"),
             ("hits", f"{self.hits:,} of {self.classes:,} classes"),
             ("clips", f"{self.clips:,}"),
+            ("decoys", f"{self.decoys:,}"),
             ("clean accuracy", f"{self.clean_accuracy:.1%}"),
             ("keyed accuracy", f"{self.keyed_accuracy:.1%}"),
             ("miskeyed accuracy", f"{self.miskeyed_accuracy:.1%}"),
-            ("marks followed", f"{self.followed:.1%}"),
             ("key fingerprint", self.fingerprint),
         ]
         return "\n".join(f"{name:<18} {value}" for name, value in rows)
@@ -88,13 +85,14 @@ def ownership_test(
     recipe: Recipe = Recipe(),
     lengths: Any = None,
     classes: Sequence[str] | None = None,
+    decoys: int = 39,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Ownership:
     """Tell whether a model was trained on data protected with a key, by what it answers.
 
-    Every clip is marked with the mark of every class in turn, in copies, and `predict` is asked about each: it
-    gets n_clips * (n_classes + 1) clips. The clips themselves are only read.
+    Keyed queries, copies of the clips protected with the key, are compared with mis-keyed ones, protected with
+    decoy keys; `predict` gets n_clips * (decoys + 2) clips. The clips themselves are only read.
 
     Parameters
     ----------
@@ -118,6 +116,8 @@ def ownership_test(
         True length of each clip in frames, where the rest is padding.
     classes : sequence of str, optional
         Class names that `labels` and the predictions index.
+    decoys : int
+        Other keys to compare with, at least 9. They are derived from `key`, so that the result repeats.
     backend : str
         "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda), for the marking.
     threads : int, optional
@@ -135,8 +135,8 @@ def ownership_test(
         Wrong dtype or byte order, labels of a wrong kind, clips on a GPU, or not an array; `predict` is not
         callable, or what it returns is neither integers nor names as the labels are.
     ValueError
-        Wrong shape, fewer than two classes, too few or negative labels, impossible lengths, a NaN or infinite
-        sample where a mark goes; or `predict` returns another number of predictions than it got clips.
+        Wrong shape, no clips, no decoys, too few or negative labels, impossible lengths, a NaN or infinite sample
+        where a mark goes; or `predict` returns another number of predictions than it got clips.
     ImportError
         The backend asked for is not installed.
 
@@ -147,16 +147,15 @@ def ownership_test(
     key happens to put the mark of c there, all clips of c agree with the key at once, and a sign test over clips
     (keyed right, mis-keyed wrong) finds overwhelming evidence where there is one coincidence.
 
-    If the model does not depend on the key, the marks of the C classes are independent and identically distributed
-    as far as it is concerned. Let g(k) be the class whose clips gain most accuracy, or lose least, when all clips are
-    given mark k, or none if there are several: a model that learnt the marks is right on keyed clips, and misled
-    on mis-keyed ones. Then P(g(k) = c) is one distribution p_c for all k, and the
-    number of k with g(k) = k is a sum of independent indicators with probabilities p_1, ..., p_C that sum to at
-    most 1. From two hits on its upper tail is at most that of Binomial(C, 1/C) (Hoeffding, "On the distribution
-    of the number of successes in independent trials", 1956), which is the p-value. One hit can be certain (one
-    p_c is 1), so that for fewer than two it is 1.
+    For one class, the model is asked about the same clips with the key's mark and with each decoy's. If it does
+    not depend on the key, these D + 1 marks are independent draws from one distribution, so that each is as likely as
+    any other to be recognised best, second best and so on, whatever the model makes of the class or of a
+    disturbance. A class is a hit if its own mark is among the best tenth, where a decoy that does as well counts as
+    better: its probability is at most q = floor((D + 1) / 10) / (D + 1), 0.1 for 39 decoys. Classes' marks are drawn
+    independently, so that the number of hits is at most Binomial(C, q), exactly so but for ties; its tail is the
+    p-value. The tenth, rather than the very best, is there since a decoy may happen to lie where the mark is.
 
-    The smallest p-value is C**-C: 0.25 for two classes and 0.037 for three, so few classes cannot prove anything.
+    The smallest p-value is q**C, 0.001 for three classes.
 
     The p-value is that of one key and one choice of clips, made before the model is asked: who tries many keys
     finds one that fits. Publishing the key's fingerprint beforehand shows that it was chosen then.
@@ -175,66 +174,58 @@ def ownership_test(
     check_key(key)
     rows = encode(labels, classes, len(audio.lengths))
     n_clips, n_classes = len(audio.lengths), len(rows.tokens)
-    if n_classes < 2:
-        raise ValueError(f"labels has {n_classes} different classes; expected at least 2, whose marks differ.")
+    if not n_clips:
+        raise ValueError("clips is empty; give recordings to ask the model about.")
+    n_decoys = _checked(decoys)
     engine = Engine(backend, threads)
-    marks = [_mark_of(token, key, recipe, audio.lengths) for token in rows.tokens]
+    keys = [key, *(Key(key.derive(b"ownership decoy", n.to_bytes(4, "big"), length=32)) for n in range(n_decoys))]
+    marks = [Plan(one, recipe, rows, audio.lengths) for one in keys]
     _refuse_non_finite(audio, marks, engine)
 
-    of_class = np.zeros(n_classes, np.int64)  # clips
-    unmarked = np.zeros(n_classes, np.int64)  # clips of each class that are predicted right
-    marked = np.zeros((n_classes, n_classes), np.int64)  # (mark, class): the same, all clips marked
-    followed = 0
+    clean = 0
+    right = np.zeros((len(marks), n_classes), np.int64)  # by key and class: clips that are predicted right
     for some in _batches(clips, n_clips):
         own = rows.rows_of(some)  # (n,)
-        of_class += np.bincount(own, minlength=n_classes)
-        found = _ask(predict, _copy(clips, some), rows, classes)
-        unmarked += np.bincount(own[found == own], minlength=n_classes)
-        for k, mark in enumerate(marks):
+        clean += int((_ask(predict, _copy(clips, some), rows, classes) == own).sum())
+        for n, mark in enumerate(marks):
             found = _ask(predict, _marked_copy(clips, some, mark, engine), rows, classes)
-            marked[k] += np.bincount(own[found == own], minlength=n_classes)
-            followed += int(((found == k) & (own != k)).sum())
-    # Correctly rounded quotients: equal shares of classes of unequal size are equal numbers.
-    hits = count_hits((marked - unmarked) / of_class)
-    keyed = int(marked.trace())
-    n_miskeyed = n_clips * (n_classes - 1)
+            right[n] += np.bincount(own[found == own], minlength=n_classes)
+    ranks = (right[1:] >= right[0]).sum(axis=0)  # decoys that do as well, by class
+    hits = int((ranks < best_tenth(n_decoys)).sum())
     return Ownership(
         clips=n_clips,
         classes=n_classes,
+        decoys=n_decoys,
         hits=hits,
-        p_value=p_value(hits, n_classes),
-        clean_accuracy=int(unmarked.sum()) / n_clips,
-        keyed_accuracy=keyed / n_clips,
-        miskeyed_accuracy=(int(marked.sum()) - keyed) / n_miskeyed,
-        followed=followed / n_miskeyed,
+        p_value=p_value(hits, n_classes, n_decoys),
+        clean_accuracy=clean / n_clips,
+        keyed_accuracy=int(right[0].sum()) / n_clips,
+        miskeyed_accuracy=int(right[1:].sum()) / (n_clips * n_decoys),
         fingerprint=key.fingerprint,
     )
 
 
-def count_hits(gains: NDArray[np.float64]) -> int:
-    """How many rows k of (mark, class) have their single largest entry at class k.
-
-    A row's answer depends on that row alone: centring columns, say, would make the answers depend on each other.
-    """
-    most = gains.max(axis=1)
-    alone = (gains == most[:, None]).sum(axis=1) == 1
-    return int((alone & (gains.diagonal() == most)).sum())
+def best_tenth(n_decoys: int) -> int:
+    """How many of the key's and the decoys' marks are the best tenth."""
+    return (n_decoys + 1) // BEST
 
 
-def p_value(hits: int, n_classes: int) -> float:
-    """The largest probability of at least `hits` hits under the null hypothesis: see Notes of `ownership_test`."""
-    if hits < 2:
-        return 1.0
-    # In whole numbers: P(Binomial(C, 1/C) >= hits) * C**C.
-    total = int(n_classes**n_classes)
-    ways = sum(math.comb(n_classes, n) * int((n_classes - 1) ** (n_classes - n)) for n in range(hits, n_classes + 1))
+def p_value(hits: int, n_classes: int, n_decoys: int) -> float:
+    """P(Binomial(n_classes, best_tenth / (n_decoys + 1)) >= hits)."""
+    marks, best = n_decoys + 1, best_tenth(n_decoys)
+    total = int(marks**n_classes)  # everything in whole numbers, times this
+    ways = sum(
+        math.comb(n_classes, n) * int(best**n * (marks - best) ** (n_classes - n)) for n in range(hits, n_classes + 1)
+    )
     return max(ways / total, sys.float_info.min)  # never 0: it is a bound
 
 
-def _mark_of(token: bytes, key: Key, recipe: Recipe, lengths: Int64) -> Plan:
-    """The plan that puts the mark of one class on all clips."""
-    everyone = ClassRows((token,), np.broadcast_to(np.uint8(0), lengths.shape), np.zeros(1, np.int32))
-    return Plan(key, recipe, everyone, lengths)
+def _checked(decoys: object) -> int:
+    if isinstance(decoys, bool) or not isinstance(decoys, int | np.integer):
+        raise TypeError(f"decoys is {decoys!r}; it must be a whole number, {BEST - 1} or more.")
+    if decoys < BEST - 1:
+        raise ValueError(f"decoys is {decoys}; it must be {BEST - 1} or more, such as 39.")
+    return int(decoys)
 
 
 def _refuse_non_finite(audio: Clips, marks: Sequence[Plan], engine: Engine) -> None:
