@@ -67,8 +67,8 @@ def resample(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng
     """To `1 / strength` of the sample rate and back, rounded to int16 in between."""
 
     def change(wave: Wave) -> Wave:
-        low = soxr.resample(rounded(wave), sample_rate, sample_rate / strength)
-        return _fit(soxr.resample(low, sample_rate / strength, sample_rate).astype(np.float64), len(wave))
+        low = rounded(soxr.resample(wave, sample_rate, sample_rate / strength)).astype(np.float64)
+        return _fit(soxr.resample(low, sample_rate / strength, sample_rate), len(wave))
 
     return each(clips, lengths, change)
 

@@ -1,4 +1,4 @@
-"""What one leaked pair, a clip before and after protection, tells about its class, and what that undoes.
+"""What leaked pairs, a clip before and after protection, tell about their class, and what that undoes.
 
 The method is public, only the key is secret: the attacker knows the recipe, and so where in a clip each patch
 can lie. From one pair come the exact places in that clip, the class's filter by least squares, and for every
@@ -9,6 +9,7 @@ the clip's own spectrum.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ ROUNDING = 1 / 12  # variance of rounding to int16
 MOST_CANDIDATES = 16  # places tried for one patch; evenly spread where more are possible
 
 Wave = NDArray[np.floating[Any]]  # (frames,)
+Pair = tuple[Wave, Wave]  # before and after
 Taps = NDArray[np.float64]  # (taps,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """What a pair gives away.
+    """What pairs of one class give away.
 
     Attributes
     ----------
@@ -36,13 +38,13 @@ class Leak:
         For each patch, the bounds of its place within the places it may have: low <= place < high.
     taps : array of float64, shape (taps,)
         The filter by least squares.
-    starts : list of int
-        The patches' places in the leaked clip; -1 where the clip is silent there.
+    starts : list of list of int
+        For each pair, the patches' places in its clip; -1 where nothing changed.
     """
 
     fractions: list[tuple[float, float]]
     taps: Taps
-    starts: list[int]
+    starts: list[list[int]]
 
 
 def slots(recipe: Recipe, length: int) -> tuple[int, list[tuple[int, int]]]:
@@ -76,27 +78,53 @@ def locate(before: Wave, after: Wave, recipe: Recipe) -> list[int]:
     return starts
 
 
-def estimate(before: Wave, after: Wave, starts: list[int], recipe: Recipe) -> Taps:
-    """The filter that makes the patches of one clip out of what they were, by least squares."""
-    size = min(recipe.patch, len(before))
-    known = [start for start in starts if start >= 0]
-    if not known:
-        return _identity(recipe)
-    designs = np.concatenate([_design(before[start : start + size], recipe.taps) for start in known])
-    wet = np.concatenate([after[start : start + size].astype(np.float64) for start in known])
-    taps: Taps = np.linalg.lstsq(designs, wet, rcond=None)[0]
+def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: Recipe) -> Taps:
+    """The filter that makes the patches of a class's clips out of what they were, by least squares.
+
+    Parameters
+    ----------
+    pairs : sequence of (before, after)
+    starts : sequence of list of int
+        The places of the patches of each pair; those of -1 are left out.
+    recipe : Recipe
+
+    Returns
+    -------
+    array of float64, shape (taps,)
+        One tap at the centre, which changes nothing, if there is no patch to learn from.
+    """
+    designs, wets = [], []
+    for (before, after), places in zip(pairs, starts, strict=True):
+        size = min(recipe.patch, len(before))
+        for start in places:
+            if start >= 0:
+                designs.append(_design(before[start : start + size], recipe.taps))
+                wets.append(after[start : start + size].astype(np.float64))
+    if not designs:
+        return np.eye(1, recipe.taps, (recipe.taps - 1) // 2)[0]
+    taps: Taps = np.linalg.lstsq(np.concatenate(designs), np.concatenate(wets), rcond=None)[0]
     return taps
 
 
-def learn(before: Wave, after: Wave, recipe: Recipe) -> Leak:
-    """All that a leaked pair of true frames tells."""
-    starts = locate(before, after, recipe)
-    _, places = slots(recipe, len(before))
-    fractions = [
-        ((start - first) / count, (start - first + 1) / count) if start >= 0 else (0.0, 1.0)
-        for start, (first, count) in zip(starts, places, strict=True)
-    ]
-    return Leak(fractions, estimate(before, after, starts, recipe), starts)
+def learn(pairs: Sequence[Pair], recipe: Recipe) -> Leak:
+    """All that leaked pairs of one class tell.
+
+    Parameters
+    ----------
+    pairs : sequence of (before, after)
+        Each two arrays of shape (frames,): a clip's true frames. Their scale is the filter's, whatever it is.
+    recipe : Recipe
+    """
+    starts = [locate(before, after, recipe) for before, after in pairs]
+    fractions: list[tuple[float, float]] = []
+    for (before, _), found in zip(pairs, starts, strict=True):
+        for patch, (start, (first, count)) in enumerate(zip(found, slots(recipe, len(before))[1], strict=True)):
+            low, high = ((start - first) / count, (start - first + 1) / count) if start >= 0 else (0.0, 1.0)
+            if patch == len(fractions):
+                fractions.append((low, high))
+            else:  # a place of one class is one number: every pair narrows it
+                fractions[patch] = (max(low, fractions[patch][0]), min(high, fractions[patch][1]))
+    return Leak(fractions, estimate(pairs, starts, recipe), starts)
 
 
 def relative_error(found: Taps, true: Taps) -> float:
@@ -112,6 +140,18 @@ def true_filter(key: Key, label: int, recipe: Recipe) -> Taps:
     protect(probe, [label], key, recipe=one)
     first = recipe.taps - (recipe.taps - 1) // 2
     return probe[0, first : first + recipe.taps].astype(np.float64)
+
+
+def true_starts(key: Key, label: int, recipe: Recipe, length: int) -> list[int]:
+    """The places of a class's patches in a clip, read from what is changed in one whose every frame would be."""
+    size, places = slots(recipe, length)
+    found = []
+    for first, count in places:
+        # With one tap of b, each patch of a constant is that constant times b: whole, and nothing else changed.
+        probe = np.ones((1, length), np.float32)
+        protect(probe, [label], key, recipe=dataclasses.replace(recipe, taps=1, identity=False))
+        found.append(first + int(np.argmax(probe[0, first : first + count - 1 + size] != 1.0)))
+    return found
 
 
 def undo(clip: Clips, leak: Leak, recipe: Recipe) -> None:
@@ -182,9 +222,3 @@ def _correlation(around: Clips, size: int) -> NDArray[np.float64]:
     lags[0] = 1.001 * lags[0] + 1.0  # never singular, not even for silence
     covariance: NDArray[np.float64] = toeplitz(lags)
     return covariance
-
-
-def _identity(recipe: Recipe) -> Taps:
-    taps = np.zeros(recipe.taps)
-    taps[(recipe.taps - 1) // 2] = 1.0
-    return taps

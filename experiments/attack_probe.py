@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from experiments.attack_audio import Clips, Ints, rounded
 from experiments.attack_classes import linear_classifier
 from experiments.dataset import TRAIN, load
-from experiments.models import Model, build
+from experiments.models import Model
 from experiments.train import FULL_SCALE, Config, Part, accuracy, train
 
 ROUND_ITERATIONS = (1, 3, 10, 30, 100)  # of L-BFGS: the peak is the best after any of these
@@ -60,8 +60,9 @@ def _train_other(other: Path, seed: int, sample_rate: int, frames: int) -> Model
     rows = np.sort(np.random.default_rng(seed).permutation(data.rows(TRAIN))[:OTHER_CLIPS])
     audio = np.zeros((len(rows), frames), np.int16)
     for place, row in enumerate(rows):
-        wave = soxr.resample(data.clips[row, : data.lengths[row]], data.sample_rate, sample_rate)[:frames]
-        audio[place, : len(wave)] = rounded(wave.astype(np.float64))
+        wave = data.clips[row, : data.lengths[row]].astype(np.float64)
+        heard = rounded(soxr.resample(wave, data.sample_rate, sample_rate)[:frames])
+        audio[place, : len(heard)] = heard
     part = Part(audio, np.arange(len(rows)), data.labels[rows])
     config = Config(OTHER_MODEL, OTHER_EPOCHS, seed=seed, device="cpu")
     return train(config, part, {}, len(data.classes), sample_rate).model.eval()
@@ -105,13 +106,3 @@ def probe(
 def _fits(values: torch.Tensor, labels: torch.Tensor, n_classes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for iterations in ROUND_ITERATIONS:
         yield linear_classifier(values, labels, n_classes, decay=1e-3, iterations=iterations)
-
-
-def random_embedding(model: str, n_classes: int, seed: int) -> Embedding:
-    """The last hidden layer of an untrained network: what embedding costs without any knowledge."""
-
-    def embed(clips: Clips, lengths: Ints, sample_rate: int) -> NDArray[np.float32]:
-        torch.manual_seed(seed)
-        return hidden(build(model, n_classes, sample_rate).eval(), clips)
-
-    return embed

@@ -1,7 +1,8 @@
 """Every attack against every model: what a model trained on attacked, protected data knows of clean test clips.
 
     python -m experiments.attack_suite DATASET [--models m5 lstm transformer cnn] [--attacks all]
-        [--conditions poscuda-0.01 clean] [--epochs N] [--seed 0] [--jobs 1] [--other DATASET] [--results DIR]
+        [--conditions poscuda-0.01 clean] [--epochs N] [--seed 0] [--jobs 1] [--other DATASET]
+        [--device cpu] [--results DIR]
 
 Unprotected data under the same attack say what the attack itself costs. One JSON file a cell, named after data
 set, model, condition and attack; a cell that is there is skipped, so that a run can be stopped and taken up
@@ -16,6 +17,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,9 @@ import numpy as np
 import torch
 
 from benchmarks import stored
-from experiments import conditions
 from experiments.attack_probe import probe
 from experiments.attacks import Chosen, Scene, attacked, choose, embedding_of, step_of
-from experiments.conditions import Condition, mark_rows, study_key
+from experiments.conditions import Clips, Condition, clean, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
 from experiments.train import Config, Part, train
@@ -48,28 +49,25 @@ class Group:
     seed: int = 0
     other: str | None = None
     results: str = str(RESULTS)
+    device: str = "cpu"
 
 
 def groups(
-    dataset: str,
-    models: list[str],
-    attacks: list[str],
-    condition_names: list[str],
-    epochs: int | None = None,
-    seed: int = 0,
-    other: str | None = None,
-    results: str = str(RESULTS),
+    dataset: str, models: Sequence[str], attacks: Sequence[str], conditions: Sequence[str], **shared: Any
 ) -> list[Group]:
-    """The work of a run, without cells that mean nothing: attack by attack, each under all conditions."""
+    """The work of a run, without cells that mean nothing: attack by attack, each under all conditions.
+
+    `shared` are the other fields of every `Group`.
+    """
     chosen = {one.name: one for text in attacks for one in choose(text)}
     made: list[Group] = []
     for name, one in chosen.items():
-        if one.attack.needs == "other" and other is None:
+        if one.attack.needs == "other" and shared.get("other") is None:
             continue
         own = (LINEAR,) if one.attack.kind == "probe" else tuple(m for m in models if m in one.attack.models)
         made += [
-            Group(dataset, condition, name, own, epochs, seed, other, results)
-            for condition in condition_names
+            Group(dataset, condition, name, own, **shared)
+            for condition in conditions
             if own and one.applies(condition_named(condition))
         ]
     return made
@@ -86,9 +84,9 @@ def condition_named(name: str) -> Condition:
     kind, *words = name.split("-")
     try:
         if kind == "clean" and not words:
-            return conditions.clean()
+            return clean()
         blur, options = float(words[0]), dict.fromkeys(words[1:], True)
-        made = {"poscuda": conditions.poscuda, "whole": conditions.whole_clip}[kind](blur, **options)
+        made = {"poscuda": poscuda, "whole": whole_clip}[kind](blur, **options)
     except (KeyError, IndexError, TypeError, ValueError):
         made = None
     if made is None or made.name != name:
@@ -134,9 +132,7 @@ def make_scene(data: Dataset, condition: Condition, seed: int) -> Scene:
     return Scene(clips, original, labels, lengths, len(data.classes), data.sample_rate, condition, key)
 
 
-def measure(
-    group: Group, data: Dataset, chosen: Chosen, scene: Scene, clips: conditions.Clips, model: str
-) -> dict[str, Any]:
+def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, clips: Clips, model: str) -> dict[str, Any]:
     """Train one model on attacked clips: what a cell stores."""
     tests = data.rows(TEST)
     if model == LINEAR:
@@ -174,23 +170,23 @@ def measure(
 
 def configured(group: Group, model: str) -> Config:
     """How a model of a group is trained."""
-    return Config(model, EPOCHS[model] if group.epochs is None else group.epochs, seed=group.seed, device="cpu")
+    return Config(model, EPOCHS[model] if group.epochs is None else group.epochs, seed=group.seed, device=group.device)
 
 
 def cell_name(group: Group, data: Dataset, model: str) -> str:
     """The name of a cell's file; repetitions after the first carry their seed."""
     name = f"{data.name}_{model}_{group.condition}_{group.attack}"
-    return name if group.seed == 0 else f"{name}_seed-{group.seed}"
+    return name if group.seed == 0 else f"{name}_s{group.seed}"
 
 
 def finished(group: Group, data: Dataset, model: str) -> bool:
-    """Whether a cell is there, whole and made with the same settings."""
+    """Whether a cell is there, whole and made with the same settings, on whatever device."""
     try:
         fields = stored.load(Path(group.results), cell_name(group, data, model))
         config = fields["settings"]["config"]
     except (OSError, ValueError, KeyError):
         return False
-    return bool(model == LINEAR or config == dataclasses.asdict(configured(group, model)))
+    return bool(model == LINEAR or config | {"device": group.device} == dataclasses.asdict(configured(group, model)))
 
 
 def command(group: Group, model: str) -> str:
@@ -211,30 +207,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--attacks", nargs="+", default=["all"])
+    parser.add_argument("--attacks", nargs="+", default=["all"], help="names, names-STRENGTH, kinds, or all")
     parser.add_argument("--conditions", nargs="+", default=["poscuda-0.01", "clean"])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--other", help="a prepared data set that probe-other learns its embedding from")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", default=str(RESULTS))
-    given = parser.parse_args(arguments)
-    todo = groups(
-        given.dataset,
-        given.models,
-        given.attacks,
-        given.conditions,
-        given.epochs,
-        given.seed,
-        given.other,
-        given.results,
-    )
-    if given.jobs == 1:
+    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    jobs = given.pop("jobs")
+    todo = groups(**given)
+    if jobs == 1:
         for group in todo:
             run(group)
         return
     # Spawned, not forked: a forked child may not use kernels whose threads its parent has started.
-    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for _ in pool.imap_unordered(run, todo):
             pass
 

@@ -22,8 +22,8 @@ from experiments.attack_probe import Embedding, stored_embedding, transferred
 from experiments.conditions import Condition, noisy, touched
 from experiments.inpaint import fill
 from experiments.models import NAMES
-from experiments.train import Step
-from poscuda_fast import Key
+from experiments.train import FULL_SCALE, Step
+from poscuda_fast import Key, Recipe, protect
 
 # What each attack stands for, from the literature (on images unless said).
 NONE = "early stopping: the peak is far above the final accuracy (every cell reports both)"
@@ -255,34 +255,53 @@ def places(scene: Scene) -> NDArray[np.bool_]:
 
 
 def _leak(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Clips, dict[str, Any]]]:
+    """`strength` leaked pairs a class; "filter" filters the others back, a name of inpaint.FILLS inpaints them."""
+
     def act(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
         recipe = scene.condition.recipe
         assert recipe is not None
-        cleaned, errors, exact = scene.clips.copy(), [], 0
-        mask = places(scene)
+        cleaned = scene.clips.copy()
+        frames = np.full_like(scene.lengths, scene.clips.shape[1]) if _padded(scene.condition) else scene.lengths
+        details: dict[str, Any] = {"filter_error_int16": [], "filter_error_float32": [], "pairs_exactly_placed": 0}
         for label in np.unique(scene.labels):
             own = np.flatnonzero(scene.labels == label)
-            row = int(rng.choice(own))
-            length = int(scene.lengths[row])
-            leak = attack_leak.learn(scene.original[row, :length], scene.clips[row, :length], recipe)
+            rows = rng.permutation(own)[: int(strength)]
+            pairs = [(scene.original[row, : frames[row]], scene.clips[row, : frames[row]]) for row in rows]
+            leak = attack_leak.learn(pairs, recipe)
             true = attack_leak.true_filter(scene.key, int(label), recipe)
-            errors.append(attack_leak.relative_error(leak.taps, true))
-            exact += [start for start in leak.starts if start >= 0] == [
-                run[0]
-                for run in _joined(
-                    np.flatnonzero(np.diff(mask[row, :length].astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-                )
-            ]
-            for clip in own:
-                frames = cleaned[clip, : scene.lengths[clip]]
+            details["filter_error_int16"].append(_short(attack_leak.relative_error(leak.taps, true)))
+            floats = [_float_pair(before, int(label), scene.key, recipe) for before, _ in pairs]
+            taps = attack_leak.estimate(floats, [attack_leak.locate(*pair, recipe) for pair in floats], recipe)
+            details["filter_error_float32"].append(_short(attack_leak.relative_error(taps, true)))
+            details["pairs_exactly_placed"] += sum(
+                starts == attack_leak.true_starts(scene.key, int(label), recipe, len(before))
+                for starts, (before, _) in zip(leak.starts, pairs, strict=True)
+            )
+            for row in own:
                 if how == "filter":
-                    attack_leak.undo(frames, leak, recipe)
+                    attack_leak.undo(cleaned[row, : frames[row]], leak, recipe)
                 else:
-                    attack_leak.cover(frames, leak, recipe, how, rng)
-        details = {"filter_relative_errors": [round(error, 6) for error in errors], "exact_places": exact}
+                    attack_leak.cover(cleaned[row, : frames[row]], leak, recipe, how, rng)
         return cleaned, details
 
     return act
+
+
+def _float_pair(before: Clips, label: int, key: Key, recipe: Recipe) -> attack_leak.Pair:
+    """What leaks from data that are kept as float32."""
+    dry = before.astype(np.float32) / np.float32(FULL_SCALE)
+    wet = dry[None].copy()
+    protect(wet, [label], key, recipe=recipe)
+    return dry, wet[0]
+
+
+def _padded(condition: Condition) -> bool:
+    """Whether places are drawn in the padded clip."""
+    return condition.settings.get("place") == "padded"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def _partial(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
@@ -352,6 +371,6 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("detect-mirror", "detector, {:g} place(s) inpainted", DETECT, "data", _detect("mirror"), (1.0,)),
     Attack("detect-silence", "detector, {:g} place(s) silenced", DETECT, "data", _detect("silence"), (1.0,)),
     Attack("detect-noise", "detector, {:g} place(s) filled with noise", DETECT, "data", _detect("noise"), (1.0,)),
-    Attack("leak-filter", "leaked pair, filtered back", LEAK, "data", _leak("filter"), needs="recipe"),
-    Attack("leak-mirror", "leaked pair, inpainted", LEAK, "data", _leak("mirror"), needs="recipe"),
+    Attack("leak-filter", "{:g} leaked pair(s) a class, filtered back", LEAK, "data", _leak("filter"), needs="recipe"),
+    Attack("leak-mirror", "{:g} leaked pair(s) a class, inpainted", LEAK, "data", _leak("mirror"), needs="recipe"),
 )  # fmt: skip
