@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import types
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -53,7 +56,7 @@ def test_cells_are_complete_and_not_made_twice(data, tmp_path, capsys):
     (tmp_path / "results" / "tiny_cnn_clean_none.json").write_text('{"cut')
     (tmp_path / "results" / "tiny_lstm_clean_none.json").unlink()
     again = [line for group in todo for line in run(group)]
-    assert sorted(line.split(":")[0] for line in again) == ["tiny_lstm_clean_none", "tiny_cnn_clean_none"]
+    assert sorted(line.split(":")[0] for line in again) == ["tiny_cnn_clean_none", "tiny_lstm_clean_none"]
     for name in ("tiny_cnn_clean_none", "tiny_lstm_clean_none"):
         new = json.loads((tmp_path / "results" / f"{name}.json").read_text())
         assert {k: new[k] for k in ("clean_final", "train")} == {k: stored[name][k] for k in ("clean_final", "train")}
@@ -69,13 +72,20 @@ def test_other_settings_are_another_cell(data, tmp_path):
     assert run(other)[0].startswith("tiny_lstm_clean_none_s1:")
 
 
-def test_two_processes_from_the_command_line(data, tmp_path):
+def test_jobs_run_groups_in_spawned_processes(data, tmp_path, monkeypatch):
+    def context(method):
+        assert method == "spawn"
+        return types.SimpleNamespace(Pool=ThreadPool)
+
+    monkeypatch.setattr(attack_suite.multiprocessing, "get_context", context)
     folder = tmp_path / "results"
     attack_suite.main(
         [str(data.folder), "--models", "lstm", "--attacks", "none", "mu-law", "--conditions", "poscuda-0.3",
          "--epochs", "1", "--jobs", "2", "--results", str(folder)]
     )  # fmt: skip
     assert {p.stem for p in folder.iterdir()} == {f"tiny_lstm_poscuda-0.3_{a}" for a in ("none", "mu-law-8")}
+    (group,) = groups(str(data.folder), ["lstm"], ["none"], ["clean"], **options(data, tmp_path))
+    assert pickle.loads(pickle.dumps((run, group))) == (run, group)  # what a process is sent
 
 
 def test_a_probe_on_another_data_set(data, tmp_path, monkeypatch):

@@ -206,7 +206,7 @@ def test_mu_law_error_is_within_half_a_level():
 def test_partial_puts_originals_back(scene):
     mixed, details = attacked(choose("partial-20")[0], scene, seed=0)
     back = (mixed == scene.original).all(axis=1)
-    assert details["unprotected"] == back.sum() == 0.2 * N
+    assert details["unprotected"] == back.sum() == round(0.2 * N)
     np.testing.assert_array_equal(mixed[~back], scene.clips[~back])
 
 
@@ -399,7 +399,10 @@ def test_projection_takes_away_what_a_linear_classifier_uses():
         return float(((of[200:] @ weight.T + bias).argmax(1) == labels[200:]).float().mean())
 
     assert right(centred) > 0.85
-    assert right(left) < 0.5
+    assert right(left) < 0.65
+    weight, _ = attack_classes.linear_classifier(centred / centred.std(), labels, 4)
+    # The classifier itself is left with nothing but float32's rounding.
+    assert (left @ weight.T).abs().max() < 1e-5 * (centred @ weight.T).abs().max()
     assert attack_classes.directions(values, labels, 4, 2).shape == (50, 8)
 
 
