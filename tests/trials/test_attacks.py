@@ -276,6 +276,8 @@ def test_the_detector_finds_noise_at_a_known_place():
     clips = np.zeros((n, FRAMES), np.int16)
     for row, length in enumerate(lengths):
         clips[row, :length] = rng.normal(0, 500, length)
+        common = round(0.2 * (length - attack_audio.PATCH))  # louder still, but in every class
+        clips[row, common : common + attack_audio.PATCH] *= 8
         if labels[row] == 1:
             start = round(place * (length - attack_audio.PATCH))
             clips[row, start : start + attack_audio.PATCH] *= 4
@@ -283,6 +285,7 @@ def test_the_detector_finds_noise_at_a_known_place():
     assert found == [pytest.approx(place, abs=1 / (attack_detect.PLACES - 1))]
     cleaned, _ = attack_detect.remove(clips, labels, lengths, 3, 1, "silence", rng)
     loud = np.abs(clips) > 2200  # 4.4 standard deviations of the rest
+    loud &= np.arange(FRAMES) > 0.45 * lengths[:, None]
     assert loud[labels == 1].sum() > 1000
     assert (loud & (cleaned == clips))[labels == 1].sum() < 0.02 * loud[labels == 1].sum()
 
@@ -313,6 +316,23 @@ def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, ide
         assert len(wanted) == len(attack_leak.slots(recipe, length)[1])
     if length > 6 * taps and not (taps == 1 and identity):
         assert starts == wanted
+
+
+def test_a_place_whose_edges_did_not_change_is_found_all_the_same():
+    recipe, key = Recipe(), study_key(1)
+    before = np.random.default_rng(0).integers(-2000, 2001, 1500).astype(np.int16)
+    (start,) = attack_leak.true_starts(key, 0, recipe, len(before))
+    edges = [start, start + 1, start + recipe.patch - 2, start + recipe.patch - 1]
+    for _ in range(20):  # towards frames there that their own filtering returns
+        after = before[None].copy()
+        protect(after, [0], key, recipe=recipe)
+        if (after[0, edges] == before[edges]).all():
+            break
+        before[edges] = after[0, edges]
+    changed = np.flatnonzero(before != after[0])
+    assert changed[0] > start
+    assert changed[-1] < start + recipe.patch - 1
+    assert attack_leak.locate(before, after[0], recipe) == [start]
 
 
 @pytest.mark.parametrize("identity", [False, True])
@@ -352,8 +372,12 @@ def test_more_pairs_narrow_the_place(scene):
     recipe = scene.condition.recipe
     own = np.flatnonzero(scene.labels == 1)[:4]
     pairs = [(scene.original[r, : scene.lengths[r]], scene.clips[r, : scene.lengths[r]]) for r in own]
-    one, four = attack_leak.learn(pairs[:1], recipe), attack_leak.learn(pairs, recipe)
-    assert one.fractions[0][0] <= four.fractions[0][0] < four.fractions[0][1] <= one.fractions[0][1]
+    alone = [attack_leak.learn([pair], recipe).fractions[0] for pair in pairs]
+    (together,) = attack_leak.learn(pairs, recipe).fractions
+    assert attack_leak.learn(pairs[::-1], recipe).fractions == [together]
+    assert len(set(alone)) == len(alone)
+    assert together == (max(low for low, _ in alone), min(high for _, high in alone))
+    assert together[0] < together[1]
 
 
 @pytest.mark.parametrize("identity", [False, True])
@@ -403,7 +427,39 @@ def test_projection_takes_away_what_a_linear_classifier_uses():
     weight, _ = attack_classes.linear_classifier(centred / centred.std(), labels, 4)
     # The classifier itself is left with nothing but float32's rounding.
     assert (left @ weight.T).abs().max() < 1e-5 * (centred @ weight.T).abs().max()
-    assert attack_classes.directions(values, labels, 4, 2).shape == (50, 8)
+    scaled = left / centred.std()
+    weight, _ = attack_classes.linear_classifier(scaled, labels, 4)
+    twice = attack_classes.directions(values, labels, 4, 2)
+    assert twice.shape == (50, 8)
+    rest = scaled - (scaled @ twice) @ twice.T
+    assert (rest @ weight.T).abs().max() < 1e-3 * (scaled @ weight.T).abs().max()
+
+
+def test_projected_waves_have_nothing_along_the_directions(scene):
+    projected = attack_classes.project_waves(scene.clips, scene.labels, CLASSES, 1, np.random.default_rng(0))
+    values = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
+    basis = attack_classes.directions(values, torch.tensor(scene.labels), CLASSES, 1).numpy()
+    before, after = ((clips - scene.clips.mean(axis=0)) @ basis for clips in (scene.clips, projected))
+    assert np.abs(before).max() > 1000
+    # Rounding moves each of FRAMES samples by a twelfth in variance; float32 adds its own to sums of such size.
+    assert np.abs(after).max() < 5 * np.sqrt(1 / 12) + 1e-5 * np.abs(scene.clips - 0.0).max() * np.sqrt(FRAMES)
+
+
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_features_are_levelled_and_projected(name, scene):
+    waves, labels = torch.from_numpy(scene.clips.astype(np.float32) / 32768), torch.tensor(scene.labels)
+    model = build(name, CLASSES, RATE).eval()
+    seen: list[torch.Tensor] = []
+    model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for attack in ("level-features", "project-features"):
+        step_of(choose(attack)[0], scene, name, seed=0)(model, waves, labels, torch.Generator())
+    features = model.front(waves)
+    means = torch.stack([seen[0][labels == label].mean(dim=0) for label in range(CLASSES)])
+    assert (means - features.mean(dim=0)).abs().max() < 1e-4 * features.abs().max()
+    values = features.flatten(1)
+    basis = attack_classes.directions(values, labels, CLASSES, 1)
+    left = (seen[1].flatten(1) - values.mean(dim=0)) @ basis
+    assert left.abs().max() < 1e-3 * ((values - values.mean(dim=0)) @ basis).abs().max()
 
 
 def test_levelled_waves_have_one_mean():
