@@ -1,0 +1,148 @@
+"""Attacks that look for what a class's clips have in common in a linear sense, and take it away.
+
+Orthogonal projection: a linear classifier is fitted to the protected training data; the directions of its
+weights, where a class-wise mark is easiest to learn, are projected out. Class means: each class's mean is
+moved to that of all. Both on waveforms, and on what a model's front end makes of them. MFCC here are all
+coefficients of an orthonormal cosine transform of log-mel: the attack is the same on either.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from experiments.attack_audio import Clips, Ints, rounded
+from experiments.models import Model, build
+from experiments.train import FULL_SCALE, Step
+
+MOST_FITTED = 6000  # clips that a linear classifier is fitted to
+ITERATIONS = 60  # of L-BFGS
+DECAY = 1e-4
+BATCH = 512
+
+
+def directions(values: Tensor, labels: Tensor, n_classes: int, rounds: int) -> Tensor:
+    """An orthonormal basis of what linear classifiers use.
+
+    Parameters
+    ----------
+    values : (n, d) float32
+        What is classified.
+    labels : (n,) int64
+    n_classes : int
+    rounds : int
+        Classifiers, each fitted to what the ones before it leave.
+
+    Returns
+    -------
+    Tensor of float32, shape (d, at most rounds * n_classes)
+    """
+    left = values - values.mean(dim=0)
+    left = left / left.std().clamp(min=1e-12)
+    basis = values.new_zeros((values.shape[1], 0))
+    for _ in range(rounds):
+        basis = torch.linalg.qr(torch.cat([basis, linear_classifier(left, labels, n_classes)[0].T], dim=1)).Q
+        left = left - (left @ basis) @ basis.T
+    return basis
+
+
+def linear_classifier(
+    values: Tensor, labels: Tensor, n_classes: int, *, decay: float = DECAY, iterations: int = ITERATIONS
+) -> tuple[Tensor, Tensor]:
+    """Weights (n_classes, d) and bias (n_classes,) of a logistic regression, by L-BFGS from zero."""
+    weight = values.new_zeros((n_classes, values.shape[1]), requires_grad=True)
+    bias = values.new_zeros(n_classes, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def loss() -> float:
+        solver.zero_grad()
+        error = nn.functional.cross_entropy(values @ weight.T + bias, labels) + decay * (weight**2).sum()
+        error.backward()
+        return error.item()
+
+    solver.step(loss)
+    return weight.detach(), bias.detach()
+
+
+def project_waves(clips: Clips, labels: Ints, n_classes: int, rounds: int, rng: np.random.Generator) -> Clips:
+    """Copies of the clips without the directions of `rounds` linear classifiers; padding does not stay zero."""
+    if not rounds:
+        return clips.copy()
+    chosen = _some(len(clips), rng)
+    fitted = torch.from_numpy(clips[chosen].astype(np.float32) / np.float32(FULL_SCALE))
+    basis = directions(fitted, torch.from_numpy(labels[chosen]), n_classes, rounds).numpy().astype(np.float64)
+    mean = FULL_SCALE * fitted.mean(dim=0).numpy().astype(np.float64)
+    projected = np.empty_like(clips)
+    for first in range(0, len(clips), BATCH):
+        waves = clips[first : first + BATCH] - mean
+        projected[first : first + BATCH] = rounded(waves - (waves @ basis) @ basis.T + mean)
+    return projected
+
+
+def level_waves(clips: Clips, labels: Ints, lengths: Ints, share: float) -> Clips:
+    """Copies of the clips, each without `share` of its class's mean waveform, within its own length."""
+    levelled = clips.copy()
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        inside = np.arange(clips.shape[1]) < lengths[own, None]
+        mean = _mean_inside(clips[own], inside)
+        levelled[own] = rounded(clips[own] - share * mean * inside)
+    return levelled
+
+
+def project_features(
+    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
+) -> Step:
+    """A training on features without the directions of `rounds` linear classifiers of them."""
+    chosen = _some(len(clips), rng)
+    values = _features(clips[chosen], model, n_classes, sample_rate).flatten(1)
+    basis, mean = directions(values, torch.from_numpy(labels[chosen]), n_classes, rounds), values.mean(dim=0)
+
+    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            features = model.front(waves)
+        flat = features.flatten(1) - mean.to(features)
+        flat = flat - (flat @ basis.to(features)) @ basis.to(features).T + mean.to(features)
+        return nn.functional.cross_entropy(model.body(flat.reshape(features.shape)), labels)
+
+    return step
+
+
+def level_features(
+    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, share: float, rng: np.random.Generator
+) -> Step:
+    """A training on features moved by `share` of the way from their class's mean to the mean of all."""
+    chosen = _some(len(clips), rng)
+    values = _features(clips[chosen], model, n_classes, sample_rate)
+    means = values.mean(dim=0).expand(n_classes, *values.shape[1:]).clone()
+    for label in np.unique(labels[chosen]):
+        means[label] = values[torch.from_numpy(labels[chosen] == label)].mean(dim=0)
+    moves = share * (means - values.mean(dim=0))
+
+    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            features = model.front(waves)
+        return nn.functional.cross_entropy(model.body(features - moves.to(features)[labels]), labels)
+
+    return step
+
+
+@torch.no_grad()
+def _features(clips: Clips, model: str, n_classes: int, sample_rate: int) -> Tensor:
+    """(n, ...) what a model's front end, in which nothing is learnt, makes of clips."""
+    front = build(model, n_classes, sample_rate).front
+    batches = [clips[first : first + BATCH].astype(np.float32) for first in range(0, len(clips), BATCH)]
+    return torch.cat([front(torch.from_numpy(batch / np.float32(FULL_SCALE))) for batch in batches])
+
+
+def _mean_inside(clips: Clips, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(L,) the mean over the clips that reach so far."""
+    sums: NDArray[np.float64] = (clips * inside).sum(axis=0, dtype=np.float64)
+    return sums / np.maximum(1, inside.sum(axis=0))
+
+
+def _some(n: int, rng: np.random.Generator) -> Ints:
+    """Rows to fit to, ascending: all, or MOST_FITTED of them."""
+    return np.sort(rng.permutation(n)[:MOST_FITTED])

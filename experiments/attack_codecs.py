@@ -1,0 +1,89 @@
+"""Attacks that send training clips through a lossy format and back, in place and in time.
+
+Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips`` as in experiments.attack_audio; every
+clip is encoded as a file of its own. AAC is missing: no encoder of it is among this project's dependencies.
+"""
+
+from __future__ import annotations
+
+import io
+
+import lameenc
+import numpy as np
+import soundfile
+import soxr
+
+from experiments.attack_audio import Clips, Ints, Wave, each, rounded
+
+# Frames by which LAME and a decoder without its gap information come late: 576 + 529.
+MP3_DELAY = 1105
+MP3_TAIL = 2 * 1152  # zeros behind a clip, so that its end leaves the encoder
+OPUS_LEAST, OPUS_SPAN = 6.0, 250.0  # kbit/s at libsndfile's compression levels 1 and 0: 6 and 256
+
+
+def mp3(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """MP3 by LAME at a constant `strength` kbit/s."""
+
+    def change(wave: Wave) -> Wave:
+        encoder = lameenc.Encoder()
+        encoder.set_bit_rate(int(strength))
+        encoder.set_in_sample_rate(sample_rate)
+        encoder.set_out_sample_rate(sample_rate)
+        encoder.set_channels(1)
+        encoder.set_quality(5)
+        encoder.silence()
+        padded = rounded(np.concatenate([wave, np.zeros(MP3_TAIL)]))
+        encoded = bytes(encoder.encode(padded.tobytes())) + bytes(encoder.flush())
+        decoded, _ = soundfile.read(io.BytesIO(encoded), dtype="int16")
+        return decoded[MP3_DELAY : MP3_DELAY + len(wave)].astype(np.float64)
+
+    return each(clips, lengths, change)
+
+
+def opus(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """Opus at about `strength` kbit/s (6 to 256), for rates of 8, 12, 16, 24 and 48 kHz."""
+    level = 1.0 - (strength - OPUS_LEAST) / OPUS_SPAN
+    return each(clips, lengths, lambda wave: _ogg(wave, sample_rate, "OPUS", level))
+
+
+def vorbis(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """Vorbis at quality `strength`, 0 (worst) to 1."""
+    return each(clips, lengths, lambda wave: _ogg(wave, sample_rate, "VORBIS", 1.0 - strength))
+
+
+def mu_law(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """Mu-law of `strength` bits: the logarithmic curve, rounded to as many levels."""
+    mu = 2.0**strength - 1.0
+
+    def change(wave: Wave) -> Wave:
+        curve = np.log1p(mu * np.abs(wave) / 32768) / np.log1p(mu)
+        levels = np.rint(curve * (mu // 2)) / (mu // 2)
+        return np.sign(wave) * np.expm1(levels * np.log1p(mu)) / mu * 32768
+
+    return each(clips, lengths, change)
+
+
+def resample(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """To `1 / strength` of the sample rate and back, rounded to int16 in between."""
+
+    def change(wave: Wave) -> Wave:
+        low = rounded(soxr.resample(wave, sample_rate, sample_rate / strength)).astype(np.float64)
+        return _fit(soxr.resample(low, sample_rate / strength, sample_rate), len(wave))
+
+    return each(clips, lengths, change)
+
+
+def _ogg(wave: Wave, sample_rate: int, codec: str, level: float) -> Wave:
+    file = io.BytesIO()
+    with soundfile.SoundFile(
+        file, "w", sample_rate, channels=1, format="OGG", subtype=codec, compression_level=level
+    ) as encoder:
+        encoder.write(rounded(wave))
+    file.seek(0)
+    decoded, _ = soundfile.read(file, dtype="int16")
+    return _fit(decoded.astype(np.float64), len(wave))
+
+
+def _fit(wave: Wave, frames: int) -> Wave:
+    """Cut, or filled with zeros, to a length."""
+    return np.pad(wave[:frames], (0, max(0, frames - len(wave))))
