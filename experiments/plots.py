@@ -15,6 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks import stored
 from experiments.tables import CONDITIONS, MODELS, cells
@@ -22,32 +23,42 @@ from experiments.tables import CONDITIONS, MODELS, cells
 FOLDER = stored.EXPERIMENTS / "plots"
 CURVES = ("clean", "poscuda-0.01", "poscuda-0.3", "whole-0.01", "whole-0.3")
 CONFUSIONS = ("clean", "poscuda-0.01", "whole-0.01")
+MARKERS = {"whole clip": "s", "one patch": "o", "one patch, identity tap": "^"}
 CHANCE = 10.0  # %: both data sets have ten classes
 
 
 def against_snr() -> Figure:
-    """Clean-test accuracy against the edit's SNR, one panel a data set; the dashed line is the unprotected model."""
+    """Clean-test accuracy against the edit's SNR, one panel a data set; dashed: unprotected, dotted: chance."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
-        for number, (model, name) in enumerate(MODELS.items()):
+        for number, model in enumerate(MODELS):
             mine = cells("table1", dataset=dataset, split="official", model=model)
-            points = [
-                (statistics.fmean(cell["snr_db"] for cell in group), statistics.fmean(c["clean_final"] for c in group))
-                for condition in CONDITIONS[1:]
-                if (group := [c for c in mine if c["condition"] == condition and c["snr_db"] is not None])
-            ]
-            colour = f"C{number}"
-            if points:
-                panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name, color=colour)
-            clean = [cell["clean_final"] for cell in mine if cell["condition"] == "clean"]
+            for condition in CONDITIONS[1:]:
+                group = [one for one in mine if one["condition"] == condition and one["snr_db"] is not None]
+                if group:
+                    snr, accuracy = (
+                        statistics.fmean(one[field] for one in group) for field in ("snr_db", "clean_final")
+                    )
+                    panel.plot(snr, accuracy, marker=_marker(condition), color=f"C{number}", markersize=7, alpha=0.8)
+            clean = [one["clean_final"] for one in mine if one["condition"] == "clean"]
             if clean:
-                panel.axhline(statistics.fmean(clean), linestyle="--", linewidth=0.8, color=colour)
+                panel.axhline(statistics.fmean(clean), linestyle="--", linewidth=0.8, color=f"C{number}")
         panel.axhline(CHANCE, linestyle=":", linewidth=0.8, color="black")
-        panel.set(title=title, xlabel="median SNR of the edit, dB")
+        panel.set(title=title, xlabel="median SNR of the edit, dB", xlim=(-10, 45))
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="accuracy on clean test clips, %", ylim=(0, 102))
-    panels[0].legend(fontsize="small")
+    entries = [
+        Line2D([], [], marker="o", linestyle="", color=f"C{n}", label=name) for n, name in enumerate(MODELS.values())
+    ]
+    entries += [Line2D([], [], marker=one, linestyle="", color="grey", label=name) for name, one in MARKERS.items()]
+    panels[1].legend(handles=entries, fontsize="small", loc="lower right")
     return figure
+
+
+def _marker(condition: str) -> str:
+    if condition.startswith("whole"):
+        return MARKERS["whole clip"]
+    return MARKERS["one patch, identity tap" if "identity" in condition else "one patch"]
 
 
 def curves() -> Figure:
@@ -67,7 +78,7 @@ def curves() -> Figure:
 
 def confusion() -> Figure:
     """M5 on the clean FSDD test clips: rows are the digits spoken, columns the digits answered; all seeds together."""
-    figure, panels = plt.subplots(1, len(CONFUSIONS), figsize=(10, 3.6), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(CONFUSIONS), figsize=(10, 3.9), sharey=True, layout="constrained")
     for panel, condition in zip(panels, CONFUSIONS, strict=True):
         found = cells("table1", dataset="fsdd", split="official", model="m5", condition=condition)
         if not found:

@@ -179,19 +179,22 @@ def attacks() -> str:
     found = cells("attacks")
     if not found:
         return MISSING
-    models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
+    titles = MODELS | {"linear": "linear probe"}
+    models = [model for model in titles if any(cell["model"] == model for cell in found)]
+    # The unattacked first, then attack beside attack that answers the same reported one.
+    order = sorted(found, key=lambda cell: (cell["attack"] != "none", cell["field_row"], cell["attack"]))
     rows = []
-    for name in dict.fromkeys(cell["attack"] for cell in found):
+    for name in dict.fromkeys(cell["attack"] for cell in order):
         of_attack = [cell for cell in found if cell["attack"] == name]
-        row = [of_attack[0]["title"], of_attack[0]["field_row"]]
+        row = [of_attack[0]["title"], of_attack[0]["field_row"].split(":")[0]]
         for model in models:
-            pair = []
+            sides = []
             for protected in (True, False):
                 mine = [c for c in of_attack if c["model"] == model and (c["condition"] != "clean") == protected]
-                pair.append(f"{mean(mine, 'clean_final'):.1f} [{mean(mine, 'clean_peak'):.1f}]" if mine else "")
-            row.append(" / ".join(pair) if any(pair) else "")
+                sides.append(f"{mean(mine, 'clean_final'):.1f} [{mean(mine, 'clean_peak'):.1f}]" if mine else "-")
+            row.append(" / ".join(sides) if sides != ["-", "-"] else "")
         rows.append(row)
-    return "\n".join([table(["attack", "answers", *(MODELS[model] for model in models)], rows), "", how(found)])
+    return "\n".join([table(["attack", "answers", *(titles[model] for model in models)], rows), "", how(found)])
 
 
 def ownership() -> str:
