@@ -30,8 +30,8 @@ from experiments import cells
 from experiments.conditions import TAPS, Clips, Condition, Ints, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import Dataset, load
 from experiments.models import NAMES, build
-from experiments.table1 import EPOCHS
-from experiments.train import FULL_SCALE, Config, Part
+from experiments.table1 import usual
+from experiments.train import FULL_SCALE, Part
 from experiments.trial import SPLITS, rows_of
 from poscuda_fast import Key
 
@@ -170,7 +170,7 @@ def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], se
     data = load(dataset)
     condition = make(name, data, rows_of(data, split, seed)[0], seed)
     group = cells.Group(data, split, condition, seed, FOLDER, "python -m experiments.baselines")
-    group.run([Config(**({"model": m, "seed": seed, "epochs": EPOCHS[m]} | given)) for m in group.missing(models)])
+    group.run([usual(model, seed, **given) for model in group.missing(models)])
 
 
 if __name__ == "__main__":

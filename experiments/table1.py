@@ -9,6 +9,7 @@ again: call it as often as you like. Seed n trains with key n, so the spread is 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     condition = next(one for one in table1() if one.name == name)
     group = cells.Group(load(dataset), split, condition, seed, FOLDER, "python -m experiments.table1")
-    group.run([Config(**({"model": m, "seed": seed, "epochs": EPOCHS[m]} | given)) for m in group.missing(models)])
+    group.run([usual(model, seed, **given) for model in group.missing(models)])
+
+
+def usual(model: str, seed: int, **given: Any) -> Config:
+    """How a model is trained in all tables, but for what is given."""
+    return dataclasses.replace(Config(model=model, seed=seed, epochs=EPOCHS[model]), **given)
 
 
 if __name__ == "__main__":
