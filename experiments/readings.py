@@ -23,8 +23,7 @@ from experiments import cells
 from experiments.conditions import BATCH, TAPS, Clips, Condition, Ints, poscuda, touched
 from experiments.dataset import Dataset, load
 from experiments.models import NAMES
-from experiments.table1 import EPOCHS
-from experiments.train import Config
+from experiments.table1 import usual
 from poscuda_fast import Key
 
 FOLDER = cells.RESULTS / "readings"
@@ -112,11 +111,8 @@ def run(data: Dataset, reading: Reading, models: list[str], seed: int, device: s
     )
     with moved_to_the_end(data) if reading.padded_before else contextlib.nullcontext(data) as source:
         group = cells.Group(source, reading.split, condition, seed, FOLDER, "python -m experiments.readings")
-        configs = [
-            {"model": model, "seed": seed, "device": device, "epochs": EPOCHS[model]} for model in group.missing(models)
-        ]
-        if configs:
-            group.run([Config(**(config | reading.training)) for config in configs])
+        given = {"device": device} | reading.training
+        group.run([usual(model, seed, **given) for model in group.missing(models)])
 
 
 def main(arguments: list[str] | None = None) -> None:
