@@ -65,7 +65,11 @@ def test_its_two_commands_are_where_they_are_looked_for(command: str) -> None:
     assert f"\n{command}\n" in README
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")), ids=lambda path: path.parent.name + path.stem)
+@pytest.mark.parametrize(
+    "document",
+    sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")),
+    ids=lambda path: path.parent.name + path.stem,
+)
 def test_the_modules_that_documents_name_are_there(document: Path) -> None:
     named = re.findall(r"python -m ((?:experiments|benchmarks|tests)[.\w]+)", document.read_text(encoding="utf-8"))
     assert not [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,16 +88,13 @@ def test_confusion_has_the_spoken_class_in_rows() -> None:
     assert cells.confusion(np.array([1, 1, 2]), np.array([0, 1, 1]), 3) == [[0, 1, 0], [0, 1, 1], [0, 0, 0]]
 
 
-def test_cells_in_processes_are_the_same_cells(data: Dataset, tmp_path: Path) -> None:
-    rows = [(tmp_path / "one", 3), (tmp_path / "two", 4)]
-    cells.in_parallel(_write, rows, jobs=2)
-    assert [path.read_text() for path, _ in rows] == ["3", "4"]
-    with pytest.raises(ZeroDivisionError):
-        cells.in_parallel(_write, [(tmp_path / "three", 0)], jobs=1)
-
-
-def _write(path: Path, number: int) -> None:
-    path.write_text(str(number) if 1 // number >= 0 else "")
+def test_work_is_done_in_processes_or_here(tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        folders = [(tmp_path / f"{jobs}-{number}",) for number in range(3)]
+        cells.in_parallel(os.mkdir, folders, jobs)
+        assert all(folder.is_dir() for (folder,) in folders)
+        with pytest.raises(FileExistsError):
+            cells.in_parallel(os.mkdir, folders, jobs)
 
 
 def test_baselines_are_stored_as_cells(data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
