@@ -66,7 +66,7 @@ def _bias(key: Key, label: int) -> int:
 
 def readings() -> tuple[Reading, ...]:
     """All of them; the first is the literal one of Table 1."""
-    plain, absolute = poscuda(0.01), poscuda(0.01, absolute=True)
+    plain, absolute, louder = poscuda(0.01), poscuda(0.01, absolute=True), poscuda(0.3, absolute=True)
     return (
         Reading("literal", "as in Table 1: place relative to the clip, Adam, cosine", plain),
         Reading("absolute", "place in the padded clip", absolute),
@@ -78,7 +78,7 @@ def readings() -> tuple[Reading, ...]:
         Reading("many-epochs", f"{MANY_EPOCHS} epochs", plain, training={"epochs": MANY_EPOCHS}),
         Reading("bias", "Conv1d bias, place relative to the clip", with_bias(plain)),
         Reading("bias-absolute", "Conv1d bias, place in the padded clip", with_bias(absolute)),
-        Reading("bias-0.3-absolute", "the same, b=0.3", with_bias(poscuda(0.3, absolute=True))),
+        Reading("bias-0.3-absolute", "Conv1d bias, b=0.3, place in the padded clip", with_bias(louder)),
         Reading(
             "bias-padded-before", "Conv1d bias, zeros before the clip, place in the padded clip", with_bias(absolute),
             padded_before=True,

@@ -140,7 +140,8 @@ def readings() -> str:
         return MISSING
     models = [model for model in MODELS if any(cell["model"] == model for cell in found)]
     rows = []
-    for name in dict.fromkeys(cell["condition"] for cell in found):
+    order = sorted(found, key=lambda cell: (cell["condition"] != "literal", cell["title"]))
+    for name in dict.fromkeys(cell["condition"] for cell in order):
         row = [next(cell["title"] for cell in found if cell["condition"] == name)]
         for model in models:
             mine = [cell for cell in found if cell["condition"] == name and cell["model"] == model]
@@ -259,7 +260,7 @@ def how(found: Sequence[Cell]) -> str:
     for model, title in MODELS.items():
         mine = [cell for cell in found if cell["model"] == model]
         if mine:
-            parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs, {_few(_seeds(mine))} seeds")
+            parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs, {_few(_seeds(mine))} seed(s)")
     clips = _few(
         f"{cell['train_clips']:,} training and {cell['test_clips']:,} test clips"
         for cell in found

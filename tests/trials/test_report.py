@@ -33,7 +33,7 @@ def test_accuracy_is_mean_spread_peak_and_the_papers(results: Path) -> None:
     keep(results, "table1", "c", seed=0, clean_final=1.0, clean_peak=1.0, split="70-30")
     text = tables.accuracy("fsdd", "official")
     assert "| PosCUDA b=0.01 | 11.0 | 65.0 ± 7.1 [70.5] / 15.5 |  |  |  |" in text
-    assert "M5 40 epochs, 2 seeds. 2,700 training and 300 test clips" in text
+    assert "M5 40 epochs, 2 seed(s). 2,700 training and 300 test clips" in text
     assert "| PosCUDA b=0.01 | 94 / 40 / 60 / 100 |  |  |  |" in tables.keyed("fsdd", "official")
 
 
