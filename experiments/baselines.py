@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import time
@@ -29,10 +28,10 @@ from benchmarks import stored
 from experiments import cells
 from experiments.conditions import TAPS, Clips, Condition, Ints, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import Dataset, load
-from experiments.models import NAMES, build
-from experiments.table1 import usual
+from experiments.models import build
+from experiments.table1 import shared_options, usual
 from experiments.train import FULL_SCALE, Part
-from experiments.trial import SPLITS, rows_of
+from experiments.trial import rows_of
 from poscuda_fast import Key
 
 FOLDER = cells.RESULTS / "baselines"
@@ -141,15 +140,7 @@ def seconds(data: Dataset) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run every cell that is not stored yet, or take the times."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--split", choices=SPLITS, default="official")
-    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--conditions", nargs="+", choices=NAMES_OF_CONDITIONS, default=list(NAMES_OF_CONDITIONS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser = shared_options(__doc__, NAMES_OF_CONDITIONS)
     parser.add_argument("--seconds", action="store_true", help="only take the times")
     options = parser.parse_args(arguments)
     if options.seconds:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,7 @@ FOLDER = cells.RESULTS / "table1"
 
 def main(arguments: list[str] | None = None) -> None:
     """Run every cell that is not stored yet."""
-    known = {condition.name: condition for condition in table1()}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--split", choices=SPLITS, default="official")
-    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--conditions", nargs="+", choices=list(known), default=list(known))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser = shared_options(__doc__, [condition.name for condition in table1()])
     options = parser.parse_args(arguments)
     given: dict[str, Any] = {"device": options.device}
     if options.epochs is not None:
@@ -49,6 +41,20 @@ def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], se
     condition = next(one for one in table1() if one.name == name)
     group = cells.Group(load(dataset), split, condition, seed, FOLDER, "python -m experiments.table1")
     group.run([usual(model, seed, **given) for model in group.missing(models)])
+
+
+def shared_options(text: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line of a table of cells over conditions of these names."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="official")
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--conditions", nargs="+", choices=names, default=list(names))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    return parser
 
 
 def usual(model: str, seed: int, **given: Any) -> Config:
