@@ -29,7 +29,7 @@ from experiments import cells
 from experiments.conditions import TAPS, Clips, Condition, Ints, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import Dataset, load
 from experiments.models import build
-from experiments.table1 import shared_options, usual
+from experiments.table1 import CELL_OPTIONS, shared_options, usual
 from experiments.train import FULL_SCALE, Part
 from experiments.trial import rows_of
 from poscuda_fast import Key
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     data = load(dataset)
     condition = make(name, data, rows_of(data, split, seed)[0], seed)
-    group = cells.Group(data, split, condition, seed, FOLDER, "python -m experiments.baselines")
+    group = cells.Group(data, split, condition, seed, FOLDER, f"python -m experiments.baselines {CELL_OPTIONS}")
     group.run([usual(model, seed, **given) for model in group.missing(models)])
 
 

@@ -77,7 +77,7 @@ class Group:
     folder : Path
         Where the cells are stored.
     command : str
-        The beginning of the command line that a result names.
+        The command line that a result names, with {dataset}, {split}, {model}, {condition}, {seed} and {epochs}.
     """
 
     data: Dataset
@@ -132,9 +132,13 @@ class Group:
             "confusion": confusion(predict(result.model, clean), clean.labels, len(self.data.classes)),
             "curves": curves(result),
         }
-        command = (
-            f"{self.command} {self.data.name.upper()} --split {self.split} --models {config.model} "
-            f"--conditions {self.condition.name} --seeds {self.seed} --epochs {config.epochs}"
+        command = self.command.format(
+            dataset=self.data.name.upper(),
+            split=self.split,
+            model=config.model,
+            condition=self.condition.name,
+            seed=self.seed,
+            epochs=config.epochs,
         )
         stored.store(self.folder, self._path(config.model).stem, command, fields)
         print(

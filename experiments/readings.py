@@ -27,6 +27,7 @@ from experiments.table1 import usual
 from poscuda_fast import Key
 
 FOLDER = cells.RESULTS / "readings"
+COMMAND = "python -m experiments.readings {dataset} --readings {condition} --models {model} --seeds {seed}"
 FEW_EPOCHS = 3
 MANY_EPOCHS = 100
 
@@ -110,7 +111,7 @@ def run(data: Dataset, reading: Reading, models: list[str], seed: int, device: s
         settings=reading.condition.settings | {"padded": "before" if reading.padded_before else "after"},
     )
     with moved_to_the_end(data) if reading.padded_before else contextlib.nullcontext(data) as source:
-        group = cells.Group(source, reading.split, condition, seed, FOLDER, "python -m experiments.readings")
+        group = cells.Group(source, reading.split, condition, seed, FOLDER, COMMAND)
         given = {"device": device} | reading.training
         group.run([usual(model, seed, **given) for model in group.missing(models)])
 

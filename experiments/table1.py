@@ -24,6 +24,7 @@ from experiments.trial import SPLITS
 
 EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}
 FOLDER = cells.RESULTS / "table1"
+CELL_OPTIONS = "{dataset} --split {split} --models {model} --conditions {condition} --seeds {seed} --epochs {epochs}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     condition = next(one for one in table1() if one.name == name)
-    group = cells.Group(load(dataset), split, condition, seed, FOLDER, "python -m experiments.table1")
+    group = cells.Group(load(dataset), split, condition, seed, FOLDER, f"python -m experiments.table1 {CELL_OPTIONS}")
     group.run([usual(model, seed, **given) for model in group.missing(models)])
 
 

@@ -144,6 +144,11 @@ def test_readings_change_what_they_say(data: Dataset, folder: Path) -> None:
     found = stored(folder)
     assert found["tiny-official_cnn_few-epochs_s0"]["epochs"] == readings.FEW_EPOCHS
     assert found["tiny-official_cnn_bias-padded-before_s0"]["settings"]["condition"]["padded"] == "before"
+    # The stored command is one that the module takes, and it finds its own cell finished.
+    command = found["tiny-official_cnn_few-epochs_s0"]["command"].split()
+    assert command[:4] == ["python", "-m", "experiments.readings", "TINY"]
+    readings.main([str(data.folder), *command[4:]])
+    assert stored(folder) == found
     names = [reading.name for reading in readings.readings()]
     assert len(set(names)) == len(names)
 
