@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import stored
-from experiments.attack_probe import probe
-from experiments.attacks import Chosen, Scene, attacked, choose, embedding_of, step_of
-from experiments.conditions import Clips, Condition, clean, mark_rows, poscuda, study_key, whole_clip
+from experiments import cells
+from experiments.attacks.probe import probe
+from experiments.attacks.scene import Scene
+from experiments.attacks.table import Chosen, attacked, choose, embedding_of, step_of
+from experiments.conditions import Condition, clean, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
 from experiments.train import Config, Part, train
@@ -99,19 +99,18 @@ def condition_named(name: str) -> Condition:
 
 def run(group: Group) -> list[str]:
     """Make the cells of a group that are not there yet; returns and prints a line for each."""
-    torch.set_num_threads(1)
     data, chosen = load(group.dataset), choose(group.attack)[0]
     missing = [model for model in group.models if not finished(group, data, model)]
     if not missing:
         return []
     begun = time.perf_counter()
     scene = make_scene(data, condition_named(group.condition), group.seed)
-    clips, details = attacked(chosen, scene, group.seed)
+    scene, details = attacked(chosen, scene, group.seed, Path(group.other) if group.other else None)
     made = time.perf_counter() - begun
     lines = []
     for model in missing:
         begun = time.perf_counter()
-        fields = measure(group, data, chosen, scene, clips, model)
+        fields = measure(group, data, chosen, scene, model)
         fields |= {"details": details, "seconds": round(time.perf_counter() - begun, 1), "making": round(made, 1)}
         Path(group.results).mkdir(parents=True, exist_ok=True)
         stored.store(Path(group.results), cell_name(group, data, model), command(group, model), fields)
@@ -132,17 +131,17 @@ def make_scene(data: Dataset, condition: Condition, seed: int) -> Scene:
     return Scene(clips, original, labels, lengths, len(data.classes), data.sample_rate, condition, key)
 
 
-def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, clips: Clips, model: str) -> dict[str, Any]:
-    """Train one model on attacked clips: what a cell stores."""
+def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: str) -> dict[str, Any]:
+    """Train one model on an attacked scene: what a cell stores."""
     tests = data.rows(TEST)
     if model == LINEAR:
         embed = embedding_of(chosen, Path(group.other) if group.other else None, group.seed)
-        known = embed(clips, scene.lengths, scene.sample_rate)
+        known = embed(scene.clips, scene.lengths, scene.sample_rate)
         asked = embed(np.ascontiguousarray(data.clips[tests]), data.lengths[tests], scene.sample_rate)
         history, _ = probe(known, scene.labels, asked, data.labels[tests], scene.n_classes)
         config: dict[str, Any] = {"model": LINEAR, "other": Path(group.other).name if group.other else None}
     else:
-        training = Part(clips, np.arange(len(clips)), scene.labels)
+        training = Part(scene.clips, np.arange(len(scene.clips)), scene.labels)
         settings = configured(group, model)
         result = train(
             settings, training, {"clean": Part(data.clips, tests, data.labels[tests])}, scene.n_classes,
@@ -198,7 +197,7 @@ def command(group: Group, model: str) -> str:
     ]
     words.insert(1, f"--models {model}" if model != LINEAR else "")
     words += [f"--epochs {group.epochs}"] if group.epochs is not None else []
-    words += ["--other OTHER"] if group.other and model == LINEAR else []
+    words += ["--other OTHER"] if choose(group.attack)[0].attack.needs == "other" else []
     return " ".join([*(word for word in words if word), f"--seed {group.seed}"])
 
 
@@ -212,20 +211,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--other", help="a prepared data set that probe-other learns its embedding from")
+    parser.add_argument("--other", help="a prepared data set that probe-other and relabel learn their embedding from")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", default=str(RESULTS))
     given: dict[str, Any] = vars(parser.parse_args(arguments))
     jobs = given.pop("jobs")
-    todo = groups(**given)
-    if jobs == 1:
-        for group in todo:
-            run(group)
-        return
-    # Spawned, not forked: a forked child may not use kernels whose threads its parent has started.
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for _ in pool.imap_unordered(run, todo):
-            pass
+    cells.in_parallel(run, [(group,) for group in groups(**given)], jobs)
 
 
 if __name__ == "__main__":

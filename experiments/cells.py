@@ -6,7 +6,9 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
+import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,9 +171,21 @@ def in_parallel(work: Callable[..., None], tasks: Iterable[tuple[Any, ...]], job
         for task in tasks:
             work(*task)
         return
+    # Spawned, not forked: a forked child may not use kernels whose threads its parent has started.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
         for future in [pool.submit(work, *task) for task in tasks]:
             future.result()
+
+
+def _begin() -> None:
+    """What a worker does first: one thread to compute with, and one that ends it when its parent was killed."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import types
-from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import tiny
 
 from experiments import attack_suite
 from experiments.attack_suite import condition_named, groups, make_scene, run
-from experiments.attacks import choose
+from experiments.attacks.table import choose
 from experiments.conditions import study_key
 
 FIELDS = {
@@ -72,26 +70,21 @@ def test_other_settings_are_another_cell(data, tmp_path):
     assert run(other)[0].startswith("tiny_lstm_clean_none_s1:")
 
 
-def test_jobs_run_groups_in_spawned_processes(data, tmp_path, monkeypatch):
-    def context(method):
-        assert method == "spawn"
-        return types.SimpleNamespace(Pool=ThreadPool)
-
-    monkeypatch.setattr(attack_suite.multiprocessing, "get_context", context)
+def test_a_run_makes_all_groups_and_each_can_be_sent_to_a_process(data, tmp_path):
     folder = tmp_path / "results"
     attack_suite.main(
         [str(data.folder), "--models", "lstm", "--attacks", "none", "mu-law", "--conditions", "poscuda-0.3",
-         "--epochs", "1", "--jobs", "2", "--results", str(folder)]
+         "--epochs", "1", "--jobs", "1", "--results", str(folder)]
     )  # fmt: skip
     assert {p.stem for p in folder.iterdir()} == {f"tiny_lstm_poscuda-0.3_{a}" for a in ("none", "mu-law-8")}
     (group,) = groups(str(data.folder), ["lstm"], ["none"], ["clean"], **options(data, tmp_path))
-    assert pickle.loads(pickle.dumps((run, group))) == (run, group)  # what a process is sent
+    assert pickle.loads(pickle.dumps((run, group))) == (run, group)
 
 
 def test_a_probe_on_another_data_set(data, tmp_path, monkeypatch):
-    from experiments import attack_probe
+    from experiments.attacks import probe
 
-    monkeypatch.setattr(attack_probe, "OTHER_EPOCHS", 1)
+    monkeypatch.setattr(probe, "OTHER_EPOCHS", 1)
     other = tiny.dataset(tmp_path / "other", frames=1200, seed=1)
     shared = options(data, tmp_path)
     assert groups(str(data.folder), ["lstm"], ["probe-other"], ["clean"], **shared) == []
@@ -101,6 +94,20 @@ def test_a_probe_on_another_data_set(data, tmp_path, monkeypatch):
     stored = json.loads((tmp_path / "results" / "tiny_linear_clean_probe-other-1.json").read_text())
     assert stored["settings"]["config"] == {"model": "linear", "other": "other"}
     assert run(group) == []
+
+
+def test_relabelling_by_another_data_set(data, tmp_path, monkeypatch):
+    from experiments.attacks import probe
+
+    monkeypatch.setattr(probe, "OTHER_EPOCHS", 1)
+    other = tiny.dataset(tmp_path / "other", frames=1200, seed=1)
+    shared = options(data, tmp_path)
+    (group,) = groups(str(data.folder), ["lstm"], ["relabel"], ["clean"], other=str(other.folder), **shared)
+    assert run(group)
+    (path,) = (tmp_path / "results").iterdir()
+    stored = json.loads(path.read_text())
+    assert 0 <= stored["details"]["relabelled"] <= 100
+    assert "--attacks relabel-10 --conditions clean --epochs 1 --other OTHER" in stored["command"]
 
 
 def test_only_training_clips_are_marked(data):
@@ -125,5 +132,5 @@ def test_unknown_conditions_are_refused(name):
 
 def test_the_full_run_names_every_attack_once(data, tmp_path):
     todo = groups(str(data.folder), list(attack_suite.NAMES), ["all"], ["poscuda-0.01"], **options(data, tmp_path))
-    assert {group.attack for group in todo} == {one.name for one in choose("all")} - {"probe-other-1"}
+    assert {group.attack for group in todo} == {one.name for one in choose("all")} - {"probe-other-1", "relabel-10"}
     assert len(todo) == len({(group.attack, group.condition) for group in todo})

@@ -7,19 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from experiments import (
-    attack_audio,
-    attack_classes,
-    attack_codecs,
-    attack_detect,
-    attack_leak,
-    attack_probe,
-    attack_training,
-)
-from experiments import attacks as table
-from experiments.attacks import ATTACKS, ROWS, Chosen, Scene, attacked, choose, step_of
+from experiments.attacks import audio, classes, codecs, detect, knowing, leak, probe, relabel, training
+from experiments.attacks.inpaint import FILLS, fill
+from experiments.attacks.scene import Scene, places
+from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose, step_of
 from experiments.conditions import clean, mark_rows, poscuda, study_key, whole_clip
-from experiments.inpaint import FILLS, fill
 from experiments.models import build
 from poscuda_fast import Key, Recipe, protect
 from poscuda_fast.synth import SAMPLE_RATE, WORDS, speak
@@ -80,7 +72,7 @@ def test_every_row_of_the_literature_has_an_attack_that_runs_by_default():
     assert {chosen.attack.row for chosen in choose("all")} == set(ROWS)
     names = [attack.name for attack in ATTACKS]
     assert len(set(names)) == len(names)
-    assert {attack.kind for attack in ATTACKS} == {"audio", "data", "training", "probe"}
+    assert {attack.kind for attack in ATTACKS} == {"audio", "data", "labels", "training", "probe"}
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -100,10 +92,10 @@ def test_unknown_attacks_are_refused_with_the_names_there_are():
 
 
 def test_attacks_that_need_a_mark_mean_nothing_without():
-    partial, leak, mp3 = (choose(name)[0] for name in ("partial", "leak-filter", "mp3"))
-    assert [one.applies(clean()) for one in (partial, leak, mp3)] == [False, False, True]
-    assert [one.applies(whole_clip(0.01)) for one in (partial, leak, mp3)] == [True, False, True]
-    assert [one.applies(poscuda(0.01)) for one in (partial, leak, mp3)] == [True, True, True]
+    partial, filtered, mp3 = (choose(name)[0] for name in ("partial", "leak-filter", "mp3"))
+    assert [one.applies(clean()) for one in (partial, filtered, mp3)] == [False, False, True]
+    assert [one.applies(whole_clip(0.01)) for one in (partial, filtered, mp3)] == [True, False, True]
+    assert [one.applies(poscuda(0.01)) for one in (partial, filtered, mp3)] == [True, True, True]
 
 
 # Attacks on clips
@@ -111,7 +103,7 @@ def test_attacks_that_need_a_mark_mean_nothing_without():
 
 @pytest.mark.parametrize("chosen", CLIP_KINDS, ids=lambda chosen: chosen.name)
 def test_shape_type_padding_and_repetition(chosen, scene):
-    clips, _ = attacked(chosen, scene, seed=0)
+    clips = attacked(chosen, scene, seed=0)[0].clips
     assert clips.shape == scene.clips.shape
     assert clips.dtype == np.int16
     if chosen.attack.name != "project-waves":
@@ -123,7 +115,7 @@ def test_shape_type_padding_and_repetition(chosen, scene):
         assert changed == round(N * chosen.strength / 100)
     else:
         assert changed > 0.9 * N
-    np.testing.assert_array_equal(clips, attacked(chosen, scene, seed=0)[0])
+    np.testing.assert_array_equal(clips, attacked(chosen, scene, seed=0)[0].clips)
 
 
 RANDOM = ("short-filter", "equaliser", "sharpen", "warp", "jitter", "speed", "blur", "blur-regions", "partial",
@@ -133,13 +125,13 @@ RANDOM = ("short-filter", "equaliser", "sharpen", "warp", "jitter", "speed", "bl
 @pytest.mark.parametrize("name", RANDOM)
 def test_another_seed_is_another_attack(name, scene):
     chosen = Chosen(choose(name)[0].attack, 20.0) if name == "partial" else choose(name)[0]
-    assert not np.array_equal(attacked(chosen, scene, seed=0)[0], attacked(chosen, scene, seed=1)[0])
+    assert not np.array_equal(attacked(chosen, scene, seed=0)[0].clips, attacked(chosen, scene, seed=1)[0].clips)
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_neutral_strength_changes_nothing(name, scene):
     chosen = Chosen(choose(name)[0].attack, float(NEUTRAL[name]))
-    np.testing.assert_array_equal(attacked(chosen, scene, seed=0)[0], scene.clips)
+    np.testing.assert_array_equal(attacked(chosen, scene, seed=0)[0].clips, scene.clips)
 
 
 TRANSFORMS = [attack for attack in ATTACKS if attack.kind == "audio"]
@@ -161,9 +153,9 @@ def test_bands_keep_what_they_say():
     low, high = (np.rint(9000 * np.cos(2 * np.pi * f * (time + 0.5 / RATE))).astype(np.int16) for f in (500, 2500))
     clips, lengths, rng = (low + high)[None], np.array([4000]), np.random.default_rng(0)
     # Cosines that the transform knows exactly: only the rounding of clips to int16 is left, once or twice.
-    for attack, kept in ((attack_audio.low_pass, low), (attack_audio.high_pass, high)):
+    for attack, kept in ((audio.low_pass, low), (audio.high_pass, high)):
         assert np.abs(attack(clips, lengths, RATE, 1000.0, rng)[0] - kept.astype(int)).max() <= 2
-    assert np.abs(attack_audio.band_pass(clips, lengths, RATE, 250.0, rng)[0] - low.astype(int)).max() <= 2
+    assert np.abs(audio.band_pass(clips, lengths, RATE, 250.0, rng)[0] - low.astype(int)).max() <= 2
 
 
 def test_speed_reads_a_tone_at_another_pitch():
@@ -171,15 +163,15 @@ def test_speed_reads_a_tone_at_another_pitch():
     clips = np.rint(9000 * np.sin(2 * np.pi * 1000 * time)).astype(np.int16)[None]
     rng = np.random.default_rng(1)
     factor = 1 + 0.2 * np.random.default_rng(1).uniform(-1, 1)
-    spectrum = np.abs(np.fft.rfft(attack_audio.speed(clips, np.array([FRAMES]), RATE, 0.2, rng)[0]))
+    spectrum = np.abs(np.fft.rfft(audio.speed(clips, np.array([FRAMES]), RATE, 0.2, rng)[0]))
     assert abs(np.argmax(spectrum) * RATE / FRAMES - 1000 * factor) <= RATE / FRAMES
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
 @pytest.mark.parametrize(
     ("codec", "strength"),
-    [(attack_codecs.mp3, 32), (attack_codecs.opus, 64), (attack_codecs.vorbis, 0.5), (attack_codecs.mu_law, 8),
-     (attack_codecs.resample, 2)],
+    [(codecs.mp3, 32), (codecs.aac, 32), (codecs.opus, 64), (codecs.vorbis, 0.5), (codecs.mu_law, 8),
+     (codecs.resample, 2)],
 )  # fmt: skip
 def test_codecs_keep_the_time(codec, strength, rate):
     length = 3000
@@ -195,7 +187,7 @@ def test_codecs_keep_the_time(codec, strength, rate):
 
 def test_mu_law_error_is_within_half_a_level():
     clips = np.arange(-32768, 32768, dtype=np.int32).astype(np.int16)[None]
-    coded = attack_codecs.mu_law(clips, np.array([clips.shape[1]]), RATE, 8, np.random.default_rng(0))
+    coded = codecs.mu_law(clips, np.array([clips.shape[1]]), RATE, 8, np.random.default_rng(0))
     assert len(np.unique(coded)) == 255
     # The curve's slope is mu / ((1 + mu x) ln(1 + mu)): half of 1/127 of it, in frames' units, and one rounding.
     x = np.abs(clips.astype(float)) / 32768
@@ -204,25 +196,26 @@ def test_mu_law_error_is_within_half_a_level():
 
 
 def test_partial_puts_originals_back(scene):
-    mixed, details = attacked(choose("partial-20")[0], scene, seed=0)
+    after, details = attacked(choose("partial-20")[0], scene, seed=0)
+    mixed = after.clips
     back = (mixed == scene.original).all(axis=1)
     assert details["unprotected"] == back.sum() == round(0.2 * N)
     np.testing.assert_array_equal(mixed[~back], scene.clips[~back])
 
 
 def test_places_are_where_the_mark_is(scene):
-    mask = table.places(scene)
+    mask = places(scene)
     assert (scene.clips != scene.original)[~mask].sum() == 0
     for name in ("noise-at-places", "fill-places"):
-        changed = attacked(choose(name)[0], scene, seed=0)[0] != scene.clips
+        changed = attacked(choose(name)[0], scene, seed=0)[0].clips != scene.clips
         assert changed[mask].mean() > 0.9
         # Gaps that a filter leaves by accident are filled as well.
         assert changed[~mask].sum() <= (16 * N if name == "fill-places" else 0)
 
 
 def test_noise_at_places_is_as_loud_as_the_mark(scene):
-    noisy, _ = attacked(choose("noise-at-places")[0], scene, seed=0)
-    inside = (np.arange(FRAMES) < scene.lengths[:, None]) & table.places(scene)
+    noisy = attacked(choose("noise-at-places")[0], scene, seed=0)[0].clips
+    inside = (np.arange(FRAMES) < scene.lengths[:, None]) & places(scene)
     noise = np.sqrt((((noisy.astype(float) - scene.clips) ** 2) * inside).sum())
     mark = np.sqrt((((scene.clips.astype(float) - scene.original) ** 2) * inside).sum())
     # The energy of n normal numbers, n near 9,600 in parts of unequal level: within a few per cent.
@@ -276,14 +269,14 @@ def test_the_detector_finds_noise_at_a_known_place():
     clips = np.zeros((n, FRAMES), np.int16)
     for row, length in enumerate(lengths):
         clips[row, :length] = rng.normal(0, 500, length)
-        common = round(0.2 * (length - attack_audio.PATCH))  # louder still, but in every class
-        clips[row, common : common + attack_audio.PATCH] *= 8
+        common = round(0.2 * (length - audio.PATCH))  # louder still, but in every class
+        clips[row, common : common + audio.PATCH] *= 8
         if labels[row] == 1:
-            start = round(place * (length - attack_audio.PATCH))
-            clips[row, start : start + attack_audio.PATCH] *= 4
-    found = attack_detect.find(clips, labels, lengths, 3, 1)[1]
-    assert found == [pytest.approx(place, abs=1 / (attack_detect.PLACES - 1))]
-    cleaned, _ = attack_detect.remove(clips, labels, lengths, 3, 1, "silence", rng)
+            start = round(place * (length - audio.PATCH))
+            clips[row, start : start + audio.PATCH] *= 4
+    found = detect.find(clips, labels, lengths, 3, 1)[1]
+    assert found == [pytest.approx(place, abs=1 / (detect.PLACES - 1))]
+    cleaned, _ = detect.remove(clips, labels, lengths, 3, 1, "silence", rng)
     loud = np.abs(clips) > 2200  # 4.4 standard deviations of the rest
     loud &= np.arange(FRAMES) > 0.45 * lengths[:, None]
     assert loud[labels == 1].sum() > 1000
@@ -291,10 +284,10 @@ def test_the_detector_finds_noise_at_a_known_place():
 
 
 def test_found_places_do_not_overlap(scene):
-    for row in attack_detect.find(scene.clips, scene.labels, scene.lengths, CLASSES, 4):
-        apart = np.diff(np.sort(row)) * (np.median(scene.lengths) - attack_audio.PATCH)
+    for row in detect.find(scene.clips, scene.labels, scene.lengths, CLASSES, 4):
+        apart = np.diff(np.sort(row)) * (np.median(scene.lengths) - audio.PATCH)
         assert len(row) == 4
-        assert (apart >= attack_audio.PATCH - 1e-6).all()
+        assert (apart >= audio.PATCH - 1e-6).all()
 
 
 # Leaked pairs
@@ -310,10 +303,10 @@ def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, ide
     before = np.random.default_rng(length).integers(-32768, 32768, length).astype(np.int16)
     after = before[None].copy()
     protect(after, [label], Key(key), recipe=recipe)
-    starts = attack_leak.locate(before, after[0], recipe)
-    wanted = attack_leak.true_starts(Key(key), label, recipe, length)
+    starts = leak.locate(before, after[0], recipe)
+    wanted = leak.true_starts(Key(key), label, recipe, length)
     if taps > 1 or not identity:  # one tap of 1.0 changes nothing
-        assert len(wanted) == len(attack_leak.slots(recipe, length)[1])
+        assert len(wanted) == len(leak.slots(recipe, length)[1])
     if length > 6 * taps and not (taps == 1 and identity):
         assert starts == wanted
 
@@ -321,7 +314,7 @@ def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, ide
 def test_a_place_whose_edges_did_not_change_is_found_all_the_same():
     recipe, key = Recipe(), study_key(1)
     before = np.random.default_rng(0).integers(-2000, 2001, 1500).astype(np.int16)
-    (start,) = attack_leak.true_starts(key, 0, recipe, len(before))
+    (start,) = leak.true_starts(key, 0, recipe, len(before))
     edges = [start, start + 1, start + recipe.patch - 2, start + recipe.patch - 1]
     for _ in range(20):  # towards frames there that their own filtering returns
         after = before[None].copy()
@@ -332,7 +325,7 @@ def test_a_place_whose_edges_did_not_change_is_found_all_the_same():
     changed = np.flatnonzero(before != after[0])
     assert changed[0] > start
     assert changed[-1] < start + recipe.patch - 1
-    assert attack_leak.locate(before, after[0], recipe) == [start]
+    assert leak.locate(before, after[0], recipe) == [start]
 
 
 @pytest.mark.parametrize("identity", [False, True])
@@ -340,41 +333,41 @@ def test_the_filter_comes_out_as_precisely_as_rounding_allows(identity):
     recipe = Recipe(identity=identity)
     key = study_key(3)
     before = np.random.default_rng(0).integers(-9000, 9001, 2000).astype(np.int16)  # nothing saturates
-    true = attack_leak.true_filter(key, 5, recipe)
+    true = leak.true_filter(key, 5, recipe)
     wet = before[None].copy()
     protect(wet, [5], key, recipe=recipe)
-    leak = attack_leak.learn([(before, wet[0])], recipe)
+    told = leak.learn([(before, wet[0])], recipe)
     # Least squares: the error's expected square is the rounding's variance times trace of inv(A' A); five of it.
-    start = leak.starts[0][0]
-    design = attack_leak._design(before[start : start + recipe.patch], recipe.taps)
+    start = told.starts[0][0]
+    design = leak._design(before[start : start + recipe.patch], recipe.taps)
     spread = np.sqrt(np.trace(np.linalg.inv(design.T @ design)))
-    assert np.linalg.norm(leak.taps - true) <= 5 * np.sqrt(attack_leak.ROUNDING) * spread
-    assert attack_leak.relative_error(leak.taps, true) > 1e-7  # int16 is not exact
-    dry, floats = table._float_pair(before, 5, key, recipe)
-    exact = attack_leak.learn([(dry, floats)], recipe)
-    assert exact.starts == leak.starts
+    assert np.linalg.norm(told.taps - true) <= 5 * np.sqrt(leak.ROUNDING) * spread
+    assert leak.relative_error(told.taps, true) > 1e-7  # int16 is not exact
+    dry, floats = knowing._float_pair(before, 5, key, recipe)
+    exact = leak.learn([(dry, floats)], recipe)
+    assert exact.starts == told.starts
     # float32 keeps 24 bits: a sample's error is at most 2^-25 of the largest.
     assert np.linalg.norm(exact.taps - true) <= 2**-25 * np.abs(floats).max() * np.sqrt(recipe.patch) * spread * 32768
 
 
 def test_true_filter_is_the_filter(scene):
     recipe, key = Recipe(patch=300, taps=33, identity=True), study_key(0)
-    taps = attack_leak.true_filter(key, 2, recipe)
+    taps = leak.true_filter(key, 2, recipe)
     assert taps[16] == 1.0
     clip = np.random.default_rng(0).uniform(-1, 1, 300).astype(np.float32)
     wet = clip[None].copy()
     protect(wet, [2], key, recipe=recipe)
     np.testing.assert_array_equal(wet[0], np.convolve(clip, taps, "same").astype(np.float32))
-    np.testing.assert_allclose(attack_leak._answer(taps, 300) @ clip, wet[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(leak._answer(taps, 300) @ clip, wet[0], rtol=0, atol=1e-5)
 
 
 def test_more_pairs_narrow_the_place(scene):
     recipe = scene.condition.recipe
     own = np.flatnonzero(scene.labels == 1)[:4]
     pairs = [(scene.original[r, : scene.lengths[r]], scene.clips[r, : scene.lengths[r]]) for r in own]
-    alone = [attack_leak.learn([pair], recipe).fractions[0] for pair in pairs]
-    (together,) = attack_leak.learn(pairs, recipe).fractions
-    assert attack_leak.learn(pairs[::-1], recipe).fractions == [together]
+    alone = [leak.learn([pair], recipe).fractions[0] for pair in pairs]
+    (together,) = leak.learn(pairs, recipe).fractions
+    assert leak.learn(pairs[::-1], recipe).fractions == [together]
     assert len(set(alone)) == len(alone)
     assert together == (max(low for low, _ in alone), min(high for _, high in alone))
     assert together[0] < together[1]
@@ -383,15 +376,16 @@ def test_more_pairs_narrow_the_place(scene):
 @pytest.mark.parametrize("identity", [False, True])
 def test_a_leak_undoes_the_class(identity):
     scene = marked(poscuda(0.01, identity=identity))
-    cleaned, details = attacked(choose("leak-filter")[0], scene, seed=0)
+    after, details = attacked(choose("leak-filter")[0], scene, seed=0)
+    cleaned = after.clips
     before = np.sum((scene.clips.astype(float) - scene.original) ** 2)
     after = np.sum((cleaned.astype(float) - scene.original) ** 2)
     assert after < 0.1 * before
     assert details["pairs_exactly_placed"] == CLASSES
     assert max(details["filter_error_float32"]) < min(details["filter_error_int16"])
-    covered, _ = attacked(choose("leak-mirror")[0], scene, seed=0)
+    covered = attacked(choose("leak-mirror")[0], scene, seed=0)[0].clips
     np.testing.assert_array_equal(covered[~(scene.clips != covered)], scene.clips[~(scene.clips != covered)])
-    mask = table.places(scene)
+    mask = places(scene)
     assert (covered != scene.clips)[mask].mean() > 0.9
 
 
@@ -399,7 +393,7 @@ def test_places_in_the_padded_clip_are_found_too():
     scene = marked(poscuda(0.01, absolute=True))
     _, details = attacked(choose("leak-filter")[0], scene, seed=0)
     assert len(details["filter_error_int16"]) == CLASSES
-    cleaned, _ = attacked(choose("leak-filter")[0], scene, seed=0)
+    cleaned = attacked(choose("leak-filter")[0], scene, seed=0)[0].clips
     before = np.sum((scene.clips.astype(float) - scene.original) ** 2)
     assert np.sum((cleaned.astype(float) - scene.original) ** 2) < before
 
@@ -412,33 +406,33 @@ def test_projection_takes_away_what_a_linear_classifier_uses():
     labels = torch.arange(400) % 4
     values = torch.randn(400, 50, generator=generator)
     values[:, :4] += 3 * nn.functional.one_hot(labels, 4)
-    basis = attack_classes.directions(values, labels, 4, 1)
+    basis = classes.directions(values, labels, 4, 1)
     assert basis.shape == (50, 4)
     np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-5)
     centred = values - values.mean(dim=0)
     left = centred - (centred @ basis) @ basis.T
 
     def right(of: torch.Tensor) -> float:
-        weight, bias = attack_classes.linear_classifier(of[:200], labels[:200], 4, decay=1e-2)
+        weight, bias = classes.linear_classifier(of[:200], labels[:200], 4, decay=1e-2)
         return float(((of[200:] @ weight.T + bias).argmax(1) == labels[200:]).float().mean())
 
     assert right(centred) > 0.85
     assert right(left) < 0.65
-    weight, _ = attack_classes.linear_classifier(centred / centred.std(), labels, 4)
+    weight, _ = classes.linear_classifier(centred / centred.std(), labels, 4)
     # The classifier itself is left with nothing but float32's rounding.
     assert (left @ weight.T).abs().max() < 1e-5 * (centred @ weight.T).abs().max()
     scaled = left / centred.std()
-    weight, _ = attack_classes.linear_classifier(scaled, labels, 4)
-    twice = attack_classes.directions(values, labels, 4, 2)
+    weight, _ = classes.linear_classifier(scaled, labels, 4)
+    twice = classes.directions(values, labels, 4, 2)
     assert twice.shape == (50, 8)
     rest = scaled - (scaled @ twice) @ twice.T
     assert (rest @ weight.T).abs().max() < 1e-3 * (scaled @ weight.T).abs().max()
 
 
 def test_projected_waves_have_nothing_along_the_directions(scene):
-    projected = attack_classes.project_waves(scene.clips, scene.labels, CLASSES, 1, np.random.default_rng(0))
+    projected = classes.project_waves(scene.clips, scene.labels, CLASSES, 1, np.random.default_rng(0))
     values = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
-    basis = attack_classes.directions(values, torch.tensor(scene.labels), CLASSES, 1).numpy()
+    basis = classes.directions(values, torch.tensor(scene.labels), CLASSES, 1).numpy()
     before, after = ((clips - scene.clips.mean(axis=0)) @ basis for clips in (scene.clips, projected))
     assert np.abs(before).max() > 1000
     # Rounding moves each of FRAMES samples by a twelfth in variance; float32 adds its own to sums of such size.
@@ -457,7 +451,7 @@ def test_features_are_levelled_and_projected(name, scene):
     means = torch.stack([seen[0][labels == label].mean(dim=0) for label in range(CLASSES)])
     assert (means - features.mean(dim=0)).abs().max() < 1e-4 * features.abs().max()
     values = features.flatten(1)
-    basis = attack_classes.directions(values, labels, CLASSES, 1)
+    basis = classes.directions(values, labels, CLASSES, 1)
     left = (seen[1].flatten(1) - values.mean(dim=0)) @ basis
     assert left.abs().max() < 1e-3 * ((values - values.mean(dim=0)) @ basis).abs().max()
 
@@ -467,10 +461,10 @@ def test_levelled_waves_have_one_mean():
     labels, lengths = np.arange(30) % 3, rng.integers(300, 500, 30)
     clips = np.rint(rng.normal(0, 300, (30, 500)) + 900 * (labels[:, None] - 1)).astype(np.int16)
     clips[np.arange(500) >= lengths[:, None]] = 0
-    levelled = attack_classes.level_waves(clips, labels, lengths, 1.0)
+    levelled = classes.level_waves(clips, labels, lengths, 1.0)
     for label in range(3):
         own = labels == label
-        means = attack_classes._mean_inside(levelled[own], np.arange(500) < lengths[own, None])
+        means = classes._mean_inside(levelled[own], np.arange(500) < lengths[own, None])
         assert np.abs(means).max() <= 0.5  # each sample is rounded by half at most
 
 
@@ -504,13 +498,13 @@ def test_a_step_is_a_loss_that_trains_and_repeats(chosen, name, long_scene):
     assert all(module.training for module in model.modules())
 
 
-AUGMENTATIONS = [change for change, _ in attack_training.DEFAULTS]
+AUGMENTATIONS = [change for change, _ in training.DEFAULTS]
 
 
 @pytest.mark.parametrize("change", AUGMENTATIONS, ids=lambda change: change.__name__)
 def test_an_augmentation_keeps_the_shape_and_differs_by_clip(change):
     waves = batch(1)[0].expand(4, -1)
-    strength = dict(attack_training.DEFAULTS)[change]
+    strength = dict(training.DEFAULTS)[change]
     made = change(waves, torch.Generator().manual_seed(0), RATE, strength)
     assert made.shape == waves.shape
     assert made.dtype == torch.float32
@@ -519,7 +513,7 @@ def test_an_augmentation_keeps_the_shape_and_differs_by_clip(change):
     assert not torch.equal(made[0], made[1])
 
 
-@pytest.mark.parametrize("change", [attack_training.shift, attack_training.crop, attack_training.gain])
+@pytest.mark.parametrize("change", [training.shift, training.crop, training.gain])
 def test_an_augmentation_of_no_strength_changes_nothing(change):
     waves, _ = batch(4)
     assert torch.equal(change(waves, torch.Generator().manual_seed(0), RATE, 0.0), waves)
@@ -527,13 +521,13 @@ def test_an_augmentation_of_no_strength_changes_nothing(change):
 
 def test_an_equaliser_of_no_strength_changes_nothing_but_rounding():
     waves, _ = batch(4)
-    made = attack_training.equalise(waves, torch.Generator().manual_seed(0), RATE, 0.0)
+    made = training.equalise(waves, torch.Generator().manual_seed(0), RATE, 0.0)
     assert (made - waves).abs().max() < 1e-5
 
 
 def test_shift_moves_without_wrapping():
     waves = torch.arange(1.0, 101.0).expand(20, -1)
-    for row in attack_training.shift(waves, torch.Generator().manual_seed(0), 100, 0.3):
+    for row in training.shift(waves, torch.Generator().manual_seed(0), 100, 0.3):
         inside = row[row > 0]
         assert (inside.diff() == 1).all()
         assert len(inside) >= 70
@@ -541,7 +535,7 @@ def test_shift_moves_without_wrapping():
 
 def test_noise_is_within_its_range():
     waves = torch.randn(200, 1000, generator=torch.Generator().manual_seed(1))
-    added = attack_training.noise(waves, torch.Generator().manual_seed(0), RATE, 10.0) - waves
+    added = training.noise(waves, torch.Generator().manual_seed(0), RATE, 10.0) - waves
     decibels = -20 * torch.log10(added.square().mean(1).sqrt() / waves.square().mean(1).sqrt())
     # 1,000 normal numbers have a level within 1 dB.
     assert 9 < decibels.min() < 12
@@ -553,10 +547,10 @@ def test_mixup_of_tiny_alpha_is_no_mixup():
     torch.manual_seed(0)
     model = build("lstm", CLASSES, RATE).eval()
     plain = nn.functional.cross_entropy(model(waves), labels)
-    mixed = attack_training.mixup(1e-6)(model, waves, labels, torch.Generator().manual_seed(0))
+    mixed = training.mixup(1e-6)(model, waves, labels, torch.Generator().manual_seed(0))
     # Shares of 0 and 1: each clip is itself or its partner, which may come twice; losses of single clips.
     assert abs(mixed.item() - plain.item()) < 0.5
-    half = attack_training.mixup(1e6)(model, waves, labels, torch.Generator().manual_seed(0))
+    half = training.mixup(1e6)(model, waves, labels, torch.Generator().manual_seed(0))
     assert half.item() != mixed.item()
 
 
@@ -564,9 +558,7 @@ def test_the_worst_of_several_is_worse_than_one():
     waves, labels = batch()
     torch.manual_seed(0)
     model = build("m5", CLASSES, RATE).eval()
-    losses = [
-        attack_training.worst_of(k, RATE)(model, waves, labels, torch.Generator().manual_seed(0)).item() for k in (1, 6)
-    ]
+    losses = [training.worst_of(k, RATE)(model, waves, labels, torch.Generator().manual_seed(0)).item() for k in (1, 6)]
     assert losses[1] > losses[0]
 
 
@@ -586,7 +578,7 @@ def test_pgd_raises_the_loss_within_its_radius(attack):
     torch.manual_seed(0)
     model, waves = Linear(50), torch.randn(8, 50)
     labels = torch.arange(8) % 2
-    step = getattr(attack_training, f"adversarial_{attack}")(0.1)
+    step = getattr(training, f"adversarial_{attack}")(0.1)
     plain = nn.functional.cross_entropy(model(waves), labels)
     found = step(model, waves, labels, torch.Generator().manual_seed(0)).item()
     radius = 0.1 * (waves.square().mean(1, keepdim=True).sqrt() if attack == "waves" else waves.std())
@@ -601,7 +593,7 @@ def test_adversarial_steps_leave_running_statistics_as_one_batch_does():
     waves, labels = batch()
     torch.manual_seed(0)
     model = build("lstm", CLASSES, RATE).train()
-    attack_training.adversarial_waves(0.1)(model, waves, labels, torch.Generator().manual_seed(0))
+    training.adversarial_waves(0.1)(model, waves, labels, torch.Generator().manual_seed(0))
     assert model.body.norm.num_batches_tracked == 1
 
 
@@ -611,14 +603,14 @@ def test_spec_augment_masks_mel_bands_of_mfcc():
     seen = []
     model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for masks in (0, 2):
-        attack_training.spec_augment(masks)(model, waves, labels, torch.Generator().manual_seed(0))
+        training.spec_augment(masks)(model, waves, labels, torch.Generator().manual_seed(0))
     features = model.front(waves)
     assert (seen[0] - features).abs().max() < 1e-3  # there and back through the cosine transform, in float32
     mels = [model.front.dct_mat @ one for one in seen]
     same = ((mels[0] - mels[1]).abs() < 1e-3).float()
     masked_bands = (same.mean(dim=2) < 0.1).sum(dim=1)
     assert masked_bands.max() > 0
-    assert masked_bands.max() <= 2 * attack_training.MASK_SHARE * mels[0].shape[1] + 2
+    assert masked_bands.max() <= 2 * training.MASK_SHARE * mels[0].shape[1] + 2
     assert same.mean() > 0.4
 
 
@@ -629,8 +621,8 @@ def test_a_probe_learns_separable_embeddings():
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
     values = rng.normal(size=(90, 8)).astype(np.float32) + 4 * np.eye(3, 8, dtype=np.float32)[labels]
-    history, _ = attack_probe.probe(values[:60], labels[:60], values[60:], labels[60:], 3)
-    assert len(history) == len(attack_probe.ROUND_ITERATIONS)
+    history, _ = probe.probe(values[:60], labels[:60], values[60:], labels[60:], 3)
+    assert len(history) == len(probe.ROUND_ITERATIONS)
     assert history[-1]["clean"] > 90
 
 
@@ -638,6 +630,19 @@ def test_hidden_is_what_the_last_layer_gets():
     torch.manual_seed(0)
     model = build("cnn", CLASSES, RATE).eval()
     clips, _, _ = speech(5)
-    values = attack_probe.hidden(model, clips)
+    values = probe.hidden(model, clips)
     scores = model(torch.from_numpy(clips.astype(np.float32) / 32768))
     np.testing.assert_allclose(model.body.scores(torch.from_numpy(values)).detach(), scores.detach(), atol=1e-5)
+
+
+def test_clusters_take_their_majority_label(scene):
+    rng = np.random.default_rng(0)
+    heard = scene.labels.copy()
+    heard[:2] = (heard[:2] + 1) % CLASSES  # two clips sound like another class
+
+    def embedding(clips, lengths, rate):
+        return (np.eye(CLASSES, 6)[heard] + 0.01 * rng.standard_normal((N, 6))).astype(np.float32)
+
+    labels, details = relabel.by_cluster(scene, 1, rng, embedding)
+    np.testing.assert_array_equal(labels, heard)
+    assert details == {"relabelled": round(100 * 2 / N, 2)}

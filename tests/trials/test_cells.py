@@ -100,7 +100,7 @@ def test_work_is_done_in_processes_or_here(tmp_path: Path) -> None:
 def test_baselines_are_stored_as_cells(data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "EMIN_ROUNDS", 2)
     run(baselines, data, "--seeds", "0", "--epochs", "1")
-    assert list(stored(folder)) == [f"tiny-official_cnn_{name}_s0" for name in ("cuda-0.01", "cuda-0.3", "emin-15")]
+    assert list(stored(folder)) == [f"tiny-official_cnn_{name}_s0" for name in ("cuda-0.01", "cuda-0.3", "emin-14")]
 
 
 def test_cuda_fills_the_scale_and_has_one_tap_of_one(data: Dataset) -> None:

@@ -14,8 +14,8 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from experiments.attack_audio import Clips, Ints, rounded
-from experiments.attack_classes import linear_classifier
+from experiments.attacks.audio import Clips, Ints, rounded
+from experiments.attacks.classes import linear_classifier
 from experiments.dataset import TRAIN, load
 from experiments.models import Model
 from experiments.train import FULL_SCALE, Config, Part, accuracy, train
@@ -82,6 +82,12 @@ def hidden(model: Model, clips: Clips) -> NDArray[np.float32]:
     return torch.cat(seen).numpy()
 
 
+def standardised(first: NDArray[np.float32], *others: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Embeddings in units of the first ones' standard deviation from their mean, dimension by dimension."""
+    mean, spread = first.mean(axis=0), np.maximum(first.std(axis=0), 1e-6)
+    return [(part - mean) / spread for part in (first, *others)]
+
+
 def probe(
     training: NDArray[np.float32], labels: Ints, test: NDArray[np.float32], test_labels: Ints, n_classes: int
 ) -> tuple[list[dict[str, float]], float]:
@@ -94,8 +100,7 @@ def probe(
     seconds : float
     """
     begun = time.perf_counter()
-    mean, spread = training.mean(axis=0), np.maximum(training.std(axis=0), 1e-6)
-    values, others = (torch.from_numpy((part - mean) / spread) for part in (training, test))
+    values, others = (torch.from_numpy(part) for part in standardised(training, test))
     history = []
     for weight, bias in _fits(values, torch.from_numpy(labels), n_classes):
         found = [(part @ weight.T + bias).argmax(1).numpy() for part in (values, others)]

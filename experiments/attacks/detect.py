@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attack_audio import PATCH, Clips, Ints
-from experiments.inpaint import fill
+from experiments.attacks.audio import PATCH, Clips, Ints
+from experiments.attacks.inpaint import fill
 
 PLACES = 128  # relative places that are looked at, from a clip's first window to its last
 MARGIN = 24  # frames removed beyond a found window on each side: the places lie this far apart

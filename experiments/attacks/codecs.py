@@ -1,22 +1,24 @@
 """Attacks that send training clips through a lossy format and back, in place and in time.
 
-Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips`` as in experiments.attack_audio; every
-clip is encoded as a file of its own. AAC is missing: no encoder of it is among this project's dependencies.
+Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips`` as in experiments.attacks.audio; every
+clip is encoded as a file of its own.
 """
 
 from __future__ import annotations
 
 import io
 
+import av
 import lameenc
 import numpy as np
 import soundfile
 import soxr
 
-from experiments.attack_audio import Clips, Ints, Wave, each, rounded
+from experiments.attacks.audio import Clips, Ints, Wave, each, rounded
 
 # Frames by which LAME and a decoder without its gap information come late: 576 + 529.
 MP3_DELAY = 1105
+AAC_DELAY = 1024  # frames: one block, which FFmpeg's encoder puts before the sound
 MP3_TAIL = 2 * 1152  # zeros behind a clip, so that its end leaves the encoder
 OPUS_LEAST, OPUS_SPAN = 6.0, 250.0  # kbit/s at libsndfile's compression levels 1 and 0: 6 and 256
 
@@ -36,6 +38,33 @@ def mp3(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.
         encoded = bytes(encoder.encode(padded.tobytes())) + bytes(encoder.flush())
         decoded, _ = soundfile.read(io.BytesIO(encoded), dtype="int16")
         return decoded[MP3_DELAY : MP3_DELAY + len(wave)].astype(np.float64)
+
+    return each(clips, lengths, change)
+
+
+def aac(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """AAC-LC by FFmpeg's encoder at about `strength` kbit/s."""
+
+    def change(wave: Wave) -> Wave:
+        encoder = av.CodecContext.create("aac", "w")
+        encoder.sample_rate, encoder.layout, encoder.format = sample_rate, "mono", "fltp"
+        encoder.bit_rate = round(1000 * strength)
+        encoder.open()
+        size = encoder.frame_size
+        padded = np.pad(wave / 32768, (0, AAC_DELAY + -(len(wave) + AAC_DELAY) % size)).astype(np.float32)
+        packets = []
+        for first in range(0, len(padded), size):
+            block = av.AudioFrame.from_ndarray(padded[None, first : first + size], "fltp", "mono")
+            block.sample_rate, block.pts = sample_rate, first
+            packets += encoder.encode(block)
+        decoder = av.CodecContext.create("aac", "r")
+        decoder.extradata = encoder.extradata
+        heard = [
+            block.to_ndarray()[0]
+            for packet in (*packets, *encoder.encode(None), None)
+            for block in decoder.decode(packet)
+        ]
+        return _fit(32768 * np.concatenate(heard)[AAC_DELAY:].astype(np.float64), len(wave))
 
     return each(clips, lengths, change)
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, toeplitz
 
-from experiments.attack_audio import Clips, Ints, rounded
-from experiments.inpaint import fill
+from experiments.attacks.audio import Clips, Ints, rounded
+from experiments.attacks.inpaint import fill
 from poscuda_fast import Key, Recipe, protect
 
 ROUNDING = 1 / 12  # variance of rounding to int16

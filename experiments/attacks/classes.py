@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.attack_audio import Clips, Ints, rounded
+from experiments.attacks.audio import Clips, Ints, rounded
 from experiments.models import Model, build
 from experiments.train import FULL_SCALE, Step
 

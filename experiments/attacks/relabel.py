@@ -1,0 +1,38 @@
+"""Labels from what a network that was trained elsewhere hears, in place of those that the marks were made for."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+from experiments.attacks.audio import Ints
+from experiments.attacks.probe import Embedding, standardised
+from experiments.attacks.scene import Scene
+
+
+def by_cluster(
+    scene: Scene, strength: float, rng: np.random.Generator, embedding: Embedding
+) -> tuple[Ints, dict[str, Any]]:
+    """Each clip labelled as most clips of its cluster are; `strength` clusters for each class.
+
+    Clusters follow what an embedding hears of a clip. Where it hears the word and not the mark, the mark of a
+    clip that moves to another class no longer agrees with its label, and the sound does.
+
+    Returns
+    -------
+    labels : (n,) int64
+    details : dict
+        "relabelled", the share in % of clips whose label changed.
+    """
+    (values,) = standardised(embedding(scene.clips, scene.lengths, scene.sample_rate))
+    n_clusters = min(len(values), int(strength) * scene.n_classes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        _, cluster = kmeans2(values.astype(np.float64), n_clusters, minit="++", seed=rng)
+    counts = np.zeros((n_clusters, scene.n_classes), np.int64)
+    np.add.at(counts, (cluster, scene.labels), 1)
+    labels: Ints = counts.argmax(axis=1)[cluster].astype(np.int64)
+    return labels, {"relabelled": round(100.0 * float(np.mean(labels != scene.labels)), 2)}
