@@ -32,7 +32,7 @@ from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
 from experiments.train import Config, Part, train
 
-EPOCHS = {"m5": 30, "lstm": 20, "transformer": 10, "cnn": 15}
+EPOCHS = {"m5": 15, "lstm": 12, "transformer": 8, "cnn": 10}
 LINEAR = "linear"  # the model of a probe
 RESULTS = stored.EXPERIMENTS / "attacks"
 

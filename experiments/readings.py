@@ -3,7 +3,8 @@
     python -m experiments.readings DATASET [--readings ...] [--models m5 lstm] [--seeds 0] [--jobs 2]
 
 The paper does not say where in a padded clip the patch lies, on which side clips are padded, which optimiser is
-used, how the data are divided, or whether the convolution has a bias. Each reading changes one of these.
+used, how the data are divided, whether the convolution has a bias, or whether clips are scaled afterwards. Each
+reading changes one of these.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from experiments.conditions import BATCH, TAPS, Clips, Condition, Ints, poscuda,
 from experiments.dataset import Dataset, load
 from experiments.models import NAMES
 from experiments.table1 import usual
-from poscuda_fast import Key
+from experiments.train import FULL_SCALE
+from poscuda_fast import Key, protect
 
 FOLDER = cells.RESULTS / "readings"
 COMMAND = "python -m experiments.readings {dataset} --readings {condition} --models {model} --seeds {seed}"
@@ -60,6 +62,21 @@ def with_bias(condition: Condition) -> Condition:
     return Condition(f"{condition.name}-bias", f"{condition.title}, Conv1d bias", mark, condition.recipe, settings)
 
 
+def at_full_scale(condition: Condition) -> Condition:
+    """Each marked clip divided by its maximum, as CUDA does it: nothing saturates, and all clips are as loud."""
+    recipe = condition.recipe
+    assert recipe is not None
+
+    def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
+        waves = clips.astype(np.float32) / np.float32(FULL_SCALE)
+        protect(waves, labels, key, recipe=recipe, lengths=lengths)
+        loudest = np.abs(waves).max(axis=1, keepdims=True)  # (n, 1)
+        clips[:] = np.rint(waves * (32767 / np.where(loudest > 0, loudest, 1)))
+
+    settings = condition.settings | {"scaled": "clip maximum"}
+    return Condition(f"{condition.name}-peak", f"{condition.title}, full scale", mark, recipe, settings)
+
+
 def _bias(key: Key, label: int) -> int:
     seed = np.frombuffer(key.derive(b"experiments: bias", str(label).encode(), length=32), np.uint32)
     return round(32768 * float(np.random.default_rng(seed).uniform(-1.0, 1.0)) / TAPS**0.5)
@@ -77,6 +94,8 @@ def readings() -> tuple[Reading, ...]:
         Reading("sgd", "SGD with momentum instead of Adam", plain, training={"optimizer": "sgd"}),
         Reading("few-epochs", f"{FEW_EPOCHS} epochs", plain, training={"epochs": FEW_EPOCHS}),
         Reading("many-epochs", f"{MANY_EPOCHS} epochs", plain, training={"epochs": MANY_EPOCHS}),
+        Reading("peak", "marked clips divided by their maximum", at_full_scale(plain)),
+        Reading("peak-0.3", "marked clips divided by their maximum, b=0.3", at_full_scale(poscuda(0.3))),
         Reading("bias", "Conv1d bias, place relative to the clip", with_bias(plain)),
         Reading("bias-absolute", "Conv1d bias, place in the padded clip", with_bias(absolute)),
         Reading("bias-0.3-absolute", "Conv1d bias, b=0.3, place in the padded clip", with_bias(louder)),

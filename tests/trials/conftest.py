@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("torch", "torchaudio", "scipy", "soxr", "matplotlib")
+NEEDED = ("torch", "torchaudio", "scipy", "soxr", "matplotlib", "lameenc", "av")
 
 
 def _find_in_checkout(name: str) -> None:

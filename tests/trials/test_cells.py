@@ -161,6 +161,18 @@ def test_zeros_before_the_clip(data: Dataset) -> None:
         assert (moved.lengths == tiny.FRAMES).all()
 
 
+def test_a_clip_at_full_scale_is_the_marked_clip_times_a_number(data: Dataset) -> None:
+    quiet = (np.array(data.clips) // 8).astype(np.int16)  # marked without saturation
+    plain, loud = quiet.copy(), quiet.copy()
+    poscuda(0.3).mark(plain, data.labels, data.lengths, study_key(0))
+    readings.at_full_scale(poscuda(0.3)).mark(loud, data.labels, data.lengths, study_key(0))
+    assert (np.abs(loud.astype(int)).max(axis=1) == 32767).all()
+    assert (np.abs(plain.astype(int)).max(axis=1) < 32767).all()
+    gains = 32767 / np.abs(plain.astype(float)).max(axis=1, keepdims=True)
+    # Half a step of rounding in each of the two, the first of which the gain enlarges, and in the maximum once more.
+    assert (np.abs(loud - gains * plain) <= 1.5 * gains + 0.5).all()
+
+
 def test_a_bias_is_a_constant_of_the_class_in_the_patch(data: Dataset) -> None:
     plain, biased = np.array(data.clips), np.array(data.clips)
     key = study_key(0)
