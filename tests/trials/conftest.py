@@ -41,3 +41,22 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scene() -> object:
+    from scenes import marked
+
+    from experiments.conditions import poscuda
+
+    return marked(poscuda(0.01))
+
+
+@pytest.fixture(scope="session")
+def long_scene() -> object:
+    """Clips of the least length, and a little, that M5 takes."""
+    from scenes import marked
+
+    from experiments.conditions import poscuda
+
+    return marked(poscuda(0.01), 12, 7000)

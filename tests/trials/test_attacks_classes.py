@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scenes import CLASSES, FRAMES, RATE
+from torch import nn
+
+from experiments.attacks import classes
+from experiments.attacks.table import choose, step_of
+from experiments.models import build
+
+
+def test_projection_takes_away_what_a_linear_classifier_uses():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 4
+    values = torch.randn(400, 50, generator=generator)
+    values[:, :4] += 3 * nn.functional.one_hot(labels, 4)
+    basis = classes.directions(values, labels, 4, 1)
+    assert basis.shape == (50, 4)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-5)
+    centred = values - values.mean(dim=0)
+    left = centred - (centred @ basis) @ basis.T
+
+    def right(of: torch.Tensor) -> float:
+        weight, bias = classes.linear_classifier(of[:200], labels[:200], 4, decay=1e-2)
+        return float(((of[200:] @ weight.T + bias).argmax(1) == labels[200:]).float().mean())
+
+    assert right(centred) > 0.85
+    assert right(left) < 0.65
+    weight, _ = classes.linear_classifier(centred / centred.std(), labels, 4)
+    # The classifier itself is left with nothing but float32's rounding.
+    assert (left @ weight.T).abs().max() < 1e-5 * (centred @ weight.T).abs().max()
+    scaled = left / centred.std()
+    weight, _ = classes.linear_classifier(scaled, labels, 4)
+    twice = classes.directions(values, labels, 4, 2)
+    assert twice.shape == (50, 8)
+    rest = scaled - (scaled @ twice) @ twice.T
+    assert (rest @ weight.T).abs().max() < 1e-3 * (scaled @ weight.T).abs().max()
+
+
+def test_projected_waves_have_nothing_along_the_directions(scene):
+    projected = classes.project_waves(scene.clips, scene.labels, CLASSES, 1, np.random.default_rng(0))
+    values = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
+    basis = classes.directions(values, torch.tensor(scene.labels), CLASSES, 1).numpy()
+    before, after = ((clips - scene.clips.mean(axis=0)) @ basis for clips in (scene.clips, projected))
+    assert np.abs(before).max() > 1000
+    # Rounding moves each of FRAMES samples by a twelfth in variance; float32 adds its own to sums of such size.
+    assert np.abs(after).max() < 5 * np.sqrt(1 / 12) + 1e-5 * np.abs(scene.clips - 0.0).max() * np.sqrt(FRAMES)
+
+
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_features_are_levelled_and_projected(name, scene):
+    waves, labels = torch.from_numpy(scene.clips.astype(np.float32) / 32768), torch.tensor(scene.labels)
+    model = build(name, CLASSES, RATE).eval()
+    seen: list[torch.Tensor] = []
+    model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for attack in ("level-features", "project-features"):
+        step_of(choose(attack)[0], scene, name, seed=0)(model, waves, labels, torch.Generator())
+    features = model.front(waves)
+    means = torch.stack([seen[0][labels == label].mean(dim=0) for label in range(CLASSES)])
+    assert (means - features.mean(dim=0)).abs().max() < 1e-4 * features.abs().max()
+    values = features.flatten(1)
+    basis = classes.directions(values, labels, CLASSES, 1)
+    left = (seen[1].flatten(1) - values.mean(dim=0)) @ basis
+    assert left.abs().max() < 1e-3 * ((values - values.mean(dim=0)) @ basis).abs().max()
+
+
+def test_levelled_waves_have_one_mean():
+    rng = np.random.default_rng(0)
+    labels, lengths = np.arange(30) % 3, rng.integers(300, 500, 30)
+    clips = np.rint(rng.normal(0, 300, (30, 500)) + 900 * (labels[:, None] - 1)).astype(np.int16)
+    clips[np.arange(500) >= lengths[:, None]] = 0
+    levelled = classes.level_waves(clips, labels, lengths, 1.0)
+    for label in range(3):
+        own = labels == label
+        means = classes._mean_inside(levelled[own], np.arange(500) < lengths[own, None])
+        assert np.abs(means).max() <= 0.5  # each sample is rounded by half at most
