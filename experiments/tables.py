@@ -61,8 +61,10 @@ def accuracy(dataset: str, split: str) -> str:
     for condition in CONDITIONS:
         mine = [cell for cell in of_split if cell["condition"] == condition]
         if mine:
-            rows.append([mine[0]["title"], decibels(mine), *(entry(condition, model) for model in MODELS)])
-    head = ["trained on", "SNR, dB", *MODELS.values()]
+            own = (entry(condition, model) for model in MODELS)
+            rows.append([mine[0]["title"], of_keys(mine, "snr_db", ".1f"), of_keys(mine, "fad", ".3g"), *own])
+    embedding = _few(cell["embedding"].split(",")[0] for cell in of_split if cell["embedding"])
+    head = ["trained on", "SNR, dB", f"FAD[{embedding}]" if embedding else "FAD", *MODELS.values()]
     return "\n".join([table(head, rows), "", how(of_split)])
 
 
@@ -165,7 +167,7 @@ def baselines() -> str:
     rows = []
     for name in dict.fromkeys(cell["condition"] for cell in found):
         mine = [cell for cell in found if cell["condition"] == name]
-        row = [mine[0]["title"], decibels(mine)]
+        row = [mine[0]["title"], of_keys(mine, "snr_db", ".1f")]
         for model in MODELS:
             of_model = [cell for cell in mine if cell["model"] == model]
             row.append(f"{spread(of_model, 'clean_final')} [{mean(of_model, 'clean_peak'):.1f}]" if of_model else "")
@@ -248,10 +250,10 @@ def spread(found: Sequence[Cell], name: str) -> str:
     return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def decibels(found: Sequence[Cell]) -> str:
-    """The mean of the median SNRs of each key."""
-    values = {cell["seed"]: cell["snr_db"] for cell in found if cell["snr_db"] is not None}
-    return f"{statistics.fmean(values.values()):.1f}" if values else ""
+def of_keys(found: Sequence[Cell], name: str, digits: str) -> str:
+    """What all models share under one key, such as the clips' median SNR: the mean over the keys."""
+    values = {cell["seed"]: cell[name] for cell in found if cell[name] is not None}
+    return f"{statistics.fmean(values.values()):{digits}}" if values else ""
 
 
 def how(found: Sequence[Cell]) -> str:

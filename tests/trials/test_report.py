@@ -14,6 +14,7 @@ SHARED = {
     "dataset": "fsdd", "split": "official", "title": "PosCUDA b=0.01", "condition": "poscuda-0.01", "model": "m5",
     "epochs": 40, "train_clips": 2700, "test_clips": 300, "snr_db": 11.0, "keyed": 94.0, "miskeyed": 40.0,
     "noise": 60.0, "train": 100.0, "confusion": [[10] * 10] * 10, "curves": {"clean": [30.0, 70.0]},
+    "fad": None, "embedding": None,
 }  # fmt: skip
 
 
@@ -28,11 +29,12 @@ def keep(results: Path, folder: str, name: str, **fields: Any) -> None:
 
 
 def test_accuracy_is_mean_spread_peak_and_the_papers(results: Path) -> None:
-    keep(results, "table1", "a", seed=0, clean_final=60.0, clean_peak=70.0)
+    keep(results, "table1", "a", seed=0, clean_final=60.0, clean_peak=70.0, fad=1.5, embedding="dnsmos-128, 9 clips")
     keep(results, "table1", "b", seed=1, clean_final=70.0, clean_peak=71.0)
     keep(results, "table1", "c", seed=0, clean_final=1.0, clean_peak=1.0, split="70-30")
     text = tables.accuracy("fsdd", "official")
-    assert "| PosCUDA b=0.01 | 11.0 | 65.0 ± 7.1 [70.5] / 15.5 |  |  |  |" in text
+    assert "| PosCUDA b=0.01 | 11.0 | 1.5 | 65.0 ± 7.1 [70.5] / 15.5 |  |  |  |" in text
+    assert "| SNR, dB | FAD[dnsmos-128] |" in text
     assert "M5 40 epochs, 2 seed(s). 2,700 training and 300 test clips" in text
     assert "| PosCUDA b=0.01 | 94 / 40 / 60 / 100 |  |  |  |" in tables.keyed("fsdd", "official")
 
