@@ -53,6 +53,24 @@ def test_the_reference_sizes_are_the_papers() -> None:
     assert transformer.block.self_attn.embed_dim == 256
 
 
+def test_m5_is_its_one_dimensional_convolutions() -> None:
+    body = build("m5", 10, 8000).body.eval()
+    layers: list[torch.nn.Module] = []
+    for convolution, norm in zip(list(body.blocks)[0::4], list(body.blocks)[1::4], strict=True):
+        flat = torch.nn.Conv1d(
+            convolution.in_channels, convolution.out_channels, convolution.kernel_size[1], convolution.stride[1]
+        )
+        flat.load_state_dict({name: values.squeeze(2) if values.ndim == 4 else values for name, values in
+                              convolution.state_dict().items()})  # fmt: skip
+        flat_norm = torch.nn.BatchNorm1d(norm.num_features)
+        flat_norm.load_state_dict(norm.state_dict())
+        layers += [flat, flat_norm, torch.nn.ReLU(), torch.nn.MaxPool1d(4)]
+    waves = noise(3, 8000)
+    with torch.no_grad():
+        wanted = body.scores(torch.nn.Sequential(*layers).eval()(waves[:, None]).mean(dim=2))
+        torch.testing.assert_close(body(waves), wanted)
+
+
 def test_mfcc_are_the_cosine_transform_of_the_log_mel_spectrum() -> None:
     waves = noise(2, 8000)
     log_mel = build("cnn", 10, 8000).front(waves)  # (n, MELS, hops)
