@@ -8,7 +8,8 @@ Unprotected data under the same attack say what the attack itself costs. One JSO
 set, model, condition and attack; a cell that is there is skipped, so that a run can be stopped and taken up
 again. The training clips of an attack on a condition are made once for all models; --jobs runs that many of
 these groups side by side, one thread each. An attack that means nothing on unprotected data has no cell there:
-compare with "none". A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
+compare with "none". Test clips go through what who trains so can put in front of a model: a filter or a codec.
+A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks import stored
 from experiments import cells
 from experiments.attacks.probe import probe
 from experiments.attacks.scene import Scene
-from experiments.attacks.table import Chosen, attacked, choose, embedding_of, step_of
+from experiments.attacks.table import Chosen, attacked, choose, embedding_of, heard, step_of
 from experiments.conditions import Condition, clean, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
@@ -134,19 +135,20 @@ def make_scene(data: Dataset, condition: Condition, seed: int) -> Scene:
 def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: str) -> dict[str, Any]:
     """Train one model on an attacked scene: what a cell stores."""
     tests = data.rows(TEST)
+    asked = np.ascontiguousarray(data.clips[tests])
+    asked = heard(chosen, asked, data.lengths[tests], data.sample_rate, group.seed)
     if model == LINEAR:
         embed = embedding_of(chosen, Path(group.other) if group.other else None, group.seed)
         known = embed(scene.clips, scene.lengths, scene.sample_rate)
-        asked = embed(np.ascontiguousarray(data.clips[tests]), data.lengths[tests], scene.sample_rate)
-        history, _ = probe(known, scene.labels, asked, data.labels[tests], scene.n_classes)
+        there = embed(asked, data.lengths[tests], scene.sample_rate)
+        history, _ = probe(known, scene.labels, there, data.labels[tests], scene.n_classes)
         config: dict[str, Any] = {"model": LINEAR, "other": Path(group.other).name if group.other else None}
     else:
         training = Part(scene.clips, np.arange(len(scene.clips)), scene.labels)
         settings = configured(group, model)
-        result = train(
-            settings, training, {"clean": Part(data.clips, tests, data.labels[tests])}, scene.n_classes,
-            scene.sample_rate, step_of(chosen, scene, model, group.seed),
-        )  # fmt: skip
+        test = Part(asked, np.arange(len(asked)), data.labels[tests])
+        step = step_of(chosen, scene, model, group.seed)
+        result = train(settings, training, {"clean": test}, scene.n_classes, scene.sample_rate, step)
         history, config = result.history, dataclasses.asdict(settings)
     return {
         "dataset": data.name,
@@ -156,6 +158,7 @@ def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: st
         "title": chosen.title,
         "kind": chosen.attack.kind,
         "strength": chosen.strength,
+        "at_test": chosen.attack.at_test is not None,
         "field_row": chosen.attack.row,
         "seed": group.seed,
         "key_fingerprint": scene.key.fingerprint,

@@ -79,6 +79,11 @@ def sharpen(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng:
     return each(clips, lengths, change)
 
 
+def lower_share(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """The lower `strength` (a share) of each clip's cosine transform is kept."""
+    return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, 2.0))
+
+
 def low_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Cosine-transform components below `strength` Hz are kept."""
     return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, sample_rate))

@@ -2,8 +2,9 @@
 
 An attack is one of five kinds. "audio" changes the sound of the training clips and knows nothing else; "data"
 changes or exchanges training clips by what is known of classes, places or leaked pairs; "labels" changes their
-labels; "training" is a `train.Step`; "probe" trains a linear layer on a frozen embedding. None changes the clean
-test clips.
+labels; "training" is a `train.Step`; "probe" trains a linear layer on a frozen embedding. The clean test clips stay as
+they are, but for a fixed step, such as a band that is kept, which who trains with it can put in front of the
+model for good.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attacks import audio, classes, codecs, detect, knowing, relabel, training
-from experiments.attacks.audio import Clips
+from experiments.attacks.audio import Clips, Ints, Transform
 from experiments.attacks.probe import Embedding, stored_embedding, transferred
 from experiments.attacks.scene import Scene, places
 from experiments.conditions import Condition
@@ -65,6 +66,8 @@ class Attack:
         where the library must have done the marking, "other" where it needs another data set.
     models : tuple of str
         Models that it makes sense for.
+    at_test : Transform, optional
+        What test clips go through.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Attack:
     strengths: tuple[float, ...] = (1.0,)
     needs: str = ""
     models: tuple[str, ...] = NAMES
+    at_test: Transform | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Chosen:
     @property
     def title(self) -> str:
         """As tables call it."""
-        return self.attack.title.format(self.strength)
+        return self.attack.title.format(self.strength) + ", test clips too" * (self.attack.at_test is not None)
 
     def applies(self, condition: Condition) -> bool:
         """Whether it means anything for clips marked so."""
@@ -121,6 +125,13 @@ def attacked(chosen: Chosen, scene: Scene, seed: int, other: Path | None = None)
         labels, details = act(scene, chosen.strength, rng, transferred(other, seed))
         return dataclasses.replace(scene, labels=labels), details
     return scene, {}
+
+
+def heard(chosen: Chosen, clips: Clips, lengths: Ints, sample_rate: int, seed: int) -> Clips:
+    """Clean test clips as a model that was trained under an attack is given them."""
+    if chosen.attack.at_test is None:
+        return clips
+    return chosen.attack.at_test(clips, lengths, sample_rate, chosen.strength, chosen.generator(seed))
 
 
 def step_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> Step | None:
@@ -208,19 +219,22 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("none", "no attack", NONE, "audio", lambda clips, *_: clips),
     Attack("short-filter", "random 15-tap filter, energy {:g}", SHARPEN, "audio", audio.short_filter, (1.0,)),
     Attack("equaliser", "random equaliser, {:g} dB", SHARPEN, "audio", audio.equaliser, (6.0,)),
-    Attack("sharpen", "random sharpening, lower {:g} of the DCT", SHARPEN, "audio", audio.sharpen, (0.5,)),
-    Attack("low-pass", "below {:g} Hz", SHARPEN, "audio", audio.low_pass, (1000.0, 2000.0)),
-    Attack("high-pass", "above {:g} Hz", SHARPEN, "audio", audio.high_pass, (100.0, 1000.0)),
-    Attack("band-pass", "two octaves from {:g} Hz", SHARPEN, "audio", audio.band_pass, (500.0,)),
+    Attack("sharpen", "random sharpening, lower {:g} of the DCT", SHARPEN, "audio", audio.sharpen, (0.5,),
+           at_test=audio.lower_share),
+    Attack("low-pass", "below {:g} Hz", SHARPEN, "audio", audio.low_pass, (1000.0, 2000.0), at_test=audio.low_pass),
+    Attack("high-pass", "above {:g} Hz", SHARPEN, "audio", audio.high_pass, (100.0, 1000.0), at_test=audio.high_pass),
+    Attack("band-pass", "two octaves from {:g} Hz", SHARPEN, "audio", audio.band_pass, (500.0,),
+           at_test=audio.band_pass),
     Attack("warp", "time warp, {:g}", COIN, "audio", audio.warp, (0.3,)),
     Attack("jitter", "jittered frames, {:g}", COIN, "audio", audio.jitter, (0.5,)),
     Attack("speed", "speed change, {:g}", COIN, "audio", audio.speed, (0.15,)),
-    Attack("mp3", "MP3, {:g} kbit/s", CODEC, "audio", codecs.mp3, (32.0, 16.0)),
-    Attack("aac", "AAC, {:g} kbit/s", CODEC, "audio", codecs.aac, (24.0, 12.0)),
-    Attack("opus", "Opus, {:g} kbit/s", CODEC, "audio", codecs.opus, (24.0, 8.0)),
-    Attack("vorbis", "Vorbis, quality {:g}", CODEC, "audio", codecs.vorbis, (0.0,)),
-    Attack("mu-law", "mu-law, {:g} bits", CODEC, "audio", codecs.mu_law, (8.0,)),
-    Attack("resample", "resampled to 1/{:g} and back", CODEC, "audio", codecs.resample, (2.0,)),
+    Attack("mp3", "MP3, {:g} kbit/s", CODEC, "audio", codecs.mp3, (32.0, 16.0), at_test=codecs.mp3),
+    Attack("aac", "AAC, {:g} kbit/s", CODEC, "audio", codecs.aac, (24.0, 12.0), at_test=codecs.aac),
+    Attack("opus", "Opus, {:g} kbit/s", CODEC, "audio", codecs.opus, (24.0, 8.0), at_test=codecs.opus),
+    Attack("vorbis", "Vorbis, quality {:g}", CODEC, "audio", codecs.vorbis, (0.0,), at_test=codecs.vorbis),
+    Attack("mu-law", "mu-law, {:g} bits", CODEC, "audio", codecs.mu_law, (8.0,), at_test=codecs.mu_law),
+    Attack("resample", "resampled to 1/{:g} and back", CODEC, "audio", codecs.resample, (2.0,),
+           at_test=codecs.resample),
     Attack("blur", "blur of {:g} random taps", PAPER, "audio", audio.blur, (16.0,)),
     Attack("blur-regions", "{:g} random region(s) blurred", PAPER, "audio", audio.blur_regions, (1.0,)),
     Attack("noise-at-places", "noise at the known places, {:g} times the mark", PAPER, "data", knowing.noise_at_places,

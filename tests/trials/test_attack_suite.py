@@ -13,9 +13,9 @@ from experiments.attacks.table import choose
 from experiments.conditions import study_key
 
 FIELDS = {
-    "dataset", "model", "condition", "attack", "title", "kind", "strength", "field_row", "seed", "key_fingerprint",
-    "epochs", "clean_final", "clean_peak", "train", "settings", "seconds", "making", "details", "command", "date",
-    "machine", "python", "versions",
+    "dataset", "model", "condition", "attack", "title", "kind", "strength", "at_test", "field_row", "seed",
+    "key_fingerprint", "epochs", "clean_final", "clean_peak", "train", "settings", "seconds", "making", "details",
+    "command", "date", "machine", "python", "versions",
 }  # fmt: skip
 
 

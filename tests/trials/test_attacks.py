@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scenes import RATE, N, padding
 
-from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose
+from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose, heard
 from experiments.conditions import clean, poscuda, whole_clip
 
 CLIP_KINDS = [chosen for chosen in choose("all") if chosen.attack.kind in ("audio", "data")]
@@ -77,3 +77,15 @@ def test_another_seed_is_another_attack(name, scene):
 def test_neutral_strength_changes_nothing(name, scene):
     chosen = Chosen(choose(name)[0].attack, float(NEUTRAL[name]))
     np.testing.assert_array_equal(attacked(chosen, scene, seed=0)[0].clips, scene.clips)
+
+
+def test_test_clips_go_through_fixed_steps_only(scene):
+    before = scene.original
+    for chosen in choose("all"):
+        after = heard(chosen, before, scene.lengths, RATE, seed=0)
+        if chosen.attack.at_test is None:
+            assert after is before
+        else:
+            assert chosen.attack.kind == "audio"
+            np.testing.assert_array_equal(after, heard(chosen, before, scene.lengths, RATE, seed=1))
+            assert not np.array_equal(after, before)
