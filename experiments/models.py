@@ -169,7 +169,7 @@ class ResidualCNN(nn.Module):
             Residual(channels, 2 * channels, 2),
             Residual(2 * channels, 4 * channels, 2),
         )
-        self.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+        self.to(memory_format=torch.channels_last)  # 1.25 times as fast on a CPU
         self.scores = nn.Linear(4 * channels, n_classes)
 
     def forward(self, features: Tensor) -> Tensor:  # (n, MELS, hops)
