@@ -8,7 +8,8 @@ Unprotected data under the same attack say what the attack itself costs. One JSO
 set, model, condition and attack; a cell that is there is skipped, so that a run can be stopped and taken up
 again. The training clips of an attack on a condition are made once for all models; --jobs runs that many of
 these groups side by side, one thread each. An attack that means nothing on unprotected data has no cell there:
-compare with "none". Test clips go through what who trains so can put in front of a model: a filter or a codec.
+compare with "none". Test clips go through what who trains so can put in front of a model: a filter,
+a codec, a projection.
 A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
 """
 
@@ -27,7 +28,7 @@ from benchmarks import stored
 from experiments import cells
 from experiments.attacks.probe import probe
 from experiments.attacks.scene import Scene
-from experiments.attacks.table import Chosen, attacked, choose, embedding_of, heard, step_of
+from experiments.attacks.table import Chosen, attacked, choose, embedding_of, front_of, heard, step_of
 from experiments.conditions import Condition, clean, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
@@ -147,8 +148,10 @@ def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: st
         training = Part(scene.clips, np.arange(len(scene.clips)), scene.labels)
         settings = configured(group, model)
         test = Part(asked, np.arange(len(asked)), data.labels[tests])
-        step = step_of(chosen, scene, model, group.seed)
-        result = train(settings, training, {"clean": test}, scene.n_classes, scene.sample_rate, step)
+        result = train(
+            settings, training, {"clean": test}, scene.n_classes, scene.sample_rate,
+            step_of(chosen, scene, model, group.seed), front_of(chosen, scene, model, group.seed),
+        )  # fmt: skip
         history, config = result.history, dataclasses.asdict(settings)
     return {
         "dataset": data.name,
@@ -158,7 +161,7 @@ def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: st
         "title": chosen.title,
         "kind": chosen.attack.kind,
         "strength": chosen.strength,
-        "at_test": chosen.attack.at_test is not None,
+        "at_test": chosen.stays,
         "field_row": chosen.attack.row,
         "seed": group.seed,
         "key_fingerprint": scene.key.fingerprint,

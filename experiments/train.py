@@ -99,6 +99,7 @@ def train(
     n_classes: int,
     sample_rate: int,
     step: Step | None = None,
+    front: nn.Module | None = None,
     log: Callable[[dict[str, float]], None] | None = None,
 ) -> Result:
     """Train one model and test it after every epoch.
@@ -116,6 +117,8 @@ def train(
         Of the data set (Hz).
     step : Step, optional
         The loss of a batch of waveforms; cross-entropy of the model's scores by default.
+    front : nn.Module, optional
+        In place of the model's own front end; nothing in it is learnt.
     log : callable, optional
         Gets each epoch's dict: epoch, loss, train (on the clips as they were trained on), and a key for
         each of `tests`.
@@ -129,7 +132,9 @@ def train(
     device = torch.device(_device(config.device))
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    model = build(config.model, n_classes, sample_rate).to(device)
+    model = build(config.model, n_classes, sample_rate)
+    model.front = front or model.front
+    model.to(device)
     optimizer = _optimizer(config, model.body)
     batches = max(1, -(-len(training) // config.batch))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _curve(config.schedule, config.epochs * batches))

@@ -1,9 +1,10 @@
 """Attacks that look for what a class's clips have in common in a linear sense, and take it away.
 
 Orthogonal projection: a linear classifier is fitted to the protected training data; the directions of its
-weights, where a class-wise mark is easiest to learn, are projected out. Class means: each class's mean is
-moved to that of all. Both on waveforms, and on what a model's front end makes of them. MFCC here are all
-coefficients of an orthonormal cosine transform of log-mel: the attack is the same on either.
+weights, where a class-wise mark is easiest to learn, are projected out by a fixed front end, in training and
+after it. Class means: each class's mean is moved to that of all, in training. Both on waveforms, and on what a
+model's front end makes of them. MFCC here are all coefficients of an orthonormal cosine transform of log-mel:
+the attack is the same on either.
 """
 
 from __future__ import annotations
@@ -66,19 +67,37 @@ def linear_classifier(
     return weight.detach(), bias.detach()
 
 
-def project_waves(clips: Clips, labels: Ints, n_classes: int, rounds: int, rng: np.random.Generator) -> Clips:
-    """Copies of the clips without the directions of `rounds` linear classifiers; padding does not stay zero."""
-    if not rounds:
-        return clips.copy()
+class Projection(nn.Module):
+    """What is left of values beside the directions of a basis (d, k), about a mean (d,)."""
+
+    def __init__(self, basis: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis)
+        self.register_buffer("mean", mean)
+
+    def forward(self, values: Tensor) -> Tensor:
+        flat = values.flatten(1) - self.mean
+        return (flat - (flat @ self.basis) @ self.basis.T + self.mean).reshape(values.shape)
+
+
+def project_waves(
+    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
+) -> nn.Module:
+    """A front end of waveforms without the directions of `rounds` linear classifiers of them."""
     chosen = _some(len(clips), rng)
-    fitted = torch.from_numpy(clips[chosen].astype(np.float32) / np.float32(FULL_SCALE))
-    basis = directions(fitted, torch.from_numpy(labels[chosen]), n_classes, rounds).numpy().astype(np.float64)
-    mean = FULL_SCALE * fitted.mean(dim=0).numpy().astype(np.float64)
-    projected = np.empty_like(clips)
-    for first in range(0, len(clips), BATCH):
-        waves = clips[first : first + BATCH] - mean
-        projected[first : first + BATCH] = rounded(waves - (waves @ basis) @ basis.T + mean)
-    return projected
+    waves = torch.from_numpy(clips[chosen].astype(np.float32) / np.float32(FULL_SCALE))
+    basis = directions(waves, torch.from_numpy(labels[chosen]), n_classes, rounds)
+    return nn.Sequential(Projection(basis, waves.mean(dim=0)), build(model, n_classes, sample_rate).front)
+
+
+def project_features(
+    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
+) -> nn.Module:
+    """A front end of features without the directions of `rounds` linear classifiers of them."""
+    chosen = _some(len(clips), rng)
+    values = _features(clips[chosen], model, n_classes, sample_rate).flatten(1)
+    basis = directions(values, torch.from_numpy(labels[chosen]), n_classes, rounds)
+    return nn.Sequential(build(model, n_classes, sample_rate).front, Projection(basis, values.mean(dim=0)))
 
 
 def level_waves(clips: Clips, labels: Ints, lengths: Ints, share: float) -> Clips:
@@ -90,24 +109,6 @@ def level_waves(clips: Clips, labels: Ints, lengths: Ints, share: float) -> Clip
         mean = _mean_inside(clips[own], inside)
         levelled[own] = rounded(clips[own] - share * mean * inside)
     return levelled
-
-
-def project_features(
-    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
-) -> Step:
-    """A training on features without the directions of `rounds` linear classifiers of them."""
-    chosen = _some(len(clips), rng)
-    values = _features(clips[chosen], model, n_classes, sample_rate).flatten(1)
-    basis, mean = directions(values, torch.from_numpy(labels[chosen]), n_classes, rounds), values.mean(dim=0)
-
-    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        with torch.no_grad():
-            features = model.front(waves)
-        flat = features.flatten(1) - mean.to(features)
-        flat = flat - (flat @ basis.to(features)) @ basis.to(features).T + mean.to(features)
-        return nn.functional.cross_entropy(model.body(flat.reshape(features.shape)), labels)
-
-    return step
 
 
 def level_features(

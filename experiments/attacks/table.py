@@ -1,8 +1,9 @@
 """The table of all attacks: what somebody who holds protected data may try in order to learn from it.
 
-An attack is one of five kinds. "audio" changes the sound of the training clips and knows nothing else; "data"
+An attack is one of six kinds. "audio" changes the sound of the training clips and knows nothing else; "data"
 changes or exchanges training clips by what is known of classes, places or leaked pairs; "labels" changes their
-labels; "training" is a `train.Step`; "probe" trains a linear layer on a frozen embedding. The clean test clips stay as
+labels; "front" puts a front end, fitted to the training clips, in place of a model's own; "training" is a
+`train.Step`; "probe" trains a linear layer on a frozen embedding. The clean test clips stay as
 they are, but for a fixed step, such as a band that is kept, which who trains with it can put in front of the
 model for good.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from experiments.attacks import audio, classes, codecs, detect, knowing, relabel, training
 from experiments.attacks.audio import Clips, Ints, Transform
@@ -54,11 +56,11 @@ class Attack:
     row : str
         What it stands for, one of `ROWS`.
     kind : str
-        "audio", "data", "labels", "training" or "probe".
+        "audio", "data", "labels", "front", "training" or "probe".
     act : callable
         By kind: a `Transform`; ``(scene, strength, rng) -> (clips, details)``;
-        ``(scene, strength, rng, embedding) -> (labels, details)``; ``(scene, model name, strength, rng) -> Step``;
-        or ``(other data set, seed) -> Embedding``.
+        ``(scene, strength, rng, embedding) -> (labels, details)``; ``(scene, model name, strength, rng)`` to a
+        front end or a `Step`; or ``(other data set, seed) -> Embedding``.
     strengths : tuple of float
         What a run tries when none is named; the first is the default.
     needs : str
@@ -96,7 +98,12 @@ class Chosen:
     @property
     def title(self) -> str:
         """As tables call it."""
-        return self.attack.title.format(self.strength) + ", test clips too" * (self.attack.at_test is not None)
+        return self.attack.title.format(self.strength) + ", test clips too" * self.stays
+
+    @property
+    def stays(self) -> bool:
+        """Whether test clips go through it too."""
+        return self.attack.kind == "front" or self.attack.at_test is not None
 
     def applies(self, condition: Condition) -> bool:
         """Whether it means anything for clips marked so."""
@@ -132,6 +139,14 @@ def heard(chosen: Chosen, clips: Clips, lengths: Ints, sample_rate: int, seed: i
     if chosen.attack.at_test is None:
         return clips
     return chosen.attack.at_test(clips, lengths, sample_rate, chosen.strength, chosen.generator(seed))
+
+
+def front_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> nn.Module | None:
+    """What an attack puts in place of a model's front end, None where it leaves that."""
+    if chosen.attack.kind != "front":
+        return None
+    front: nn.Module = chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
+    return front
 
 
 def step_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> Step | None:
@@ -173,22 +188,19 @@ def choose(text: str) -> list[Chosen]:
     except (KeyError, ValueError):
         raise ValueError(
             f"There is no attack {text!r}; choose a name, with -STRENGTH or without, of {', '.join(by_name)}; "
-            f"or a kind: audio, data, labels, training, probe; or all."
+            f"or a kind: audio, data, labels, front, training, probe; or all."
         ) from None
 
 
-def _project_waves(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    return classes.project_waves(scene.clips, scene.labels, scene.n_classes, int(strength), rng), {}
+def _project(fit: Callable[..., nn.Module]) -> Callable[[Scene, str, float, np.random.Generator], nn.Module]:
+    def act(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> nn.Module:
+        return fit(scene.clips, scene.labels, scene.n_classes, scene.sample_rate, model, int(strength), rng)
+
+    return act
 
 
 def _level_waves(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
     return classes.level_waves(scene.clips, scene.labels, scene.lengths, strength), {}
-
-
-def _project_features(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
-    return classes.project_features(
-        scene.clips, scene.labels, scene.n_classes, scene.sample_rate, model, int(strength), rng
-    )
 
 
 def _level_features(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
@@ -241,9 +253,10 @@ ATTACKS: tuple[Attack, ...] = (
            (1.0,), needs="mark"),
     Attack("fill-places", "known places inpainted, +{:g} frames", PAPER, "data", knowing.fill_places, (0.0,),
            needs="mark"),
-    Attack("project-waves", "waveforms projected, {:g} round(s)", PROJECT, "data", _project_waves, (1.0,)),
-    Attack("project-features", "features projected, {:g} round(s)", PROJECT, "training", _project_features, (1.0,),
-           models=WHOLE_SPECTRUM),
+    Attack("project-waves", "waveforms projected, {:g} round(s)", PROJECT, "front",
+           _project(classes.project_waves)),
+    Attack("project-features", "features projected, {:g} round(s)", PROJECT, "front",
+           _project(classes.project_features), models=WHOLE_SPECTRUM),
     Attack("level-waves", "class means of waveforms removed, {:g}", PROJECT, "data", _level_waves, (1.0,)),
     Attack("level-features", "class means of features removed, {:g}", PROJECT, "training", _level_features, (1.0,),
            models=WHOLE_SPECTRUM),

@@ -7,7 +7,7 @@ from scenes import CLASSES, FRAMES, RATE
 from torch import nn
 
 from experiments.attacks import classes
-from experiments.attacks.table import choose, step_of
+from experiments.attacks.table import choose, front_of, step_of
 from experiments.models import build
 
 
@@ -40,13 +40,13 @@ def test_projection_takes_away_what_a_linear_classifier_uses():
 
 
 def test_projected_waves_have_nothing_along_the_directions(scene):
-    projected = classes.project_waves(scene.clips, scene.labels, CLASSES, 1, np.random.default_rng(0))
+    front = front_of(choose("project-waves")[0], scene, "m5", seed=0)
     values = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
-    basis = classes.directions(values, torch.tensor(scene.labels), CLASSES, 1).numpy()
-    before, after = ((clips - scene.clips.mean(axis=0)) @ basis for clips in (scene.clips, projected))
-    assert np.abs(before).max() > 1000
-    # Rounding moves each of FRAMES samples by a twelfth in variance; float32 adds its own to sums of such size.
-    assert np.abs(after).max() < 5 * np.sqrt(1 / 12) + 1e-5 * np.abs(scene.clips - 0.0).max() * np.sqrt(FRAMES)
+    basis = classes.directions(values, torch.tensor(scene.labels), CLASSES, 1)
+    before, after = ((waves - values.mean(dim=0)) @ basis for waves in (values, front(values)))
+    assert before.abs().max() > 0.03
+    # float32's rounding of sums of FRAMES numbers, in the projection and here.
+    assert after.abs().max() < 4 * torch.finfo(torch.float32).eps * values.abs().max() * FRAMES**0.5 + 1e-5
 
 
 @pytest.mark.parametrize("name", ["lstm", "cnn"])
@@ -55,15 +55,21 @@ def test_features_are_levelled_and_projected(name, scene):
     model = build(name, CLASSES, RATE).eval()
     seen: list[torch.Tensor] = []
     model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for attack in ("level-features", "project-features"):
-        step_of(choose(attack)[0], scene, name, seed=0)(model, waves, labels, torch.Generator())
+    step_of(choose("level-features")[0], scene, name, seed=0)(model, waves, labels, torch.Generator())
+    projected = front_of(choose("project-features")[0], scene, name, seed=0)(waves)
     features = model.front(waves)
     means = torch.stack([seen[0][labels == label].mean(dim=0) for label in range(CLASSES)])
     assert (means - features.mean(dim=0)).abs().max() < 1e-4 * features.abs().max()
     values = features.flatten(1)
     basis = classes.directions(values, labels, CLASSES, 1)
-    left = (seen[1].flatten(1) - values.mean(dim=0)) @ basis
+    left = (projected.flatten(1) - values.mean(dim=0)) @ basis
     assert left.abs().max() < 1e-3 * ((values - values.mean(dim=0)) @ basis).abs().max()
+
+
+def test_no_directions_are_no_change():
+    values = torch.randn(5, 3, 4)
+    same = classes.Projection(torch.zeros(12, 0), torch.ones(12))(values)
+    torch.testing.assert_close(same, values)
 
 
 def test_levelled_waves_have_one_mean():
