@@ -8,9 +8,8 @@ Unprotected data under the same attack say what the attack itself costs. One JSO
 set, model, condition and attack; a cell that is there is skipped, so that a run can be stopped and taken up
 again. The training clips of an attack on a condition are made once for all models; --jobs runs that many of
 these groups side by side, one thread each. An attack that means nothing on unprotected data has no cell there:
-compare with "none". Test clips go through what who trains so can put in front of a model: a filter,
-a codec, a projection.
-A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
+compare with "none". Test clips go through what who trains so can put in front of a model: a filter, a codec, a
+projection. A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
 """
 
 from __future__ import annotations
