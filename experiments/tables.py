@@ -185,7 +185,10 @@ def attacks() -> str:
     titles = MODELS | {"linear": "linear probe"}
     models = [model for model in titles if any(cell["model"] == model for cell in found)]
     # The unattacked first, then attack beside attack that answers the same reported one.
-    order = sorted(found, key=lambda cell: (cell["attack"] != "none", cell["field_row"], cell["attack"]))
+    order = sorted(
+        found,
+        key=lambda cell: (cell["attack"] != "none", cell["field_row"], cell["attack"].split("-")[0], cell["strength"]),
+    )
     rows = []
     for name in dict.fromkeys(cell["attack"] for cell in order):
         of_attack = [cell for cell in found if cell["attack"] == name]

@@ -45,7 +45,7 @@ def test_what_was_not_measured_is_said_to_be_so(name: str) -> None:
 
 
 def test_an_attack_has_both_sides(results: Path) -> None:
-    attack = {"attack": "mp3-32", "title": "MP3, 32 kbit/s", "field_row": "JPEG", "seed": 0}
+    attack = {"attack": "mp3-32", "title": "MP3, 32 kbit/s", "field_row": "JPEG", "seed": 0, "strength": 32.0}
     keep(results, "attacks", "a", **attack, clean_final=80.0, clean_peak=81.0)
     keep(results, "attacks", "b", **attack, clean_final=90.0, clean_peak=92.0, condition="clean")
     assert "| MP3, 32 kbit/s | JPEG | 80.0 [81.0] / 90.0 [92.0] |" in tables.attacks()
