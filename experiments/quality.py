@@ -133,7 +133,7 @@ def pesq(original: Clip, protected: Clip, sample_rate: int) -> float:
     Raises
     ------
     UnmeasurableError
-        If the clip is shorter than 0.25 s, or PESQ hears no utterance in it.
+        If the clip is shorter than 0.25 s or, before or after, all but silent, or PESQ hears no utterance in it.
     ImportError
         If a package of the extra `quality` is missing.
     """
@@ -149,6 +149,8 @@ def pesq(original: Clip, protected: Clip, sample_rate: int) -> float:
         raise UnmeasurableError("shorter than 0.25 s") from error
     except package.NoUtterancesError as error:
         raise UnmeasurableError("no utterance heard") from error
+    except ValueError as error:  # not a number, where it divides by the level of silence
+        raise UnmeasurableError("all but silent") from error
 
 
 @dataclass(frozen=True)

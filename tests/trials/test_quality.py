@@ -262,6 +262,12 @@ def test_a_clip_that_a_package_cannot_take_is_missing_with_its_reason(name, fram
     assert summary["missing_because"] == {reason: 1, "silent before it was changed": 1}
 
 
+def test_pesq_leaves_out_a_clip_that_became_silent(speech):
+    needs("pesq")
+    with pytest.raises(quality.UnmeasurableError, match="all but silent"):
+        quality.pesq(speech, np.zeros_like(speech), 16000)
+
+
 def test_visqol_takes_a_short_clip_and_leaves_the_environment_alone(speech):
     needs("visqol")
     clip = speech[2000:6000]
