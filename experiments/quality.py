@@ -94,11 +94,13 @@ def visqol(original: Clip, protected: Clip, sample_rate: int) -> float:
     Raises
     ------
     UnmeasurableError
-        If the clip is silent, or no patch of it counts as speech.
+        If the clip is silent, before or after, or no patch of it counts as speech.
     ImportError
         If a package of the extra `quality` is missing.
     """
     _refuse_silence(original)
+    if not protected.any():  # it scales both to one level
+        raise UnmeasurableError("silent after it was changed")
     silence = round(VISQOL_SILENCE_SECONDS * WIDE_BAND)
     before, after = (np.pad(_wide(clip, sample_rate), silence) for clip in (original, protected))
     try:

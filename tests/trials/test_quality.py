@@ -268,6 +268,12 @@ def test_pesq_leaves_out_a_clip_that_became_silent(speech):
         quality.pesq(speech, np.zeros_like(speech), 16000)
 
 
+def test_visqol_leaves_out_a_clip_that_became_silent(speech):
+    needs("visqol")
+    with pytest.raises(quality.UnmeasurableError, match="silent after it was changed"):
+        quality.visqol(speech, np.zeros_like(speech), 16000)
+
+
 def test_visqol_takes_a_short_clip_and_leaves_the_environment_alone(speech):
     needs("visqol")
     clip = speech[2000:6000]
