@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,12 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("torch", "torchaudio", "scipy", "soxr", "matplotlib", "lameenc", "av")
 
 
-def _find_in_checkout(name: str) -> None:
-    """Make a folder of the checkout importable without putting the checkout before what is installed."""
-    package = types.ModuleType(name)
-    package.__path__ = [str(ROOT / name)]
-    sys.modules[name] = package
-
-
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if missing and os.environ.get("POSCUDA_REQUIRE_EXPERIMENTS") == "1":
     raise ImportError(f"The tests of the experiments need {', '.join(missing)}; run pip install '.[quality]'.")
 collect_ignore_glob = ["test_*.py"] if missing else []
-for name in ("experiments", "benchmarks"):
-    _find_in_checkout(name)
+# Last, so that an installed poscuda_fast comes before the checkout's; workers that tests start inherit it.
+sys.path.append(str(ROOT))
 
 
 def pytest_report_header() -> str | None:
