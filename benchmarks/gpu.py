@@ -101,7 +101,7 @@ def resident(dtype: type) -> dict[str, Any]:
     """The default recipe on an array in device memory, beside the two limits."""
     from numba import cuda
 
-    recipe = Recipe()
+    recipe = Recipe.paper()
     rng = np.random.default_rng(1)
     free, _ = cuda.current_context().get_memory_info()
     frames = int(min(FRAMES, 0.8 * free // (PATCHES * np.dtype(dtype).itemsize)))
@@ -115,11 +115,10 @@ def resident(dtype: type) -> dict[str, Any]:
     backend: Any = kernels.load("cuda")
     places = cuda.to_device(np.stack([starts, sizes, rng.integers(0, 35, PATCHES)], axis=1))
     filters, saturated = cuda.to_device(taps), cuda.to_device(np.zeros(1, np.int64))
-    top = 2**15 if dtype is np.int16 else 0
     touch, multiply = limits()
     sums = cuda.device_array(PATCHES // 1000 * 256, np.float64)
     milliseconds = {
-        "kernel": timed(lambda: backend._launch(samples, places, recipe.patch, filters, 1, top, saturated, 0)),
+        "kernel": timed(lambda: backend._launch_filter(samples, places, recipe.patch, filters, 1, saturated, 0)),
         "bandwidth": timed(lambda: touch[PATCHES, 32](samples, places)),
         "multiply": timed(lambda: multiply[PATCHES // 1000, 256](sums, 1.0 + 1e-9, 1e-9)),
     }

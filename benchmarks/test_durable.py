@@ -18,7 +18,7 @@ from poscuda_fast.kernels import will_need
 
 N_CLIPS = 100_000
 N_FRAMES = 16_000
-PATCH = Recipe().patch
+PATCH = Recipe.paper().patch
 CLIPS_PER_STEP = 8192
 
 

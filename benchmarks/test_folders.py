@@ -18,7 +18,7 @@ from poscuda_fast import Key, Recipe, protect_folder
 from poscuda_fast.kernels import usable_cores
 
 N_FILES = 7_100
-RECIPE = Recipe()
+RECIPE = Recipe.paper()
 
 
 @pytest.fixture(scope="module")

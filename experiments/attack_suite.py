@@ -28,7 +28,7 @@ from experiments import cells
 from experiments.attacks.probe import probe
 from experiments.attacks.scene import Scene
 from experiments.attacks.table import Chosen, attacked, choose, embedding_of, front_of, heard, step_of
-from experiments.conditions import Condition, clean, mark_rows, poscuda, study_key, whole_clip
+from experiments.conditions import Condition, clean, mark_rows, poscuda, strong, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
 from experiments.models import NAMES
 from experiments.train import Config, Part, train
@@ -75,7 +75,7 @@ def groups(
 
 
 def condition_named(name: str) -> Condition:
-    """A condition by its name: clean, poscuda-B[-identity][-absolute] or whole-B[-identity].
+    """A condition by its name: clean, strong-S, poscuda-B[-identity][-absolute] or whole-B[-identity].
 
     Raises
     ------
@@ -87,13 +87,13 @@ def condition_named(name: str) -> Condition:
         if kind == "clean" and not words:
             return clean()
         blur, options = float(words[0]), dict.fromkeys(words[1:], True)
-        made = {"poscuda": poscuda, "whole": whole_clip}[kind](blur, **options)
+        made = {"strong": strong, "poscuda": poscuda, "whole": whole_clip}[kind](blur, **options)
     except (KeyError, IndexError, TypeError, ValueError):
         made = None
     if made is None or made.name != name:
         raise ValueError(
-            f"There is no condition {name!r}; expected clean, poscuda-B[-identity][-absolute] or whole-B[-identity], "
-            f"such as poscuda-0.01."
+            f"There is no condition {name!r}; expected clean, strong-S, poscuda-B[-identity][-absolute] or "
+            f"whole-B[-identity], such as poscuda-0.01."
         )
     return made
 

@@ -80,6 +80,8 @@ class Group:
         Where the cells are stored.
     command : str
         The command line that a result names, with {dataset}, {split}, {model}, {condition}, {seed} and {epochs}.
+    more : dict
+        Fields that every cell gets besides.
     """
 
     data: Dataset
@@ -88,6 +90,7 @@ class Group:
     seed: int
     folder: Path
     command: str
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def missing(self, models: Sequence[str]) -> list[str]:
         """The models whose cells are not stored yet."""
@@ -109,6 +112,7 @@ class Group:
                 "seed": self.seed,
                 "key_fingerprint": None if self.condition.name == "clean" else key.fingerprint,
                 "snr_db": median_snr_db(self.data, trial.training),
+                **self.more,
                 "train_clips": len(train_rows),
                 "test_clips": len(test_rows),
             }

@@ -67,7 +67,7 @@ def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> C
     `identity` puts 1.0 on the centre tap. `absolute` draws the place in the padded clip, the same one for
     every clip of a class, instead of relative to each clip's own length.
     """
-    recipe = Recipe(blur=blur, identity=identity)
+    recipe = Recipe.paper(blur=blur, identity=identity)
 
     def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
         protect(clips, labels, key, recipe=recipe, lengths=None if absolute else lengths)
@@ -75,6 +75,16 @@ def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> C
     name = f"poscuda-{blur:g}" + "-identity" * identity + "-absolute" * absolute
     title = f"PosCUDA b={blur:g}" + ", identity tap" * identity + ", absolute place" * absolute
     return Condition(name, title, mark, recipe, recipe.to_dict() | {"place": "padded" if absolute else "clip"})
+
+
+def strong(strength: float) -> Condition:
+    """Format 2 of the library."""
+    recipe = Recipe.strong(strength)
+
+    def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
+        protect(clips, labels, key, recipe=recipe, lengths=lengths)
+
+    return Condition(f"strong-{strength:g}", f"format 2, strength {strength:g}", mark, recipe, recipe.to_dict())
 
 
 def whole_clip(blur: float, *, identity: bool = False) -> Condition:

@@ -3,7 +3,7 @@
     python -m experiments.distances DATASET [--conditions ...] [--seeds 0 1 2] [--metrics snr ...]
 
 Results go to results/distances, and the cells of the same clips in results/table1 and results/baselines are given
-their `fad` and `embedding`. Both need no training.
+their `fad` and `embedding`, those in results/protection `visqol` and `lsd_db` too. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments import baselines, cells, quality
-from experiments.conditions import Condition, mark_rows, study_key, table1
+from experiments import baselines, cells, protection, quality
+from experiments.conditions import Condition, mark_rows, strong, study_key, table1
 from experiments.dataset import TRAIN, Dataset, load
 from experiments.embeddings import describe, embed
 from experiments.frechet import frechet_distance, half_against_half, paired_bootstrap, scalar_distance
@@ -64,12 +64,13 @@ def measure(
 
 def fill_in(result: dict[str, Any], folder: Path) -> int:
     """Give the cells of the same data set, condition and key their distance; returns how many."""
+    known = {"fad": result["fad"], "embedding": f"{result['embedding']}, {result['clips']} clips"}
+    if folder == protection.FOLDER:
+        medians = {name: one["median"] for name, one in result["quality"].items()}
+        known |= {"visqol": medians.get("visqol"), "lsd_db": medians.get("log_spectral_distance_db")}
     changed = 0
     for path in sorted(folder.glob(f"{result['dataset']}-*_{result['condition']}_s{result['seed']}.json")):
-        cell = json.loads(path.read_text())
-        stored.write(
-            path, cell | {"fad": result["fad"], "embedding": f"{result['embedding']}, {result['clips']} clips"}
-        )
+        stored.write(path, json.loads(path.read_text()) | known)
         changed += 1
     return changed
 
@@ -77,6 +78,7 @@ def fill_in(result: dict[str, Any], folder: Path) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Measure whatever is not stored yet, and fill in the cells."""
     names = [one.name for one in table1() if one.name != "clean"] + list(baselines.NAMES_OF_CONDITIONS)
+    names += protection.CONDITIONS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--conditions", nargs="+", choices=names, default=names)
@@ -96,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
                 stored.store(FOLDER, path.stem, command, measure(data, drawn, clean, condition, seed, options.metrics))
             result = json.loads(path.read_text())
             filled = fill_in(result, cells.RESULTS / "table1") + fill_in(result, baselines.FOLDER)
+            filled += fill_in(result, protection.FOLDER)
             print(
                 f"{data.name} {name} s{seed}: FAD[{EMBEDDING}] {result['fad']:.3g}; {filled} cells filled in",
                 flush=True,
@@ -105,7 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _condition(name: str, data: Dataset, seed: int) -> Condition:
     if name in baselines.NAMES_OF_CONDITIONS:
         return baselines.make(name, data, data.rows(TRAIN), seed)
-    return next(one for one in table1() if one.name == name)
+    known = [*table1(), *map(strong, protection.STRENGTHS)]
+    return next(one for one in known if one.name == name)
 
 
 if __name__ == "__main__":

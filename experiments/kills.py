@@ -26,7 +26,7 @@ from benchmarks import stored
 from poscuda_fast import Key, Recipe, protect_memmap, restore_memmap
 
 FRAMES = 16_000
-RECIPE = Recipe(patches=16)  # several batches, so that kills fall between them too
+RECIPE = Recipe.paper(patches=16)  # several batches, so that kills fall between them too
 
 
 def main(speech: Path, n_kills: int, seed: int) -> None:

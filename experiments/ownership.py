@@ -28,7 +28,7 @@ from poscuda_fast import Key, Recipe, ownership_test, protect
 
 LEVELS = (0.013, 0.071, 0.264, 0.652)  # ten classes give p-values just below these: 4, 3, 2, 1 hits
 FIRST_FOREIGN_KEY = 1000
-DENSE = Recipe(every=240)  # all of a clip is marked: what a model cannot help but learn
+DENSE = Recipe.paper(every=240)  # all of a clip is marked: what a model cannot help but learn
 
 
 def dense() -> Condition:
@@ -72,10 +72,10 @@ def measure(data: Dataset, models: list[str], n_keys: int, epochs: int | None = 
             found.append({"title": condition.title, "model": model, "epochs": few, **result})
             print(f"{condition.name} {model}: {result['hits']} classes, p {result['p_value']:.3g}", flush=True)
         innocent = trained(data, clean(), model, few, key)
-        result = ask(innocent, data, rows, key, conditions[0].recipe or Recipe())
+        result = ask(innocent, data, rows, key, conditions[0].recipe or Recipe.paper())
         found.append({"title": "clean clips", "model": model, "epochs": few, **result})
         for condition in conditions:
-            recipe = condition.recipe or Recipe()
+            recipe = condition.recipe or Recipe.paper()
             keys = [study_key(FIRST_FOREIGN_KEY + number) for number in range(n_keys)]
             values = np.array([ask(innocent, data, rows, one, recipe)["p_value"] for one in keys])
             shares = {str(level): round(float(np.mean(values <= level)), 4) for level in LEVELS}

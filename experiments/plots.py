@@ -5,6 +5,7 @@ python -m experiments.plots
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks import stored
-from experiments.tables import CONDITIONS, MODELS, cells
+from experiments.tables import CONDITIONS, LITERAL, MODELS, TARGET, Cell, cells
 
 FOLDER = stored.EXPERIMENTS / "plots"
 CURVES = ("clean", "poscuda-0.01", "poscuda-0.3", "whole-0.01", "whole-0.3")
@@ -61,6 +62,64 @@ def _marker(condition: str) -> str:
     return MARKERS["one patch, identity tap" if "identity" in condition else "one patch"]
 
 
+def frontier() -> Figure:
+    """The best clean-test accuracy of any epoch against SNR: format 2 at its strengths, and the paper's recipe."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
+        for number, model in enumerate(MODELS):
+            ours = _points(cells("protection", dataset=dataset, split="official", model=model))
+            if ours:
+                panel.plot(*zip(*ours, strict=True), "o-", color=f"C{number}")
+            literal = cells("table1", dataset=dataset, split="official", model=model)
+            literal = [one for one in literal if one["condition"] in LITERAL]
+            for point in _points(literal):
+                panel.plot(*point, "s", color=f"C{number}", markerfacecolor="none")
+        panel.axhline(CHANCE, linestyle=":", linewidth=0.8, color="black")
+        panel.axhspan(0, TARGET["accuracy"], xmin=0, xmax=1, color="black", alpha=0.04)
+        panel.axvline(TARGET["snr_db"], linestyle=":", linewidth=0.8, color="black")
+        panel.set(title=title, xlabel="median SNR of the edit, dB (better to the right)")
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="best accuracy on clean test clips, %", ylim=(0, 102))
+    entries = [Line2D([], [], marker="o", color=f"C{n}", label=name) for n, name in enumerate(MODELS.values())]
+    entries.append(Line2D([], [], marker="s", linestyle="", color="grey", markerfacecolor="none", label="the paper's"))
+    panels[1].legend(handles=entries, fontsize="small", loc="upper left")
+    return figure
+
+
+def _points(found: list[Cell]) -> list[tuple[float, float]]:
+    """(SNR, best accuracy), the mean over seeds for each condition, by SNR."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in found:
+        groups.setdefault(cell["condition"], []).append(cell)
+    return sorted(
+        (statistics.fmean(c["snr_db"] for c in mine), statistics.fmean(c["clean_peak"] for c in mine))
+        for mine in groups.values()
+        if all(c["snr_db"] is not None for c in mine)
+    )
+
+
+def search() -> Figure:
+    """Everything that the search tried: the worst model's best accuracy against SNR, a colour for each sweep."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in cells("search", dataset=dataset):
+            groups.setdefault((cell["sweep"], json.dumps(cell["family"])), []).append(cell)
+        sweeps = sorted({sweep for sweep, _ in groups})
+        for (sweep, _), mine in sorted(groups.items()):
+            if {"m5", "lstm"} <= {one["model"] for one in mine}:
+                both = [one["clean_peak"] for one in mine if one["model"] in ("m5", "lstm")]
+                number = sweeps.index(sweep)
+                panel.plot(mine[0]["snr_db"], max(both), "o", color=f"C{number}", alpha=0.8)
+        panel.axhline(CHANCE, linestyle=":", linewidth=0.8, color="black")
+        panel.set(title=title, xlabel="median SNR of the edit, dB")
+        panel.grid(alpha=0.3)
+        handles = [Line2D([], [], marker="o", linestyle="", color=f"C{n}", label=one) for n, one in enumerate(sweeps)]
+        panel.legend(handles=handles, fontsize="small")
+    panels[0].set(ylabel="best accuracy, the worse of M5 and LSTM, %", ylim=(0, 102))
+    return figure
+
+
 def curves() -> Figure:
     """Clean-test accuracy after every epoch on FSDD, seed 0."""
     figure, panels = plt.subplots(1, len(MODELS), figsize=(13, 3.4), sharey=True, layout="constrained")
@@ -91,7 +150,7 @@ def confusion() -> Figure:
 
 
 DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands, ten words"}
-PLOTS = {"accuracy-snr": against_snr, "curves": curves, "confusion": confusion}
+PLOTS = {"accuracy-snr": against_snr, "frontier": frontier, "search": search, "curves": curves, "confusion": confusion}
 
 
 def main(folder: Path = FOLDER) -> None:

@@ -55,7 +55,7 @@ def source(result: dict[str, Any]) -> str:
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"protection": tables.summary, "reach": report.reach, "roundtrip": roundtrip, "kills": kills},
+    ROOT / "README.md": {"targets": tables.targets, "protection": tables.summary, "reach": report.reach, "roundtrip": roundtrip, "kills": kills},
     ROOT / "benchmarks" / "README.md": {"medians": report.medians},
     ROOT / "experiments" / "README.md": tables.SECTIONS,
 }

@@ -17,7 +17,7 @@ from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.key import Key
 from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import count, patches_per_batch
@@ -41,7 +41,7 @@ class ArrayTarget:
         mapped: MappedFile,
         audio: ArrayClips,
         key: Key,
-        taps: NDArray[np.float32],
+        marks: Marks,
         engine: Engine,
         plan: Plan | None,
         progress: Progress | None,
@@ -50,7 +50,7 @@ class ArrayTarget:
         self._mapped = mapped
         self._audio = audio
         self._key = key
-        self._taps = taps
+        self._marks = marks
         self._engine = engine
         self._plan = plan
         self._progress = progress
@@ -82,7 +82,7 @@ class ArrayTarget:
         for patches in self._pages.read_ahead(plan.batches(patches_per_batch(plan.recipe, self._audio))):
             dry = self._audio.read(patches)
             dense.refuse_non_finite(self._survey(patches, dry), patches)
-            self._filter(patches, dry)
+            self._mark(patches, dry)
             self._advance()
 
     def preflight(self) -> None:
@@ -109,12 +109,12 @@ class ArrayTarget:
 
     def apply(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
-        self._store(patches, self._filter(patches, dry))
+        self._store(patches, self._mark(patches, dry))
 
     def undo(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
         self._pages.read(patches)
-        count(self.tally, patches, self._survey(patches, dry))
+        count(self.tally, patches, self._survey(patches, dry), self._marks)
         self._store(patches, dry)
 
     def skip(self, names: list[str]) -> None:
@@ -125,7 +125,7 @@ class ArrayTarget:
         patches, dry = unpack(payload, self._audio.dtype)
         self._pages.read(patches)
         wet = dry.copy()
-        dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
+        dense.mark_dense(wet, patches, self._audio.channels, self._marks, self._engine)
         now = self._audio.read(patches)
         if not dry.size:
             return patches.clips[:0], np.empty(0, np.uint8)
@@ -161,11 +161,11 @@ class ArrayTarget:
         self._pages.write(patches)
         self._advance()
 
-    def _filter(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
-        """The filtered form of some originals, counted."""
-        count(self.tally, patches, self._survey(patches, dry))
+    def _mark(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
+        """The marked form of some originals, counted."""
+        count(self.tally, patches, self._survey(patches, dry), self._marks)
         wet = dry.copy()
-        self.tally.saturated_samples += dense.filter_dense(wet, patches, self._audio.channels, self._taps, self._engine)
+        self.tally.saturated_samples += dense.mark_dense(wet, patches, self._audio.channels, self._marks, self._engine)
         return wet
 
     def _survey(self, patches: Patches, dry: NDArray[Any]) -> NDArray[np.uint8]:
@@ -228,9 +228,9 @@ def recorded(
     journal: Journal, mapped: MappedFile, audio: ArrayClips, key: Key, progress: Progress | None
 ) -> ArrayTarget:
     """The target that a sidecar was made for, if `audio` is it."""
-    sealed, taps = runs.reopen(journal, "array")
+    sealed, marks = runs.reopen(journal, "array")
     header = journal.header
-    target = ArrayTarget(mapped, audio, key, taps, Engine(), None, progress, header["patches"])
+    target = ArrayTarget(mapped, audio, key, marks, Engine(), None, progress, header["patches"])
     target.tally = Tally(**header["counts"])
     if [header["dtype"], header["shape"]] != [audio.dtype.str, list(audio.shape)]:
         raise SidecarError(

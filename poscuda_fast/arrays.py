@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.dense import filter_dense, survey_dense
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine
+from poscuda_fast.dense import mark_dense, survey_dense
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Marks
 from poscuda_fast.plan import Int64, Patches
 
 SAMPLES_PER_STEP = 1 << 18  # bounds the index arrays that irregular patches need
@@ -29,7 +29,7 @@ class Clips(Protocol):
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
         """Store a dense buffer where the patches are."""
 
-    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
         """Filter the patches in place; returns the saturated samples."""
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
@@ -86,10 +86,10 @@ class ArrayClips:
         for part, places in self._places(patches):
             self.flat[places] = dense[part]
 
-    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
         starts, sizes = self._channel_places(patches)
         rows = np.repeat(patches.rows, self.channels)
-        return engine.filter_patches(self.flat, starts, sizes, rows, taps, self._frame_step)
+        return engine.mark_patches(self.flat, starts, sizes, rows, marks, self._frame_step)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
@@ -167,9 +167,9 @@ class ListClips:
         for view, part in self._views(patches, dense):
             view[:] = part
 
-    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
         dense = self.read(patches)
-        saturated = filter_dense(dense, patches, self.channels, taps, engine)
+        saturated = mark_dense(dense, patches, self.channels, marks, engine)
         self.write(patches, dense)
         return saturated
 

@@ -60,19 +60,35 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
 _QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 
+_PAPER = ("patch", "taps", "blur", "patches", "every", "identity")
+
+
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The fields of a recipe as options."""
-    standard = Recipe()
     for option in (
-        click.option("--identity", is_flag=True, help="Put 1.0 on the filter's centre tap."),
-        click.option("--every", type=int, help="One patch for each EVERY frames, instead of --patches."),
-        click.option("--patches", type=int, default=standard.patches, show_default=True, help="Patches per clip."),
-        click.option("--blur", type=float, default=standard.blur, show_default=True, help="Taps are in U(0, BLUR)."),
-        click.option("--taps", type=int, default=standard.taps, show_default=True, help="Filter length."),
-        click.option("--patch", type=int, default=standard.patch, show_default=True, help="Frames per patch."),
+        click.option("--identity", is_flag=True, default=None, help="Format 1: 1.0 on the filter's centre tap."),
+        click.option("--patches", type=int, help="Format 1: patches per clip; 1 by default."),
+        click.option("--blur", type=float, help="Format 1: taps are in U(0, BLUR); 0.01 by default."),
+        click.option("--taps", type=int, help="Format 1: filter length; 80 by default."),
+        click.option("--every", type=int, help="Frames from one patch to the next; by default 64, in format 1 none."),
+        click.option("--patch", type=int, help="Frames per patch; by default 16, in format 1 240."),
+        click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
+        click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
     ):
         command = option(command)
     return command
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    """The recipe that the options ask for; they are taken out of `options`."""
+    given = {name: options.pop(name) for name in ("strength", *_PAPER)}
+    given = {name: value for name, value in given.items() if value is not None}
+    of_paper = [name for name in ("taps", "blur", "patches", "identity") if name in given]
+    paper = options.pop("paper") or bool(of_paper)
+    if paper and "strength" in given:
+        name = f"--{of_paper[0]}" if of_paper else "--paper"
+        raise click.UsageError(f"--strength is of format 2 and {name} of format 1; give options of one of them.")
+    return Recipe.paper(**given) if paper else Recipe.strong(**given)
 
 
 @cli.command()
@@ -141,7 +157,7 @@ def protect(
     if (dst is None) != in_place:
         raise click.UsageError("Give either DST, for a copy, or --in-place.")
     key = poscuda_fast.Key.load(key_file)
-    recipe = Recipe(**{name: options.pop(name) for name in ("patch", "taps", "blur", "patches", "every", "identity")})
+    recipe = _recipe(options)
     with _progress(quiet=quiet) as progress:
         common = {
             "recipe": recipe,
@@ -262,7 +278,7 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
     """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do."""
     from poscuda_fast import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(file, Recipe(**fields))
+    facts = inspection.inspect(file, _recipe(fields))
     if as_json:
         click.echo(json.dumps(facts, indent=1))
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import NOT_FINITE, Engine
+from poscuda_fast.kernels import NOT_FINITE, Engine, Marks
 from poscuda_fast.plan import Int64, Patches
 
 
@@ -20,14 +20,12 @@ def offsets(patches: Patches, channels: int) -> Int64:
     return np.cumsum(sizes) - sizes
 
 
-def filter_dense(
-    dense: NDArray[Any], patches: Patches, channels: int, taps: NDArray[np.float32], engine: Engine
-) -> int:
+def mark_dense(dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> int:
     """Filter every patch and channel of a dense buffer in place; returns the saturated samples."""
     starts = (offsets(patches, channels)[:, None] + np.arange(channels)).reshape(-1)
     sizes = np.repeat(patches.sizes, channels)
     rows = np.repeat(patches.rows, channels)
-    return engine.filter_patches(dense, starts, sizes, rows, taps, channels)
+    return engine.mark_patches(dense, starts, sizes, rows, marks, channels)
 
 
 def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: Engine) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from poscuda_fast import kernels
 from poscuda_fast.arrays import check_dtype, check_lengths, merge_channels
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.plan import Int64, Patches
 
 
@@ -57,10 +57,10 @@ class DeviceClips:
         cuda: Any = kernels.load("cuda")
         cuda.write_patches(self._flat, *self._frames(patches), 1, dense)
 
-    def filter(self, patches: Patches, taps: NDArray[np.float32], engine: Engine) -> int:
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
         starts, sizes = self._channels(patches)
         rows = np.repeat(patches.rows, self.channels)
-        return engine.filter_patches(self._flat, starts, sizes, rows, taps, self.channels)
+        return engine.mark_patches(self._flat, starts, sizes, rows, marks, self.channels)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         starts, sizes = self._channels(patches)

@@ -7,13 +7,10 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from poscuda_fast import filtering, listing, reencode, wavedit
 from poscuda_fast.encoded import decode, encode
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.listing import AudioFile, Stamp
 from poscuda_fast.records import WHOLE, Outcome, Record
 from poscuda_fast.report import Tally
@@ -45,11 +42,11 @@ class Taken(NamedTuple):
 
 
 class Editor:
-    """Edits files where `staging` says; threads may share it. `taps` has a row for each class."""
+    """Edits files where `staging` says; threads may share it. `marks` has a row for each class."""
 
-    def __init__(self, staging: Staging, taps: NDArray[np.float32], engine: Engine) -> None:
+    def __init__(self, staging: Staging, marks: Marks, engine: Engine) -> None:
         self._staging = staging
-        self._taps = taps
+        self._marks = marks
         self._engine = engine
 
     def take(self, draft: Record, file: AudioFile, *, staging: bool) -> Taken:
@@ -79,7 +76,7 @@ class Editor:
     def filter(self, taken: Sequence[Taken]) -> filtering.Filtered:
         """What the patches of some files become."""
         return filtering.filter_together(
-            [one.record for one in taken], [one.dry for one in taken], self._taps, self._engine
+            [one.record for one in taken], [one.dry for one in taken], self._marks, self._engine
         )
 
     def finish(self, taken: Sequence[Taken]) -> tuple[list[Edit], Tally]:
@@ -113,7 +110,7 @@ class Editor:
         """What some journalled files are now: (name, verdict, SHA-256), as `FileTarget.judge` has it."""
         present = [(r, kept) for r, kept in chunk if stat.S_ISREG(_mode_of(self._staging.output(r.name)))]
         dry = [dry_of(record, kept) for record, kept in present]
-        wet = filtering.filter_together([record for record, _ in present], dry, self._taps, self._engine).wet
+        wet = filtering.filter_together([record for record, _ in present], dry, self._marks, self._engine).wet
         found: dict[str, tuple[str, str | None]] = {}
         for (record, kept), edited in zip(present, wet, strict=True):
             path = self._staging.output(record.name)

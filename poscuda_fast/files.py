@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from poscuda_fast import durability, filtering, listing, records, reencode, runs, wavedit
 from poscuda_fast.edits import Edit, Editor, Taken, dry_of
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.key import Key
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest
@@ -40,7 +39,7 @@ class FileTarget:
     """Files below `root`, named in order; with `source` they are copied from there.
 
     A copy is written, edited already, under a name that nobody reads; it gets its own once its originals are
-    journalled. `taps` has a row for each class; `files`, `labels` and `plan` are there for protecting, and
+    journalled. `marks` has a row for each class; `files`, `labels` and `plan` are there for protecting, and
     not needed to undo or to judge. `unfinished` says that a copy of which this is the record may lack files.
     """
 
@@ -48,7 +47,7 @@ class FileTarget:
         self,
         root: Path,
         key: Key,
-        taps: NDArray[np.float32],
+        marks: Marks,
         engine: Engine,
         workers: Workers,
         progress: Progress | None,
@@ -70,8 +69,9 @@ class FileTarget:
         self._others = others or []
         self._labels = dict(zip([file.output_name for file in self._files], labels or [], strict=False))
         self._staging = Staging(root, source, self._files)
+        self._marks = marks
         self._engine = engine
-        self._editor = Editor(self._staging, taps, engine)
+        self._editor = Editor(self._staging, marks, engine)
         self._plan = plan
         self._manifest = manifest
         self._n_files = n_files or len(self._files)
@@ -156,7 +156,7 @@ class FileTarget:
         ]
         for chunk in _divide(found, [record.size for record, _ in found], CHUNK_BYTES, FILES_PER_CHUNK):
             dry = [dry_of(record, kept) for record, kept in chunk]
-            filtering.count_together(self.tally, [record for record, _ in chunk], dry, self._engine)
+            filtering.count_together(self.tally, [record for record, _ in chunk], dry, self._marks, self._engine)
             for record, kept in chunk:
                 if record.offset == WHOLE:
                     reencode.undo(self._staging.output(record.name), kept)
@@ -265,11 +265,11 @@ class FileTarget:
 
 def recorded(journal: Journal, root: Path, key: Key, workers: Workers, progress: Progress | None) -> FileTarget:
     """The target that a folder's sidecar was made for."""
-    _, taps = runs.reopen(journal, "files")
+    _, marks = runs.reopen(journal, "files")
     header = journal.header
     unfinished = header["copied"] and "counts" not in journal.summary
     engine = Engine(threads=1)
-    target = FileTarget(root, key, taps, engine, workers, progress, n_files=header["n_files"], unfinished=unfinished)
+    target = FileTarget(root, key, marks, engine, workers, progress, n_files=header["n_files"], unfinished=unfinished)
     target.tally = Tally(**header["counts"])
     return target
 

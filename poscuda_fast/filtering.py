@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import dense, pcm
-from poscuda_fast.kernels import NOT_FINITE, Engine
+from poscuda_fast.kernels import NOT_FINITE, Engine, Marks
 from poscuda_fast.memory import count
 from poscuda_fast.plan import Patches
 from poscuda_fast.records import Record
@@ -24,9 +24,7 @@ class Filtered(NamedTuple):
     tally: Tally
 
 
-def filter_together(
-    records: Sequence[Record], dry: Sequence[bytes], taps: NDArray[np.float32], engine: Engine
-) -> Filtered:
+def filter_together(records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> Filtered:
     """Filter the patches of each record, given as file bytes; ValueError if a sample is not finite."""
     wet = [b""] * len(records)
     noise = [0.0] * len(records)
@@ -34,9 +32,9 @@ def filter_together(
     for group, samples, patches, channels in _groups(records, dry):
         flags = dense.survey_dense(samples, patches, channels, engine)
         _refuse(records, group, patches, flags)
-        count(tally, patches, flags)
+        count(tally, patches, flags, marks)
         filtered = samples.copy()
-        tally.saturated_samples += dense.filter_dense(filtered, patches, channels, taps, engine)
+        tally.saturated_samples += dense.mark_dense(filtered, patches, channels, marks, engine)
         content = memoryview(pcm.to_bytes(filtered, records[group[0]].coding))
         first = 0
         for number, energy in zip(group, _noise(samples, filtered, [len(dry[n]) for n in group]), strict=True):
@@ -47,10 +45,10 @@ def filter_together(
     return Filtered(wet, noise, tally)
 
 
-def count_together(tally: Tally, records: Sequence[Record], dry: Sequence[bytes], engine: Engine) -> None:
+def count_together(tally: Tally, records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> None:
     """Add the patches of each record to a tally, unfiltered."""
     for _, samples, patches, channels in _groups(records, dry):
-        count(tally, patches, dense.survey_dense(samples, patches, channels, engine))
+        count(tally, patches, dense.survey_dense(samples, patches, channels, engine), marks)
 
 
 def refuse_non_finite(records: Sequence[Record], dry: Sequence[bytes], engine: Engine) -> None:

@@ -32,7 +32,7 @@ def protect_folder(
     dst: PathLike | None,
     key: Key,
     *,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = Recipe.strong(),
     labels_from: str | Mapping[str, str | int] = "folder",
     lossy: str = "refuse",
     backend: str = "auto",
@@ -119,7 +119,7 @@ def protect_folder(
         target = FileTarget(
             place.root,
             key,
-            plan.taps,
+            plan.marks,
             engine,
             workers,
             progress,

@@ -31,7 +31,7 @@ def protect_memmap(
     labels: Any,
     key: Key,
     *,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = Recipe.strong(),
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     backend: str = "auto",
@@ -89,7 +89,7 @@ def protect_memmap(
     mapped = MappedFile(arr, sidecar, writing=not dry_run)
     audio = ArrayClips(arr, lengths, writing=not dry_run)
     plan = make_plan(key, recipe, labels, classes, audio)
-    target = ArrayTarget(mapped, audio, key, plan.taps, Engine(backend, threads), plan, progress)
+    target = ArrayTarget(mapped, audio, key, plan.marks, Engine(backend, threads), plan, progress)
     with mapped.locked(), Journal(mapped.sidecar, key) as journal:
         inplace.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
 from poscuda_fast.device_arrays import DeviceClips, is_on_device
-from poscuda_fast.kernels import SILENT, Engine
+from poscuda_fast.kernels import SILENT, Engine, Marks
 from poscuda_fast.key import Key
 from poscuda_fast.labels import encode
 from poscuda_fast.plan import Patches, Plan
@@ -22,6 +22,7 @@ from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report, Tally
 
 BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB
+BATCH_PATCHES = 1 << 16  # so that their places, 32 bytes each, are no more than they
 
 
 def protect(
@@ -29,7 +30,7 @@ def protect(
     labels: Any,
     key: Key,
     *,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = Recipe.strong(),
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     backend: str = "auto",
@@ -99,7 +100,7 @@ def protect(
     def survey(patches: Patches) -> None:
         flags = audio.survey(patches, engine)
         dense.refuse_non_finite(flags, patches)
-        count(tally, patches, flags)
+        count(tally, patches, flags, plan.marks)
 
     if may_be_odd:  # refuse before the first write; integers need no pass of their own
         for patches in plan.batches(step):
@@ -108,7 +109,7 @@ def protect(
         for patches in plan.batches(step):
             if not may_be_odd:
                 survey(patches)
-            tally.saturated_samples += audio.filter(patches, plan.taps, engine)
+            tally.saturated_samples += audio.mark(patches, plan.marks, engine)
     return tally.report("protected", key.fingerprint, time.perf_counter() - begun)
 
 
@@ -142,14 +143,15 @@ def check_key(key: object) -> None:
 
 
 def patches_per_batch(recipe: Recipe, audio: Clips) -> int:
-    """How many patches make a batch of about `BATCH_BYTES`."""
+    """How many patches make a batch: about `BATCH_BYTES` and no more than `BATCH_PATCHES`."""
     frame_bytes = max(1, audio.channels) * audio.dtype.itemsize
-    return max(1, BATCH_BYTES // (recipe.patch * frame_bytes))
+    return max(1, min(BATCH_PATCHES, BATCH_BYTES // (recipe.patch * frame_bytes)))
 
 
-def count(tally: Tally, patches: Patches, flags: NDArray[np.uint8]) -> None:
+def count(tally: Tally, patches: Patches, flags: NDArray[np.uint8], marks: Marks) -> None:
     """Add a batch of original patches and what a survey found in them to a tally."""
     silent = (flags & SILENT).astype(np.bool_)
     tally.patches += len(patches)
     tally.silent_patches += int(silent.sum())
-    tally.frames_changed += int(np.where(silent, 0, patches.sizes).sum())
+    unchanged = silent & (not marks.added)  # a filter leaves zeros
+    tally.frames_changed += int(np.where(unchanged, 0, patches.sizes).sum())

@@ -82,7 +82,7 @@ def ownership_test(
     labels: Any,
     key: Key,
     *,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = Recipe.strong(),
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     decoys: int = 39,
@@ -258,7 +258,7 @@ def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
     batch = _copy(clips, some)
     patches = mark.of_clips(np.arange(some.start, some.stop))
     here = dataclasses.replace(patches, clips=patches.clips - some.start)
-    open_clips(batch, None).filter(here, mark.taps, engine)
+    open_clips(batch, None).mark(here, mark.marks, engine)
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Key, recipe, labels and lengths -> where every patch is and how it is filtered.
+"""Key, recipe, labels and lengths -> where every patch is and what it is given.
 
 The only file that knows where patches are (FORMAT.md, "Where the patches are").
 """
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from poscuda_fast.key import Key
 from poscuda_fast.labels import ClassRows
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.marks import draw_marks, draw_words
+from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
 
 Int64 = NDArray[np.int64]
 
-WORDS_PER_BLOCK = 1024
 CLIPS_PER_STEP = 1 << 16  # bounds what a plan holds beyond one entry for each clip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Patches:
-    """Some patches, in order: clip number, first frame in the clip, frames, row of `Plan.taps`; all (n,) int64."""
+    """Some patches, in order: clip number, first frame in the clip, frames, row of `Plan.marks`; all (n,) int64."""
 
     clips: Int64
     starts: Int64
@@ -57,21 +57,17 @@ class Plan:
 
     Attributes
     ----------
-    taps : (n_classes, recipe.taps) float32
-        The filter of each class, secret.
+    marks : Marks
+        What the patches of each class are given, secret.
     n_patches, n_frames, n_short : int
         Patches, frames inside them, and clips shorter than `recipe.patch`.
     """
 
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Int64) -> None:
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe is a {type(recipe).__name__}; expected a poscuda_fast.Recipe.")
+        self.marks = draw_marks(key, labels.tokens, recipe)
         self.recipe = recipe
         self.labels = labels
         self.lengths = lengths
-        self.taps = np.empty((len(labels.tokens), recipe.taps), np.float32)
-        for row, token in enumerate(labels.tokens):
-            self.taps[row] = draw_taps(key, token, recipe)
         self.n_patches = self.n_frames = self.n_short = 0
         most = np.zeros(len(labels.tokens), np.int64)
         for clips in self._steps():
@@ -79,7 +75,8 @@ class Plan:
             self.n_patches += int(counts.sum())
             self.n_frames += int((sizes * counts).sum())
             self.n_short += int((lengths[clips] < recipe.patch).sum())
-            np.maximum.at(most, labels.rows_of(clips), counts)
+            words = np.minimum(counts, 1) if isinstance(recipe, StrongRecipe) else counts
+            np.maximum.at(most, labels.rows_of(clips), words)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
@@ -114,7 +111,7 @@ class Plan:
         return self._place(clips[order], numbers, sizes[order], counts[order])
 
     def rows_of(self, clips: Int64) -> Int64:
-        """The row of `taps` that belongs to each of `clips`."""
+        """The row of `marks` that belongs to each of `clips`."""
         return self.labels.rows_of(clips)
 
     def digest(self) -> bytes:
@@ -138,40 +135,35 @@ class Plan:
     def _place(self, clips: Int64, numbers: Int64, sizes: Int64, counts: Int64) -> Patches:
         """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`."""
         rows = self.rows_of(clips)
+        if isinstance(self.recipe, StrongRecipe):
+            starts = self._in_step(self.recipe.every, clips, numbers, sizes, rows)
+        else:
+            starts = self._scattered(clips, numbers, sizes, counts, rows)
+        return Patches(clips, starts, sizes, rows)
+
+    def _scattered(self, clips: Int64, numbers: Int64, sizes: Int64, counts: Int64, rows: Int64) -> Int64:
+        """Format 1: each patch anywhere in its share of the clip."""
         free = self.lengths[clips] - counts * sizes + 1
         lo = _multiply_divide(free, numbers, counts)
         hi = _multiply_divide(free, numbers + 1, counts)
         words = self._words[self._first_word[rows] + numbers]
-        return Patches(clips, numbers * sizes + lo + _scale(words, hi - lo), sizes, rows)
+        starts: Int64 = numbers * sizes + lo + _scale(words, hi - lo)
+        return starts
 
-
-def draw_taps(key: Key, token: bytes, recipe: Recipe) -> NDArray[np.float32]:
-    """A class's filter: (recipe.taps,) float32 from U(0, blur)."""
-    words = np.frombuffer(key.derive(b"taps", token, length=4 * recipe.taps), "<u4")
-    with np.errstate(under="ignore"):
-        taps: NDArray[np.float32] = (recipe.blur * ((words >> 8) * 2.0**-24)).astype(np.float32)
-    if recipe.identity:
-        taps[(recipe.taps - 1) // 2] = 1.0
-    return taps
-
-
-def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
-    """A class's first `n` position words: (n,) uint32."""
-    blocks = []
-    for block in range(-(-n // WORDS_PER_BLOCK)):
-        # A shorter expansion is the beginning of a longer one: draw no more than is used.
-        length = 4 * min(WORDS_PER_BLOCK, n - block * WORDS_PER_BLOCK)
-        blocks.append(key.derive(b"position", token, block.to_bytes(4, "big"), length=length))
-    return np.frombuffer(b"".join(blocks), "<u4").astype(np.uint32)
+    def _in_step(self, every: int, clips: Int64, numbers: Int64, sizes: Int64, rows: Int64) -> Int64:
+        """Format 2: equally far apart, the first anywhere in its share."""
+        words = self._words[self._first_word[rows]]
+        starts: Int64 = numbers * every + _scale(words, np.minimum(self.lengths[clips], every) - sizes + 1)
+        return starts
 
 
 def shape(recipe: Recipe, lengths: Int64) -> tuple[Int64, Int64]:
     """Frames in each patch of a clip, and how many patches it has."""
     sizes = np.minimum(recipe.patch, lengths)
-    if recipe.every is None:
+    if isinstance(recipe, PaperRecipe) and recipe.every is None:
         counts = np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
     else:
-        counts = np.where(lengths > 0, np.maximum(1, lengths // recipe.every), 0)
+        counts = np.where(lengths > 0, np.maximum(1, lengths // (recipe.every or 1)), 0)
     return sizes, counts
 
 

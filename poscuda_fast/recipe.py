@@ -5,46 +5,133 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-FORMAT = 1
 MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
-MAX_BLUR = 3.4028234663852886e38  # the largest float32: a tap must be finite
+MAX_FLOAT = 3.4028234663852886e38  # the largest float32: what a class is given must be finite
+UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, as a share of full scale
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
     """How clips are protected; equal recipes under one key give equal bytes.
 
-    Parameters
+    Make one with `Recipe.strong` or `Recipe.paper`.
+
+    Attributes
     ----------
+    format : int
+        The format's number.
     patch : int
-        Frames per patch, at least 1. Shorter clips are filtered whole.
-    taps : int
-        Filter length, 1 to 1024.
-    blur : float
-        Taps are drawn from U(0, blur), a share of full scale. Finite and above 0.
-    patches : int
-        Patches per clip, at least 1 (the paper: 1).
+        Frames per patch, at least 1. Shorter clips are one patch.
     every : int or None
-        Instead of `patches`: one patch for each `every` frames, for long audio. At least `patch`.
-    identity : bool
-        Put 1.0 on the centre tap, which keeps most of the sound in the patch.
-
-    Raises
-    ------
-    TypeError
-        A field is not of its type (True is not a number here).
-    ValueError
-        A field is out of range, or both `patches` and `every` are given.
-
-    Notes
-    -----
-    Gokul and Dubnov, sec. 4, use ``patch=240, taps=80`` and ``blur`` 0.01 or 0.3.
+        One patch for each `every` frames, at least `patch`.
     """
+
+    __slots__ = ()
+
+    format: ClassVar[int]
+    patch: int
+    every: int | None
+
+    @staticmethod
+    def strong(strength: float = 1.0, *, patch: int = 16, every: int = 64) -> StrongRecipe:
+        """Format 2: every class gets a sound of its own, in short patches all along the clip.
+
+        Parameters
+        ----------
+        strength : float
+            The one knob: the level of the sound, in units of 0.01 of full scale RMS (-40 dB). Twice the strength is
+            6 dB louder. Finite and above 0.
+        patch : int
+            Frames of the sound, 2 to 1024.
+        every : int
+            Frames from one patch to the next, at least `patch`.
+
+        Raises
+        ------
+        TypeError
+            A field is not of its type (True is not a number here).
+        ValueError
+            A field is out of range.
+
+        Notes
+        -----
+        The class's filter answers a train of pulses of one level, in place of what is said in the patch (Gokul and
+        Dubnov, sec. 3.1): the mark is then as strong in every clip, and the sound around it stays. Repeating it in
+        step lets networks with strides see the same samples again and again; measured in experiments/README.md.
+        """
+        return StrongRecipe(strength, patch, every)
+
+    @staticmethod
+    def paper(
+        patch: int = 240,
+        taps: int = 80,
+        blur: float = 0.01,
+        patches: int = 1,
+        every: int | None = None,
+        identity: bool = False,  # noqa: FBT001, FBT002 - the fields in the order of FORMAT.md
+    ) -> PaperRecipe:
+        """Format 1: the paper's method, a patch convolved with its class's filter.
+
+        Parameters
+        ----------
+        patch : int
+            Frames per patch, at least 1. Shorter clips are filtered whole.
+        taps : int
+            Filter length, 1 to 1024.
+        blur : float
+            Taps are drawn from U(0, blur), a share of full scale. Finite and above 0.
+        patches : int
+            Patches per clip, at least 1 (the paper: 1).
+        every : int or None
+            Instead of `patches`: one patch for each `every` frames, for long audio. At least `patch`.
+        identity : bool
+            Put 1.0 on the centre tap, which keeps most of the sound in the patch.
+
+        Raises
+        ------
+        TypeError
+            A field is not of its type (True is not a number here).
+        ValueError
+            A field is out of range, or both `patches` and `every` are given.
+
+        Notes
+        -----
+        Gokul and Dubnov, sec. 4, use ``patch=240, taps=80`` and ``blur`` 0.01 or 0.3.
+        """
+        return PaperRecipe(patch, taps, blur, patches, every, identity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values, with the format's number."""
+        raise NotImplementedError
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> Recipe:
+        """The recipe that `to_dict` described; ValueError for another format or unknown fields."""
+        rest = dict(fields)
+        number = rest.pop("format", None)
+        kinds = {kind.format: kind for kind in (PaperRecipe, StrongRecipe)}
+        if type(number) is not int or number not in kinds:
+            raise ValueError(
+                f"The recipe is of format {number!r}; this version reads formats {sorted(kinds)}. Update poscuda-fast."
+            )
+        known = {field.name for field in dataclasses.fields(kinds[number])}
+        if set(rest) != known:
+            raise ValueError(
+                f"The recipe has unknown fields {sorted(set(rest) - known)} and lacks {sorted(known - set(rest))}; "
+                f"update poscuda-fast to read it."
+            )
+        return kinds[number](**rest)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PaperRecipe(Recipe):
+    """Format 1; see `Recipe.paper`."""
+
+    format: ClassVar[int] = 1
 
     patch: int = 240
     taps: int = 80
@@ -63,35 +150,43 @@ class Recipe:
                     f"Recipe got patches={self.patches} and every={self.every}; give one of the two: "
                     f"`every` sets the number of patches from each clip's length."
                 )
-        if isinstance(self.blur, bool) or not isinstance(self.blur, (int, float, np.floating, np.integer)):
-            raise TypeError(f"Recipe.blur is {self.blur!r}; it must be a number above 0, such as 0.01.")
-        with contextlib.suppress(OverflowError):  # an integer beyond every float is refused below
-            object.__setattr__(self, "blur", float(self.blur))
-        if not 0.0 < self.blur <= MAX_BLUR:
-            raise ValueError(f"Recipe.blur is {self.blur!r}; it must be finite and above 0, such as 0.01.")
+        object.__setattr__(self, "blur", _number("blur", self.blur, 0.01))
         if not isinstance(self.identity, bool):
             raise TypeError(f"Recipe.identity is {self.identity!r}; it must be True or False.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values, with the format's number."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        return {"format": self.format, **dataclasses.asdict(self)}
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` described; ValueError for another format or unknown fields."""
-        rest = dict(fields)
-        number = rest.pop("format", None)
-        if type(number) is not int or number != FORMAT:
-            raise ValueError(
-                f"The recipe is of format {number!r}; this version reads format {FORMAT}. Update poscuda-fast."
-            )
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(rest) != known:
-            raise ValueError(
-                f"The recipe has unknown fields {sorted(set(rest) - known)} and lacks {sorted(known - set(rest))}; "
-                f"update poscuda-fast to read it."
-            )
-        return cls(**rest)
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StrongRecipe(Recipe):
+    """Format 2; see `Recipe.strong`."""
+
+    format: ClassVar[int] = 2
+
+    strength: float = 1.0
+    patch: int = 16
+    every: int = 64
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", _number("strength", self.strength, 1.0))
+        object.__setattr__(self, "patch", _whole("patch", self.patch, 2, MAX_TAPS))
+        object.__setattr__(self, "every", _whole("every", self.every, self.patch, MAX_FIELD))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format": self.format, **dataclasses.asdict(self)}
+
+
+def _number(name: str, value: object, example: float) -> float:
+    """`value` as a finite float above 0, or an error that names the field."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"Recipe.{name} is {value!r}; it must be a number above 0, such as {example:g}.")
+    number = np.inf
+    with contextlib.suppress(OverflowError):  # an integer beyond every float
+        number = float(value)
+    if not 0.0 < number <= MAX_FLOAT:
+        raise ValueError(f"Recipe.{name} is {value!r}; it must be finite and above 0, such as {example:g}.")
+    return number
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:

@@ -20,7 +20,7 @@ class Record(NamedTuple):
     name : str
         Path below the folder, with "/".
     row : int
-        Its class's row of `Plan.taps`.
+        Its class's row of `Plan.marks`.
     coding, channels, frames
         Its samples.
     offset : int

@@ -6,13 +6,12 @@ import hmac
 import json
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.journal import Journal, State
+from poscuda_fast.kernels import Marks
 from poscuda_fast.key import Key
-from poscuda_fast.plan import Plan, draw_taps
+from poscuda_fast.marks import draw_marks
+from poscuda_fast.plan import Plan
 from poscuda_fast.recipe import Recipe
 
 _KINDS = {"array": "an array", "files": "a folder of files"}
@@ -33,8 +32,8 @@ def seal(plan: Plan, **fields: Any) -> bytes:
     return json.dumps({"tokens": [token.hex() for token in plan.labels.tokens], **fields}).encode()
 
 
-def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """What was sealed of a recorded run, and its filters (n_classes, taps).
+def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
+    """What was sealed of a recorded run, and what its classes' patches were given.
 
     SidecarError if no run was begun, or one of another kind.
     """
@@ -48,8 +47,7 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], NDArray[np.floa
         raise SidecarError(f"The sidecar {journal.path} belongs to {_KINDS[found]}, not to {_KINDS[kind]}.")
     sealed = json.loads(journal.secret)
     recipe = Recipe.from_dict(journal.header["recipe"])
-    taps = [draw_taps(journal.key, bytes.fromhex(token), recipe) for token in sealed["tokens"]]
-    return sealed, np.array(taps, np.float32).reshape(-1, recipe.taps)
+    return sealed, draw_marks(journal.key, [bytes.fromhex(token) for token in sealed["tokens"]], recipe)
 
 
 def keyed_mac(key: Key, purpose: bytes, message: bytes) -> str:

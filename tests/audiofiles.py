@@ -144,18 +144,18 @@ def npy_header(descr: str = "'<i2'", order: str = "False", shape: str = "(2, 3)"
     return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
 
 
-def plan_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe()) -> Plan:
+def plan_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.paper()) -> Plan:
     """The plan for one clip."""
     return Plan(key, recipe, encode([label], None, 1), np.array([frames]))
 
 
-def patches_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe()) -> Patches:
+def patches_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.paper()) -> Patches:
     """The patches of one clip."""
     return plan_of(frames, label, key, recipe).of_clip(0)
 
 
 def protected(
-    samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe()
+    samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> tuple[np.ndarray, int]:
     """What protecting makes of kernel samples (frames, channels), and how many samples it saturates."""
     wet = samples.copy()
@@ -167,11 +167,11 @@ def protected(
     starts = (patches.starts[:, None] * channels + np.arange(channels)).reshape(-1)
     sizes, rows = np.repeat(patches.sizes, channels), np.repeat(patches.rows, channels)
     flat = wet.reshape(-1)
-    return wet, Engine("reference").filter_patches(flat, starts, sizes, rows, plan.taps, channels)
+    return wet, Engine("reference").mark_patches(flat, starts, sizes, rows, plan.marks, channels)
 
 
 def patch_bytes(
-    offset: int, samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe()
+    offset: int, samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> set[int]:
     """The places of all bytes of a WAV file that lie in patches, where its samples begin at `offset`."""
     frame = samples.shape[1] * pcm.CODINGS[coding]

@@ -1,4 +1,7 @@
-"""Format 1 a second time: from its page alone, in plain Python, slow, and importing nothing of the library."""
+"""Both formats a second time: from their page alone, in plain Python, slow, and importing nothing of the library.
+
+Recipe fields with a `strength` mean format 2; all others format 1.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ import numpy as np
 
 SALT = b"poscuda-fast/1"
 TOP = {"int16": 2**15, "int32": 2**23}  # int32 holds 24-bit PCM
+
+
+def is_strong(recipe: dict[str, Any]) -> bool:
+    return "strength" in recipe
 
 
 @functools.lru_cache(maxsize=64)
@@ -73,8 +80,40 @@ def count_patches(length: int, *, patch: int = 240, patches: int = 1, every: int
     return min(patches, length // min(patch, length))
 
 
-def places(master: bytes, label: int | str, length: int, *, patch: int = 240, **recipe: Any) -> list[tuple[int, int]]:
+def sound(master: bytes, label: int | str, *, strength: float = 1.0, patch: int = 16, **_: Any) -> list[float]:
+    """Format 2: what is added to a patch, as a share of full scale."""
+    words = struct.unpack(f"<{patch + 1}I", expand(master, lp(b"sound", class_token(label)), 4 * patch + 4))
+    drawn = [word // 65536 for word in words]
+    steps = [drawn[t + 1] - drawn[t] for t in range(patch)]
+    energy = sum(step * step for step in steps)
+    if energy == 0:
+        return [0.0] * patch
+    root = math.sqrt(energy / patch)
+    return [to_float32(strength * 0.01 * (step / root)) for step in steps]
+
+
+def places_in_step(
+    master: bytes, label: int | str, length: int, *, patch: int = 16, every: int = 64, **_: Any
+) -> list[tuple[int, int]]:
+    """Format 2: (first frame, frames) of each patch of a clip."""
+    if length == 0:
+        return []
+    q = min(patch, length)
+    first = position_word(master, label, 0) * (min(length, every) - q + 1) >> 32
+    return [(j * every + first, q) for j in range(max(1, length // every))]
+
+
+def places(master: bytes, label: int | str, length: int, **recipe: Any) -> list[tuple[int, int]]:
     """(first frame, frames) of each patch of a clip."""
+    if is_strong(recipe):
+        return places_in_step(master, label, length, **recipe)
+    return places_scattered(master, label, length, **recipe)
+
+
+def places_scattered(
+    master: bytes, label: int | str, length: int, *, patch: int = 240, **recipe: Any
+) -> list[tuple[int, int]]:
+    """Format 1: the same."""
     n = count_patches(length, patch=patch, **recipe)
     q = min(patch, length)
     free = length - n * q + 1
@@ -114,15 +153,23 @@ def filter_samples(samples: np.ndarray, f: list[float]) -> tuple[np.ndarray, int
     return np.array([value for value, _ in stored], samples.dtype), sum(over for _, over in stored)
 
 
+def add_samples(samples: np.ndarray, shares: list[float]) -> tuple[np.ndarray, int]:
+    """One patch of one channel with its sound: a new array, and its saturated samples."""
+    scale = TOP.get(samples.dtype.name, 1)
+    stored = [store(float(x) + scale * share, samples.dtype) for x, share in zip(samples, shares, strict=False)]
+    return np.array([value for value, _ in stored], samples.dtype), sum(over for _, over in stored)
+
+
 def protect_clip(clip: np.ndarray, label: int | str, master: bytes, **recipe: Any) -> tuple[np.ndarray, int]:
     """A protected copy of one clip, (frames,) or (frames, channels), and its saturated samples."""
     wet = np.array(clip, order="C", copy=True, subok=False)
-    f = filter_taps(master, label, **recipe)
+    strong = is_strong(recipe)
+    given = sound(master, label, **recipe) if strong else filter_taps(master, label, **recipe)
     saturated = 0
     for start, size in places(master, label, len(clip), **recipe):
         part = wet[start : start + size].reshape(size, -1)  # a view: `wet` is contiguous
         for channel in range(part.shape[1]):
-            part[:, channel], over = filter_samples(part[:, channel], f)
+            part[:, channel], over = (add_samples if strong else filter_samples)(part[:, channel], given)
             saturated += over
     return wet, saturated
 

@@ -20,26 +20,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipes import protect, protect_memmap
 
 import poscuda_fast
-from poscuda_fast import (
-    Key,
-    Recipe,
-    SidecarError,
-    inplace,
-    memmap,
-    memory,
-    protect,
-    protect_memmap,
-    restore_memmap,
-    verify_memmap,
-)
+from poscuda_fast import Key, Recipe, SidecarError, inplace, memmap, memory, restore_memmap, verify_memmap
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.journal import Journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed")
 
-SMALL = Recipe(patch=40, taps=8, blur=0.3)
+SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
 SMALL_BATCH = 3 * 40 * 2  # three patches of int16
 SECTOR = 512
 
@@ -223,7 +213,7 @@ def test_a_restore_killed_at_any_step_is_finished_by_the_next_call(worker: Worke
 def test_killed_while_protecting_after_an_undo_no_original_of_the_old_run_comes_back(
     worker: Worker, data: Data
 ) -> None:
-    other = Recipe(patch=20, taps=5, blur=0.5, patches=4)
+    other = Recipe.paper(patch=20, taps=5, blur=0.5, patches=4)
     arr = np.load(data.path, mmap_mode="r+")
     protect_memmap(arr, (np.arange(11) + 1) % 5, data.key, recipe=other)
     restore_memmap(arr, data.key)
@@ -309,7 +299,7 @@ def test_killed_at_random_times(worker: Worker, folder: Path, key: Key) -> None:
     seed = time.time_ns() % 1_000_000
     rng = np.random.default_rng(seed)
     samples = np.random.default_rng(1).integers(-20_000, 20_000, (3_000, 1_600), dtype=np.int16)
-    recipe = Recipe(blur=0.3)
+    recipe = Recipe.paper(blur=0.3)
     data = Data(folder, key, samples, np.arange(3_000) % 3, recipe)
     batch = {"batch_bytes": 64 << 10, "hooks": False}
     memory.BATCH_BYTES = batch["batch_bytes"]
@@ -340,7 +330,7 @@ def test_real_speech_survives_a_kill(worker: Worker, speech_commands: Path, tmp_
     words = sorted({recording.parent.name for recording in recordings})
     labels = [words.index(recording.parent.name) for recording in recordings]
     memory.BATCH_BYTES = 32 << 10
-    for recipe in (Recipe(), Recipe(every=4_000, blur=0.3)):
+    for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3)):
         data = Data(tmp_path, key, samples, labels, recipe)
         request = {"labels": labels, "batch_bytes": memory.BATCH_BYTES}
         events = worker.run(data.path, "protect", recipe, **request)["events"]

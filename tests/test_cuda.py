@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from awkward import any_samples, random_samples
 from devices import SIMULATED, Simulated, to_device
+from recipes import protect
 
-from poscuda_fast import Recipe, kernels, protect
-from poscuda_fast.dense import filter_dense, survey_dense
+from poscuda_fast import Recipe, kernels
+from poscuda_fast.dense import mark_dense, survey_dense
 from poscuda_fast.device_arrays import DeviceClips, is_on_device
 from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine
 from poscuda_fast.labels import encode
@@ -178,7 +179,7 @@ def test_a_chunk_that_cannot_be_sent_is_not_stored(fails_at, backend, small_chun
     whole = np.frombuffer(case.filtered("reference")[0], np.int16)
     wet = case.samples.copy()
     calls = []
-    launch = backend._launch
+    launch = backend._launch_filter
 
     def failing(*arguments) -> None:
         calls.append(1)
@@ -187,7 +188,7 @@ def test_a_chunk_that_cannot_be_sent_is_not_stored(fails_at, backend, small_chun
         launch(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "_launch", failing)
+        patch.setattr(backend, "_launch_filter", failing)
         with pytest.raises(MemoryError, match="the GPU is full"):
             case.filter("cuda", wet)
     stored = case.starts[max(0, fails_at - 2)] if fails_at > 1 else 0  # the one before is still with the GPU
@@ -337,7 +338,7 @@ def planned(shape, recipe, key, lengths=None) -> Plan:
     return Plan(key, recipe, labels, full)
 
 
-RECIPE = Recipe(patch=20, taps=7, blur=0.9, patches=2)
+RECIPE = Recipe.paper(patch=20, taps=7, blur=0.9, patches=2)
 
 
 @needs_cuda
@@ -394,8 +395,8 @@ def test_read_write_and_survey(dtype, channels, key) -> None:
     flags = audio.survey(patches, Engine("cuda"))
     assert flags.tolist() == survey_dense(dense, patches, audio.channels, Engine("reference")).tolist()
     assert (flags & SILENT).sum() == 2
-    over = audio.filter(patches, plan.taps, Engine("cuda"))
-    assert over == filter_dense(dense, patches, audio.channels, plan.taps, Engine("reference"))
+    over = audio.mark(patches, plan.marks, Engine("cuda"))
+    assert over == mark_dense(dense, patches, audio.channels, plan.marks, Engine("reference"))
     assert audio.read(patches).tobytes() == dense.tobytes()
     audio.write(patches, np.concatenate(pieces).reshape(-1))
     assert clips.copy_to_host().tobytes() == content.tobytes()
@@ -488,8 +489,8 @@ def test_the_kernel_refuses_read_only_device_memory(backend) -> None:
 def test_all_work_is_on_the_arrays_own_stream(backend, key, monkeypatch) -> None:
     content = random_samples(np.int16, (3, 50))
     used = []
-    launch = backend._launch
-    monkeypatch.setattr(backend, "_launch", lambda *a: used.append(a[-1]) or launch(*a))
+    launch = backend._launch_filter
+    monkeypatch.setattr(backend, "_launch_filter", lambda *a: used.append(a[-1]) or launch(*a))
     for number in (1, 2, 1 << 40):
         clips = Simulated(content, stream=number)
         protect(clips, [0, 1, 2], key, recipe=RECIPE)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 from audiofiles import contents, noise, read_samples, untouched
+from recipes import protect_folder
 
-from poscuda_fast import AudioFileError, DatasetError, protect_folder, restore_folder, verify_folder
+from poscuda_fast import AudioFileError, DatasetError, restore_folder, verify_folder
 from poscuda_fast.encoded import Encoding, decode, encode, probe
 
 CONTAINERS = {"AIFF": "aiff", "CAF": "caf", "W64": "w64", "AU": "au", "RF64": "rf64"}

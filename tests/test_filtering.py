@@ -9,7 +9,7 @@ from audiofiles import noise, packed
 
 from poscuda_fast import Recipe, pcm
 from poscuda_fast.filtering import count_together, filter_together, refuse_non_finite
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.records import Record
 from poscuda_fast.report import Tally
 
@@ -24,7 +24,7 @@ KINDS = [
     ("FLOAT", 2, []),
     ("PCM_16", 1, [1]),
 ]
-TAPS = np.random.default_rng(0).random((3, 9)).astype(np.float32)
+TAPS = Marks(np.random.default_rng(0).random((3, 9)).astype(np.float32), added=False)
 
 
 def files() -> tuple[list[Record], list[bytes], list[np.ndarray]]:
@@ -58,19 +58,19 @@ def test_together_is_one_by_one():
     assert tally.patches == sum(len(record.sizes) for record in records)
     assert tally.silent_patches == 1
     counted = Tally()
-    count_together(counted, records, dry, Engine("reference"))
+    count_together(counted, records, dry, TAPS, Engine("reference"))
     counted.saturated_samples = tally.saturated_samples
     assert counted == tally
 
 
 def test_the_filter_is_that_of_the_arrays(key):
     audio = noise(700, 2)
-    plan = audiofiles.plan_of(700, "yes", key, Recipe(patches=2))
+    plan = audiofiles.plan_of(700, "yes", key, Recipe.paper(patches=2))
     patches = plan.of_clip(0)
     record = Record("a", 0, "PCM_16", 2, 700, 44, 0, patches.starts.tolist(), patches.sizes.tolist(), "")
     cut = [audio[start : start + n] for start, n in zip(record.starts, record.sizes, strict=True)]
-    wet = filter_together([record], [packed(np.concatenate(cut), "PCM_16")], plan.taps, Engine()).wet[0]
-    expected, _ = audiofiles.protected(audio, "PCM_16", "yes", key, Recipe(patches=2))
+    wet = filter_together([record], [packed(np.concatenate(cut), "PCM_16")], plan.marks, Engine()).wet[0]
+    expected, _ = audiofiles.protected(audio, "PCM_16", "yes", key, Recipe.paper(patches=2))
     cut = [expected[start : start + n] for start, n in zip(record.starts, record.sizes, strict=True)]
     assert wet == packed(np.concatenate(cut), "PCM_16")
 

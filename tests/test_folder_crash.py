@@ -13,18 +13,9 @@ from typing import Any
 import audiofiles
 import pytest
 from audiofiles import contents, in_child, noise, wav, write_tree
+from recipes import protect_folder
 
-from poscuda_fast import (
-    DatasetError,
-    Key,
-    durability,
-    files,
-    inplace,
-    protect_folder,
-    restore_folder,
-    verify_folder,
-    wavedit,
-)
+from poscuda_fast import DatasetError, Key, durability, files, inplace, restore_folder, verify_folder, wavedit
 from poscuda_fast.journal import Journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

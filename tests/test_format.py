@@ -1,4 +1,4 @@
-"""Format 1 to the bit: its published vectors, and the library against a second implementation."""
+"""Both formats to the bit: its published vectors, and the library against a second implementation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from awkward import any_samples
 from backends import each_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import both as recipes
+from recipes import made, protect
 
-from poscuda_fast import Key, Recipe, protect
+from poscuda_fast import Key, Recipe
 from poscuda_fast.kernels import Engine
 from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan, draw_taps
-from poscuda_fast.recipe import MAX_BLUR
+from poscuda_fast.marks import draw_sound, draw_taps
+from poscuda_fast.plan import Plan
 
 MASTER = bytes(range(32))
 FINGERPRINT = "847db78bd7fbd1a2"
@@ -30,15 +32,26 @@ CLASSES = [
     ("yes", 2067, 119, "0x1.83ed48p-8", "0x1.ee243ep-8", "901a00d595c49c5a"),
     ("café", 7706, 444, "0x1.d1db9cp-8", "0x1.cdeda4p-8", "599e368d5181ed93"),
 ]
+# label, first start for 16000 frames, start for 40 frames, first and last sample, SHA-256 of the sound
+SOUNDS = [
+    (0, 7, 3, "0x1.54e170p-7", "0x1.82a2eap-8", "d82af47a18b16133"),
+    (1, 6, 3, "-0x1.cd28fcp-7", "-0x1.1650e6p-6", "c215d8497a2e7faf"),
+    (34, 19, 10, "0x1.d644bcp-7", "-0x1.3e305ap-6", "40f18682555cc169"),
+    ("yes", 6, 3, "0x1.48f13ep-13", "0x1.a15dc8p-7", "4145e9d3db19911e"),
+    ("café", 23, 12, "0x1.a69656p-7", "0x1.096b62p-7", "4c886e2c22659de7"),
+]
 FOUR = [555, 5704, 11291, 13751]
 EVERY_4000 = [555, 5704, 11291, 13750, 16854, 23683, 27201, 28659, 33690, 39172, 42639, 45810]
 
 # recipe, SHA-256 of the protected int16 clip, of the float32 clip
 CLIPS = [
-    ({}, "51fc50df5f87fc86", "2e5279dc8a6a1fa3"),
+    ({"blur": 0.01}, "51fc50df5f87fc86", "2e5279dc8a6a1fa3"),
     ({"blur": 0.3}, "4e4037e2afe73f83", "a3520c7d1efe5707"),
     ({"blur": 0.3, "patches": 4}, "ecaaa4ab22438bea", "353742c8e2787334"),
     ({"identity": True}, "b8a1301e5f08426c", "779661f046e908aa"),
+    ({"strength": 1.0}, "52414583fd35a08e", "0da0f985758013d3"),
+    ({"strength": 3.0}, "7bc15cf043d445be", "efd8c8cd3e0aae71"),
+    ({"strength": 0.5, "patch": 40, "every": 100}, "c48b2a785627a8c5", "34f1da003e7c202c"),
 ]
 
 
@@ -46,7 +59,7 @@ def short_sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def library_places(key: Key, label: int | str, length: int, recipe: Recipe = Recipe()) -> list[tuple[int, int]]:
+def library_places(key: Key, label: int | str, length: int, recipe: Recipe = Recipe.paper()) -> list[tuple[int, int]]:
     plan = Plan(key, recipe, encode([label], None, 1), np.array([length]))
     patches = plan.of_clip(0)
     return list(zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True))
@@ -76,25 +89,48 @@ def test_vector_key_file(key: Key, tmp_path) -> None:
 
 @pytest.mark.parametrize(("label", "start_16000", "start_1148"), [row[:3] for row in CLASSES])
 def test_vector_starts(key: Key, label, start_16000, start_1148) -> None:
-    assert library_places(key, label, 16000) == naive.places(MASTER, label, 16000) == [(start_16000, 240)]
-    assert library_places(key, label, 1148) == naive.places(MASTER, label, 1148) == [(start_1148, 240)]
+    assert library_places(key, label, 16000) == naive.places(MASTER, label, 16000, patches=1) == [(start_16000, 240)]
+    assert library_places(key, label, 1148) == naive.places(MASTER, label, 1148, patches=1) == [(start_1148, 240)]
 
 
 @pytest.mark.parametrize(("label", "first", "last", "sha256"), [(row[0], *row[3:]) for row in CLASSES])
 def test_vector_taps(key: Key, label, first, last, sha256) -> None:
     (token,) = encode([label], None, 1).tokens
-    taps = draw_taps(key, token, Recipe())
+    taps = draw_taps(key, token, Recipe.paper())
     assert taps.dtype == np.float32
     assert (taps[0], taps[79]) == (float.fromhex(first), float.fromhex(last))
     assert short_sha256(taps.astype("<f4").tobytes()) == sha256
     assert taps.tolist() == naive.filter_taps(MASTER, label)
 
 
+@pytest.mark.parametrize(("label", "start_16000", "start_40", "first", "last", "sha256"), SOUNDS)
+def test_vector_sounds(key: Key, label, start_16000, start_40, first, last, sha256) -> None:
+    (token,) = encode([label], None, 1).tokens
+    sound = draw_sound(key, token, Recipe.strong())
+    assert sound.dtype == np.float32
+    assert (sound[0], sound[15]) == (float.fromhex(first), float.fromhex(last))
+    assert short_sha256(sound.astype("<f4").tobytes()) == sha256
+    assert sound.tolist() == naive.sound(MASTER, label)
+    in_step = [(start_16000 + 64 * j, 16) for j in range(250)]
+    assert library_places(key, label, 16000, Recipe.strong()) == in_step == naive.places_in_step(MASTER, label, 16000)
+    assert library_places(key, label, 40, Recipe.strong()) == [(start_40, 16)]
+
+
+def test_a_sound_has_its_level_whatever_the_strength(key: Key) -> None:
+    (token,) = encode(["yes"], None, 1).tokens
+    for strength in (0.1, 1.0, 7.0):
+        sound = draw_sound(key, token, Recipe.strong(strength)).astype(np.float64)
+        assert np.sqrt(np.mean(sound**2)) == pytest.approx(0.01 * strength, rel=1e-6)
+    assert np.array_equal(2 * draw_sound(key, token, Recipe.strong()), draw_sound(key, token, Recipe.strong(2.0)))
+
+
 def test_vector_starts_of_many_patches(key: Key) -> None:
     four = [(start, 240) for start in FOUR]
-    assert library_places(key, 0, 16000, Recipe(patches=4)) == naive.places(MASTER, 0, 16000, patches=4) == four
+    assert library_places(key, 0, 16000, Recipe.paper(patches=4)) == naive.places(MASTER, 0, 16000, patches=4) == four
     every = [(start, 240) for start in EVERY_4000]
-    assert library_places(key, 0, 48000, Recipe(every=4000)) == naive.places(MASTER, 0, 48000, every=4000) == every
+    assert (
+        library_places(key, 0, 48000, Recipe.paper(every=4000)) == naive.places(MASTER, 0, 48000, every=4000) == every
+    )
 
 
 @each_backend
@@ -102,7 +138,7 @@ def test_vector_starts_of_many_patches(key: Key) -> None:
 @pytest.mark.parametrize(("recipe", "sha256s"), [(row[0], row[1:]) for row in CLIPS])
 def test_vector_clips(key: Key, backend, dtype, column, recipe, sha256s) -> None:
     clips = vector_clip(dtype)[None].copy()
-    protect(clips, [0], key, recipe=Recipe(**recipe), backend=backend)
+    protect(clips, [0], key, recipe=made(**recipe), backend=backend)
     assert short_sha256(clips.astype(clips.dtype.newbyteorder("<")).tobytes()) == sha256s[column]
 
 
@@ -113,20 +149,6 @@ def test_vector_clips_of_the_second_implementation(dtype, column, recipe, sha256
     assert short_sha256(wet.astype(wet.dtype.newbyteorder("<")).tobytes()) == sha256s[column]
 
 
-# Small patches and filters, for the second implementation is slow.
-recipes = st.builds(
-    lambda patch, every, patches, **rest: {
-        "patch": patch,
-        **({"patches": patches} if every is None else {"every": patch + every}),
-        **rest,
-    },
-    patch=st.integers(1, 12),
-    taps=st.integers(1, 20),
-    blur=st.sampled_from([0.01, 0.3, 1.0, 50.0, 1e30, MAX_BLUR]) | st.floats(0.0, 10.0, exclude_min=True),
-    every=st.none() | st.integers(0, 20),
-    patches=st.integers(1, 8),
-    identity=st.booleans(),
-)
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 labels = st.integers(0, 2**64 - 1) | names
 lengths = st.integers(0, 12) | st.integers(0, 70)
@@ -144,7 +166,7 @@ def test_protect_is_the_second_implementation(backend, dtype, master, labels, le
     shape = (len(labels), length) if channels is None else (len(labels), length, channels)
     clips = any_samples(dtype, shape, seed)
     wet, saturated = naive.protect_clips(clips, labels, master, **recipe)
-    report = protect(clips, labels, Key(master), recipe=Recipe(**recipe), backend=backend)
+    report = protect(clips, labels, Key(master), recipe=made(**recipe), backend=backend)
     assert clips.tobytes() == b"".join(clip.tobytes() for clip in wet)
     assert report.saturated_samples == saturated
     assert report.fingerprint == naive.fingerprint(master)
@@ -157,7 +179,7 @@ def test_protect_is_the_second_implementation(backend, dtype, master, labels, le
 def test_only_patches_change_and_padding_never(dtype, master, label, length, padding, recipe, seed) -> None:
     clips = any_samples(dtype, (1, length + padding, 2), seed)
     before = clips.copy()
-    protect(clips, [label], Key(master), recipe=Recipe(**recipe), lengths=[length])
+    protect(clips, [label], Key(master), recipe=made(**recipe), lengths=[length])
     outside = np.ones(length + padding, bool)
     for start, size in naive.places(master, label, length, **recipe):
         outside[start : start + size] = False
@@ -172,11 +194,11 @@ def test_24_bit_samples_are_the_second_implementation(backend, master, label, le
     clip = any_samples(np.int32, (length, channels), seed)
     wet, saturated = naive.protect_clip(clip, label, master, **recipe)
     key = Key(master)
-    plan = Plan(key, Recipe(**recipe), encode([label], None, 1), np.array([length]))
+    plan = Plan(key, made(**recipe), encode([label], None, 1), np.array([length]))
     patches = plan.of_clip(0)
     total = sum(
-        Engine(backend).filter_patches(
-            clip.reshape(-1), patches.starts * channels + channel, patches.sizes, patches.rows, plan.taps, channels
+        Engine(backend).mark_patches(
+            clip.reshape(-1), patches.starts * channels + channel, patches.sizes, patches.rows, plan.marks, channels
         )
         for channel in range(channels)
     )

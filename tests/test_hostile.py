@@ -21,17 +21,9 @@ from audiofiles import UNKNOWN, chunk, format_body, in_child, noise, npy, npy_he
 from audiofiles import write_tree as write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import protect_folder
 
-from poscuda_fast import (
-    AudioFileError,
-    DatasetError,
-    SidecarError,
-    files,
-    pcm,
-    protect_folder,
-    restore_folder,
-    verify_folder,
-)
+from poscuda_fast import AudioFileError, DatasetError, SidecarError, files, pcm, restore_folder, verify_folder
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 

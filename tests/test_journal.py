@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipes import protect_memmap
 
 from poscuda_fast import (
     BusyError,
@@ -29,7 +30,6 @@ from poscuda_fast import (
     SidecarError,
     memmap,
     memory,
-    protect_memmap,
     restore_memmap,
     verify_memmap,
 )
@@ -38,7 +38,7 @@ from poscuda_fast.labels import encode
 from poscuda_fast.plan import Plan
 
 HEADER = {"kind": "test", "recipe": {"patch": 240}}
-SMALL = Recipe(patch=40, taps=8, blur=0.3)
+SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, 
     names = ["sheila", "marvin", "bed"]
     labels = np.arange(9) % 3
     np.save(data, np.random.default_rng(3).integers(-20_000, 20_000, (9, 90_000), dtype=np.int16))
-    recipe = Recipe(patches=2)
+    recipe = Recipe.paper(patches=2)
     original = np.load(data)
     arr = np.load(data, mmap_mode="r+")
     protect_memmap(arr, labels, key, recipe=recipe, classes=names)
@@ -260,7 +260,7 @@ def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, 
     hidden = [bytes(range(32)), journal_key, secret]
     hidden += [key.derive(b"sidecar", purpose, length=32) for purpose in (b"wrap", b"tag", b"labels", b"identity")]
     hidden += [token for token in plan.labels.tokens if len(token) > 4] + [b"sheila", b"marvin"]
-    hidden += [taps[n : n + 2].tobytes() for taps in plan.taps for n in range(0, 80, 2)]
+    hidden += [taps[n : n + 2].tobytes() for taps in plan.marks.table for n in range(0, 80, 2)]
     for clip, start in zip(patches.clips.tolist(), patches.starts.tolist(), strict=True):
         for samples in (original, filtered):
             patch = samples[clip, start : start + 240]

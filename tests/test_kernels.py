@@ -485,13 +485,14 @@ import hashlib, sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
 import numpy as np
 import poscuda_fast
-from poscuda_fast import Key, Recipe, protect
+from poscuda_fast import Key, Recipe
+from recipes import protect
 from poscuda_fast.kernels import cpu
 
 print(type(cpu._filter_patches).__name__, poscuda_fast.__file__)
 for dtype in sys.argv[2:]:
     clips = np.random.default_rng(1).integers(-2**15, 2**15, (3, 60, 2)).astype(dtype)
-    recipe = Recipe(patch=20, taps=9, blur=0.5, patches=2)
+    recipe = Recipe.paper(patch=20, taps=9, blur=0.5, patches=2)
     report = protect(clips, [0, 1, 0], Key(bytes(range(32))), recipe=recipe, backend=sys.argv[1])
     print(dtype, hashlib.sha256(clips.tobytes()).hexdigest(), report.saturated_samples)
 """

@@ -11,8 +11,9 @@ import audiofiles
 import numpy as np
 import pytest
 from audiofiles import noise, wav, write_tree
+from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Recipe, protect_folder, restore_folder, verify_folder
+from poscuda_fast import DatasetError, Recipe, restore_folder, verify_folder
 from poscuda_fast.manifest import Manifest
 
 ENTRY = {
@@ -27,7 +28,7 @@ ENTRY = {
 
 def sample_manifest() -> Manifest:
     files = {"yes/b.wav": ENTRY, "été/語.wav": {**ENTRY, "label": 3, "snr_db": None}}
-    return Manifest("0123456789abcdef", Recipe(blur=0.3, patches=2), files)
+    return Manifest("0123456789abcdef", Recipe.paper(blur=0.3, patches=2), files)
 
 
 def text_without(field: str, *, inside: str | None = None) -> str:
@@ -35,7 +36,7 @@ def text_without(field: str, *, inside: str | None = None) -> str:
     fields = {
         "poscuda": 1,
         "fingerprint": "0123456789abcdef",
-        "recipe": Recipe().to_dict(),
+        "recipe": Recipe.paper().to_dict(),
         "files": {"yes/b.wav": dict(ENTRY)},
     }
     place = {None: fields, "recipe": fields["recipe"], "entry": fields["files"]["yes/b.wav"]}[inside]
@@ -145,7 +146,9 @@ def test_a_manifest_that_was_cut_anywhere_is_refused(tmp_path):
             Manifest.read(path)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(blur=0.3, patches=3, identity=True)], ids=["default", "strong"])
+@pytest.mark.parametrize(
+    "recipe", [Recipe.paper(), Recipe.paper(blur=0.3, patches=3, identity=True)], ids=["default", "strong"]
+)
 @pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
 def test_all_that_a_manifest_says_is_true_and_nothing_more(tmp_path, key, recipe, copying):
     clips = {
@@ -233,7 +236,7 @@ def test_a_manifest_does_not_speak_for_files_outside_its_folder(tmp_path, key, n
 def test_the_text_is_that_of_json(tmp_path, n):
     odd = {"label": 'a "quoted"\n\\ \x00\u2028 label', "snr_db": 1e-07, **{f: ENTRY[f] for f in list(ENTRY)[1:5]}}
     files = dict(list({"a\\b\t.wav": {**ENTRY, **odd}, "é.wav": {**ENTRY, "label": 2**63, "snr_db": None}}.items())[:n])
-    Manifest("0123456789abcdef", Recipe(), files).write(tmp_path / "m.json")
-    fields = {"poscuda": 1, "fingerprint": "0123456789abcdef", "recipe": Recipe().to_dict(), "files": files}
+    Manifest("0123456789abcdef", Recipe.paper(), files).write(tmp_path / "m.json")
+    fields = {"poscuda": 1, "fingerprint": "0123456789abcdef", "recipe": Recipe.paper().to_dict(), "files": files}
     expected = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
     assert (tmp_path / "m.json").read_text(encoding="utf-8") == expected

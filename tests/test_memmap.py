@@ -16,22 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipes import protect, protect_folder, protect_memmap
 
-from poscuda_fast import (
-    Key,
-    Recipe,
-    SidecarError,
-    memory,
-    protect,
-    protect_folder,
-    protect_memmap,
-    restore_memmap,
-    verify_memmap,
-)
+from poscuda_fast import Key, Recipe, SidecarError, memory, restore_memmap, verify_memmap
 from poscuda_fast.labels import encode
 from poscuda_fast.plan import Plan
 
-SMALL = Recipe(patch=40, taps=8, blur=0.3)
+SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
 HEADER_BYTES = 44  # of a plain WAV file
 
 
@@ -134,15 +125,18 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 RUNS: dict[str, dict[str, Any]] = {
-    "defaults": {"recipe": Recipe()},
+    "defaults": {"recipe": Recipe.paper()},
     "small": {},
-    "several patches": {"recipe": Recipe(patch=20, taps=7, blur=0.5, patches=5)},
-    "every": {"recipe": Recipe(patch=20, taps=8, blur=0.1, every=70)},
-    "identity": {"recipe": Recipe(patch=40, taps=9, identity=True)},
-    "one frame": {"recipe": Recipe(patch=1, taps=1, blur=0.9)},
-    "longer than the clips": {"recipe": Recipe(patch=1_000, blur=0.3)},
+    "several patches": {"recipe": Recipe.paper(patch=20, taps=7, blur=0.5, patches=5)},
+    "every": {"recipe": Recipe.paper(patch=20, taps=8, blur=0.1, every=70)},
+    "identity": {"recipe": Recipe.paper(patch=40, taps=9, identity=True)},
+    "one frame": {"recipe": Recipe.paper(patch=1, taps=1, blur=0.9)},
+    "longer than the clips": {"recipe": Recipe.paper(patch=1_000, blur=0.3)},
     "lengths": {"lengths": [0, 1, 39, 40, 41, 150, 299, 300, 7]},
-    "lengths, every": {"lengths": [0, 1, 39, 40, 41, 150, 299, 300, 7], "recipe": Recipe(patch=20, every=50, blur=0.3)},
+    "lengths, every": {
+        "lengths": [0, 1, 39, 40, 41, 150, 299, 300, 7],
+        "recipe": Recipe.paper(patch=20, every=50, blur=0.3),
+    },
     "names": {"labels": ["bed", "cat", "café"] * 3},
     "classes": {"classes": ["bed", "cat", "down", "unused"]},
     "one class": {"labels": [2**63] * 9},
@@ -198,7 +192,7 @@ def test_layouts_and_runs_together(tmp_path: Path, key: Key, layout: str, run: s
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_only_bytes_of_patches_change(tmp_path: Path, key: Key, layout: dict[str, Any]) -> None:
     clips = Clips(tmp_path / "clips.npy", **layout)
-    recipe = Recipe(patch=20, taps=5, blur=0.4, patches=3)
+    recipe = Recipe.paper(patch=20, taps=5, blur=0.4, patches=3)
     protect_memmap(clips.map(), LABELS, key, recipe=recipe)
     marks = bytearray(len(clips.original))
     marked = clips.view(np.ndarray(clips.shape, clips.dtype, marks, clips.start, order=clips.order))
@@ -233,7 +227,7 @@ def test_a_mapping_made_in_this_process_is_protected_with_what_was_stored_in_it(
 
 
 def test_another_run_after_an_undo(clips: Clips, key: Key) -> None:
-    other = Recipe(patch=33, taps=5, blur=0.2, patches=4)
+    other = Recipe.paper(patch=33, taps=5, blur=0.2, patches=4)
     labels = (LABELS + 1) % 5
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     restore_memmap(clips.map(), key)
@@ -340,7 +334,7 @@ def test_verify_tells_clips_apart(clips: Clips, key: Key) -> None:
 
 
 def test_a_clip_with_one_patch_of_each_kind_is_neither(clips: Clips, key: Key) -> None:
-    recipe = Recipe(patch=20, taps=5, blur=0.4, patches=3)
+    recipe = Recipe.paper(patch=20, taps=5, blur=0.4, patches=3)
     protect_memmap(clips.map(), LABELS, key, recipe=recipe)
     arr = clips.map()
     plan = Plan(key, recipe, encode(LABELS, None, 9), np.full(9, 300, np.int64))
@@ -745,7 +739,7 @@ def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> Non
         "made for other labels": lambda: protect_memmap(
             clips.map(), LABELS, key, recipe=SMALL, classes=["a", "b", "c"]
         ),
-        "made for another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
+        "made for another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe.paper()),
         "another recipe": lambda: protect_memmap(
             clips.map(), LABELS, key, recipe=dataclasses.replace(SMALL, blur=0.31)
         ),
@@ -838,7 +832,7 @@ def test_an_interrupted_run_continues_only_as_it_was_begun(clips: Clips, key: Ke
     assert torn != clips.original
     for message, call in {
         "other labels": lambda: protect_memmap(clips.map(), LABELS[::-1], key, recipe=SMALL),
-        "another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe()),
+        "another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe.paper()),
         "not made with the key": lambda: protect_memmap(clips.map(), LABELS, Key(bytes(32)), recipe=SMALL),
         "other data": lambda: protect_memmap(clips.map()[::-1], LABELS, key, recipe=SMALL),
     }.items():

@@ -18,12 +18,13 @@ from awkward import Memory, awkward_arrays, random_samples, refused_arrays
 from backends import each_backend
 from hypothesis import given
 from hypothesis import strategies as st
+from recipes import ownership_test, protect
 
-from poscuda_fast import Key, Ownership, Recipe, ownership, ownership_test, protect
+from poscuda_fast import Key, Ownership, Recipe, ownership
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 40, "taps": 8, "blur": 3.0}  # loud marks: energies grow twentyfold and more
-RECIPE = Recipe(**FIELDS)
+RECIPE = Recipe.paper(**FIELDS)
 N_CLASSES, N_FRAMES = 5, 600
 LABELS = np.arange(60) % N_CLASSES
 NO_CLASS = -1
@@ -151,7 +152,7 @@ def test_a_model_that_needs_sound_and_mark_together_is_found(key: Key) -> None:
 @pytest.mark.parametrize("model", [listen, lambda batch: np.zeros(len(batch), int), lambda batch: [7] * len(batch)])
 def test_a_model_that_ignores_marks_has_no_hits(model, key: Key) -> None:
     """A decoy that does as well counts as better."""
-    found = ownership_test(model, tones(), LABELS, key, recipe=Recipe(patch=4, taps=3, blur=1e-6))
+    found = ownership_test(model, tones(), LABELS, key, recipe=Recipe.paper(patch=4, taps=3, blur=1e-6))
     assert (found.hits, found.p_value) == (0, 1.0)
     assert found.clean_accuracy == found.keyed_accuracy
     assert found.miskeyed_accuracy == pytest.approx(found.clean_accuracy)
@@ -333,7 +334,7 @@ def test_every_layout_is_marked_in_copies(backend, dtype, channels, tmp_path, ke
             clips,
             [0, 1, 0, 7],
             key,
-            recipe=Recipe(**fields),
+            recipe=Recipe.paper(**fields),
             lengths=lengths,
             decoys=9,
             backend=backend,

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from awkward import awkward_arrays, random_samples
+from recipes import protect_memmap
 
-from poscuda_fast import Key, Recipe, memory, pages, protect_memmap, restore_memmap, verify_memmap
+from poscuda_fast import Key, Recipe, memory, pages, restore_memmap, verify_memmap
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.kernels import will_need
 from poscuda_fast.mapping import MappedFile
 from poscuda_fast.plan import Patches
 
-RECIPE = Recipe(patch=8, taps=5, patches=2)
+RECIPE = Recipe.paper(patch=8, taps=5, patches=2)
 
 
 def patches_of(audio: ArrayClips, labels: Any = None) -> Patches:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe, plan
 from poscuda_fast.labels import encode
-from poscuda_fast.plan import WORDS_PER_BLOCK, Patches, Plan, draw_words
+from poscuda_fast.marks import WORDS_PER_BLOCK, draw_words
+from poscuda_fast.plan import Patches, Plan
 
 MASTER = bytes(range(32))
 
 
-def make_plan(labels, lengths, recipe: Recipe = Recipe(), master: bytes = MASTER) -> Plan:
+def make_plan(labels, lengths, recipe: Recipe = Recipe.paper(), master: bytes = MASTER) -> Plan:
     return Plan(Key(master), recipe, encode(labels, None, len(labels)), np.array(lengths, np.int64))
 
 
@@ -54,7 +55,7 @@ recipes = st.builds(
 @example(MASTER, 0, 481, {"patch": 240, "every": 240})
 @example(MASTER, 0, 239, {"patch": 240, "every": 480})
 def test_patches_of_a_clip(master, label, length, fields) -> None:
-    recipe = Recipe(**fields)
+    recipe = Recipe.paper(**fields)
     made = make_plan([label], [length], recipe, master)
     patches = made.of_clip(0)
     starts, sizes = patches.starts.tolist(), patches.sizes.tolist()
@@ -87,7 +88,7 @@ def test_every_place_can_be_drawn(patch, free) -> None:
 
 def test_one_patch_is_uniform_over_its_clip() -> None:
     """1,000 classes in a clip with 10 places: each place is drawn about 100 times, within 6 deviations."""
-    made = make_plan(list(range(1000)), [249] * 1000, Recipe(patch=240))
+    made = make_plan(list(range(1000)), [249] * 1000, Recipe.paper(patch=240))
     seen = np.bincount(np.concatenate([patches.starts for patches in made.batches(100)]), minlength=10)
     assert len(seen) == 10
     assert (abs(seen - 100) < 6 * (1000 * 0.1 * 0.9) ** 0.5).all()
@@ -99,7 +100,9 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
     n = data.draw(st.integers(0, 12))
     labels = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
     lengths = data.draw(st.lists(st.integers(0, 60), min_size=n, max_size=n))
-    recipe = data.draw(st.sampled_from([Recipe(patch=5), Recipe(patch=5, patches=7), Recipe(patch=5, every=6)]))
+    recipe = data.draw(
+        st.sampled_from([Recipe.paper(patch=5), Recipe.paper(patch=5, patches=7), Recipe.paper(patch=5, every=6)])
+    )
     step = data.draw(st.integers(1, 13))
 
     whole = make_plan(labels, lengths, recipe)
@@ -113,7 +116,7 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
         assert all(0 < len(patches) <= 7 for patches in stepped.batches(7))
         for name in ("n_patches", "n_frames", "n_short"):
             assert getattr(stepped, name) == getattr(whole, name)
-        assert np.array_equal(stepped.taps, whole.taps)
+        assert np.array_equal(stepped.marks.table, whole.marks.table)
     assert [row for clip in range(n) for row in rows(whole.of_clip(clip))] == expected
     backwards = np.arange(n)[::-1]
     assert sorted(rows(whole.of_clips(backwards))) == sorted(expected)
@@ -125,7 +128,7 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
         for clip, (label, length) in enumerate(zip(labels, lengths, strict=True))
         for start, size in naive.places(MASTER, label, length, **without_defaults(recipe))
     ]
-    assert all(np.array_equal(whole.taps[row[3]], naive.filter_taps(MASTER, labels[row[0]])) for row in expected)
+    assert all(np.array_equal(whole.marks.table[row[3]], naive.filter_taps(MASTER, labels[row[0]])) for row in expected)
 
 
 def without_defaults(recipe: Recipe) -> dict:
@@ -139,7 +142,7 @@ def without_defaults(recipe: Recipe) -> dict:
 def test_clips_across_a_real_step_boundary() -> None:
     n = plan.CLIPS_PER_STEP + 3
     lengths = np.full(n, 1148)
-    made = Plan(Key(MASTER), Recipe(), encode(np.arange(n) % 2, None, n), lengths)
+    made = Plan(Key(MASTER), Recipe.paper(), encode(np.arange(n) % 2, None, n), lengths)
     assert made.n_patches == n
     starts = np.concatenate([patches.starts for patches in made.batches(50_000)])
     assert np.array_equal(starts, np.where(np.arange(n) % 2, 118, 134))
@@ -148,13 +151,13 @@ def test_clips_across_a_real_step_boundary() -> None:
 
 
 def test_batches_are_full_within_a_step() -> None:
-    made = make_plan([0] * 10, [1000] * 10, Recipe(patch=10, patches=3))
+    made = make_plan([0] * 10, [1000] * 10, Recipe.paper(patch=10, patches=3))
     assert [len(patches) for patches in made.batches(7)] == [7, 7, 7, 7, 2]
 
 
 def test_more_patches_than_a_block_of_words() -> None:
     n = 2 * WORDS_PER_BLOCK + 5
-    made = make_plan(["long"], [n * 3], Recipe(patch=2, every=3))
+    made = make_plan(["long"], [n * 3], Recipe.paper(patch=2, every=3))
     places = list(zip(made.of_clip(0).starts.tolist(), made.of_clip(0).sizes.tolist(), strict=True))
     assert len(places) == n
     picked = [0, WORDS_PER_BLOCK - 1, WORDS_PER_BLOCK, 2 * WORDS_PER_BLOCK - 1, 2 * WORDS_PER_BLOCK, n - 1]
@@ -183,7 +186,7 @@ huge = st.integers(0, 2**62)
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.integers(0, 2**40), st.integers(1, 2**31 - 1), st.integers(1, 12))
 def test_huge_clips(master, length, patch, patches) -> None:
-    made = make_plan([5], [length], Recipe(patch=patch, patches=patches), master)
+    made = make_plan([5], [length], Recipe.paper(patch=patch, patches=patches), master)
     found = made.of_clip(0)
     expected = naive.places(master, 5, length, patch=patch, patches=patches)
     assert list(zip(found.starts.tolist(), found.sizes.tolist(), strict=True)) == expected
@@ -192,7 +195,7 @@ def test_huge_clips(master, length, patch, patches) -> None:
 def test_the_longest_clip_there_can_be() -> None:
     for length in (2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**53 + 1, 2**62, 2**63 - 1):
         fields = {"patch": 2**31 - 1, "patches": 3}
-        found = make_plan([5], [length], Recipe(**fields)).of_clip(0)
+        found = make_plan([5], [length], Recipe.paper(**fields)).of_clip(0)
         expected = naive.places(MASTER, 5, length, **fields)
         assert list(zip(found.starts.tolist(), found.sizes.tolist(), strict=True)) == expected
 
@@ -223,7 +226,7 @@ def test_equal_labels_and_lengths_have_one_digest() -> None:
     caf = [make_plan([name, "x"], [1, 2]).digest() for name in ("caf\u00e9", "cafe\u0301")]
     assert caf[0] == caf[1]
     classes = encode([1, 0], ["x", "caf\u00e9"], 2)
-    assert Plan(Key(MASTER), Recipe(), classes, np.array([1, 2])).digest() == caf[0]
+    assert Plan(Key(MASTER), Recipe.paper(), classes, np.array([1, 2])).digest() == caf[0]
 
 
 @settings(deadline=None)
@@ -258,14 +261,14 @@ def test_small_changes_change_the_digest() -> None:
 def test_the_digest_shows_neither_key_nor_recipe() -> None:
     """It goes into sidecars: from data that the owner of the file has anyway, nothing secret."""
     digest = make_plan([0, 1], [10, 20]).digest()
-    assert make_plan([0, 1], [10, 20], Recipe(blur=0.3), bytes(32)).digest() == digest
+    assert make_plan([0, 1], [10, 20], Recipe.paper(blur=0.3), bytes(32)).digest() == digest
 
 
 # Nothing secret is shown.
 
 
 def test_reprs_show_no_positions() -> None:
-    made = make_plan([0, 1, 34], [16000, 1148, 3], Recipe(patches=4))
+    made = make_plan([0, 1, 34], [16000, 1148, 3], Recipe.paper(patches=4))
     (patches,) = made.batches(100)
     assert len(patches) == 9
     for shown in (repr(made), str(made), f"{made}"):
@@ -282,14 +285,14 @@ def test_a_plan_of_no_clips() -> None:
     made = make_plan([], [])
     assert (made.n_patches, made.n_frames, made.n_short) == (0, 0, 0)
     assert list(made.batches(10)) == []
-    assert made.taps.shape == (0, 80)
+    assert made.marks.table.shape == (0, 80)
 
 
 def test_taps_of_a_class() -> None:
-    made = make_plan([0], [100], Recipe(taps=7, identity=True))
-    assert made.taps.dtype == np.float32
-    assert made.taps.tolist() == [naive.filter_taps(MASTER, 0, taps=7, identity=True)]
-    assert made.taps[0, 3] == 1.0
-    even = make_plan([0], [100], Recipe(taps=8, identity=True)).taps[0]
+    made = make_plan([0], [100], Recipe.paper(taps=7, identity=True))
+    assert made.marks.table.dtype == np.float32
+    assert made.marks.table.tolist() == [naive.filter_taps(MASTER, 0, taps=7, identity=True)]
+    assert made.marks.table[0, 3] == 1.0
+    even = make_plan([0], [100], Recipe.paper(taps=8, identity=True)).marks.table[0]
     assert even[3] == 1.0
     assert (even[[0, 1, 2, 4, 5, 6, 7]] < 0.01).all()

@@ -13,13 +13,14 @@ from awkward import Memory, awkward_arrays, random_samples, refused_arrays
 from backends import each_backend, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import protect
 
-from poscuda_fast import Key, Recipe, Report, arrays, memory, protect
+from poscuda_fast import Key, Recipe, Report, arrays, memory
 from poscuda_fast.kernels import Engine
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 8, "taps": 5, "blur": 0.9, "patches": 2}
-RECIPE = Recipe(**FIELDS)
+RECIPE = Recipe.paper(**FIELDS)
 
 each_dtype = pytest.mark.parametrize("dtype", [np.int16, np.float32], ids=lambda dtype: dtype.__name__)
 
@@ -163,7 +164,7 @@ def test_nothing_to_do(key: Key) -> None:
 @given(st.data())
 def test_arrays_lists_backends_threads_and_batches_agree(data) -> None:
     n, frames, channels = (data.draw(st.integers(*limits)) for limits in ((1, 6), (1, 60), (1, 3)))
-    recipe = Recipe(
+    recipe = Recipe.paper(
         patch=data.draw(st.integers(1, 20)),
         taps=data.draw(st.integers(1, 12)),
         blur=data.draw(st.sampled_from([0.01, 0.3, 3.0])),
@@ -401,7 +402,7 @@ def test_non_finite_padding_is_left_alone(key: Key) -> None:
     clips = random_samples(np.float32, (2, 60))
     clips[:, 30:] = np.nan
     with pytest.raises(ValueError, match="Clip 0 has a NaN"):
-        protect(clips, [0, 1], key, recipe=Recipe(patch=60, taps=5))
+        protect(clips, [0, 1], key, recipe=Recipe.paper(patch=60, taps=5))
     wet, _ = naive.protect_clips(clips, [0, 1], MASTER, [30, 30], **FIELDS)
     protect(clips, [0, 1], key, recipe=RECIPE, lengths=[30, 30])
     assert clips.tobytes() == np.array(wet).tobytes()
@@ -414,7 +415,7 @@ def test_non_finite_padding_is_left_alone(key: Key) -> None:
 def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monkeypatch) -> None:
     """Ctrl-C in the first, second or last batch: it is raised, and no clip is left half filtered."""
     monkeypatch.setattr(memory, "BATCH_BYTES", 1)  # one patch a batch
-    real, calls = Engine.filter_patches, []
+    real, calls = Engine.mark_patches, []
 
     def interrupted(self, *arguments) -> int:
         calls.append(arguments)
@@ -423,7 +424,7 @@ def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monk
             time.sleep(0.05)  # so that the main thread can see it
         return real(self, *arguments)
 
-    monkeypatch.setattr(Engine, "filter_patches", interrupted)
+    monkeypatch.setattr(Engine, "mark_patches", interrupted)
     for name, clips in awkward_arrays(np.int16, 5, 50, 2, tmp_path):
         if len(clips) * clips.shape[1] < 5 * 50:
             continue
@@ -433,7 +434,7 @@ def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monk
             calls.clear()
             below = Memory(clips)
             with pytest.raises(KeyboardInterrupt):
-                protect(form(clips), labels, key, recipe=Recipe(**recipe))
+                protect(form(clips), labels, key, recipe=Recipe.paper(**recipe))
             assert len(calls) == 5
             assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
 
@@ -442,7 +443,7 @@ def test_an_error_of_the_backend_reaches_the_caller(key: Key, monkeypatch) -> No
     def failing(*_: object) -> int:
         raise MemoryError
 
-    monkeypatch.setattr(Engine, "filter_patches", failing)
+    monkeypatch.setattr(Engine, "mark_patches", failing)
     with pytest.raises(MemoryError):
         protect(random_samples(np.int16, (2, 300)), [0, 1], key)
 
@@ -504,7 +505,7 @@ def test_a_sound_outside_its_patch_leaves_the_patch_silent(key: Key) -> None:
 
 def test_saturated_samples_are_counted_over_channels_and_clips(key: Key) -> None:
     clips = np.full((2, 10, 3), 2**15 - 1, np.int16)
-    recipe = Recipe(patch=10, taps=1, blur=1e9)
+    recipe = Recipe.paper(patch=10, taps=1, blur=1e9)
     assert protect(clips, [0, 1], key, recipe=recipe).saturated_samples == 60
     assert protect(clips[..., 0] * np.int16(-1), [0, 1], key, recipe=recipe).saturated_samples == 20
     floats = np.ones((2, 10), np.float32)
@@ -512,7 +513,7 @@ def test_saturated_samples_are_counted_over_channels_and_clips(key: Key) -> None
 
 
 def test_a_report_is_a_table_and_a_dict(key: Key) -> None:
-    report = protect(random_samples(np.int16, (1200, 300)), [0] * 1200, key, recipe=Recipe(taps=3))
+    report = protect(random_samples(np.int16, (1200, 300)), [0] * 1200, key, recipe=Recipe.paper(taps=3))
     lines = str(report).splitlines()
     names = [line[:18].strip() for line in lines]
     assert names == [

@@ -13,8 +13,9 @@ import pytest
 from audiofiles import chunk, contents, noise, wav, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Recipe, pcm, protect_folder, restore_folder, verify_folder, wavedit
+from poscuda_fast import DatasetError, Recipe, pcm, restore_folder, verify_folder, wavedit
 from poscuda_fast.records import Record
 from poscuda_fast.snr import energy
 
@@ -124,7 +125,7 @@ def test_a_file_that_is_not_the_one_that_was_listed_is_refused(tmp_path, monkeyp
 
 @pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
 def test_files_in_pieces_become_what_they_become_in_memory(tmp_path, key, monkeypatch, copying):
-    recipe = Recipe(patch=50, blur=0.2, every=170)
+    recipe = Recipe.paper(patch=50, blur=0.2, every=170)
     made = {
         "no/a.wav": wav(noise(3000, 2, "PCM_24"), "PCM_24", before=EXTRA, after=EXTRA),
         "no/b.wav": wav(noise(20)),

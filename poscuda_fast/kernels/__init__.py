@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,24 @@ _HOW_TO_GET = {
 _Result = TypeVar("_Result")
 
 
+class Marks(NamedTuple):
+    """What the patches of each class are given; secret.
+
+    Attributes
+    ----------
+    table : (n_classes, n) float32
+        Filters of n taps, or sounds of n frames as a share of full scale.
+    added : bool
+        Whether a sound is added (format 2), or the patch is convolved with its filter (format 1).
+    """
+
+    table: NDArray[np.float32]
+    added: bool
+
+    def __repr__(self) -> str:
+        return f"Marks({len(self.table)} classes)"
+
+
 class Kernels(Protocol):
     """What every backend's module offers; the contract is in kernels/reference.py."""
 
@@ -38,6 +56,11 @@ class Kernels(Protocol):
         self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
     ) -> int:
         """Convolve each patch with its filter, in place; returns the saturated samples."""
+
+    def add_patches(
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, sounds: NDArray[np.float32], stride: int
+    ) -> int:
+        """Add its class's sound to each patch, in place; returns the saturated samples."""
 
     def survey_patches(self, samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> NDArray[np.uint8]:
         """What each patch holds: bits of SILENT and NOT_FINITE."""
@@ -91,16 +114,36 @@ class Engine:
         self._kernels = load(backend)
         self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
+    def mark_patches(
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, marks: Marks, stride: int
+    ) -> int:
+        """Give each patch what its class gets; returns the saturated samples."""
+        work = self.add_patches if marks.added else self.filter_patches
+        return work(samples, starts, sizes, rows, marks.table, stride)
+
     def filter_patches(
         self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
     ) -> int:
         """`reference.filter_patches`, spread over threads."""
         _check(samples, starts, sizes, stride)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(taps):
-            raise IndexError("a patch has no filter")
+        _check_rows(rows, taps)
 
         def run(some: slice) -> int:
             return int(self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride))
+
+        return sum(self._spread(run, len(starts)))
+
+    def add_patches(
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, sounds: NDArray[np.float32], stride: int
+    ) -> int:
+        """`reference.add_patches`, spread over threads."""
+        _check(samples, starts, sizes, stride)
+        _check_rows(rows, sounds)
+        if len(sizes) and sizes.max() > sounds.shape[1]:
+            raise IndexError("a patch is longer than its sound")
+
+        def run(some: slice) -> int:
+            return int(self._kernels.add_patches(samples, starts[some], sizes[some], rows[some], sounds, stride))
 
         return sum(self._spread(run, len(starts)))
 
@@ -142,6 +185,11 @@ def _check(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> N
         lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
         if sizes.min() < 0 or lowest < 0 or highest >= samples.size:
             raise IndexError("a patch lies outside the samples")
+
+
+def _check_rows(rows: Int64, table: NDArray[np.float32]) -> None:
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
+        raise IndexError("a patch is of no class")
 
 
 def will_need(samples: NDArray[Any], first_bytes: Int64, n_bytes: int) -> None:

@@ -13,6 +13,15 @@ def filter_patches(
     stride: int,
     set: str = "",  # noqa: A002
 ) -> int: ...
+def add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float32],
+    stride: int,
+    set: str = "",  # noqa: A002
+) -> int: ...
 def survey_patches(
     samples: NDArray[Any],
     starts: NDArray[np.int64],

@@ -17,6 +17,7 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_mode
 
 # Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
 _TOP = {"i2": 2.0**15, "i4": 2.0**23, "f4": 0.0}
+_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
 
 
 @intrinsic
@@ -67,6 +68,20 @@ def filter_patches(
     return int(_filter_patches(samples, starts, sizes, rows, taps, stride, top))
 
 
+def add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """See `reference.add_patches`: same arguments, same bits."""
+    kind = samples.dtype.str[1:]
+    scaled = _FULL_SCALE[kind] * sounds.astype(np.float64)
+    return int(_add_patches(samples, starts, sizes, rows, scaled, stride, _TOP[kind]))
+
+
 def survey_patches(
     samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
 ) -> NDArray[np.uint8]:
@@ -103,6 +118,28 @@ def _filter_patches(
         _load(samples, start, size, stride, x[lead : lead + size])
         x[lead + size : size + n_taps - 1] = 0.0
         _convolve(x, f, y, size)
+        saturated += _store(y, samples, start, size, stride, top)
+    return saturated
+
+
+@kernel
+def _add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float64],
+    stride: int,
+    top: float,
+) -> int:
+    y = np.zeros(sounds.shape[1])
+    saturated = 0
+    for n in range(starts.size):
+        start, size = starts[n], sizes[n]
+        sound = sounds[rows[n]]
+        _load(samples, start, size, stride, y)
+        for j in range(size):
+            y[j] += sound[j]
         saturated += _store(y, samples, start, size, stride, top)
     return saturated
 

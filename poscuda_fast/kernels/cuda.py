@@ -29,9 +29,11 @@ if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
         raise ImportError(f"The cuda backend needs an NVIDIA GPU and its driver: {' '.join(str(_problem).split())}")
 
 Int64 = NDArray[np.int64]
+_Launch = Callable[..., None]  # queues work on patches
 
 # Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
 _TOP = {"i2": 2**15, "i4": 2**23, "f4": 0}
+_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
 
 SILENT, NOT_FINITE = 1, 2  # the bits of a survey
 
@@ -39,6 +41,7 @@ SILENT, NOT_FINITE = 1, 2  # the bits of a survey
 # and meet in the same banks of shared memory; so x lies in rows of WIDTH samples, PITCH apart.
 WIDTH, PITCH, WINDOW = 8, 9, 16
 
+BLOCK = 128  # threads of a block that adds
 WARP = 32  # threads of a block: all run in step, and a patch of the default recipe keeps 30 of them busy
 STEP = WARP // WIDTH * PITCH
 
@@ -79,17 +82,19 @@ def filter_patches(
     `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
     in place, in its turn on the stream that the interface names.
     """
-    if isinstance(samples, np.ndarray):
-        return _filter_host(samples, starts, sizes, rows, taps, stride)
-    view = _view(samples, writing=True)
-    top = _TOP[view.dtype.str[1:]]
-    if not len(starts):
-        return 0
-    places = cuda.to_device(np.stack([starts, sizes, rows], axis=1), stream=view.stream)
-    filters = cuda.to_device(taps, stream=view.stream)
-    saturated = cuda.to_device(np.zeros(1, np.int64), stream=view.stream)
-    _launch(view, places, int(sizes.max()), filters, stride, top, saturated, view.stream)
-    return int(_fetch(saturated, view.stream)[0])
+    return _mark(samples, starts, sizes, rows, taps, stride, _launch_filter)
+
+
+def add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """See `reference.add_patches`: same arguments, same bits; device memory too."""
+    return _mark(samples, starts, sizes, rows, sounds, stride, _launch_add)
 
 
 def survey_patches(
@@ -107,6 +112,22 @@ def survey_patches(
     found = cuda.device_array(len(starts), np.uint8, stream=view.stream)
     _survey[max(len(starts), FEWEST_BLOCKS), WARP, view.stream](view, places, stride, found)
     return _fetch(found, view.stream)
+
+
+def _mark(
+    samples: Any, starts: Int64, sizes: Int64, rows: Int64, table: NDArray[np.float32], stride: int, launch: _Launch
+) -> int:
+    """Whatever `launch` does to patches, where the samples are."""
+    if isinstance(samples, np.ndarray):
+        return _mark_host(samples, starts, sizes, rows, table, stride, launch)
+    view = _view(samples, writing=True)
+    if not len(starts):
+        return 0
+    places = cuda.to_device(np.stack([starts, sizes, rows], axis=1), stream=view.stream)
+    device_table = cuda.to_device(table, stream=view.stream)
+    saturated = cuda.to_device(np.zeros(1, np.int64), stream=view.stream)
+    launch(view, places, int(sizes.max()), device_table, stride, saturated, view.stream)
+    return int(_fetch(saturated, view.stream)[0])
 
 
 # Device memory.
@@ -157,13 +178,18 @@ def _move_all(view: Any, dense: Any, starts: Int64, sizes: Int64, stride: int, *
 _kept = threading.local()  # stagings, for the thread's next call: pinning memory costs as much as filling it
 
 
-def _filter_host(
-    samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
+def _mark_host(
+    samples: NDArray[Any],
+    starts: Int64,
+    sizes: Int64,
+    rows: Int64,
+    table: NDArray[np.float32],
+    stride: int,
+    launch: _Launch,
 ) -> int:
-    top = _TOP[samples.dtype.str[1:]]
     if not len(starts):
         return 0
-    filters = cuda.to_device(taps)
+    device_table = cuda.to_device(table)
     room = CHUNK_BYTES // samples.itemsize
     longest = int(sizes.max())
     cuda.current_context()  # so that there is a current GPU
@@ -175,7 +201,7 @@ def _filter_host(
     for number, chunk in enumerate(_chunks(sizes, room)):
         staging = stagings[number % 2]
         saturated += staging.store()
-        staging.send(samples, starts[chunk], sizes[chunk], rows[chunk], filters, stride, top)
+        staging.send(samples, starts[chunk], sizes[chunk], rows[chunk], device_table, stride, launch)
     for staging in stagings:
         saturated += staging.store()
     if longest <= room:  # after an error, when the GPU may still be at work in them, they are not kept
@@ -205,9 +231,9 @@ class _Staging:
         self._sent: tuple[Any, ...] | None = None
 
     def send(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, filters: Any, stride: int, top: int
+        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, table: Any, stride: int, launch: _Launch
     ) -> None:
-        """Pack patches; let the GPU fetch, filter and return them. Returns at once."""
+        """Pack patches; let the GPU fetch, mark and return them. Returns at once."""
         n, total = len(starts), int(sizes.sum())
         if not total:
             return
@@ -220,7 +246,7 @@ class _Staging:
         device_places.copy_to_device(places, stream=self._stream)
         device_dense.copy_to_device(dense, stream=self._stream)
         self._device_saturated.copy_to_device(self._saturated, stream=self._stream)
-        _launch(device_dense, device_places, int(sizes.max()), filters, 1, top, self._device_saturated, self._stream)
+        launch(device_dense, device_places, int(sizes.max()), table, 1, self._device_saturated, self._stream)
         device_dense.copy_to_host(dense, stream=self._stream)
         self._device_saturated.copy_to_host(self._saturated, stream=self._stream)
         self._sent = samples, starts, sizes, stride, dense
@@ -272,10 +298,40 @@ def _survey_host(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int
 # On the GPU.
 
 
-def _launch(
-    samples: Any, places: Any, longest: int, filters: Any, stride: int, top: int, saturated: Any, stream: Any
+def _launch_add(samples: Any, places: Any, longest: int, sounds: Any, stride: int, saturated: Any, stream: Any) -> None:
+    """Queue the adding of sounds at `places`; see `_launch_filter`."""
+    kind = samples.dtype.str[1:]
+    blocks = -(-len(places) * longest // BLOCK)
+    _add[max(blocks, FEWEST_BLOCKS), BLOCK, stream](
+        samples, places, longest, sounds, _FULL_SCALE[kind], stride, _TOP[kind], saturated
+    )
+
+
+@_kernel
+def _add(
+    samples: Any, places: Any, longest: int, sounds: Any, full_scale: float, stride: int, top: int, saturated: Any
+) -> None:
+    """One thread a frame of a patch."""
+    i = cuda.grid(1)
+    n, t = i // longest, i % longest
+    if n < places.shape[0] and t < places[n, 1]:
+        place = places[n, 0] + t * stride
+        y = float64(samples[place]) + full_scale * float64(sounds[places[n, 2], t])
+        if top == 0:
+            samples[place] = y
+        else:
+            rounded = round(y)  # half to even
+            limited = min(max(rounded, -top), top - 1)
+            samples[place] = limited
+            if limited != rounded:
+                cuda.atomic.add(saturated, 0, 1)
+
+
+def _launch_filter(
+    samples: Any, places: Any, longest: int, filters: Any, stride: int, saturated: Any, stream: Any
 ) -> None:
     """Queue the filtering of `places`: (n, 3) starts, sizes and rows in device memory, like all else."""
+    top = _TOP[samples.dtype.str[1:]]
     n, tap_rows, patch_rows = len(places), -(-filters.shape[1] // WIDTH), -(-longest // WIDTH)
     f_bytes = 8 * WIDTH * tap_rows
     x_bytes = 8 * PITCH * (patch_rows + tap_rows)

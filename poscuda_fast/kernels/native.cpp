@@ -27,7 +27,7 @@ namespace {
 using Samples = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ReadOnlySamples = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Indexes = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Taps = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Flags = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Fastest first; the last one runs everywhere.
@@ -50,7 +50,7 @@ Places places(const Indexes &starts, const Indexes &sizes, std::int64_t stride) 
     return {starts.data(), sizes.data(), starts.shape(0), stride};
 }
 
-std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Taps taps,
+std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Table taps,
                             std::int64_t stride, const std::string &set) {
     const Backend &backend = choose(set);
     const Places where = places(starts, sizes, stride);
@@ -70,6 +70,21 @@ std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Inde
     if (saturated < 0)
         throw std::bad_alloc();
     return saturated;
+}
+
+std::int64_t add_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Table sounds,
+                         std::int64_t stride, const std::string &set) {
+    const Backend &backend = choose(set);
+    const Places where = places(starts, sizes, stride);
+    const Sounds what{rows.data(), sounds.data(), sounds.shape(0), sounds.shape(1)};
+    nb::gil_scoped_release unlocked;
+    if (samples.dtype() == nb::dtype<std::int16_t>())
+        return backend.int16.add(static_cast<std::int16_t *>(samples.data()), where, what);
+    if (samples.dtype() == nb::dtype<std::int32_t>())
+        return backend.int24.add(static_cast<std::int32_t *>(samples.data()), where, what);
+    if (samples.dtype() == nb::dtype<float>())
+        return backend.float32.add(static_cast<float *>(samples.data()), where, what);
+    throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
 }
 
 void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std::int64_t stride, Flags flags,
@@ -114,6 +129,9 @@ std::vector<std::string> instruction_sets() {
 NB_MODULE(_native, module) {
     module.def("filter_patches", &filter_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("taps").noconvert(),
+               nb::arg("stride"), nb::arg("set") = "");
+    module.def("add_patches", &add_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("sounds").noconvert(),
                nb::arg("stride"), nb::arg("set") = "");
     module.def("survey_patches", &survey_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("stride"), nb::arg("flags").noconvert(), nb::arg("set") = "");

@@ -26,6 +26,19 @@ def filter_patches(
     return int(_native.filter_patches(samples, starts, sizes, rows, np.ascontiguousarray(taps), stride))
 
 
+def add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """See `reference.add_patches`: same arguments, same bits."""
+    starts, sizes, rows = (np.ascontiguousarray(each, np.int64) for each in (starts, sizes, rows))
+    return int(_native.add_patches(samples, starts, sizes, rows, np.ascontiguousarray(sounds), stride))
+
+
 def survey_patches(
     samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
 ) -> NDArray[np.uint8]:

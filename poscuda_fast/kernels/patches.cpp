@@ -219,6 +219,41 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     return saturated;
 }
 
+// One frame and its sound as a sample; returns whether it did not fit.
+template <typename Sample> inline bool add_one(Sample *sample, float share) {
+    constexpr double round = 0x1.8p52, full_scale = top<Sample>;
+    const double sum = *sample + full_scale * share, rounded = sum + round - round;
+    const double limited = rounded < -full_scale ? -full_scale : rounded > full_scale - 1 ? full_scale - 1 : rounded;
+    *sample = static_cast<Sample>(limited);
+    return limited != rounded;
+}
+
+inline bool add_one(float *sample, float share) {
+    *sample = static_cast<float>(static_cast<double>(*sample) + static_cast<double>(share));
+    return false;
+}
+
+template <typename Sample>
+std::int64_t add(Sample *samples, const Places &places, const Sounds &sounds) {
+    std::int64_t saturated = 0;
+    for (std::size_t n = 0; n < places.count; ++n) {
+        if (n % fetched == 0 && places.stride == 1)
+            fetch(samples, places, n);
+        const float *shares = sounds.shares + static_cast<std::size_t>(sounds.rows[n]) * sounds.n_frames;
+        const auto size = static_cast<std::size_t>(places.sizes[n]);
+        Sample *patch = samples + places.starts[n];
+        std::int64_t over = 0;
+        if (places.stride == 1)
+            for (std::size_t j = 0; j < size; ++j)
+                over += add_one(patch + j, shares[j]);
+        else
+            for (std::size_t j = 0; j < size; ++j)
+                over += add_one(patch + static_cast<std::ptrdiff_t>(j) * places.stride, shares[j]);
+        saturated += over;
+    }
+    return saturated;
+}
+
 // What one patch holds: bits of `silent` and `not_finite`.
 template <typename Sample>
 std::uint8_t look(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
@@ -258,9 +293,9 @@ bool runs_here() { return POSCUDA_NEEDS; }
 extern const Backend POSCUDA_SET = {
     NAME(POSCUDA_SET),
     runs_here,
-    {filter<std::int16_t>, survey<std::int16_t>},
-    {filter<std::int32_t>, survey<std::int32_t>},
-    {filter<float>, survey<float>},
+    {filter<std::int16_t>, add<std::int16_t>, survey<std::int16_t>},
+    {filter<std::int32_t>, add<std::int32_t>, survey<std::int32_t>},
+    {filter<float>, add<float>, survey<float>},
 };
 
 } // namespace poscuda

@@ -19,12 +19,19 @@ struct Filters {
     std::size_t n_rows, n_taps;
 };
 
+struct Sounds {
+    const std::int64_t *rows;
+    const float *shares; // of full scale
+    std::size_t n_rows, n_frames;
+};
+
 // What a survey finds in a patch.
 constexpr std::uint8_t silent = 1, not_finite = 2;
 
-// An instruction set's functions for one type of sample. `filter` returns how many samples were saturated.
+// An instruction set's functions for one type of sample. `filter` and `add` return how many samples were saturated.
 template <typename Sample> struct Functions {
     std::int64_t (*filter)(Sample *samples, const Places &places, const Filters &filters);
+    std::int64_t (*add)(Sample *samples, const Places &places, const Sounds &sounds);
     void (*survey)(const Sample *samples, const Places &places, std::uint8_t *flags);
 };
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 # Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
 _TOP = {"i2": 2.0**15, "i4": 2.0**23, "f4": 0.0}
+_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
 
 
 def filter_patches(
@@ -38,6 +39,29 @@ def filter_patches(
             y[first:end] += f[first + centre - i : end + centre - i] * x[i]
         wet, over = _store(y, samples.dtype)
         samples[places] = wet
+        saturated += over
+    return saturated
+
+
+def add_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    sounds: NDArray[np.float32],
+    stride: int,
+) -> int:
+    """Add its sound to each patch, in place.
+
+    Patches are as in `filter_patches`, none longer than the sounds; ``sounds[rows[n]]`` is a share of full scale.
+    Returns how many samples were saturated.
+    """
+    full_scale = _FULL_SCALE[samples.dtype.str[1:]]
+    saturated = 0
+    for start, size, row in zip(starts, sizes, rows, strict=True):
+        places = start + stride * np.arange(size)
+        y = samples[places].astype(np.float64) + full_scale * sounds[row, :size].astype(np.float64)
+        samples[places], over = _store(y, samples.dtype)
         saturated += over
     return saturated
 

@@ -19,7 +19,7 @@ from poscuda_fast import Key, Recipe, protect
 )  # fmt: skip
 @settings(max_examples=40)
 def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, identity, patches, taps):
-    recipe = Recipe(blur=blur, identity=identity, patches=patches, taps=taps)
+    recipe = Recipe.paper(blur=blur, identity=identity, patches=patches, taps=taps)
     before = np.random.default_rng(length).integers(-32768, 32768, length).astype(np.int16)
     after = before[None].copy()
     protect(after, [label], Key(key), recipe=recipe)
@@ -32,7 +32,7 @@ def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, ide
 
 
 def test_a_place_whose_edges_did_not_change_is_found_all_the_same():
-    recipe, key = Recipe(), study_key(1)
+    recipe, key = Recipe.paper(), study_key(1)
     before = np.random.default_rng(0).integers(-2000, 2001, 1500).astype(np.int16)
     (start,) = leak.true_starts(key, 0, recipe, len(before))
     edges = [start, start + 1, start + recipe.patch - 2, start + recipe.patch - 1]
@@ -50,7 +50,7 @@ def test_a_place_whose_edges_did_not_change_is_found_all_the_same():
 
 @pytest.mark.parametrize("identity", [False, True])
 def test_the_filter_comes_out_as_precisely_as_rounding_allows(identity):
-    recipe = Recipe(identity=identity)
+    recipe = Recipe.paper(identity=identity)
     key = study_key(3)
     before = np.random.default_rng(0).integers(-9000, 9001, 2000).astype(np.int16)  # nothing saturates
     true = leak.true_filter(key, 5, recipe)
@@ -71,7 +71,7 @@ def test_the_filter_comes_out_as_precisely_as_rounding_allows(identity):
 
 
 def test_true_filter_is_the_filter(scene):
-    recipe, key = Recipe(patch=300, taps=33, identity=True), study_key(0)
+    recipe, key = Recipe.paper(patch=300, taps=33, identity=True), study_key(0)
     taps = leak.true_filter(key, 2, recipe)
     assert taps[16] == 1.0
     clip = np.random.default_rng(0).uniform(-1, 1, 300).astype(np.float32)

@@ -59,7 +59,7 @@ def test_the_key_decides_and_padding_stays(condition: Condition) -> None:
 @pytest.mark.parametrize(("blur", "identity"), [(0.01, False), (0.3, True)])
 def test_poscuda_is_the_librarys_own(blur: float, identity: bool) -> None:
     samples, labels, lengths = clips()
-    protect(samples, labels, KEY, recipe=Recipe(blur=blur, identity=identity), lengths=lengths)
+    protect(samples, labels, KEY, recipe=Recipe.paper(blur=blur, identity=identity), lengths=lengths)
     assert np.array_equal(marked(poscuda(blur, identity=identity)), samples)
 
 

@@ -62,7 +62,7 @@ def test_snr_is_the_library_s(tmp_path):
     samples = speak("yes", 1, 2)
     (tmp_path / "in" / "yes").mkdir(parents=True)
     soundfile.write(tmp_path / "in" / "yes" / "a.wav", samples, SAMPLE_RATE, subtype="PCM_16")
-    protect_folder(tmp_path / "in", tmp_path / "out", Key(bytes(32)), recipe=Recipe(blur=0.3))
+    protect_folder(tmp_path / "in", tmp_path / "out", Key(bytes(32)), recipe=Recipe.paper(blur=0.3))
     protected, _ = soundfile.read(tmp_path / "out" / "yes" / "a.wav", dtype="int16")
     (manifest,) = (tmp_path / "out").glob("*.json")
     said = json.loads(manifest.read_text())["files"]["yes/a.wav"]["snr_db"]
