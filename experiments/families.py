@@ -213,15 +213,18 @@ def _window(name: str, size: int) -> Float:
 
 def at_snr(family: Family, energies: Float, lengths: Ints, snr_db: float) -> Family:
     """The family with the level that gives a median SNR over clips of these energies (of samples in [-1, 1))."""
-    size = np.minimum(family.patch or np.maximum(1, (family.share * lengths / family.patches).astype(int)), lengths)
-    count = (
-        np.full(len(lengths), family.patches)
-        if family.patches
-        else np.maximum(1, (family.share * lengths).astype(int) // size)
-    )
-    frames = np.minimum(count, lengths // size) * size
+    frames = frames_marked(family, lengths)
     ratio = float(np.median(energies / frames))
     return dataclasses.replace(family, level=float(np.sqrt(ratio / 10 ** (snr_db / 10))))
+
+
+def frames_marked(family: Family, lengths: Ints) -> Ints:
+    """(n,) frames that lie in patches of clips of these lengths, but for what a grid leaves at the end."""
+    size = np.minimum(family.patch or np.maximum(1, (family.share * lengths / family.patches).astype(int)), lengths)
+    by_share = np.maximum(1, (family.share * lengths).astype(int) // size)
+    count = np.full(len(lengths), family.patches) if family.patches else by_share
+    frames: Ints = np.minimum(count, lengths // size) * size
+    return frames
 
 
 def energies_of(clips: Any, rows: Ints, lengths: Ints) -> Float:

@@ -55,10 +55,16 @@ def source(result: dict[str, Any]) -> str:
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"targets": tables.targets, "protection": tables.summary, "reach": report.reach, "roundtrip": roundtrip, "kills": kills},
+    ROOT / "README.md": {
+        "targets": tables.targets,
+        "protection": tables.summary,
+        "reach": report.reach,
+        "roundtrip": roundtrip,
+        "kills": kills,
+    },
     ROOT / "benchmarks" / "README.md": {"medians": report.medians},
     ROOT / "experiments" / "README.md": tables.SECTIONS,
-}
+}  # fmt: skip
 
 
 def render(text: str, sections: dict[str, Callable[[], str]]) -> str:

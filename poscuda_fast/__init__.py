@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from poscuda_fast.memory import protect as protect
     from poscuda_fast.ownership import Ownership as Ownership
     from poscuda_fast.ownership import ownership_test as ownership_test
+    from poscuda_fast.recipe import PaperRecipe as PaperRecipe
     from poscuda_fast.recipe import Recipe as Recipe
+    from poscuda_fast.recipe import StrongRecipe as StrongRecipe
     from poscuda_fast.report import Report as Report
     from poscuda_fast.verification import Verification as Verification
 
@@ -38,10 +40,12 @@ _HOME = {
     "Key": "key",
     "KeyFileError": "errors",
     "Ownership": "ownership",
+    "PaperRecipe": "recipe",
     "PoscudaError": "errors",
     "Recipe": "recipe",
     "Report": "report",
     "SidecarError": "errors",
+    "StrongRecipe": "recipe",
     "Verification": "verification",
     "ownership_test": "ownership",
     "protect": "memory",

@@ -149,6 +149,17 @@ def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: n
     return each(clips, lengths, change)
 
 
+def cut(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """A stretch of each clip at a random place, `strength` (a share) of it, is cut out and the gap closed."""
+
+    def change(wave: Wave) -> Wave:
+        size = int(strength * len(wave))
+        start = int(rng.integers(len(wave) - size + 1))
+        return np.concatenate([wave[:start], wave[start + size :], np.zeros(size)])
+
+    return each(clips, lengths, change)
+
+
 def _low_pass_taps(taps: int, rng: np.random.Generator) -> NDArray[np.float64]:
     drawn = rng.uniform(0.0, 1.0, taps)
     normal: NDArray[np.float64] = drawn / drawn.sum()

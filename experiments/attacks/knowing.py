@@ -17,7 +17,7 @@ from experiments.attacks.inpaint import fill
 from experiments.attacks.scene import Scene, places
 from experiments.conditions import Condition, noisy
 from experiments.train import FULL_SCALE
-from poscuda_fast import Key, Recipe, protect
+from poscuda_fast import Key, PaperRecipe, protect
 
 
 def noise_at_places(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
@@ -50,7 +50,7 @@ def leaked(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Clip
 
     def act(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
         recipe = scene.condition.recipe
-        assert recipe is not None
+        assert isinstance(recipe, PaperRecipe)
         cleaned = scene.clips.copy()
         frames = np.full_like(scene.lengths, scene.clips.shape[1]) if _padded(scene.condition) else scene.lengths
         details: dict[str, Any] = {"filter_error_int16": [], "filter_error_float32": [], "pairs_exactly_placed": 0}
@@ -78,7 +78,7 @@ def leaked(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Clip
     return act
 
 
-def _float_pair(before: Clips, label: int, key: Key, recipe: Recipe) -> leak.Pair:
+def _float_pair(before: Clips, label: int, key: Key, recipe: PaperRecipe) -> leak.Pair:
     """What leaks from data that are kept as float32."""
     dry = before.astype(np.float32) / np.float32(FULL_SCALE)
     wet = dry[None].copy()

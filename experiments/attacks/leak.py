@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve, toeplitz
 
 from experiments.attacks.audio import Clips, Ints, rounded
 from experiments.attacks.inpaint import fill
-from poscuda_fast import Key, Recipe, protect
+from poscuda_fast import Key, PaperRecipe, protect
 
 ROUNDING = 1 / 12  # variance of rounding to int16
 MOST_CANDIDATES = 16  # places tried for one patch; evenly spread where more are possible
@@ -47,7 +47,7 @@ class Leak:
     starts: list[list[int]]
 
 
-def slots(recipe: Recipe, length: int) -> tuple[int, list[tuple[int, int]]]:
+def slots(recipe: PaperRecipe, length: int) -> tuple[int, list[tuple[int, int]]]:
     """Frames of a patch, and for each patch of a clip the first place it may have and how many there are."""
     size = min(recipe.patch, length)
     if not length:
@@ -58,7 +58,7 @@ def slots(recipe: Recipe, length: int) -> tuple[int, list[tuple[int, int]]]:
     return size, [(patch * size + lows[patch], lows[patch + 1] - lows[patch]) for patch in range(count)]
 
 
-def locate(before: Wave, after: Wave, recipe: Recipe) -> list[int]:
+def locate(before: Wave, after: Wave, recipe: PaperRecipe) -> list[int]:
     """The exact place of each patch of a leaked clip; -1 where nothing changed.
 
     Frames that a filter leaves equal by accident leave a few candidates: the one whose frames a filter
@@ -78,7 +78,7 @@ def locate(before: Wave, after: Wave, recipe: Recipe) -> list[int]:
     return starts
 
 
-def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: Recipe) -> Taps:
+def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: PaperRecipe) -> Taps:
     """The filter that makes the patches of a class's clips out of what they were, by least squares.
 
     Parameters
@@ -86,7 +86,7 @@ def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: Recipe)
     pairs : sequence of (before, after)
     starts : sequence of list of int
         The places of the patches of each pair; those of -1 are left out.
-    recipe : Recipe
+    recipe : PaperRecipe
 
     Returns
     -------
@@ -106,14 +106,14 @@ def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: Recipe)
     return taps
 
 
-def learn(pairs: Sequence[Pair], recipe: Recipe) -> Leak:
+def learn(pairs: Sequence[Pair], recipe: PaperRecipe) -> Leak:
     """All that leaked pairs of one class tell.
 
     Parameters
     ----------
     pairs : sequence of (before, after)
         Each two arrays of shape (frames,): a clip's true frames. Their scale is the filter's, whatever it is.
-    recipe : Recipe
+    recipe : PaperRecipe
     """
     starts = [locate(before, after, recipe) for before, after in pairs]
     fractions: list[tuple[float, float]] = []
@@ -132,7 +132,7 @@ def relative_error(found: Taps, true: Taps) -> float:
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
-def true_filter(key: Key, label: int, recipe: Recipe) -> Taps:
+def true_filter(key: Key, label: int, recipe: PaperRecipe) -> Taps:
     """(taps,) a class's filter, read from the answer to an impulse in a clip that is all patch."""
     probe = np.zeros((1, 3 * recipe.taps), np.float32)
     probe[0, recipe.taps] = 1.0
@@ -142,7 +142,7 @@ def true_filter(key: Key, label: int, recipe: Recipe) -> Taps:
     return probe[0, first : first + recipe.taps].astype(np.float64)
 
 
-def true_starts(key: Key, label: int, recipe: Recipe, length: int) -> list[int]:
+def true_starts(key: Key, label: int, recipe: PaperRecipe, length: int) -> list[int]:
     """The places of a class's patches in a clip, read from what is changed in one whose every frame would be."""
     size, places = slots(recipe, length)
     found = []
@@ -154,7 +154,7 @@ def true_starts(key: Key, label: int, recipe: Recipe, length: int) -> list[int]:
     return found
 
 
-def undo(clip: Clips, leak: Leak, recipe: Recipe) -> None:
+def undo(clip: Clips, leak: Leak, recipe: PaperRecipe) -> None:
     """Filter a protected clip's patches back, in place; `clip` is its true frames."""
     size, places = slots(recipe, len(clip))
     answer = _answer(leak.taps, size)
@@ -170,7 +170,7 @@ def undo(clip: Clips, leak: Leak, recipe: Recipe) -> None:
         clip[candidates[chosen] : candidates[chosen] + size] = rounded(spectrum @ answer.T @ solved[:, chosen])
 
 
-def cover(clip: Clips, leak: Leak, recipe: Recipe, how: str, rng: np.random.Generator) -> None:
+def cover(clip: Clips, leak: Leak, recipe: PaperRecipe, how: str, rng: np.random.Generator) -> None:
     """Inpaint every frame that a clip's patches may touch, in place."""
     size, places = slots(recipe, len(clip))
     for (low, high), (first, count) in zip(leak.fractions, places, strict=False):
@@ -206,7 +206,7 @@ def _answer(taps: Taps, size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _misfit(dry: Wave, wet: Wave, recipe: Recipe) -> float:
+def _misfit(dry: Wave, wet: Wave, recipe: PaperRecipe) -> float:
     """What no filter explains of a patch."""
     design = _design(dry, recipe.taps)
     taps = np.linalg.lstsq(design, wet.astype(np.float64), rcond=None)[0]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from experiments.attacks import audio, classes, codecs, detect, knowing, relabel, training
+from experiments.attacks import audio, classes, codecs, detect, fold, knowing, relabel, training
 from experiments.attacks.audio import Clips, Ints, Transform
 from experiments.attacks.probe import Embedding, stored_embedding, transferred
 from experiments.attacks.scene import Scene, places
@@ -39,8 +39,9 @@ PARTIAL = "partial clean data: some clips of the mix are unprotected"
 PRETRAINED = "pretrained features: a linear probe on a frozen embedding, relabelling by it"
 DETECT = "class-mean detector without clean data, then inpainting"
 LEAK = "one leaked pair of a clip before and after protection, for each class"
+CUT = "the paper's stated limit: the marked region is cut out of a long recording"
 PAPER = "the paper's own attacker: random noise or blur, at the right places or at random ones"
-ROWS = (NONE, SHARPEN, COIN, CODEC, PROJECT, AUGMENT, ADVERSARIAL, PARTIAL, PRETRAINED, DETECT, LEAK, PAPER)
+ROWS = (NONE, SHARPEN, COIN, CODEC, PROJECT, AUGMENT, ADVERSARIAL, PARTIAL, PRETRAINED, DETECT, LEAK, CUT, PAPER)
 
 WHOLE_SPECTRUM = ("lstm", "transformer", "cnn")  # models whose front end is not the waveform itself
 
@@ -64,8 +65,8 @@ class Attack:
     strengths : tuple of float
         What a run tries when none is named; the first is the default.
     needs : str
-        "" for any condition, "mark" where it means nothing on unprotected data (there, no attack), "recipe"
-        where the library must have done the marking, "other" where it needs another data set.
+        "" for any condition, "mark" where it means nothing on unprotected data (there, no attack), "format 1"
+        or "format 2" where the library must have marked the data so, "other" where it needs another data set.
     models : tuple of str
         Models that it makes sense for.
     at_test : Transform, optional
@@ -107,8 +108,10 @@ class Chosen:
 
     def applies(self, condition: Condition) -> bool:
         """Whether it means anything for clips marked so."""
-        marked = condition.name != "clean"
-        return {"mark": marked, "recipe": condition.recipe is not None}.get(self.attack.needs, True)
+        number = condition.recipe.format if condition.recipe is not None else None
+        if self.attack.needs in ("format 1", "format 2"):
+            return self.attack.needs == f"format {number}"
+        return self.attack.needs != "mark" or condition.name != "clean"
 
     def generator(self, seed: int) -> np.random.Generator:
         """Its random numbers: others for every attack, strength and seed."""
@@ -240,6 +243,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("warp", "time warp, {:g}", COIN, "audio", audio.warp, (0.3,)),
     Attack("jitter", "jittered frames, {:g}", COIN, "audio", audio.jitter, (0.5,)),
     Attack("speed", "speed change, {:g}", COIN, "audio", audio.speed, (0.15,)),
+    Attack("cut", "a stretch of {:g} of each clip cut out", CUT, "audio", audio.cut, (0.1, 0.3, 0.5)),
     Attack("mp3", "MP3, {:g} kbit/s", CODEC, "audio", codecs.mp3, (32.0, 16.0), at_test=codecs.mp3),
     Attack("aac", "AAC, {:g} kbit/s", CODEC, "audio", codecs.aac, (24.0, 12.0), at_test=codecs.aac),
     Attack("opus", "Opus, {:g} kbit/s", CODEC, "audio", codecs.opus, (24.0, 8.0), at_test=codecs.opus),
@@ -288,8 +292,11 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("detect-mirror", "detector, {:g} place(s) inpainted", DETECT, "data", _detect("mirror"), (1.0,)),
     Attack("detect-silence", "detector, {:g} place(s) silenced", DETECT, "data", _detect("silence"), (1.0,)),
     Attack("detect-noise", "detector, {:g} place(s) filled with noise", DETECT, "data", _detect("noise"), (1.0,)),
+    Attack("fold", "mean turn of {:g} frames of each class removed", DETECT, "data", fold.remove, (64.0,)),
+    Attack("leak-sound", "{:g} leaked pair(s) a class, its sound subtracted", LEAK, "data", fold.leaked,
+           needs="format 2"),
     Attack("leak-filter", "{:g} leaked pair(s) a class, filtered back", LEAK, "data", knowing.leaked("filter"),
-           needs="recipe"),
+           needs="format 1"),
     Attack("leak-mirror", "{:g} leaked pair(s) a class, inpainted", LEAK, "data", knowing.leaked("mirror"),
-           needs="recipe"),
+           needs="format 1"),
 )  # fmt: skip

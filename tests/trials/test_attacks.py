@@ -5,13 +5,13 @@ import pytest
 from scenes import RATE, N, padding
 
 from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose, heard
-from experiments.conditions import clean, poscuda, whole_clip
+from experiments.conditions import clean, poscuda, strong, whole_clip
 
-CLIP_KINDS = [chosen for chosen in choose("all") if chosen.attack.kind in ("audio", "data")]
+CLIP_KINDS = [c for c in choose("all") if c.attack.kind in ("audio", "data") and c.attack.needs != "format 2"]
 # Strengths at which an attack leaves the clips as they are.
 NEUTRAL = {
     "short-filter": 0, "equaliser": 0, "low-pass": RATE / 2, "high-pass": 0, "warp": 0, "jitter": 0, "speed": 0,
-    "resample": 1, "blur": 1, "blur-regions": 0, "noise-at-places": 0, "level-waves": 0,
+    "resample": 1, "blur": 1, "cut": 0, "blur-regions": 0, "noise-at-places": 0, "level-waves": 0,
     "partial": 0, "detect-mirror": 0, "detect-silence": 0, "detect-noise": 0,
 }  # fmt: skip
 
@@ -44,6 +44,8 @@ def test_attacks_that_need_a_mark_mean_nothing_without():
     assert [one.applies(clean()) for one in (partial, filtered, mp3)] == [False, False, True]
     assert [one.applies(whole_clip(0.01)) for one in (partial, filtered, mp3)] == [True, False, True]
     assert [one.applies(poscuda(0.01)) for one in (partial, filtered, mp3)] == [True, True, True]
+    assert [one.applies(strong(1.0)) for one in (partial, filtered, mp3)] == [True, False, True]
+    assert [choose("leak-sound")[0].applies(one) for one in (poscuda(0.01), strong(1.0))] == [False, True]
 
 
 @pytest.mark.parametrize("chosen", CLIP_KINDS, ids=lambda chosen: chosen.name)
@@ -62,7 +64,7 @@ def test_shape_type_padding_and_repetition(chosen, scene):
     np.testing.assert_array_equal(clips, attacked(chosen, scene, seed=0)[0].clips)
 
 
-RANDOM = ("short-filter", "equaliser", "sharpen", "warp", "jitter", "speed", "blur", "blur-regions", "partial",
+RANDOM = ("short-filter", "equaliser", "sharpen", "warp", "jitter", "speed", "blur", "blur-regions", "cut", "partial",
           "noise-at-places", "detect-noise", "leak-filter")  # fmt: skip
 
 

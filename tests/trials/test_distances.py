@@ -11,7 +11,7 @@ import tiny
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments import baselines, cells, distances
+from experiments import baselines, cells, distances, protection
 from experiments.conditions import poscuda, study_key
 from experiments.frechet import frechet_distance
 from experiments.quality import snr_db
@@ -31,6 +31,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(distances, "FOLDER", folder / "distances")
     monkeypatch.setattr(cells, "RESULTS", folder)
     monkeypatch.setattr(baselines, "FOLDER", folder / "baselines")
+    monkeypatch.setattr(protection, "FOLDER", folder / "protection")
     return folder
 
 
@@ -66,10 +67,20 @@ def test_a_result_measures_the_marked_clips(tmp_path: Path, results: Path) -> No
 def test_a_stored_result_is_not_measured_again(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny.dataset(tmp_path / "data")
     kept = {"dataset": "tiny", "condition": "poscuda-0.3", "seed": 1, "fad": 0.5, "embedding": "kept", "clips": 3}
+    kept["quality"] = {"visqol": {"median": 4.5}, "log_spectral_distance_db": {"median": 1.5}}
     stored.store(results / "distances", "tiny_poscuda-0.3_s1", "none", kept)
     monkeypatch.delattr(distances, "measure")
     distances.main([str(data.folder), "--conditions", "poscuda-0.3", "--seeds", "1"])
     assert json.loads((results / "distances" / "tiny_poscuda-0.3_s1.json").read_text())["fad"] == 0.5
+
+
+def test_cells_of_format_2_get_their_quality_too(tmp_path: Path, results: Path) -> None:
+    stored.store(protection.FOLDER, "tiny-official_cnn_strong-1_s0", "none", {"visqol": None, "lsd_db": None})
+    result = {"dataset": "tiny", "condition": "strong-1", "seed": 0, "fad": 0.5, "embedding": "known", "clips": 3}
+    result["quality"] = {"visqol": {"median": 4.5}, "log_spectral_distance_db": {"median": 1.5}}
+    assert distances.fill_in(result, protection.FOLDER) == 1
+    cell = json.loads((protection.FOLDER / "tiny-official_cnn_strong-1_s0.json").read_text())
+    assert (cell["visqol"], cell["lsd_db"], cell["fad"], cell["embedding"]) == (4.5, 1.5, 0.5, "known, 3 clips")
 
 
 def test_every_condition_gets_the_same_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

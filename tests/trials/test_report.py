@@ -48,7 +48,38 @@ def test_an_attack_has_both_sides(results: Path) -> None:
     attack = {"attack": "mp3-32", "title": "MP3, 32 kbit/s", "field_row": "JPEG", "seed": 0, "strength": 32.0}
     keep(results, "attacks", "a", **attack, clean_final=80.0, clean_peak=81.0)
     keep(results, "attacks", "b", **attack, clean_final=90.0, clean_peak=92.0, condition="clean")
-    assert "| MP3, 32 kbit/s | JPEG | 80.0 [81.0] / 90.0 [92.0] |" in tables.attacks()
+    keep(results, "attacks", "c", **attack, clean_final=30.0, clean_peak=40.0, condition="strong-1")
+    assert "| MP3, 32 kbit/s | JPEG | 30.0 [40.0] / 80.0 [81.0] / 90.0 [92.0] |" in tables.attacks()
+
+
+def test_format_2_stands_beside_the_papers_recipe_and_what_was_asked(results: Path) -> None:
+    strong = {"condition": "strong-1", "title": "format 2, strength 1", "strength": 1.0, "chosen": True}
+    for seed, peak in ((0, 30.0), (1, 50.0)):
+        keep(results, "table1", f"paper{seed}", seed=seed, clean_final=60.0, clean_peak=70.0)
+        keep(results, "protection", f"m5{seed}", **strong, seed=seed, clean_final=20.0, clean_peak=peak, keyed=100.0)
+        more = {"model": "lstm", "clean_final": 10.0, "clean_peak": 15.0, "keyed": 98.5}
+        keep(results, "protection", f"lstm{seed}", **strong, **more, seed=seed)
+    keep(
+        results, "protection", "few", **strong | {"condition": "strong-2", "strength": 2.0}, seed=0, clean_final=1.0,
+        clean_peak=1.0,
+    )  # fmt: skip
+    quality = {"visqol": {"median": 4.25}, "log_spectral_distance_db": {"median": 3.5}}
+    keep(results, "distances", "one", condition="strong-1", seed=0, fad=0.125, quality=quality)
+    attack = {"attack": "mp3-32", "title": "MP3", "field_row": "JPEG", "seed": 0, "strength": 32.0}
+    none = attack | {"attack": "none", "title": "no attack"}
+    keep(results, "attacks", "a", **none, clean_final=90.0, clean_peak=90.0, condition="clean")
+    keep(results, "attacks", "b", **attack, clean_final=86.0, clean_peak=90.0, condition="clean")
+    keep(results, "attacks", "c", **attack, clean_final=44.0, clean_peak=45.0, condition="strong-1")
+    worse = attack | {"attack": "blur-16", "title": "blur"}
+    keep(results, "attacks", "d", **worse, clean_final=80.0, clean_peak=90.0, condition="clean")
+    keep(results, "attacks", "e", **worse, clean_final=77.0, clean_peak=77.0, condition="strong-1")
+    text = tables.targets()
+    assert "| FSDD, format 2, strength 1 | 40.0 (M5) | 11.0 | 4.25 | 3.5 | 0.125 | 98.5 | 45.0 (M5: MP3) |" in text
+    assert "| FSDD, PosCUDA b=0.01 | 70.0 (M5) | 11.0 |  |  |  | 94.0 |  |" in text
+    assert "strength 2" not in text
+    assert "| **asked for** | <= 20 | >= 25 |" in text
+    text = tables.protection("fsdd")
+    assert "strength 1 (chosen) | 11.0 | 4.25 | 3.5 | 0.125 | 20.0 ± 0.0 [40.0] | 10.0 ± 0.0 [15.0] |" in text
 
 
 def test_plots_are_drawn_and_repeat_to_the_byte(results: Path, tmp_path: Path) -> None:
