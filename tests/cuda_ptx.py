@@ -43,6 +43,8 @@ def main() -> int:
             options = {"fastmath": kernel.targetoptions.get("fastmath", False), "cc": capability}
             ptx, _ = cuda.compile_ptx(kernel.py_func, arguments + more, **options)
             found[f"{kernel.py_func.__name__} {name}"] = ptx
+        arguments = (array(dtype), array(int64, 2), int64, array(float32, 2), float64, int64, int64, array(int64))
+        found[f"_add {name}"], _ = cuda.compile_ptx(kernels._add.py_func, arguments, fastmath=False, cc=capability)
     compiled = [value for value in vars(kernels).values() if isinstance(value, dispatcher.CUDADispatcher)]
     found["fastmath"] = [value.py_func.__name__ for value in compiled if value.targetoptions.get("fastmath")]
     found["compiled"] = [value.py_func.__name__ for value in compiled]

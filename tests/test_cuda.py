@@ -344,7 +344,8 @@ RECIPE = Recipe.paper(patch=20, taps=7, blur=0.9, patches=2)
 @needs_cuda
 @each_clip_dtype
 @pytest.mark.parametrize("shape", [(5, 90), (5, 90, 1), (4, 50, 3), (3, 12, 2), (0, 40), (3, 0), (2, 40, 0)])
-def test_protect_on_the_device(dtype, shape, key) -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe.strong(60.0, patch=8, every=20)], ids=["format 1", "format 2"])
+def test_protect_on_the_device(dtype, shape, recipe, key) -> None:
     """The bits and the report of the CPU, and nothing but the patches changed."""
     before = random_samples(dtype, shape, 3)
     if before.size:
@@ -352,7 +353,7 @@ def test_protect_on_the_device(dtype, shape, key) -> None:
     lengths = [max(0, shape[1] - clip) for clip in range(shape[0])]
     labels = np.arange(shape[0]) % 3
     wanted = before.copy()
-    options = {"recipe": RECIPE, "lengths": lengths}
+    options = {"recipe": recipe, "lengths": lengths}
     report = protect(wanted, labels, key, backend="cpu", **options)
     for backend in ("auto", "cuda"):
         clips = to_device(before)
@@ -612,7 +613,9 @@ def opcodes(text: str) -> list[str]:
 
 def test_the_compiler_may_not_reorder(ptx) -> None:
     assert ptx["fastmath"] == []
-    assert sorted(ptx["compiled"]) == ["_convolve", "_filter", "_filter_long", "_filter_patch", "_move", "_survey"]
+    assert sorted(ptx["compiled"]) == [
+        "_add", "_convolve", "_filter", "_filter_long", "_filter_patch", "_move", "_survey",
+    ]  # fmt: skip
 
 
 @each_dtype
@@ -632,6 +635,15 @@ def test_arithmetic_of_the_compiled_kernel(ptx, kernel, dtype) -> None:
     loads = {"cvt.f64.f32"} if dtype is np.float32 else {"cvt.f64.f32", f"cvt.rn.f64.{loading}"}
     assert converting == loads | {storing, idle, "cvt.rni.s64.f64"}
     assert "atom.global.add.u64" in found
+
+
+@each_dtype
+def test_arithmetic_of_adding(ptx, dtype) -> None:
+    """One float64 sum, whose product is exact, fused or not; nothing flushed or approximated."""
+    found = opcodes(ptx[f"_add {dtype.__name__}"])
+    assert found.count("fma.rn.f64") == 1
+    assert not [code for code in found if re.search(r"\.ftz|\.approx|\.f16|\.(add|mul|fma|sub)\.\w*\.?f32", "." + code)]
+    assert ("cvt.rn.f32.f64" if dtype is np.float32 else "cvt.rni.s64.f64") in found
 
 
 @each_dtype
