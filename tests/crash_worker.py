@@ -129,7 +129,7 @@ def run(request: dict) -> str:
     if request["verb"] == "restore":
         return memmap.restore_memmap(arr, KEY).state
     labels = request.get("labels", np.arange(len(arr)) % 3)
-    return memmap.protect_memmap(arr, labels, KEY, recipe=Recipe.paper(**request["recipe"])).state
+    return memmap.protect_memmap(arr, labels, KEY, recipe=Recipe.from_dict(request["recipe"])).state
 
 
 def run_interrupted(request: dict) -> dict:

@@ -51,7 +51,7 @@ class Worker:
     def run(self, path: Path, verb: str, recipe: Recipe = SMALL, **request: Any) -> dict[str, Any]:
         """How a verb on an array ended, in a process of its own: {"state"}, {"error"} or {"signal"} and more."""
         request = {"batch_bytes": SMALL_BATCH, **request, "path": str(path), "verb": verb}
-        request["recipe"] = dataclasses.asdict(recipe)
+        request["recipe"] = recipe.to_dict()
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         reply = self._answer()
@@ -330,7 +330,7 @@ def test_real_speech_survives_a_kill(worker: Worker, speech_commands: Path, tmp_
     words = sorted({recording.parent.name for recording in recordings})
     labels = [words.index(recording.parent.name) for recording in recordings]
     memory.BATCH_BYTES = 32 << 10
-    for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3)):
+    for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3), Recipe.strong(2.0, patch=240, every=4_000)):
         data = Data(tmp_path, key, samples, labels, recipe)
         request = {"labels": labels, "batch_bytes": memory.BATCH_BYTES}
         events = worker.run(data.path, "protect", recipe, **request)["events"]
