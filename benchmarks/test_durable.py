@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def journal_bytes(path: Path) -> int:
     """What `protect_memmap` writes beside the data."""
     arr, key = files.open_memmap(path, N_FRAMES), Key(bytes(range(32)))
-    protect_memmap(arr, np.arange(N_CLIPS) % 35, key)
+    protect_memmap(arr, np.arange(N_CLIPS) % 35, key, recipe=Recipe.paper())
     restore_memmap(arr, key)
     sidecar = path.with_name(path.name + ".poscuda")
     n_bytes = sidecar.stat().st_size
@@ -69,7 +69,7 @@ class Runs:
         self.arr = files.open_memmap(self.path, N_FRAMES)
 
     def protect(self) -> None:
-        protect_memmap(self.arr, self.labels, self.key)
+        protect_memmap(self.arr, self.labels, self.key, recipe=Recipe.paper())
 
     def touch(self) -> None:
         limits.touch(self.arr.reshape(-1), self.places, PATCH)

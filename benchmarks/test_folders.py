@@ -72,7 +72,7 @@ def test_copy(race: Any, source: Path) -> None:
 
     race.run(
         {
-            "protect_folder": lambda: protect_folder(source, next(targets), key),
+            "protect_folder": lambda: protect_folder(source, next(targets), key, recipe=RECIPE),
             "cp -r": lambda: cp(sync=False),
             "cp -r, sync": lambda: cp(sync=True),
             "both SHA-256 of every file": lambda: hash_twice(source),

@@ -11,7 +11,7 @@ import limits
 import numpy as np
 import pytest
 
-from poscuda_fast import Key, protect
+from poscuda_fast import Key, Recipe, protect
 
 N_CLIPS = 10_000
 N_FRAMES = 16_000
@@ -85,7 +85,12 @@ def test_whole_call(race: Any, dtype: type) -> None:
     kernel = contenders.OURS["native"](task, 1)
     others = peers(task, 1)
     race.run(
-        {"protect": lambda: protect(task.clips, task.rows, key, threads=1), "kernel": kernel, **others}, rounds=ROUNDS
+        {
+            "protect": lambda: protect(task.clips, task.rows, key, recipe=Recipe.paper(), threads=1),
+            "kernel": kernel,
+            **others,
+        },
+        rounds=ROUNDS,
     )
     best = race.best(list(others))
     race.reach(f"protect over the best peer ({best})", race.ratio(best, "protect"), at_least=1)
@@ -98,6 +103,12 @@ def test_long_clips(race: Any) -> None:
     key, labels = Key(bytes(range(32))), np.arange(n_clips) % 35
     short = np.ones((n_clips, N_FRAMES), np.int16)
     long = np.zeros((n_clips, 100 * N_FRAMES), np.int16)  # memory that was never written takes none
-    protect(long, labels, key)
-    race.run({"long": lambda: protect(long, labels, key), "short": lambda: protect(short, labels, key)}, rounds=ROUNDS)
+    protect(long, labels, key, recipe=Recipe.paper())
+    race.run(
+        {
+            "long": lambda: protect(long, labels, key, recipe=Recipe.paper()),
+            "short": lambda: protect(short, labels, key, recipe=Recipe.paper()),
+        },
+        rounds=ROUNDS,
+    )
     race.reach("clips 100 times longer", race.ratio("long", "short"), at_most=1.2)
