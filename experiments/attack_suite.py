@@ -74,7 +74,7 @@ def groups(
     return made
 
 
-def condition_named(name: str) -> Condition:
+def condition_named(name: str, sample_rate: int = 16_000) -> Condition:
     """A condition by its name: clean, strong-S, poscuda-B[-identity][-absolute] or whole-B[-identity].
 
     Raises
@@ -87,7 +87,8 @@ def condition_named(name: str) -> Condition:
         if kind == "clean" and not words:
             return clean()
         blur, options = float(words[0]), dict.fromkeys(words[1:], True)
-        made = {"strong": strong, "poscuda": poscuda, "whole": whole_clip}[kind](blur, **options)
+        kinds = {"strong": lambda value: strong(value, sample_rate), "poscuda": poscuda, "whole": whole_clip}
+        made = kinds[kind](blur, **options)
     except (KeyError, IndexError, TypeError, ValueError):
         made = None
     if made is None or made.name != name:
@@ -105,7 +106,7 @@ def run(group: Group) -> list[str]:
     if not missing:
         return []
     begun = time.perf_counter()
-    scene = make_scene(data, condition_named(group.condition), group.seed)
+    scene = make_scene(data, condition_named(group.condition, data.sample_rate), group.seed)
     scene, details = attacked(chosen, scene, group.seed, Path(group.other) if group.other else None)
     made = time.perf_counter() - begun
     lines = []

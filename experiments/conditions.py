@@ -77,9 +77,9 @@ def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> C
     return Condition(name, title, mark, recipe, recipe.to_dict() | {"place": "padded" if absolute else "clip"})
 
 
-def strong(strength: float) -> Condition:
-    """Format 2 of the library."""
-    recipe = Recipe.strong(strength)
+def strong(strength: float, sample_rate: int = 16_000) -> Condition:
+    """Format 2 of the library, for clips of a sample rate in Hz."""
+    recipe = Recipe.strong(strength, sample_rate=sample_rate)
 
     def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
         protect(clips, labels, key, recipe=recipe, lengths=lengths)

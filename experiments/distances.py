@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _condition(name: str, data: Dataset, seed: int) -> Condition:
     if name in baselines.NAMES_OF_CONDITIONS:
         return baselines.make(name, data, data.rows(TRAIN), seed)
-    known = [*table1(), *map(strong, protection.STRENGTHS)]
+    known = [*table1(), *(strong(strength, data.sample_rate) for strength in protection.STRENGTHS)]
     return next(one for one in known if one.name == name)
 
 

@@ -61,6 +61,8 @@ class Family:
         How often "taps" are differenced.
     follow : float
         The least level, as a share of the patch's own RMS.
+    hold : int
+        Frames that each of "taps" lasts.
     """
 
     carrier: str = "tone"
@@ -78,6 +80,8 @@ class Family:
     period: int = 0
     tilt: float = 0.0
     differences: int = 0
+    follow: float = 0.0
+    hold: int = 1
 
     @property
     def name(self) -> str:
@@ -139,6 +143,7 @@ class Mark:
             if carrier == "taps":
                 part = self.rng.integers(-128, 129, len(t) + self.family.differences).astype(float)
                 part = np.diff(part, self.family.differences)
+                part = np.repeat(part, self.family.hold)[: len(t)]
             elif carrier in ("loop", "comb"):
                 f = np.fft.rfftfreq(self.family.period)
                 inside = np.flatnonzero((f >= band[0] - 1e-9) & (f <= band[1] + 1e-9))
@@ -185,7 +190,8 @@ class Mark:
                 wave = wave / rms if rms > 0 else wave
             else:
                 wave = self.template[:size] if family.patch else self.template[:size] * self.window
-            clip[start : start + size] = np.clip(np.rint(dry + family.level * FULL_SCALE * wave), -32768, 32767)
+            level = max(family.level * FULL_SCALE, family.follow * float(np.sqrt(np.mean(dry**2))))
+            clip[start : start + size] = np.clip(np.rint(dry + level * wave), -32768, 32767)
 
     def _starts(self, length: int, size: int, count: int) -> list[int]:
         count = min(count, length // max(1, size))

@@ -34,17 +34,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
-    strength = STRENGTHS[CONDITIONS.index(name)]
-    recipe = Recipe.strong(strength)
+    data, strength = load(dataset), STRENGTHS[CONDITIONS.index(name)]
+    recipe = Recipe.strong(strength, sample_rate=data.sample_rate)
     more = {
         "recipe": recipe.to_dict(),
         "strength": strength,
-        "chosen": recipe == Recipe.strong(),
+        "chosen": recipe == Recipe.strong(sample_rate=data.sample_rate),
         "visqol": None,  # experiments.distances fills these in
         "lsd_db": None,
     }
     command = f"python -m experiments.protection {CELL_OPTIONS}"
-    group = cells.Group(load(dataset), split, strong(strength), seed, FOLDER, command, more)
+    group = cells.Group(data, split, strong(strength, data.sample_rate), seed, FOLDER, command, more)
     group.run([usual(model, seed, **given) for model in group.missing(models)])
 
 

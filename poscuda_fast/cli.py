@@ -70,9 +70,10 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--patches", type=int, help="Format 1: patches per clip; 1 by default."),
         click.option("--blur", type=float, help="Format 1: taps are in U(0, BLUR); 0.01 by default."),
         click.option("--taps", type=int, help="Format 1: filter length; 80 by default."),
-        click.option("--every", type=int, help="Frames from one patch to the next; by default 64, in format 1 none."),
-        click.option("--patch", type=int, help="Frames per patch; by default 16, in format 1 240."),
+        click.option("--every", type=int, help="Format 1: one patch for each EVERY frames, in place of --patches."),
+        click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
+        click.option("--sample-rate", type=int, help="Of the clips, Hz, for the mark's band; 16000 by default."),
         click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
     ):
         command = option(command)
@@ -81,14 +82,17 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _recipe(options: dict[str, Any]) -> Recipe:
     """The recipe that the options ask for; they are taken out of `options`."""
-    given = {name: options.pop(name) for name in ("strength", *_PAPER)}
-    given = {name: value for name, value in given.items() if value is not None}
-    of_paper = [name for name in ("taps", "blur", "patches", "identity") if name in given]
-    paper = options.pop("paper") or bool(of_paper)
-    if paper and "strength" in given:
-        name = f"--{of_paper[0]}" if of_paper else "--paper"
-        raise click.UsageError(f"--strength is of format 2 and {name} of format 1; give options of one of them.")
-    return Recipe.paper(**given) if paper else Recipe.strong(**given)
+    strong, paper = (
+        {name: value for name in names if (value := options.pop(name)) is not None}
+        for names in (("strength", "sample_rate"), _PAPER)
+    )
+    wants_paper = options.pop("paper")
+    if strong and (paper or wants_paper):
+        mine, other = next(iter(strong)), next(iter(paper), "paper")
+        raise click.UsageError(
+            f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one of them."
+        )
+    return Recipe.paper(**paper) if paper or wants_paper else Recipe.strong(**strong)
 
 
 @cli.command()

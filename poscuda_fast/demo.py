@@ -62,7 +62,7 @@ def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
     snr = [entry["snr_db"] for entry in Manifest.read(copy / MANIFEST).files.values() if entry["snr_db"] is not None]
     verified = verify_folder(copy, key)
     say(
-        f"Protected a copy in {copy}: {n_changed} files changed, {report.frames_changed:,} frames filtered, "
+        f"Protected a copy in {copy}: {n_changed} files changed, {report.frames_changed:,} frames marked, "
         f"edit SNR {statistics.median(snr):.1f} dB (median); verified {verified.protected} protected"
     )
     restore_folder(copy, key)

@@ -59,7 +59,7 @@ def protect_folder(
     key : Key
         The secret.
     recipe : Recipe
-        Patch, filter length, blur and so on.
+        `Recipe.strong` or `Recipe.paper`, with their numbers.
     labels_from : str or mapping
         "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
         `src`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
@@ -204,7 +204,7 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     """Tell which files are original, which are protected, and which are neither; nothing is written.
 
     Without a key each file's SHA-256 is compared with the manifest. With the key and the sidecar the
-    filter is also run again on the journalled originals, so that the manifest need not be believed.
+    mark is also made again from the journalled originals, so that the manifest need not be believed.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[A
 
 
 def _refuse_protected_around(place: Place, journal: Journal) -> None:
-    """SidecarError if the files were protected as part of something larger or smaller: they would be filtered twice."""
+    """SidecarError if the files were protected as part of something larger or smaller: they would be marked twice."""
     for sidecar in place.sidecars_around():
         if sidecar == journal.path:
             continue

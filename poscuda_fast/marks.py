@@ -37,9 +37,10 @@ def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32
 
 def draw_sound(key: Key, token: bytes, recipe: StrongRecipe) -> NDArray[np.float32]:
     """Format 2: a class's sound, (recipe.patch,) float32 as a share of full scale."""
-    words = np.frombuffer(key.derive(b"sound", token, length=4 * (recipe.patch + 1)), "<u4")
+    n = -(-recipe.patch // recipe.hold)
+    words = np.frombuffer(key.derive(b"sound", token, length=4 * (n + 1)), "<u4")
     drawn = (words >> 16).astype(np.int64)
-    steps = drawn[1:] - drawn[:-1]
+    steps = np.repeat(drawn[1:] - drawn[:-1], recipe.hold)[: recipe.patch]
     energy = int((steps * steps).sum())
     if energy == 0:
         return np.zeros(recipe.patch, np.float32)

@@ -45,7 +45,7 @@ def protect_memmap(
     The original patches are sealed with the key into a sidecar before anything is overwritten. Killed
     at any moment, the same call made again finishes the job; on a finished file it changes nothing and
     its report says "already protected". Without its sidecar a protected file cannot be recognised, and
-    a second run would filter it again: keep the two together.
+    a second run would mark it again: keep the two together.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def protect_memmap(
         As for `protect`.
     sidecar : path, optional
         Where the originals are kept: by default the file's own path with ".poscuda" behind it. It
-        takes about the bytes of the patches (480 for a default int16 patch) and 5 % more.
+        takes about the bytes of the patches and 24 more for each.
     progress : callable, optional
         Called with (patches done, patches in all) after every batch.
     dry_run : bool
@@ -152,7 +152,7 @@ def restore_memmap(
 
 
 def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str] | None = None) -> Verification:
-    """Compare every patch of a memory-mapped array with its journalled original and that one's filtered form.
+    """Compare every patch of a memory-mapped array with its journalled original and that one's marked form.
 
     Nothing is written. Bytes outside patches are compared by sample only, as the sidecar keeps no more
     of them.

@@ -40,7 +40,7 @@ def protect(
 
     Nothing is journalled and nothing is copied: there is no undo. Every error below is raised before
     the first sample is written, and an interrupt waits until the last one is. Only a backend that breaks
-    down in the middle (a GPU that is lost, exhausted memory) leaves some clips filtered and others not;
+    down in the middle (a GPU that is lost, exhausted memory) leaves some clips marked and others not;
     its own error is raised. For a file use `protect_memmap`, which can undo and survives a crash.
 
     Parameters
@@ -49,16 +49,16 @@ def protect(
         (n_clips, n_frames) or (n_clips, n_frames, n_channels) with any strides; or a list of
         (n_frames,) or (n_frames, n_channels) arrays of unequal length. float32 samples may have any
         scale. Only frames inside patches change. Or one contiguous array of these shapes on the current
-        NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is filtered there, after the
+        NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is marked there, after the
         work that is queued on the stream that its interface names. torch names none: wait for what was
         queued on any but torch's default stream.
     labels : (n_clips,) integers or names
         The class of each clip; with `classes`, indexes into it. A class is known by its number or by
-        its name: label 3 and label "3" are different classes with different filters.
+        its name: label 3 and label "3" are different classes with different marks.
     key : Key
         The secret.
     recipe : Recipe
-        Patch, filter length, blur and so on.
+        `Recipe.strong` or `Recipe.paper`, with their numbers.
     lengths : (n_clips,) integers, optional
         True length of each clip in frames, where the rest is padding.
     classes : sequence of str, optional

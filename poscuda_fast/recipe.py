@@ -12,6 +12,7 @@ import numpy as np
 MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
 MAX_FLOAT = 3.4028234663852886e38  # the largest float32: what a class is given must be finite
+SOUND_RATE = 8000  # Hz
 UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, as a share of full scale
 
 
@@ -37,7 +38,14 @@ class Recipe:
     every: int | None
 
     @staticmethod
-    def strong(strength: float = 1.0, *, patch: int = 16, every: int = 64) -> StrongRecipe:
+    def strong(
+        strength: float = 1.0,
+        *,
+        sample_rate: int = 16_000,
+        hold: int | None = None,
+        patch: int | None = None,
+        every: int | None = None,
+    ) -> StrongRecipe:
         """Format 2: every class gets a sound of its own, in short patches all along the clip.
 
         Parameters
@@ -45,10 +53,15 @@ class Recipe:
         strength : float
             The one knob: the level of the sound, in units of 0.01 of full scale RMS (-40 dB). Twice the strength is
             6 dB louder. Finite and above 0.
-        patch : int
-            Frames of the sound, 2 to 1024.
-        every : int
-            Frames from one patch to the next, at least `patch`.
+        sample_rate : int
+            Of the clips, Hz. The sound is made at 8 kHz, so that it is still there for a model that hears no more;
+            at other rates every sample of it is held for `hold` frames.
+        hold : int, optional
+            Frames, 1 to 1024; by default as many as 1/8000 s has, rounded.
+        patch : int, optional
+            Frames of the sound, 2 to 1024; by default 16 times `hold`.
+        every : int, optional
+            Frames from one patch to the next, at least `patch`; by default 64 times `hold`.
 
         Raises
         ------
@@ -63,7 +76,11 @@ class Recipe:
         Dubnov, sec. 3.1): the mark is then as strong in every clip, and the sound around it stays. Repeating it in
         step lets networks with strides see the same samples again and again; measured in experiments/README.md.
         """
-        return StrongRecipe(strength, patch, every)
+        rate = _whole("sample_rate", sample_rate, 1, 1 << 19)
+        hold = max(1, round(rate / SOUND_RATE)) if hold is None else _whole("hold", hold, 1, MAX_TAPS)
+        return StrongRecipe(
+            strength, hold, 16 * hold if patch is None else patch, 64 * hold if every is None else every
+        )
 
     @staticmethod
     def paper(
@@ -129,7 +146,21 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PaperRecipe(Recipe):
-    """Format 1; see `Recipe.paper`."""
+    """Format 1; made and checked by `Recipe.paper`.
+
+    Attributes
+    ----------
+    patch, taps : int
+        Frames per patch, and the length of a filter.
+    blur : float
+        Taps are in U(0, blur).
+    patches : int
+        Patches per clip.
+    every : int or None
+        One patch for each `every` frames instead.
+    identity : bool
+        Whether the centre tap is 1.0.
+    """
 
     format: ClassVar[int] = 1
 
@@ -160,16 +191,28 @@ class PaperRecipe(Recipe):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StrongRecipe(Recipe):
-    """Format 2; see `Recipe.strong`."""
+    """Format 2; made and checked by `Recipe.strong`.
+
+    Attributes
+    ----------
+    strength : float
+        RMS of the sound in hundredths of full scale.
+    hold : int
+        Frames that each sample of the sound is held.
+    patch, every : int
+        Frames of the sound, and frames from one patch to the next.
+    """
 
     format: ClassVar[int] = 2
 
     strength: float = 1.0
-    patch: int = 16
-    every: int = 64
+    hold: int = 2
+    patch: int = 32
+    every: int = 128
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strength", _number("strength", self.strength, 1.0))
+        object.__setattr__(self, "hold", _whole("hold", self.hold, 1, MAX_TAPS))
         object.__setattr__(self, "patch", _whole("patch", self.patch, 2, MAX_TAPS))
         object.__setattr__(self, "every", _whole("every", self.every, self.patch, MAX_FIELD))
 

@@ -16,13 +16,14 @@ class Report:
         Clips in the data set, the classes they are of, and patches in them. One class alone gives a model
         nothing to mistake for the sound: look at how labels were found.
     frames_changed : int
-        Frames inside patches that were not silent; each holds one sample per channel.
+        Frames inside patches that a mark can change: in format 1 those that were not silent, in format 2 all.
+        Each holds one sample per channel.
     silent_patches : int
-        Patches of zeros only: filtering leaves zeros, so such a clip carries no mark there.
+        Patches of zeros only: in format 1 filtering leaves zeros, so such a clip carries no mark there.
     saturated_samples : int
-        Integer samples that the filter pushed beyond full scale and that were limited to it.
+        Integer samples that the mark pushed beyond full scale and that were limited to it.
     short_clips : int
-        Clips shorter than a patch, filtered whole (empty clips have nothing to filter).
+        Clips shorter than a patch, marked whole (empty clips have nothing to mark).
     seconds : float
         Time the call took.
     fingerprint : str

@@ -80,11 +80,14 @@ def count_patches(length: int, *, patch: int = 240, patches: int = 1, every: int
     return min(patches, length // min(patch, length))
 
 
-def sound(master: bytes, label: int | str, *, strength: float = 1.0, patch: int = 16, **_: Any) -> list[float]:
+def sound(
+    master: bytes, label: int | str, *, strength: float = 1.0, hold: int = 2, patch: int = 32, **_: Any
+) -> list[float]:
     """Format 2: what is added to a patch, as a share of full scale."""
-    words = struct.unpack(f"<{patch + 1}I", expand(master, lp(b"sound", class_token(label)), 4 * patch + 4))
+    n = (patch - 1) // hold + 1
+    words = struct.unpack(f"<{n + 1}I", expand(master, lp(b"sound", class_token(label)), 4 * n + 4))
     drawn = [word // 65536 for word in words]
-    steps = [drawn[t + 1] - drawn[t] for t in range(patch)]
+    steps = [drawn[t // hold + 1] - drawn[t // hold] for t in range(patch)]
     energy = sum(step * step for step in steps)
     if energy == 0:
         return [0.0] * patch
@@ -93,7 +96,7 @@ def sound(master: bytes, label: int | str, *, strength: float = 1.0, patch: int 
 
 
 def places_in_step(
-    master: bytes, label: int | str, length: int, *, patch: int = 16, every: int = 64, **_: Any
+    master: bytes, label: int | str, length: int, *, patch: int = 32, every: int = 128, **_: Any
 ) -> list[tuple[int, int]]:
     """Format 2: (first frame, frames) of each patch of a clip."""
     if length == 0:

@@ -44,8 +44,9 @@ paper = st.builds(
     identity=st.booleans(),
 )
 strong = st.builds(
-    lambda strength, patch, every: {"strength": strength, "patch": patch, "every": patch + every},
+    lambda strength, hold, patch, every: {"strength": strength, "hold": hold, "patch": patch, "every": patch + every},
     strength=st.sampled_from([1.0, 0.3, 1e-30, 1e30, MAX_FLOAT]) | st.floats(0.0, 200.0, exclude_min=True),
+    hold=st.integers(1, 5) | st.just(1024),
     patch=st.integers(2, 12),
     every=st.integers(0, 20),
 )

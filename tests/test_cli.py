@@ -100,7 +100,7 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # not a terminal: no progress
     report = json.loads(done.stdout)
-    assert (report["clips"], report["patches"], report["state"]) == (6, 871, "protected")
+    assert (report["clips"], report["patches"], report["state"]) == (6, 434, "protected")
     assert tree(speech) == before
     assert all((out / name).read_bytes() != content for name, (content, _) in before.items())
 
@@ -326,9 +326,9 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path, subtype: str) -> None:
 
 def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path) -> None:
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json").stdout)
-    assert (facts["clips"], facts["frames"], facts["patches"], facts["bytes in patches"]) == (20, 800, 240, 7680)
+    assert (facts["clips"], facts["frames"], facts["patches"], facts["bytes in patches"]) == (20, 800, 120, 7680)
     facts = json.loads(poscuda("inspect", speech, "--json").stdout)
-    assert (facts["audio files"], facts["patches"], facts["parent folders"]) == (6, 871, 2)
+    assert (facts["audio files"], facts["patches"], facts["parent folders"]) == (6, 434, 2)
     assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
 
 

@@ -34,11 +34,11 @@ CLASSES = [
 ]
 # label, first start for 16000 frames, start for 40 frames, first and last sample, SHA-256 of the sound
 SOUNDS = [
-    (0, 7, 3, "0x1.54e170p-7", "0x1.82a2eap-8", "d82af47a18b16133"),
-    (1, 6, 3, "-0x1.cd28fcp-7", "-0x1.1650e6p-6", "c215d8497a2e7faf"),
-    (34, 19, 10, "0x1.d644bcp-7", "-0x1.3e305ap-6", "40f18682555cc169"),
-    ("yes", 6, 3, "0x1.48f13ep-13", "0x1.a15dc8p-7", "4145e9d3db19911e"),
-    ("café", 23, 12, "0x1.a69656p-7", "0x1.096b62p-7", "4c886e2c22659de7"),
+    (0, 14, 1, "0x1.54e170p-7", "0x1.82a2eap-8", "70a069152ad1be60"),
+    (1, 12, 1, "-0x1.cd28fcp-7", "-0x1.1650e6p-6", "a9652bb8d04478cc"),
+    (34, 38, 3, "0x1.d644bcp-7", "-0x1.3e305ap-6", "59df1950e030b42c"),
+    ("yes", 12, 1, "0x1.48f13ep-13", "0x1.a15dc8p-7", "71e2ae3d72b4361f"),
+    ("café", 47, 4, "0x1.a69656p-7", "0x1.096b62p-7", "aa89c9bbdb24904b"),
 ]
 FOUR = [555, 5704, 11291, 13751]
 EVERY_4000 = [555, 5704, 11291, 13750, 16854, 23683, 27201, 28659, 33690, 39172, 42639, 45810]
@@ -49,9 +49,9 @@ CLIPS = [
     ({"blur": 0.3}, "4e4037e2afe73f83", "a3520c7d1efe5707"),
     ({"blur": 0.3, "patches": 4}, "ecaaa4ab22438bea", "353742c8e2787334"),
     ({"identity": True}, "b8a1301e5f08426c", "779661f046e908aa"),
-    ({"strength": 1.0}, "52414583fd35a08e", "0da0f985758013d3"),
-    ({"strength": 3.0}, "7bc15cf043d445be", "efd8c8cd3e0aae71"),
-    ({"strength": 0.5, "patch": 40, "every": 100}, "c48b2a785627a8c5", "34f1da003e7c202c"),
+    ({"strength": 1.0}, "89d59373307e2b5a", "dd285ea503ae3d4f"),
+    ({"strength": 3.0, "hold": 1, "patch": 16, "every": 64}, "7bc15cf043d445be", "efd8c8cd3e0aae71"),
+    ({"strength": 0.5, "hold": 3, "patch": 40, "every": 100}, "f60f309d1deaf338", "e4d514fae30d8463"),
 ]
 
 
@@ -108,12 +108,12 @@ def test_vector_sounds(key: Key, label, start_16000, start_40, first, last, sha2
     (token,) = encode([label], None, 1).tokens
     sound = draw_sound(key, token, Recipe.strong())
     assert sound.dtype == np.float32
-    assert (sound[0], sound[15]) == (float.fromhex(first), float.fromhex(last))
+    assert (sound[0], sound[31]) == (float.fromhex(first), float.fromhex(last))
     assert short_sha256(sound.astype("<f4").tobytes()) == sha256
     assert sound.tolist() == naive.sound(MASTER, label)
-    in_step = [(start_16000 + 64 * j, 16) for j in range(250)]
+    in_step = [(start_16000 + 128 * j, 32) for j in range(125)]
     assert library_places(key, label, 16000, Recipe.strong()) == in_step == naive.places_in_step(MASTER, label, 16000)
-    assert library_places(key, label, 40, Recipe.strong()) == [(start_40, 16)]
+    assert library_places(key, label, 40, Recipe.strong()) == [(start_40, 32)]
 
 
 def test_a_sound_has_its_level_whatever_the_strength(key: Key) -> None:

@@ -172,8 +172,16 @@ def test_another_format_is_refused(number) -> None:
 
 
 def test_the_defaults_of_format_2() -> None:
-    assert Recipe.strong().to_dict() == {"format": 2, "strength": 1.0, "patch": 16, "every": 64}
+    assert Recipe.strong().to_dict() == {"format": 2, "strength": 1.0, "hold": 2, "patch": 32, "every": 128}
     assert Recipe.strong(2) == Recipe.strong(strength=2.0) != Recipe.strong()
+
+
+@pytest.mark.parametrize(("rate", "hold"), [(8000, 1), (11_025, 1), (16_000, 2), (22_050, 3), (44_100, 6), (100, 1)])
+def test_the_sound_is_made_at_8_khz(rate: int, hold: int) -> None:
+    assert Recipe.strong(sample_rate=rate) == Recipe.strong(hold=hold)
+    assert Recipe.strong(hold=hold).to_dict() == {
+        "format": 2, "strength": 1.0, "hold": hold, "patch": 16 * hold, "every": 64 * hold,
+    }  # fmt: skip
 
 
 @settings(deadline=None)
@@ -183,7 +191,7 @@ def test_format_2_survives_json_and_is_no_format_1(fields) -> None:
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict(), allow_nan=False))) == recipe
     assert {recipe, dataclasses.replace(recipe)} == {recipe}
     assert recipe != Recipe.paper()
-    with pytest.raises(ValueError, match=r"unknown fields \['strength'\]"):
+    with pytest.raises(ValueError, match=r"unknown fields \['hold', 'strength'\]"):
         Recipe.from_dict(recipe.to_dict() | {"format": 1})
 
 
@@ -198,8 +206,11 @@ def test_format_2_survives_json_and_is_no_format_1(fields) -> None:
         ({"patch": 1}, ValueError, "patch is 1; it must be from 2 to 1024"),
         ({"patch": 1025}, ValueError, "patch is 1025"),
         ({"patch": 16.0}, TypeError, "patch is 16.0; it must be a whole number"),
-        ({"every": 15}, ValueError, "every is 15; it must be from 16"),
-        ({"every": None}, TypeError, "every is None"),
+        ({"every": 31}, ValueError, "every is 31; it must be from 32"),
+        ({"every": 64.0}, TypeError, "every is 64.0"),
+        ({"hold": 0}, ValueError, "hold is 0; it must be from 1 to 1024"),
+        ({"sample_rate": 0}, ValueError, "sample_rate is 0; it must be from 1"),
+        ({"sample_rate": "16k"}, TypeError, "sample_rate is '16k'; it must be a whole number"),
     ],
 )
 def test_fields_of_format_2_are_checked(fields, error, message) -> None:

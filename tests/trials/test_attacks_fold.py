@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import N, marked, padding
+from scenes import RATE, N, marked, padding
 
 from experiments.attacks import fold
 from experiments.attacks.table import attacked, choose
@@ -25,7 +25,7 @@ def test_subtracting_a_turn_leaves_padding_alone():
 
 @pytest.mark.parametrize("name", ["fold", "leak-sound"])
 def test_the_sound_of_format_2_is_taken_away(name):
-    scene = marked(strong(3.0), n=240)
+    scene = marked(strong(3.0, RATE), n=240)
     (chosen,) = choose(name)
     after, details = attacked(chosen, scene, seed=0)
     edit = np.square(scene.clips - scene.original.astype(float)).sum()
@@ -36,7 +36,7 @@ def test_the_sound_of_format_2_is_taken_away(name):
 
 
 def test_cutting_closes_the_gap():
-    scene = marked(strong(1.0))
+    scene = marked(strong(1.0, RATE))
     after = attacked(choose("cut-0.3")[0], scene, seed=0)[0].clips
     for row in range(N):
         length = int(scene.lengths[row])
