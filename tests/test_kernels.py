@@ -485,8 +485,7 @@ import hashlib, sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
 import numpy as np
 import poscuda_fast
-from poscuda_fast import Key, Recipe
-from recipes import protect
+from poscuda_fast import Key, Recipe, protect
 from poscuda_fast.kernels import cpu
 
 print(type(cpu._filter_patches).__name__, poscuda_fast.__file__)
