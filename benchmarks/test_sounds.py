@@ -15,7 +15,7 @@ from poscuda_fast.kernels import Engine
 N_CLIPS = 5_000
 N_FRAMES = 16_000
 N_CLASSES = 35
-PATCH, EVERY = 16, 64
+PATCH, EVERY = 32, 128  # the default recipe
 ROUNDS = 11
 
 each_dtype = pytest.mark.parametrize("dtype", [np.int16, np.float32], ids=lambda dtype: dtype.__name__)
@@ -75,7 +75,7 @@ def test_adding_sounds(race: Any, dtype: type) -> None:
 @each_dtype
 def test_protect_by_format_2(race: Any, dtype: type) -> None:
     clips, labels, key = make_clips(dtype), np.arange(N_CLIPS) % N_CLASSES, Key(bytes(32))
-    recipe = Recipe.strong(patch=PATCH, every=EVERY)
+    recipe = Recipe.strong()
     firsts = np.zeros(N_CLASSES, np.int64)
     starts = (np.arange(N_CLIPS * (N_FRAMES // EVERY)) * EVERY).astype(np.int64)
     sounds = np.full((N_CLASSES, PATCH), 0.01, np.float32)

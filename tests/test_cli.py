@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from poscuda_fast import Key, synth
+from poscuda_fast import Key, Recipe, synth
 from poscuda_fast.cli import main
 from poscuda_fast.kernels import AUTO, BACKENDS, why_missing
 
@@ -195,6 +195,23 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ((), Recipe.strong()),
+        (("--strength", 2), Recipe.strong(2.0)),
+        (("--strength", 0.5, "--sample-rate", 8000), Recipe.strong(0.5, sample_rate=8000)),
+        (("--paper",), Recipe.paper()),
+        (("--blur", 0.3, "--identity"), Recipe.paper(blur=0.3, identity=True)),
+        (("--paper", "--patch", 100, "--every", 500, "--taps", 9), Recipe.paper(patch=100, every=500, taps=9)),
+    ],
+)
+def test_options_make_the_recipe(tmp_path: Path, speech: Path, key_file: Path, options, recipe) -> None:
+    poscuda("protect", speech, tmp_path / "out", "--key", key_file, *options)
+    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
+    assert Recipe.from_dict(manifest["recipe"]) == recipe
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["protect", "SPEECH", "--key", "KEY"], "Give either DST, for a copy, or --in-place"),
@@ -203,6 +220,13 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
         (["protect", "MISSING", "OUT", "--key", "KEY"], "does not exist"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "Recipe.strength is 0.0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "0"], "Recipe.sample_rate is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "8000", "--paper"],
+            "--sample-rate is of format 2",
+        ),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
