@@ -189,7 +189,10 @@ def targets() -> str:
             shown = [f"{damage[each]:.3g}" if damage.get(each) is not None else "" for each in ("visqol", "lsd", "fad")]
             keyed = min(mean([c for c in mine if c["model"] == m], "keyed") for m in models)
             attack = strongest_attack(dataset, name)
-            who = f"{title}, {mine[0]['title']}"
+            seeds = len({cell["seed"] for cell in mine})
+            who = f"{title}, {mine[0]['title']}, {seeds} seed{'s' * (seeds > 1)}" + " (default)" * bool(
+                mine[0].get("chosen")
+            )
             rows.append(
                 [who, f"{peaks[worst]:.1f} ({MODELS[worst]})", of_keys(mine, "snr_db", ".1f"), *shown, f"{keyed:.1f}",
                  attack]
@@ -205,17 +208,14 @@ def targets() -> str:
 
 
 def _contestants(dataset: str) -> dict[str, list[Cell]]:
-    """The cells of the paper's recipe and of format 2 with several seeds, by condition."""
+    """The cells of the paper's recipe, and of format 2 at every strength at which all models were trained."""
     found: dict[str, list[Cell]] = {}
     for cell in [*cells("table1", dataset=dataset, split="official"), *cells("protection", dataset=dataset)]:
         if cell["condition"] == LITERAL[0] or "strength" in cell:
             found.setdefault(cell["condition"], []).append(cell)
-    most = max((len({c["seed"] for c in mine}) for mine in found.values()), default=0)
-    return {
-        name: mine
-        for name, mine in found.items()
-        if name == LITERAL[0] or len({c["seed"] for c in mine}) == most
-    }  # fmt: skip
+    whole = max((len({c["model"] for c in mine}) for mine in found.values()), default=0)
+    order = sorted(found, key=lambda name: found[name][0].get("strength") or 0.0)
+    return {name: found[name] for name in order if len({c["model"] for c in found[name]}) == whole}
 
 
 KEPT = 5.0  # points that an attack may cost a model of clean clips
