@@ -296,3 +296,19 @@ def test_taps_of_a_class() -> None:
     even = make_plan([0], [100], Recipe.paper(taps=8, identity=True)).marks.table[0]
     assert even[3] == 1.0
     assert (even[[0, 1, 2, 4, 5, 6, 7]] < 0.01).all()
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_format_2_touches_at_most_a_quarter_of_a_clip_and_stays_in_step(rate) -> None:
+    recipe = Recipe.strong(sample_rate=rate)
+    lengths = [recipe.every, recipe.every + 1, 3 * recipe.every - 1, 100_000, 1]
+    plan = make_plan(["yes"] * 5, lengths, recipe)
+    firsts = set()
+    for clip, length in enumerate(lengths[:4]):
+        patches = plan.of_clip(clip)
+        assert patches.n_frames <= length / 4
+        assert (patches.starts + patches.sizes).max() <= length
+        assert (np.diff(patches.starts) == recipe.every).all()
+        firsts.add(int(patches.starts[0]))
+    assert len(firsts) == 1
+    assert plan.of_clip(4).n_frames == 1  # a clip shorter than a patch is marked whole
