@@ -73,26 +73,32 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--every", type=int, help="Format 1: one patch for each EVERY frames, in place of --patches."),
         click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
-        click.option("--sample-rate", type=int, help="Of the clips, Hz, for the mark's band; 16000 by default."),
+        click.option(
+            "--sample-rate",
+            type=int,
+            help="Of the clips, Hz, for the mark's band; by default that of most files, for an array 16000.",
+        ),
         click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
     ):
         command = option(command)
     return command
 
 
-def _recipe(options: dict[str, Any]) -> Recipe:
-    """The recipe that the options ask for; they are taken out of `options`."""
+def _recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
+    """The recipe that the options ask for, or None and a strength for the default; they are taken out of `options`."""
     strong, paper = (
         {name: value for name in names if (value := options.pop(name)) is not None}
         for names in (("strength", "sample_rate"), _PAPER)
     )
-    wants_paper = options.pop("paper")
-    if strong and (paper or wants_paper):
+    wants_paper = options.pop("paper") or bool(paper)
+    if strong and wants_paper:
         mine, other = next(iter(strong)), next(iter(paper), "paper")
         raise click.UsageError(
             f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one of them."
         )
-    return Recipe.paper(**paper) if paper or wants_paper else Recipe.strong(**strong)
+    if wants_paper:
+        return Recipe.paper(**paper), 1.0
+    return Recipe.strong(**strong) if "sample_rate" in strong else None, strong.get("strength", 1.0)
 
 
 @cli.command()
@@ -161,10 +167,9 @@ def protect(
     if (dst is None) != in_place:
         raise click.UsageError("Give either DST, for a copy, or --in-place.")
     key = poscuda_fast.Key.load(key_file)
-    recipe = _recipe(options)
+    recipe, strength = _recipe(options)
     with _progress(quiet=quiet) as progress:
         common = {
-            "recipe": recipe,
             "backend": options["backend"],
             "threads": options["threads"],
             "sidecar": options["sidecar"],
@@ -172,9 +177,9 @@ def protect(
             "dry_run": dry_run,
         }
         if src.suffix == ".npy":
-            report = _protect_npy(src, dst, key, options, common)
+            report = _protect_npy(src, dst, key, options, common | {"recipe": recipe or Recipe.strong(strength)})
         else:
-            report = _protect_audio(src, dst, key, options, common)
+            report = _protect_audio(src, dst, key, options, common | {"recipe": recipe, "strength": strength})
     if not quiet:
         _show(report, as_json=as_json)
         if report.classes == 1 and report.clips > 1:
@@ -282,7 +287,7 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
     """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do."""
     from poscuda_fast import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(file, _recipe(fields))
+    facts = inspection.inspect(file, *_recipe(fields))
     if as_json:
         click.echo(json.dumps(facts, indent=1))
     else:

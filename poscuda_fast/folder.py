@@ -32,7 +32,8 @@ def protect_folder(
     dst: PathLike | None,
     key: Key,
     *,
-    recipe: Recipe = Recipe.strong(),
+    recipe: Recipe | None = None,
+    strength: float = 1.0,
     labels_from: str | Mapping[str, str | int] = "folder",
     lossy: str = "refuse",
     backend: str = "auto",
@@ -58,8 +59,10 @@ def protect_folder(
         place. Nothing that exists is ever overwritten.
     key : Key
         The secret.
-    recipe : Recipe
-        `Recipe.strong` or `Recipe.paper`, with their numbers.
+    recipe : Recipe, optional
+        `Recipe.strong` or `Recipe.paper`, with their numbers; by default the former for the sample rate of most files.
+    strength : float
+        Of that default.
     labels_from : str or mapping
         "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
         `src`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
@@ -109,7 +112,7 @@ def protect_folder(
     listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
     given = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
     lengths = np.array([file.frames for file in found], np.int64)
-    plan = Plan(key, recipe, labels.encode(given, None, len(found)), lengths)
+    plan = Plan(key, recipe or listing.usual_recipe(found, strength), labels.encode(given, None, len(found)), lengths)
     engine = Engine(backend, threads)
     with (
         inplace.locked(place.data, shared=place.copying),

@@ -18,15 +18,17 @@ from poscuda_fast.plan import shape
 from poscuda_fast.recipe import Recipe
 
 
-def inspect(path: Path, recipe: Recipe) -> dict[str, Any]:
+def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[str, Any]:
     """Facts by name, as plain JSON values.
 
     Parameters
     ----------
     path : Path
         An audio file, a .npy array, or a folder of audio files.
-    recipe : Recipe
-        What would be applied.
+    recipe : Recipe or None
+        What would be applied; None for the default, of a `strength`.
+    strength : float
+        Of the default recipe.
 
     Raises
     ------
@@ -36,11 +38,11 @@ def inspect(path: Path, recipe: Recipe) -> dict[str, Any]:
         It cannot be protected; the sentence says why.
     """
     if path.is_dir():
-        return _inspect_folder(path, recipe)
+        return _inspect_folder(path, recipe, strength)
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give an audio file, a .npy array or a folder.")
     if path.suffix == ".npy":
-        return _inspect_npy(path, recipe)
+        return _inspect_npy(path, recipe or Recipe.strong(strength))
     real = Path(os.path.realpath(path))
     file = listing.read_layout(real.parent, real.name)
     layout = file.layout
@@ -49,7 +51,11 @@ def inspect(path: Path, recipe: Recipe) -> dict[str, Any]:
         "samples": f"{file.coding}, {layout.channels} channels, {layout.sample_rate} Hz",
         "frames": layout.frames,
         "seconds": round(layout.frames / max(1, layout.sample_rate), 3),
-        **_effect(recipe, [layout.frames], layout.channels * pcm.CODINGS[file.coding]),
+        **_effect(
+            recipe or listing.usual_recipe([file], strength),
+            [layout.frames],
+            layout.channels * pcm.CODINGS[file.coding],
+        ),
         "edit": _manner(file),
         "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
     }
@@ -71,7 +77,7 @@ def _inspect_npy(path: Path, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
+def _inspect_folder(path: Path, recipe: Recipe | None, strength: float) -> dict[str, Any]:
     names, others = listing.find_files(path)
     if not names:
         raise DatasetError(f"{path} has no audio files; give another folder.")
@@ -91,7 +97,7 @@ def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
         "other files": len(others),
         "kinds": ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()),
         "parent folders": len({os.path.dirname(name) for name in names}),
-        **_effect(recipe, [file.frames for file in files], None),
+        **_effect(recipe or listing.usual_recipe(files, strength), [file.frames for file in files], None),
         "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
         "sidecar": _sidecar(path / SIDECAR),
     }

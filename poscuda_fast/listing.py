@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from poscuda_fast import durability, pcm
 from poscuda_fast.encoded import Encoding, probe
 from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.recipe import MAX_RATE, Recipe
 
 MANIFEST = "poscuda.json"
 SIDECAR_SUFFIX = ".poscuda"
@@ -132,6 +134,14 @@ def read_layout(root: Path, name: str) -> AudioFile:
     encoding = probe(Path(path))
     output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
     return AudioFile(name, status.st_size, encoding, output_name, stamp_of(status))
+
+
+def usual_recipe(files: Sequence[AudioFile], strength: float) -> Recipe:
+    """Format 2 for the sample rate that most of the files have, the lowest of several."""
+    rates = Counter(min(max(1, file.layout.sample_rate), MAX_RATE) for file in files)
+    most = max(rates.values(), default=0)
+    rate = min((rate for rate, count in rates.items() if count == most), default=None)
+    return Recipe.strong(strength) if rate is None else Recipe.strong(strength, sample_rate=rate)
 
 
 def suffix_of(name: str) -> str:

@@ -13,6 +13,7 @@ MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
 MAX_FLOAT = 3.4028234663852886e38  # the largest float32: what a class is given must be finite
 SOUND_RATE = 8000  # Hz
+MAX_RATE = 512_000  # Hz: then every sample of a sound of 1024 frames is held for 64
 UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, as a share of full scale
 
 
@@ -76,7 +77,7 @@ class Recipe:
         Dubnov, sec. 3.1): the mark is then as strong in every clip, and the sound around it stays. Repeating it in
         step lets networks with strides see the same samples again and again; measured in experiments/README.md.
         """
-        rate = _whole("sample_rate", sample_rate, 1, 1 << 19)
+        rate = _whole("sample_rate", sample_rate, 1, MAX_RATE)
         hold = max(1, round(rate / SOUND_RATE)) if hold is None else _whole("hold", hold, 1, MAX_TAPS)
         return StrongRecipe(
             strength, hold, 16 * hold if patch is None else patch, 64 * hold if every is None else every

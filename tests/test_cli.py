@@ -211,6 +211,17 @@ def test_options_make_the_recipe(tmp_path: Path, speech: Path, key_file: Path, o
     assert Recipe.from_dict(manifest["recipe"]) == recipe
 
 
+def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
+    for label in ("yes", "no"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        soundfile.write(tmp_path / "in" / label / "a.wav", np.ones(640, np.int16), 8000)
+    poscuda("protect", tmp_path / "in", tmp_path / "out", "--key", key_file, "--strength", 3)
+    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
+    assert Recipe.from_dict(manifest["recipe"]) == Recipe.strong(3.0, sample_rate=8000)
+    assert json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)["patches"] == 20
+    assert json.loads(poscuda("inspect", tmp_path / "in", "--json", "--sample-rate", 16_000).stdout)["patches"] == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,10 +7,12 @@ import re
 import unicodedata
 
 import audiofiles
+import numpy as np
 import pytest
+import soundfile
 from audiofiles import noise, wav, write_tree
 
-from poscuda_fast import AudioFileError, DatasetError
+from poscuda_fast import AudioFileError, DatasetError, Recipe
 from poscuda_fast.encoded import Encoding
 from poscuda_fast.listing import (
     AUDIO_SUFFIXES,
@@ -21,6 +23,7 @@ from poscuda_fast.listing import (
     read_layouts,
     refuse,
     refuse_unsafe,
+    usual_recipe,
 )
 from poscuda_fast.pcm import WavLayout
 
@@ -276,3 +279,13 @@ def test_other_sources_of_labels_are_refused(tmp_path, source):
 def test_a_source_of_labels_that_is_no_text_is_refused(tmp_path, source):
     with pytest.raises((TypeError, DatasetError), match=r"labels_from is .*expected"):
         find_labels(tmp_path, NAMES, source)
+
+
+@pytest.mark.parametrize(
+    ("rates", "hold"), [([8000], 1), ([16_000, 16_000, 8000], 2), ([8000, 44_100], 1), ([], 2), ([192_000], 24)]
+)
+def test_the_default_recipe_is_for_the_rate_of_most_files(tmp_path, rates, hold):
+    for number, rate in enumerate(rates):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(50, np.int16), rate)
+    names = [f"{number}.wav" for number in range(len(rates))]
+    assert usual_recipe(read_layouts(tmp_path, names), 2.0) == Recipe.strong(2.0, hold=hold)
