@@ -88,5 +88,5 @@ def test_protect_by_format_2(race: Any, dtype: type) -> None:
         },
         rounds=ROUNDS,
     )
-    race.reach("numpy over protect", race.ratio("numpy", "protect"), at_least=1)
-    race.reach("protect over touch", race.ratio("protect", "touch"), at_most=4)
+    race.reach("numpy over protect, all threads", race.ratio("numpy", "protect"), at_least=1)
+    race.reach("protect, all threads, over touch in one", race.ratio("protect", "touch"), at_most=4)

@@ -219,38 +219,59 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     return saturated;
 }
 
-// One frame and its sound as a sample; returns whether it did not fit.
-template <typename Sample> inline bool add_one(Sample *sample, float share) {
-    constexpr double round = 0x1.8p52, full_scale = top<Sample>;
-    const double sum = *sample + full_scale * share, rounded = sum + round - round;
-    const double limited = rounded < -full_scale ? -full_scale : rounded > full_scale - 1 ? full_scale - 1 : rounded;
-    *sample = static_cast<Sample>(limited);
-    return limited != rounded;
+// One register of samples.
+template <typename Sample> inline half get(const Sample *from) {
+    typedef Sample narrowed __attribute__((vector_size(lanes / 2 * sizeof(Sample))));
+    typedef std::int32_t integers __attribute__((vector_size(lanes / 2 * sizeof(std::int32_t))));
+    narrowed samples;
+    std::memcpy(&samples, from, sizeof samples);
+    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // in one step it compiles to far more
+        return __builtin_convertvector(__builtin_convertvector(samples, integers), half);
+    else
+        return __builtin_convertvector(samples, half);
 }
 
-inline bool add_one(float *sample, float share) {
-    *sample = static_cast<float>(static_cast<double>(*sample) + static_cast<double>(share));
-    return false;
+// A register of samples with their sound; `over` gets -1 for each that did not fit.
+template <typename Sample> inline void add_some(Sample *samples, const float *shares, half_mask &over) {
+    constexpr double round = 0x1.8p52;
+    const half lowest = half{} - top<Sample>, highest = half{} + (top<Sample> - 1);
+    const half rounded = get(samples) + get(shares) * top<Sample> + round - round;
+    half limited = rounded < lowest ? lowest : rounded;
+    limited = limited > highest ? highest : limited;
+    over += limited != rounded;
+    put(limited, samples);
 }
+
+inline void add_some(float *samples, const float *shares, half_mask &) { put(get(samples) + get(shares), samples); }
 
 template <typename Sample>
 std::int64_t add(Sample *samples, const Places &places, const Sounds &sounds) {
-    std::int64_t saturated = 0;
+    constexpr std::size_t width = lanes / 2;
+    half_mask over = {};
     for (std::size_t n = 0; n < places.count; ++n) {
-        if (n % fetched == 0 && places.stride == 1)
-            fetch(samples, places, n);
         const float *shares = sounds.shares + static_cast<std::size_t>(sounds.rows[n]) * sounds.n_frames;
         const auto size = static_cast<std::size_t>(places.sizes[n]);
         Sample *patch = samples + places.starts[n];
-        std::int64_t over = 0;
+        std::size_t j = 0;
         if (places.stride == 1)
-            for (std::size_t j = 0; j < size; ++j)
-                over += add_one(patch + j, shares[j]);
-        else
-            for (std::size_t j = 0; j < size; ++j)
-                over += add_one(patch + static_cast<std::ptrdiff_t>(j) * places.stride, shares[j]);
-        saturated += over;
+            for (; j + width <= size; j += width)
+                add_some(patch + j, shares + j, over);
+        for (; j < size; j += width) { // what is left, or lies apart, through a register of its own
+            const std::size_t some = size - j < width ? size - j : width;
+            Sample apart[width] = {};
+            float own[width] = {};
+            for (std::size_t t = 0; t < some; ++t) {
+                apart[t] = patch[static_cast<std::ptrdiff_t>(j + t) * places.stride];
+                own[t] = shares[j + t];
+            }
+            add_some(apart, own, over);
+            for (std::size_t t = 0; t < some; ++t)
+                patch[static_cast<std::ptrdiff_t>(j + t) * places.stride] = apart[t];
+        }
     }
+    std::int64_t saturated = 0;
+    for (std::size_t lane = 0; lane < width; ++lane)
+        saturated -= over[lane];
     return saturated;
 }
 
