@@ -199,7 +199,7 @@ class Mark:
         if self.family.place == "edges":
             half = count // 2
             return [n * size for n in range(count - half)] + [length - (n + 1) * size for n in range(half)]
-        if self.family.place == "grid":  # as far apart as they can be, from a keyed first one
+        if self.family.place == "grid":  # equally far apart, from a keyed first one
             step = int(size / self.family.share)
             first = int(self.words[0]) * (step - size + 1) >> 32
             return list(range(first, length - size + 1, step))

@@ -256,7 +256,7 @@ def refuse_shared(arrays: Sequence[NDArray[Any]]) -> None:
             if np.shares_memory(arrays[index], arrays[other]):
                 first, second = sorted((index, other))
                 raise ValueError(
-                    f"clips[{first}] and clips[{second}] share memory, so samples would be filtered twice; "
+                    f"clips[{first}] and clips[{second}] share memory, so samples would be marked twice; "
                     f"give each clip once, or copy one."
                 )
         open_now.append((high, index))

@@ -38,6 +38,6 @@ def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
     odd = np.flatnonzero(flags & NOT_FINITE)
     if odd.size:
         raise ValueError(
-            f"Clip {patches.clips[odd[0]]} has a NaN or infinite sample where it would be filtered; nothing was "
+            f"Clip {patches.clips[odd[0]]} has a NaN or infinite sample where it would be marked; nothing was "
             f"written. Repair the clip, for example with numpy.nan_to_num."
         )

@@ -1,4 +1,4 @@
-"""The patches of several files, filtered by one call for each kind of samples."""
+"""The patches of several files, marked by one call for each kind of samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from poscuda_fast.report import Tally
 
 
 class Filtered(NamedTuple):
-    """For each file: its filtered patches as file bytes, and the energy of the edit; and the counts of all."""
+    """For each file: its marked patches as file bytes, and the energy of the edit; and the counts of all."""
 
     wet: list[bytes]
     noise: list[float]
@@ -46,7 +46,7 @@ def filter_together(records: Sequence[Record], dry: Sequence[bytes], marks: Mark
 
 
 def count_together(tally: Tally, records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> None:
-    """Add the patches of each record to a tally, unfiltered."""
+    """Add the patches of each record to a tally, unmarked."""
     for _, samples, patches, channels in _groups(records, dry):
         count(tally, patches, dense.survey_dense(samples, patches, channels, engine), marks)
 
@@ -77,7 +77,7 @@ def _refuse(records: Sequence[Record], group: list[int], patches: Patches, flags
     odd = np.flatnonzero(flags & NOT_FINITE)
     if odd.size:
         raise ValueError(
-            f"{records[group[patches.clips[odd[0]]]].name} has a NaN or infinite sample where it would be filtered; "
+            f"{records[group[patches.clips[odd[0]]]].name} has a NaN or infinite sample where it would be marked; "
             f"nothing was written. Repair the file."
         )
 

@@ -93,7 +93,7 @@ class Place:
         return [path for path in above if path.is_file()] + listing.find_sidecars(self.source)
 
     def refuse_protected(self) -> None:
-        """DatasetError if the source's manifest says that its files are protected: they would be filtered twice."""
+        """DatasetError if the source's manifest says that its files are protected: they would be marked twice."""
         if not self.source_manifest.is_file():
             return
         manifest = Manifest.read(self.source_manifest)

@@ -58,7 +58,7 @@ class Recipe:
             Of the clips, Hz. The sound is made at 8 kHz, so that it is still there for a model that hears no more;
             at other rates every sample of it is held for `hold` frames.
         hold : int, optional
-            Frames, 1 to 1024; by default as many as 1/8000 s has, rounded.
+            Frames, 1 to 1024; by default as many as 1/8000 s has, rounded. Above 64 `patch` must be given too.
         patch : int, optional
             Frames of the sound, 2 to 1024; by default 16 times `hold`.
         every : int, optional

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 FILL = 0xA5  # bytes around the clips, which nothing may touch
 
@@ -30,6 +31,19 @@ def any_samples(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray
         return rng.integers(-(2**23), 2**23, shape, np.int32)
     samples = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
     return np.where(np.isfinite(samples), samples, np.float32(0))
+
+
+@st.composite
+def patched_samples(draw: st.DrawFn, dtype: Any) -> tuple[np.ndarray, list[tuple[int, int]], list[int], int]:
+    """Flat samples, patches in them as (start, frames), the row of each, 0 or 1, and their stride."""
+    sizes = draw(st.lists(st.integers(1, 30), max_size=6))
+    gaps = draw(st.lists(st.integers(0, 3), min_size=len(sizes), max_size=len(sizes)))
+    stride = draw(st.sampled_from([1, 2, 3]))
+    starts = np.cumsum([0, *sizes])[:-1] + np.cumsum(gaps) if sizes else np.empty(0, int)
+    places = [(int(start) * stride, size) for start, size in zip(starts, sizes, strict=True)]
+    samples = any_samples(dtype, ((sum(sizes) + sum(gaps) + 1) * stride,), draw(st.integers(0, 2**16)))
+    rows = draw(st.lists(st.integers(0, 1), min_size=len(sizes), max_size=len(sizes)))
+    return samples, places, rows, stride
 
 
 def awkward_arrays(

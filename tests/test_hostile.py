@@ -678,7 +678,7 @@ def test_a_sample_that_is_not_finite_in_a_patch_is_refused_before_anything_is_wr
     samples[first + 239, 1] = bad
     name = "yes/z.wav" if container == "WAV" else "yes/z.aiff"
     audiofiles.encoded(src / name, samples, container, "FLOAT")
-    sentence = f"{name} has a NaN or infinite sample where it would be filtered; nothing was written."
+    sentence = f"{name} has a NaN or infinite sample where it would be marked; nothing was written."
     for dst in (None, tmp_path / "dst"):
         with untouched(tmp_path), pytest.raises(ValueError, match=re.escape(sentence)):
             protect_folder(src, dst, key)

@@ -590,7 +590,7 @@ def test_a_sample_that_is_not_finite_is_refused(tmp_path: Path, key: Key, dtype:
     arr = clips.map()
     arr[clip, start_of(key, clip) + 39] = value
     clips.original = clips.path.read_bytes()
-    refuses(clips, key, arr, ValueError, f"Clip {clip} has a NaN or infinite sample where it would be filtered")
+    refuses(clips, key, arr, ValueError, f"Clip {clip} has a NaN or infinite sample where it would be marked")
     refuses(clips, key, arr, ValueError, f"Clip {clip} has a NaN", dry_run=True)
 
 

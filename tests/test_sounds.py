@@ -5,7 +5,7 @@ from __future__ import annotations
 import naive
 import numpy as np
 import pytest
-from awkward import any_samples
+from awkward import any_samples, patched_samples
 from backends import each_backend, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,14 +60,8 @@ def test_sizes_and_strides(backend, dtype, stride) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_backends_agree(dtype, data) -> None:
-    sizes = data.draw(st.lists(st.integers(1, 30), max_size=6))
-    gaps = data.draw(st.lists(st.integers(0, 3), min_size=len(sizes), max_size=len(sizes)))
-    stride = data.draw(st.sampled_from([1, 2, 3]))
-    starts = np.cumsum([0, *sizes])[:-1] + np.cumsum(gaps) if sizes else np.empty(0, int)
-    places = [(int(start) * stride, size) for start, size in zip(starts, sizes, strict=True)]
+    samples, places, rows, stride = data.draw(patched_samples(dtype))
     sounds = any_samples(np.float32, (2, 30), data.draw(st.integers(0, 2**16)))
-    samples = any_samples(dtype, ((sum(sizes) + sum(gaps) + 1) * stride,), data.draw(st.integers(0, 2**16)))
-    rows = data.draw(st.lists(st.integers(0, 1), min_size=len(sizes), max_size=len(sizes)))
     wanted = expected(samples, places, sounds, rows, stride)
     for backend in here():
         assert added(samples, places, sounds, rows, stride, backend) == wanted
