@@ -173,7 +173,7 @@ def test_killed_at_any_step_it_can_be_restored(tmp_path, key, finished, copying)
 
 @both_ways
 def test_the_kills_catch_a_store_before_its_commit(tmp_path, key, finished, copying):
-    from crash_worker import store_before_commit
+    from array_worker import store_before_commit
 
     def broken() -> None:
         inplace.apply = store_before_commit

@@ -1,0 +1,56 @@
+"""Fixtures of the proofs: arrays to be killed over, and the ledger of what was tried."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_trial import SMALL_BATCH, Data, Worker
+from ledger import Ledger
+
+from poscuda_fast import Key, memory
+
+
+@pytest.fixture(scope="session")
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """What all proofs of this run tried; stored where POSCUDA_TRUST_RESULTS says, unless something failed."""
+    ledger = Ledger()
+    yield ledger
+    folder = os.environ.get("POSCUDA_TRUST_RESULTS")
+    if folder and not request.session.testsfailed:
+        ledger.store(Path(folder))
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three patches a batch, so that there are many batches."""
+    monkeypatch.setattr(memory, "BATCH_BYTES", SMALL_BATCH)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where many commits are made: in memory where that can be, as a kill leaves the page cache alone."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def data(folder: Path, key: Key) -> Data:
+    """Eleven clips: four batches, the last one short."""
+    samples = np.random.default_rng(11).integers(-20_000, 20_000, (11, 300), dtype=np.int16)
+    return Data(folder, key, samples, np.arange(11) % 3)
