@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poscuda_fast.errors import KeyFileError as KeyFileError
     from poscuda_fast.errors import PoscudaError as PoscudaError
     from poscuda_fast.errors import SidecarError as SidecarError
+    from poscuda_fast.final import drop_undo as drop_undo
     from poscuda_fast.folder import protect_folder as protect_folder
     from poscuda_fast.folder import restore_folder as restore_folder
     from poscuda_fast.folder import verify_folder as verify_folder
@@ -47,6 +48,7 @@ _HOME = {
     "SidecarError": "errors",
     "StrongRecipe": "recipe",
     "Verification": "verification",
+    "drop_undo": "final",
     "ownership_test": "ownership",
     "protect": "memory",
     "protect_folder": "folder",

@@ -252,6 +252,29 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
         _show(report, as_json=as_json)
 
 
+@cli.command("drop-undo")
+@click.argument("src", type=click.Path(path_type=Path))
+@_KEY
+@_SIDECAR
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_JSON
+@_QUIET
+def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
+    """Destroy the originals kept for SRC, so that its protection is final.
+
+    \b
+    Examples:
+      poscuda drop-undo protected/ --key my.key
+      poscuda drop-undo clips.npy --key my.key --yes
+    """
+    key = poscuda_fast.Key.load(key_file)
+    if not (yes or click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)):
+        raise click.ClickException("The undo was not dropped.")
+    report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
+    if not quiet:
+        _show(report, as_json=as_json)
+
+
 @cli.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option(

@@ -134,11 +134,11 @@ def protect_folder(
             manifest=place.manifest,
         )
         inplace.refuse_if_undoing(journal)
-        if journal.state in (State.APPLYING, State.COMPLETE):
+        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
             inplace.refuse_other_run(journal, target.header())
         else:
             _preflight(journal, place, target, found, plan)
-        if journal.state is State.COMPLETE:
+        if journal.state in (State.COMPLETE, State.FINAL):
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         elif dry_run:
             target.rehearse()
@@ -207,7 +207,8 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     """Tell which files are original, which are protected, and which are neither; nothing is written.
 
     Without a key each file's SHA-256 is compared with the manifest. With the key and the sidecar the
-    mark is also made again from the journalled originals, so that the manifest need not be believed.
+    mark is also made again from the journalled originals, so that the manifest need not be believed; once
+    the undo was dropped there is the manifest only.
 
     Parameters
     ----------
@@ -247,12 +248,12 @@ def _verdicts(place: Place, key: Key | None, workers: Workers, *, by_sidecar: bo
         check_key(key)
         if by_sidecar or os.path.lexists(place.sidecar):
             with Journal(place.sidecar, key) as journal:
-                target = files.recorded(journal, place.root, key, workers, None)
                 state = journal.state.value
-                for payload in journal.payloads():
-                    for name, verdict, found in target.judge(payload):
-                        verdicts[name] = {verdict}
-                        digests[name] = found
+                if journal.state is not State.FINAL or not place.manifest.is_file():
+                    target = files.recorded(journal, place.root, key, workers, None)
+                    judged = [one for payload in journal.payloads() for one in target.judge(payload)]
+                    verdicts = {name: {verdict} for name, verdict, _ in judged}
+                    digests = {name: found for name, _, found in judged}
     elif not place.manifest.is_file():
         raise DatasetError(f"There is no manifest {place.manifest}; give the key, to verify against the sidecar.")
     if place.manifest.is_file():
@@ -302,8 +303,8 @@ def _refuse_protected_around(place: Place, journal: Journal) -> None:
             raise type(error)(f"{place.data} holds or lies in what was protected on its own. {error}") from None
         if state not in (State.NEW, State.UNDONE):
             raise SidecarError(
-                f"{place.data} holds or lies in what {sidecar} protects already (state {state.value}); restore that "
-                f"first. Nothing was written."
+                f"{place.data} holds or lies in what {sidecar} protects already (state {state.value}): it would be "
+                f"marked twice. Restore that first. Nothing was written."
             )
 
 

@@ -49,6 +49,7 @@ class State(str, enum.Enum):
     COMPLETE = "complete"
     UNDOING = "undoing"
     UNDONE = "undone"
+    FINAL = "final"  # complete, and the originals are gone
 
 
 class Journal:
@@ -125,7 +126,7 @@ class Journal:
                 database.execute(f"PRAGMA user_version = {VERSION}")
                 for statement in SCHEMA.values():
                     database.execute(statement)
-            database.execute("DELETE FROM batch")
+            _drop_batches(database)
             database.execute("DELETE FROM run")
             self._write_state(State.APPLYING, {"batches": 0})
         self.state, self.summary = State.APPLYING, {"batches": 0}
@@ -164,6 +165,26 @@ class Journal:
         with self._transaction():
             self._write_state(state, fields)
         self.state, self.summary = state, fields
+
+    def make_final(self) -> None:
+        """Destroy the originals and the key that seals them; the file still tells what was done."""
+        if self.state not in (State.COMPLETE, State.FINAL):
+            raise SidecarError(
+                f"The run in {self.path} is in state {self.state.value}, and only a finished one can be made final: "
+                f"protect to the end first. Nothing was written."
+            )
+        if self.state is State.COMPLETE:
+            summary = {**self.summary, "batches": 0}
+            with self._transaction() as database:
+                _drop_batches(database)
+                self._wrapped = b""
+                self._write_state(State.FINAL, summary)
+            self.state, self.summary = State.FINAL, summary
+            self._journal_key = self.secret = b""
+        try:
+            self._database.execute("VACUUM")  # again if a crash came between: only this makes the file small
+        except _FROM_SQLITE as error:
+            raise _translate(self.path, error) from None
 
     def close(self) -> None:
         """Release the lock."""
@@ -228,11 +249,12 @@ class Journal:
             raise refusal
         self._header_bytes, self._wrapped, self.state = header, wrapped, State(state)
         self.header, self.summary = json.loads(header), json.loads(summary)
-        try:
-            opened = self._wrapper().decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], header)
-        except InvalidTag:
-            raise refusal from None
-        self._journal_key, self.secret = opened[:32], opened[32:]
+        if self.state is not State.FINAL:
+            try:
+                opened = self._wrapper().decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], header)
+            except InvalidTag:
+                raise refusal from None
+            self._journal_key, self.secret = opened[:32], opened[32:]
         last = self._database.execute("SELECT max(number) FROM batch").fetchone()[0]
         n_batches = self.n_batches()
         if not n_batches == self.summary["batches"] == (0 if last is None else last + 1):
@@ -264,6 +286,13 @@ class Journal:
         return hashlib.sha256(self._header_bytes).digest() + session + number.to_bytes(8, "big")
 
 
+def _drop_batches(database: sqlite3.Connection) -> None:
+    """Delete all batches; their bytes need not be overwritten, as the key that opens them goes in the same commit."""
+    database.execute("PRAGMA secure_delete = FAST").fetchall()
+    database.execute("DELETE FROM batch")
+    database.execute("PRAGMA secure_delete = ON").fetchall()
+
+
 def _nonce(number: int) -> bytes:
     return number.to_bytes(_NONCE_BYTES, "big")
 
@@ -291,6 +320,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             "locking_mode = EXCLUSIVE",
             "journal_mode = TRUNCATE",
             "synchronous = EXTRA",
+            "secure_delete = ON",  # a replaced run row holds the wrapped journal key
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         database.execute("BEGIN EXCLUSIVE")

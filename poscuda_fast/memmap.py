@@ -92,11 +92,11 @@ def protect_memmap(
     target = ArrayTarget(mapped, audio, key, plan.marks, Engine(backend, threads), plan, progress)
     with mapped.locked(), Journal(mapped.sidecar, key) as journal:
         inplace.refuse_if_undoing(journal)
-        if journal.state in (State.APPLYING, State.COMPLETE):
+        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
             inplace.refuse_other_run(journal, target.header())
         else:
             target.preflight()
-        if journal.state is State.COMPLETE:
+        if journal.state in (State.COMPLETE, State.FINAL):
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         elif dry_run:
             target.rehearse()

@@ -29,7 +29,8 @@ class Report:
     fingerprint : str
         Of the key.
     state : str
-        "protected", "already protected", "restored", "already original", or for a dry run "untouched".
+        "protected", "already protected", "restored", "partly restored", "already original", "final", or for a
+        dry run "untouched".
     """
 
     clips: int

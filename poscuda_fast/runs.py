@@ -42,6 +42,11 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
             f"There is no finished or begun run in {journal.path}; without its sidecar protected data can be neither "
             f"recognised nor restored. If the sidecar was moved, give its path."
         )
+    if journal.state is State.FINAL:
+        raise SidecarError(
+            f"The undo in {journal.path} was dropped: the originals are gone, so that nothing can be restored from it, "
+            f"nor be compared with them. Nothing was written."
+        )
     found = journal.header["kind"]
     if found != kind:
         raise SidecarError(f"The sidecar {journal.path} belongs to {_KINDS[found]}, not to {_KINDS[kind]}.")

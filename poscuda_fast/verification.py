@@ -26,8 +26,8 @@ class Verification:
     unlisted : tuple of str
         Names of audio files that the run does not know: they are not protected.
     state : str
-        What the sidecar says of the run: "applying", "complete", "undoing", "undone"; or "unknown"
-        where it was not consulted.
+        What the sidecar says of the run: "applying", "complete", "undoing", "undone", "final"; or
+        "unknown" where it was not consulted.
     """
 
     original: int

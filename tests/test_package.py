@@ -42,7 +42,7 @@ LEVELS = [
     {"listing", "manifest", "records", "npyfile"},
     {"place", "filtering", "staging", "wavedit", "reencode"},
     {"edits", "inspection"},
-    {"files"},
+    {"files", "final"},
     {"folder"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},
