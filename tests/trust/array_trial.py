@@ -18,7 +18,8 @@ import pytest
 from recipes import protect, protect_memmap
 
 import poscuda_fast
-from poscuda_fast import Key, Recipe, restore_memmap
+from poscuda_fast import Key, Recipe, SidecarError, drop_undo, restore_memmap
+from poscuda_fast.journal import Journal, State
 from poscuda_fast.labels import encode
 from poscuda_fast.plan import Plan
 
@@ -72,8 +73,8 @@ class Data:
         self.report = protect(wet, labels, key, recipe=recipe)
         self.protected = self.original[: -samples.nbytes] + wet.tobytes()
         assert self.protected != self.original
-        self._outside = np.ones(len(self.original), bool)
-        self._outside[-samples.nbytes :] = _outside(samples, labels, key, recipe)
+        self.is_outside = np.ones(len(self.original), bool)
+        self.is_outside[-samples.nbytes :] = _outside(samples, labels, key, recipe)
 
     @property
     def sidecar(self) -> Path:
@@ -99,7 +100,7 @@ class Data:
     def changed_outside(self) -> int:
         """How many bytes of the file differ from the original although no patch holds them."""
         now = np.frombuffer(self.path.read_bytes(), np.uint8)
-        return int(((now != np.frombuffer(self.original, np.uint8)) & self._outside).sum())
+        return int(((now != np.frombuffer(self.original, np.uint8)) & self.is_outside).sum())
 
     def protect(self, **options: Any) -> str:
         arr = np.load(self.path, mmap_mode="r+")
@@ -120,15 +121,49 @@ class Data:
             return False
         return self.protect() == "protected" and self.path.read_bytes() == self.protected
 
+    def is_right_after_drop(self) -> bool:
+        """Whether the undo is whole or gone, dropping it again finishes, and what is protected stays so."""
+        with Journal(self.sidecar, self.key) as journal:
+            was_final = journal.state is State.FINAL
+        with self.same_again():
+            if was_final != (self._outcome_of_restore() != "restored"):
+                return False
+            if not was_final and self.path.read_bytes() != self.original:
+                return False
+        is_dropped = drop_undo(self.path, self.key).state == "final" and self._outcome_of_restore() == "refused"
+        return is_dropped and self.path.read_bytes() == self.protected and self.protect() == "already protected"
+
+    def bytes_lost(self) -> int:
+        """How many bytes of the original an undo of what is there now does not bring back; it is done."""
+        if self.sidecar.exists() and self.sidecar.stat().st_size:
+            self._outcome_of_restore()
+        now = np.frombuffer(self.path.read_bytes(), np.uint8)
+        return int((now != np.frombuffer(self.original, np.uint8)).sum())
+
+    def _outcome_of_restore(self) -> str:
+        try:
+            return self.restore()
+        except SidecarError:
+            return "refused"
+
     @contextlib.contextmanager
     def same_again(self) -> Iterator[None]:
         """Run a block on the files as they are, then bring them back."""
-        files = [file for file in (self.path, self.sidecar, self.hot) if file.exists()]
-        kept = {file: file.read_bytes() for file in files}
-        yield
+        kept = self.files()
+        try:
+            yield
+        finally:
+            self.put(kept)
+
+    def files(self) -> dict[Path, bytes]:
+        """What is there now: the array, its sidecar and what a killed process left beside it."""
+        return {file: file.read_bytes() for file in (self.path, self.sidecar, self.hot) if file.exists()}
+
+    def put(self, files: dict[Path, bytes]) -> None:
+        """Bring back what `files` found."""
         for file in (self.sidecar, self.hot):
             file.unlink(missing_ok=True)
-        for file, content in kept.items():
+        for file, content in files.items():
             if file == self.path:
                 self.write(content)
             else:

@@ -21,7 +21,7 @@ import types
 
 import numpy as np
 
-from poscuda_fast import Key, Recipe, inplace, memmap, memory
+from poscuda_fast import Key, Recipe, drop_undo, inplace, memmap, memory
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.errors import PoscudaError
 from poscuda_fast.journal import Journal, State
@@ -42,34 +42,38 @@ CHANGING = {
 
 
 class Hooks:
-    """Counts the steps of the driver and dies at the chosen one."""
+    """Names the points before, in and after the steps of the driver, and dies at the chosen one."""
 
-    def __init__(self, die_at: int | None) -> None:
-        self.count = 0
+    def __init__(self, die_at: int | None, pipe: int) -> None:
+        self.points: list[str] = []
         self._die_at = die_at
+        self._pipe = pipe
         for owner, name in (
             (Journal, "begin"),
             (Journal, "append"),
             (Journal, "move"),
+            (Journal, "make_final"),
             (ArrayClips, "write"),
             (memmap.MappedFile, "sync"),
         ):
             self._wrap(owner, name)
 
-    def tick(self) -> None:
-        self.count += 1
-        if self.count == self._die_at:
+    def pass_by(self, point: str) -> None:
+        self.points.append(point)
+        if len(self.points) == self._die_at:
+            os.write(self._pipe, json.dumps({"point": point}).encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _wrap(self, owner: type, name: str) -> None:
         method = getattr(owner, name)
 
         def hooked(self: object, *args: object, **options: object) -> object:
-            hooks.tick()
+            step = f"{owner.__name__}.{name}"
+            hooks.pass_by(f"before {step}")
             if name == "write":
                 hooks._tear(method, self, *args)
             result = method(self, *args, **options)
-            hooks.tick()
+            hooks.pass_by(f"after {step}")
             return result
 
         hooks = self
@@ -85,13 +89,13 @@ class Hooks:
             Patches(patches.clips[:1], patches.starts[:1], np.array([frames]), patches.rows[:1]),
             dense[: frames * clips.channels],
         )
-        self.tick()
+        self.pass_by("half a patch stored")
         write(
             clips,
             Patches(patches.clips[:half], patches.starts[:half], patches.sizes[:half], patches.rows[:half]),
             dense[:samples],
         )
-        self.tick()
+        self.pass_by("half a batch stored")
 
 
 def store_before_commit(journal: Journal, target: inplace.Target) -> None:
@@ -125,6 +129,8 @@ BROKEN = {"store before commit": store_before_commit, "reread on resume": reread
 
 def run(request: dict) -> str:
     """The state in which the verb leaves the array."""
+    if request["verb"] == "drop_undo":
+        return drop_undo(request["path"], KEY).state
     arr = np.load(request["path"], mmap_mode="r+")
     if request["verb"] == "restore":
         return memmap.restore_memmap(arr, KEY).state
@@ -164,7 +170,7 @@ def attempt(request: dict) -> dict:
 
 def child(request: dict, pipe: int) -> None:
     """Do what the request asks for, write how it ended into the pipe, and never return."""
-    hooks = Hooks(request.get("die_at")) if request.get("hooks", True) else None
+    hooks = Hooks(request.get("die_at"), pipe) if request.get("hooks", True) else None
     memory.BATCH_BYTES = request["batch_bytes"]
     if request.get("broken"):
         inplace.apply = BROKEN[request["broken"]]
@@ -178,7 +184,7 @@ def child(request: dict, pipe: int) -> None:
             os._exit(1)
         os.kill(os.getpid(), signal.SIGSTOP)
     reply = run_interrupted(request) if request.get("interrupt_line") is not None else attempt(request)
-    reply["events"] = hooks.count if hooks else 0
+    reply["points"] = hooks.points if hooks else []
     os.write(pipe, json.dumps(reply).encode())
     os._exit(0)
 

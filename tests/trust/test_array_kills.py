@@ -178,11 +178,11 @@ def test_real_speech_survives_a_kill(worker: Worker, speech_commands: Path, tmp_
     for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3), Recipe.strong(2.0, patch=240, every=4_000)):
         data = Data(tmp_path, key, samples, labels, recipe)
         request = {"labels": labels, "batch_bytes": memory.BATCH_BYTES}
-        events = worker.run(data.path, "protect", recipe, **request)["events"]
-        assert worker.run(data.path, "restore", recipe, **request, die_at=events // 2)["signal"] == signal.SIGKILL
+        points = worker.run(data.path, "protect", recipe, **request)["points"]
+        assert worker.run(data.path, "restore", recipe, **request, die_at=len(points) // 2)["signal"] == signal.SIGKILL
         assert data.restore() == "restored"
         assert data.path.read_bytes() == data.original
-        for die_at in (3, events // 3, events - 2):
+        for die_at in (3, len(points) // 3, len(points) - 2):
             assert worker.run(data.path, "protect", recipe, **request, die_at=die_at)["signal"] == signal.SIGKILL
             assert data.is_right_after_protect()
 
