@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_trial import SMALL_BATCH, Data, Worker
+from audiofiles import contents
+from folder_trial import dataset
 from ledger import Ledger
+from recipes import protect_folder
 
-from poscuda_fast import Key, memory
+from poscuda_fast import Key, files, memory, wavedit
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +57,19 @@ def data(folder: Path, key: Key) -> Data:
     """Eleven clips: four batches, the last one short."""
     samples = np.random.default_rng(11).integers(-20_000, 20_000, (11, 300), dtype=np.int16)
     return Data(folder, key, samples, np.arange(11) % 3)
+
+
+@pytest.fixture
+def small_folder_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files a batch, and few bytes of a file at once."""
+    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
+    monkeypatch.setattr(wavedit, "PIECE_BYTES", 3000)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """(before, after): the files, and what protecting makes of them."""
+    root = tmp_path_factory.mktemp("finished")
+    before = dataset(root)
+    protect_folder(root, None, Key(bytes(range(32))))
+    return before, contents(root)

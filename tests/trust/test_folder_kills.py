@@ -6,139 +6,23 @@ import errno
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import audiofiles
 import pytest
-from audiofiles import contents, in_child, noise, wav, write_tree
+from audiofiles import contents, in_child, write_tree
+from folder_trial import STEPS, Trial, is_sound, kills
 from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Key, durability, files, inplace, restore_folder, verify_folder, wavedit
+from poscuda_fast import DatasetError, durability, files, inplace, verify_folder
 from poscuda_fast.journal import Journal
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-
-both_ways = pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
-STEPS = [
-    (Journal, "begin"),
-    (Journal, "append"),
-    (Journal, "move"),
-    (durability, "write_part"),
-    (durability, "write_all"),
-    (durability, "copy_part"),
-    (durability, "sync_files"),
-    (wavedit, "store"),
-    (os, "replace"),
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
+    pytest.mark.usefixtures("small_folder_batches"),
 ]
 
-
-def dataset(root: Path) -> dict[str, bytes]:
-    """Small WAV files, one that is large beside `wavedit.PIECE_BYTES`, one encoded, and one that is no audio."""
-    made = {f"{'yes' if n % 2 else 'no'}/{n}.wav": wav(noise(600 + n, seed=n)) for n in range(4)}
-    made["no/large.wav"] = wav(noise(4000, 2))
-    made["about.txt"] = b"about"
-    write_tree(root, made)
-    audiofiles.encoded(root / "yes/5.flac", noise(700), "FLAC", "PCM_16")
-    return contents(root)
-
-
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
-    monkeypatch.setattr(wavedit, "PIECE_BYTES", 3000)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """(before, after): the files, and what protecting makes of them."""
-    root = tmp_path_factory.mktemp("finished")
-    before = dataset(root)
-    protect_folder(root, None, Key(bytes(range(32))))
-    return before, contents(root)
-
-
-def die_at(n: int, steps: list[tuple[Any, str]] = STEPS) -> None:
-    """From now on, count the moments before and after each step, and die at the n-th."""
-    count = 0
-
-    def tick() -> None:
-        nonlocal count
-        count += 1
-        if count == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def hook(owner: Any, name: str) -> None:
-        step = getattr(owner, name)
-
-        @functools.wraps(step)
-        def hooked(*args: Any, **options: Any) -> Any:
-            tick()
-            result = step(*args, **options)
-            tick()
-            return result
-
-        setattr(owner, name, hooked)
-
-    for owner, name in steps:
-        hook(owner, name)
-
-
-def kills(call: Callable[[], object], *before: Callable[[], object]) -> Iterator[int]:
-    """Run `call` in a process that dies at its first moment, at its second, .. until it lives to the end."""
-
-    def run(n: int) -> None:
-        for prepare in before:
-            prepare()
-        die_at(n)
-        call()
-
-    n = 0
-    while True:
-        n += 1
-        ended = in_child(functools.partial(run, n))
-        assert ended in (0, -signal.SIGKILL)
-        if ended == 0:
-            return
-        yield n
-
-
-def is_sound(root: Path, before: dict[str, bytes], after: dict[str, bytes], *, copying: bool) -> bool:
-    """Whether every file that can be seen is whole: original or protected, and never original in a copy."""
-    found = {name: content for name, content in contents(root).items() if name != "poscuda.json"}
-    if not copying and set(found) != set(before):
-        return False
-    return all(
-        content in ((after[name],) if copying else (before[name], after[name])) for name, content in found.items()
-    )
-
-
-class Trial:
-    """Fresh files below a folder, again and again, and the call that protects them."""
-
-    def __init__(self, folder: Path, key: Key, before: dict[str, bytes], *, copying: bool, threads: int = 1) -> None:
-        self.folder, self.key, self.before, self.copying, self.threads = folder, key, before, copying, threads
-        self.begin("first")
-
-    def begin(self, name: object) -> None:
-        self.src = self.root = self.folder / f"{name}"
-        write_tree(self.src, self.before)
-        if self.copying:
-            self.root = self.folder / f"copy {name}"
-
-    def protect(self) -> str:
-        dst = self.root if self.copying else None
-        return protect_folder(self.src, dst, self.key, threads=self.threads).state
-
-    def restore(self) -> None:
-        """Undo whatever is journalled."""
-        sidecar = self.root / ".poscuda"
-        if sidecar.exists() and sidecar.stat().st_size:
-            assert restore_folder(self.root, self.key).state in ("restored", "already original")
-
-    def found(self) -> dict[str, bytes]:
-        return {name: content for name, content in contents(self.root).items() if name != "poscuda.json"}
+both_ways = pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
 
 
 @both_ways
