@@ -376,6 +376,7 @@ def test_sync_files_reports_what_is_missing(
         durability.sync_files(tmp_path / "missing", [tmp_path / "missing" / "file"])
 
 
+@pytest.mark.guards("I8")
 def test_sync_files_raises_the_error_of_syncfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def __init__(self, *_: Any, **__: Any) -> None:

@@ -546,6 +546,7 @@ def test_a_refusal_shows_ten_names(tmp_path, key):
 # Keys, labels, recipes and sidecars that do not fit
 
 
+@pytest.mark.guards("I9")
 @both_ways
 def test_another_key_is_refused_by_every_verb(tmp_path, key, copying):
     src = tmp_path / "src"
@@ -564,6 +565,7 @@ def test_another_key_is_refused_by_every_verb(tmp_path, key, copying):
         assert contents(tmp_path, hidden=True) == before
 
 
+@pytest.mark.guards("I9")
 @both_ways
 @pytest.mark.parametrize(
     ("options", "word"),
@@ -1081,6 +1083,7 @@ def test_an_interrupt_leaves_a_run_that_can_be_finished(tmp_path, key, monkeypat
     assert without(contents(src), "poscuda.json") == before
 
 
+@pytest.mark.guards("I12")
 @needs_fork
 @both_ways
 def test_two_runs_at_once_on_one_folder(tmp_path, key, copying):
@@ -1127,6 +1130,7 @@ def test_a_run_inside_a_run_is_refused(tmp_path, key):
     assert small_is_protected(src, key)
 
 
+@pytest.mark.guards("I12")
 @pytest.mark.parametrize(
     ("name", "sidecar"), [("", "elsewhere"), ("no/0.wav", None)], ids=["another sidecar", "one of its files"]
 )

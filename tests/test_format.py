@@ -133,6 +133,7 @@ def test_vector_starts_of_many_patches(key: Key) -> None:
     )
 
 
+@pytest.mark.guards("I10")
 @each_backend
 @pytest.mark.parametrize(("dtype", "column"), [(np.int16, 0), (np.float32, 1)])
 @pytest.mark.parametrize(("recipe", "sha256s"), [(row[0], row[1:]) for row in CLIPS])
@@ -173,6 +174,7 @@ def test_protect_is_the_second_implementation(backend, dtype, master, labels, le
     assert report.patches == sum(naive.count_patches(length, **recipe) for _ in labels)
 
 
+@pytest.mark.guards("I4")
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @settings(max_examples=40, deadline=None)
 @given(masters, labels, st.integers(0, 70), st.integers(0, 9), recipes, seeds)

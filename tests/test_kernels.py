@@ -103,6 +103,7 @@ def test_channels_are_filtered_apart(backend, dtype) -> None:
     assert over == sum(saturated for _, saturated in apart)
 
 
+@pytest.mark.guards("I4")
 @each_backend
 @each_dtype
 def test_nothing_outside_the_patches_changes(backend, dtype) -> None:
@@ -123,6 +124,7 @@ def test_no_patches(backend, dtype) -> None:
         assert over == 0
 
 
+@pytest.mark.guards("I10")
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
@@ -316,6 +318,7 @@ def test_sums_are_numpys_within_rounding(size, n_taps) -> None:
 # Instruction sets.
 
 
+@pytest.mark.guards("I10")
 @pytest.mark.skipif(why_missing("native") is not None, reason="the native kernels are not installed")
 @each_dtype
 def test_every_instruction_set_of_this_processor_gives_the_same_bits(dtype) -> None:
@@ -360,6 +363,7 @@ def many_patches(dtype) -> tuple[np.ndarray, list[tuple[int, int]], np.ndarray, 
     return any_samples(dtype, (20 * n,)), places, some_taps(4, 10, 2.0), np.arange(n) % 4
 
 
+@pytest.mark.guards("I10")
 @each_backend
 @each_dtype
 def test_every_number_of_threads_gives_the_same_bits(backend, dtype) -> None:

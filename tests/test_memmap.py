@@ -720,6 +720,7 @@ def test_the_sidecar_of_a_folder_is_refused(clips: Clips, key: Key, tmp_path: Pa
 # Refusals of a sidecar that was made for something else
 
 
+@pytest.mark.guards("I6", "I9")
 def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     protected, sealed = clips.path.read_bytes(), clips.sidecar.read_bytes()
@@ -769,6 +770,7 @@ def test_the_order_of_labels_and_spelling_of_names_make_no_other_run(clips: Clip
         assert clips.path.read_bytes() == protected
 
 
+@pytest.mark.guards("I9")
 @pytest.mark.parametrize("verb", ["protect", "restore", "verify"])
 def test_an_edit_outside_the_patches_is_refused(clips: Clips, key: Key, verb: str) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
@@ -786,6 +788,7 @@ def test_an_edit_outside_the_patches_is_refused(clips: Clips, key: Key, verb: st
     assert clips.path.read_bytes() == content
 
 
+@pytest.mark.guards("I9")
 def test_the_sidecar_of_another_file_is_refused(clips: Clips, key: Key, tmp_path: Path) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     other = tmp_path / "other.npy"

@@ -56,6 +56,7 @@ def test_sizes_and_strides(backend, dtype, stride) -> None:
     assert wanted[0] != samples.tobytes()
 
 
+@pytest.mark.guards("I10")
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
@@ -91,6 +92,7 @@ def test_floats_are_never_limited(backend) -> None:
     assert over == 0
 
 
+@pytest.mark.guards("I10")
 @each_backend
 @each_dtype
 def test_every_number_of_threads_gives_the_same_bits(backend, dtype) -> None:
@@ -103,6 +105,7 @@ def test_every_number_of_threads_gives_the_same_bits(backend, dtype) -> None:
         assert added(samples, places, sounds, rows, backend=backend, threads=threads) == wanted
 
 
+@pytest.mark.guards("I10")
 @pytest.mark.skipif(why_missing("native") is not None, reason="the native kernels are not installed")
 @each_dtype
 def test_every_instruction_set_of_this_processor_gives_the_same_bits(dtype) -> None:

@@ -26,6 +26,7 @@ pytestmark = [
 # Kills at the steps of the protocol
 
 
+@pytest.mark.guards("I1", "I7")
 def test_a_protect_killed_at_any_step_is_finished_or_undone_by_the_next_call(worker: Worker, data: Data) -> None:
     data.reset()
     points = 0
@@ -55,6 +56,7 @@ def test_a_restore_killed_at_any_step_is_finished_by_the_next_call(worker: Worke
     assert points == 2 + 4 * 4 + 2 + 2
 
 
+@pytest.mark.guards("I3")
 def test_killed_while_protecting_after_an_undo_no_original_of_the_old_run_comes_back(
     worker: Worker, data: Data
 ) -> None:

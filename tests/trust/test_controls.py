@@ -1,11 +1,13 @@
-"""Drivers with one rule taken away: the harness has to notice, or it proves nothing."""
+"""Drivers with one rule taken away: the kills have to notice, or they prove nothing."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from array_trial import Data, Worker, kill_points
+from ledger import Ledger
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed"),
@@ -13,13 +15,19 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("broken", ["store before commit", "reread on resume"])
-def test_the_harness_catches_a_broken_order(worker: Worker, data: Data, broken: str) -> None:
+@pytest.mark.guards("I1", "I2", "I3")
+@pytest.mark.parametrize("broken", ["store before commit", "reread on resume", "row replaced"])
+def test_the_kills_catch_a_broken_order(worker: Worker, data: Data, ledger: Ledger, broken: str) -> None:
     def goes_wrong(n: int) -> bool:
-        if broken == "reread on resume":
+        if broken != "store before commit":  # the others break what is done after a kill
             assert "state" in worker.run(data.path, "protect", broken=broken)
         right = data.is_right_after_protect()
         data.reset()
         return not right
 
-    assert any(map(goes_wrong, kill_points(lambda n: worker.run(data.path, "protect", die_at=n, broken=broken))))
+    def kill(n: int) -> dict[str, Any]:
+        return worker.run(data.path, "protect", die_at=n, broken=broken)
+
+    wrong = sum(map(goes_wrong, kill_points(kill)))
+    ledger.count("controls", tried=1, caught=wrong > 0, names=broken)
+    assert wrong > 0

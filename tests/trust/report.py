@@ -1,0 +1,114 @@
+"""Put what the proofs found into README.md, between its marks.
+
+    python -m tests.trust.report [--check]
+
+The figures come from tests/trust/results, where `POSCUDA_TRUST_RESULTS=tests/trust/results pytest -m trust` puts them
+(and `python -m tests.trust.fuzz` and `python -m tests.trust.load` theirs); the names of the tests from their marks.
+With --check nothing is written; the exit code is 1 if README is not what they say.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, stored
+from experiments.report import render
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results"
+README = ROOT / "README.md"
+FORMAT = ROOT / "poscuda_fast" / "FORMAT.md"
+
+# (result, what was done, how much of it was asked for, the fields that say how much was done and what went wrong, units)
+ROWS = [
+    ("kills", "killed with SIGKILL at a named point, a system call or a random time, then finished and undone", ">= 500",
+     "tried", "wrong", ""),
+    ("kills", "bytes of originals that an undo after a kill did not bring back", "0", "tried", "bytes_lost", "kills"),
+    ("power_cuts", "power cuts of an ext4 file system on a loop image", ">= 200", "tried", "wrong", ""),
+    ("crash_states", "states of the disk that a power cut can leave, enumerated from recorded writes and syncs",
+     ">= 10,000", "tried", "wrong", ""),
+    ("outside", "bytes changed outside patches, by kills, power cuts and failures", "0", "bytes", "changed", "bytes"),
+    ("failing_calls", "system calls that failed (EIO, ENOSPC, EINTR, short writes), the N-th alone and all from the N-th "
+     "on, until the run passes", "all", "tried", "wrong", ""),
+    ("memory_errors", "allocations that failed", "all", "tried", "wrong", ""),
+    ("interrupts", "Ctrl-C at a line of the driver", "all", "tried", "wrong", ""),
+    ("full_disks", "full disks, and files cut while they are mapped", "", "tried", "wrong", ""),
+    ("races", "processes, threads and forks on the same data at once", "", "tried", "wrong", ""),
+    ("tampered", "sidecars and key files flipped at a byte, cut, spliced, foreign, newer or replayed", "all", "tried",
+     "wrong", ""),
+    ("bad_inputs", "bad inputs made by hand: accepted, crashed, hung or grown", ">= 270", "tried", "wrong", ""),
+    ("fuzzed", "bad inputs made by a coverage-guided fuzzer, likewise", ">= 100,000", "tried", "wrong", ""),
+    ("leaks", "key, filters, positions and originals looked for in outputs, tracebacks with locals, pickles, files and "
+     "process tables: found", "0", "scanned", "hits", "things"),
+    ("nonces", "a key and nonce used twice, in 1,000 and more resumed runs", "0", "pairs", "repeated", "pairs"),
+]  # fmt: skip
+
+
+def figures() -> str:
+    """The table of all proofs."""
+    lines = ["| proof | asked | tried | wrong |", "|---|---|---|---|"]
+    for name, what, asked, tried, wrong, unit in ROWS:
+        found = stored.load(RESULTS, name)
+        lines.append(f"| {what} | {asked} | {f'{found[tried]:,} {unit}'.strip()} | {found[wrong]:,} |")
+    controls = stored.load(RESULTS, "controls")
+    names, missed = controls["names"], controls["tried"] - controls["caught"]
+    what = f"drivers with one rule taken away, which the proofs must notice: {', '.join(names)}"
+    lines.append(f"| {what} | 7 of 7 | {len(names)} | {missed} missed |")
+    return "\n".join([*lines, "", report.source(stored.load(RESULTS, "kills"))])
+
+
+def invariants() -> str:
+    """Each invariant of FORMAT.md, and the tests that guard it."""
+    guards = guarding_tests()
+    lines = ["| | invariant | guarded by |", "|---|---|---|"]
+    for name, text in invariant_texts().items():
+        tests = ", ".join(f"`{test}`" for test in guards.get(name, ()))
+        lines.append(f"| {name} | {text} | {tests} |")
+    return "\n".join(lines)
+
+
+def invariant_texts() -> dict[str, str]:
+    """The invariants that FORMAT.md lists."""
+    return dict(re.findall(r"^\| (I\d+) \| (.*?) \|$", FORMAT.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def guarding_tests() -> dict[str, list[str]]:
+    """For each invariant the tests that are marked as its guards."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for test, names in _marked(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in names:
+                found.setdefault(name, []).append(f"{path.stem}::{test}")
+    return found
+
+
+def _marked(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """(test, invariants) for every test of a module with a mark `guards`."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for mark in node.decorator_list:
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.guards":
+                yield node.name, [_text(argument) for argument in mark.args]
+
+
+def _text(node: ast.expr) -> str:
+    value: Any = ast.literal_eval(node)
+    assert isinstance(value, str)
+    return value
+
+
+SECTIONS = {"trust": figures, "invariants": invariants}
+
+if __name__ == "__main__":
+    current = README.read_text(encoding="utf-8")
+    wanted = render(current, SECTIONS)
+    if sys.argv[1:] != ["--check"]:
+        README.write_text(wanted, encoding="utf-8")
+    elif current != wanted:
+        sys.exit("README.md is not what the proofs found; run python -m tests.trust.report.")

@@ -1,0 +1,40 @@
+"""Every invariant is guarded by a test, and README says what the proofs found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import json
+from tests.trust import report
+print(json.dumps([report.invariant_texts(), report.guarding_tests()]))
+"""
+
+
+def test_every_invariant_is_guarded_and_nothing_else_is() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    texts, guards = json.loads(done.stdout)
+    assert list(texts) == [f"I{n}" for n in range(1, 13)]
+    assert set(guards) == set(texts)
+
+
+def test_readme_says_what_the_proofs_found() -> None:
+    command = [sys.executable, "-m", "tests.trust.report", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_ledger_adds_up(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.count("kills", tried=1, wrong=False, points="before")
+    ledger.count("kills", tried=2, wrong=True, points="after")
+    ledger.store(tmp_path)
+    stored = json.loads((tmp_path / "kills.json").read_text())
+    assert (stored["tried"], stored["wrong"], stored["points"]) == (3, 1, ["after", "before"])
+    assert stored["tests"] == ["test_a_ledger_adds_up"]
