@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from poscuda_fast.memory import protect as protect
     from poscuda_fast.ownership import Ownership as Ownership
     from poscuda_fast.ownership import ownership_test as ownership_test
+    from poscuda_fast.protector import Protector as Protector
     from poscuda_fast.recipe import PaperRecipe as PaperRecipe
     from poscuda_fast.recipe import Recipe as Recipe
     from poscuda_fast.recipe import StrongRecipe as StrongRecipe
@@ -43,6 +44,7 @@ _HOME = {
     "Ownership": "ownership",
     "PaperRecipe": "recipe",
     "PoscudaError": "errors",
+    "Protector": "protector",
     "Recipe": "recipe",
     "Report": "report",
     "SidecarError": "errors",

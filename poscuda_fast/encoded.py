@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import os
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class Encoding:
         return "PCM_16" if self.lossy else self.subtype
 
 
-def probe(path: Path) -> Encoding:
-    """How a file is encoded.
+def probe(path: PurePath, data: bytes | None = None) -> Encoding:
+    """How a file is encoded, or these bytes of a file of that name.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def probe(path: Path) -> Encoding:
     import soundfile  # noqa: PLC0415 - a folder of WAV files does without it
 
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(str(path) if data is None else io.BytesIO(data))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
     encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
@@ -68,7 +68,8 @@ def probe(path: Path) -> Encoding:
             f"{path} cannot be used: its samples are {info.subtype}; 16- or 24-bit PCM and 32-bit float are edited "
             f"exactly, so convert it to one of them."
         )
-    if not encoding.lossy and encoding.frames > MAX_FRAMES_PER_BYTE * os.path.getsize(path):
+    n_bytes = os.path.getsize(path) if data is None else len(data)
+    if not encoding.lossy and encoding.frames > MAX_FRAMES_PER_BYTE * n_bytes:
         raise AudioFileError(
             f"{path} cannot be used: its header says {encoding.frames} frames, more than its bytes can hold; encode "
             f"the file again."

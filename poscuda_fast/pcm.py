@@ -94,9 +94,9 @@ def read_wav(file: BinaryIO, name: str) -> WavLayout:
     return parse_wav(file.fileno(), os.fstat(file.fileno()).st_size, name)
 
 
-def parse_wav(descriptor: int, size: int, name: str) -> WavLayout:
-    """`read_wav` for an open file of `size` bytes."""
-    reader = _Reader(descriptor, name)
+def parse_wav(source: int | bytes, size: int, name: str) -> WavLayout:
+    """`read_wav` for the descriptor of an open file of `size` bytes, or for these bytes."""
+    reader = _Reader(source, name)
     return _plain_layout(reader.head, size) or _any_layout(reader, size)
 
 
@@ -255,8 +255,8 @@ def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:
 class _Reader:
     """Bounded reads, and refusals that name the file."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        self._descriptor = descriptor
+    def __init__(self, source: int | bytes, name: str) -> None:
+        self._source = source
         self._name = name
         self.head = self._read(0, HEAD_BYTES)
 
@@ -270,8 +270,10 @@ class _Reader:
         return data
 
     def _read(self, offset: int, n: int) -> bytes:
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
-        return os.read(self._descriptor, n)
+        if isinstance(self._source, bytes):
+            return self._source[offset : offset + n]
+        os.lseek(self._source, offset, os.SEEK_SET)
+        return os.read(self._source, n)
 
     def refuse(self, reason: str) -> AudioFileError:
         """The error to raise."""

@@ -42,7 +42,8 @@ LEVELS = [
     {"listing", "manifest", "records", "npyfile"},
     {"place", "filtering", "staging", "wavedit", "reencode"},
     {"edits", "inspection"},
-    {"files", "final"},
+    {"blobs", "files", "final"},
+    {"protector"},
     {"folder"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},

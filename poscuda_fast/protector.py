@@ -1,0 +1,188 @@
+"""The batch function that frameworks take to their workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.blobs import Blob, protect_blobs
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.memory import protect
+from poscuda_fast.recipe import Recipe
+
+Labeller = Callable[[Mapping[str, Any], int], "str | int"]
+
+
+class Protector:
+    """A function from a batch, a dict of columns, to the same batch with its audio protected.
+
+    It can be pickled and sent to workers: it takes the path of the key file along, not the key, and each
+    process reads that file for itself. One clip's protected form depends on nothing but the key, the recipe
+    and the clip with its label, so that batches may be cut anywhere and worked on anywhere: the bytes are
+    those of `protect_folder` and `protect`. One thread works on a batch, since frameworks start a worker for
+    each core. Nothing is journalled: what comes in is not changed, and there is no undo but to keep it.
+
+    Parameters
+    ----------
+    key_file : path
+        What `Key.save` wrote; every worker must be able to read it there.
+    recipe : Recipe
+        `Recipe.strong`, with the sample rate of the data, or `Recipe.paper`.
+    classes : sequence of str, optional
+        The names that integer labels index: a class is known by its name then.
+    audio : str
+        The column of audio. Each entry is the bytes of an audio file; a dict with "bytes" and maybe "path"
+        (datasets, Parquet), or with "array" and "sampling_rate"; or an array of int16 or float32 samples,
+        (n_frames,) or (n_frames, n_channels).
+    label : str or callable
+        The column of labels, or a function of (batch, number) that gives the label of one entry.
+    lossy : str
+        "refuse" MP3 and Ogg, or turn them into 16-bit "flac".
+
+    Raises
+    ------
+    TypeError
+        A recipe, or a way to the key, of another kind.
+    OSError, KeyFileError
+        On the first batch, if the key file cannot be read there.
+    """
+
+    def __init__(
+        self,
+        key_file: str | os.PathLike[str],
+        *,
+        recipe: Recipe = Recipe.strong(),
+        classes: Sequence[str] | None = None,
+        audio: str = "audio",
+        label: str | Labeller = "label",
+        lossy: str = "refuse",
+    ) -> None:
+        if isinstance(key_file, Key):
+            raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe is {recipe!r}; expected Recipe.strong(...) or Recipe.paper(...).")
+        if lossy not in ("refuse", "flac"):
+            raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
+        self.key_file = os.path.abspath(key_file)
+        self.recipe = recipe
+        self.classes = None if classes is None else list(classes)
+        self.audio = audio
+        self.label = label
+        self.lossy = lossy
+        self._opened: tuple[Key, Engine] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def __repr__(self) -> str:
+        return f"Protector({self.key_file!r}, recipe={self.recipe!r}, audio={self.audio!r})"
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with its audio protected; other columns, and all of what came in, are left as they are.
+
+        Raises
+        ------
+        KeyError
+            The batch has no such column.
+        AudioFileError, TypeError, ValueError
+            Audio or labels that cannot be used; the sentence says which entry.
+        """
+        column = _column(batch, self.audio)
+        labels = self._labels(batch, len(column))
+        result = dict(batch)
+        result[self.audio] = self.protect(column, labels)
+        return result
+
+    def protect(self, column: Any, labels: Any) -> Any:
+        """A column of audio, protected; a NumPy array stays one."""
+        if isinstance(column, np.ndarray) and column.dtype != object:
+            return self._protect_arrays(column, labels)
+        entries = list(column)
+        found: list[Any] = [None] * len(entries)
+        blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, n)) is not None}
+        edited = self._protect_blobs(list(blobs.values()), [labels[n] for n in blobs])
+        for n, blob in zip(blobs, edited, strict=True):
+            found[n] = _like(entries[n], blob)
+        clips = {n: _clip_of(entry, n) for n, entry in enumerate(entries) if n not in blobs}
+        self._protect_clips(list(clips.values()), [labels[n] for n in clips])
+        for n, clip in clips.items():
+            found[n] = {**entries[n], "array": clip} if isinstance(entries[n], Mapping) else clip
+        if isinstance(column, np.ndarray):
+            as_objects = np.empty(len(found), object)
+            as_objects[:] = found
+            return as_objects
+        return found
+
+    def _protect_arrays(self, column: NDArray[Any], labels: Any) -> NDArray[Any]:
+        clips = column.copy()
+        self._protect_clips(clips, labels)
+        return clips
+
+    def _protect_clips(self, clips: Any, labels: Any) -> None:
+        if len(clips):
+            key, _ = self._open()
+            protect(clips, labels, key, recipe=self.recipe, classes=self.classes, threads=1)
+
+    def _protect_blobs(self, blobs: list[Blob], labels: Any) -> list[Blob]:
+        if not blobs:
+            return []
+        key, engine = self._open()
+        return protect_blobs(blobs, labels, key, self.recipe, engine, lossy=self.lossy, classes=self.classes)
+
+    def _open(self) -> tuple[Key, Engine]:
+        if self._opened is None:
+            self._opened = Key.load(self.key_file), Engine(threads=1)
+        return self._opened
+
+    def _labels(self, batch: Mapping[str, Any], n: int) -> Any:
+        if callable(self.label):
+            return [self.label(batch, number) for number in range(n)]
+        labels = _column(batch, self.label)
+        return labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype == object else labels
+
+
+def label_of_folder(batch: Mapping[str, Any], number: int) -> str:
+    """The name of the folder that an entry's `path` lies in, as `protect_folder` has it by default."""
+    folder = os.path.basename(os.path.dirname(str(_column(batch, "path")[number])))
+    if not folder:
+        raise ValueError(f"{_column(batch, 'path')[number]!r} lies in no folder that could name its class.")
+    return folder
+
+
+def _column(batch: Mapping[str, Any], name: str) -> Any:
+    if name not in batch:
+        raise KeyError(f"The batch has the columns {sorted(batch)}, and none is {name!r}; say which it is.")
+    return batch[name]
+
+
+def _blob_of(entry: Any, number: int) -> Blob | None:
+    """The audio file that an entry holds, if it is one."""
+    held = entry.get("bytes") if isinstance(entry, Mapping) else entry
+    if not isinstance(held, bytes | bytearray | memoryview):
+        return None
+    path = entry.get("path") if isinstance(entry, Mapping) else None
+    return Blob(str(path) if path else f"entry {number}", bytes(held))
+
+
+def _clip_of(entry: Any, number: int) -> NDArray[Any]:
+    """A copy of the samples that an entry holds."""
+    samples = entry.get("array") if isinstance(entry, Mapping) else entry
+    if not isinstance(samples, np.ndarray):
+        raise TypeError(
+            f"Entry {number} of the audio column is a {type(entry).__name__}; expected the bytes of an audio file, a "
+            f"dict with them, or an array of samples."
+        )
+    return samples.copy()
+
+
+def _like(entry: Any, blob: Blob) -> Any:
+    """An edited file in the form that its entry had."""
+    if not isinstance(entry, Mapping):
+        return blob.data
+    path = entry.get("path")
+    return {**entry, "bytes": blob.data, **({"path": blob.name} if path else {})}

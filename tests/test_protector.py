@@ -1,0 +1,174 @@
+"""The batch function: the bytes of `protect_folder` and `protect`, whatever the batches, and no key in its pickle."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import audiofiles
+import numpy as np
+import pytest
+from audiofiles import contents, noise, wav, write_tree
+
+from poscuda_fast import AudioFileError, Key, KeyFileError, Protector, Recipe, protect, protect_folder
+from poscuda_fast.protector import label_of_folder
+
+RECIPES = {"format 1": Recipe.paper(blur=0.3), "format 2": Recipe.strong(2.0, sample_rate=8000)}
+both = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, key: Key) -> Path:
+    key.save(tmp_path / "my.key")
+    return tmp_path / "my.key"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, bytes]:
+    """Audio files of every kind that can be edited, in class folders."""
+    root = tmp_path / "made"
+    made = {
+        "yes/a.wav": wav(noise(900)),
+        "yes/b.wav": wav(noise(800, 2, "PCM_24"), "PCM_24", extensible=True),
+        "no/c.wav": wav(noise(700, 1, "FLOAT"), "FLOAT", after=audiofiles.chunk(b"LIST", b"odd")),
+        "no/d.wav": audiofiles.rf64(noise(30)),
+        "no/empty.wav": wav(noise(0)),
+    }
+    write_tree(root, made)
+    audiofiles.encoded(root / "yes/e.flac", noise(1200), "FLAC", "PCM_16", title="a title")
+    audiofiles.encoded(root / "no/f.aiff", noise(500, 2, "PCM_24"), "AIFF", "PCM_24")
+    return contents(root)
+
+
+@both
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_files_as_bytes_become_what_a_folder_becomes(
+    tmp_path: Path, key: Key, key_file: Path, files: dict[str, bytes], recipe: Recipe, size: int
+) -> None:
+    write_tree(tmp_path / "src", files)
+    protect_folder(tmp_path / "src", tmp_path / "dst", key, recipe=recipe)
+    protector = Protector(key_file, recipe=recipe, audio="bytes", label=label_of_folder)
+    names = sorted(files)
+    found = {}
+    for first in range(0, len(names), size):
+        some = names[first : first + size]
+        batch = {"bytes": [files[name] for name in some], "path": [f"/x/{name}" for name in some]}
+        found.update(zip(some, protector(batch)["bytes"], strict=True))
+    assert found == {name: (tmp_path / "dst" / name).read_bytes() for name in names}
+    assert found["yes/a.wav"] != files["yes/a.wav"]
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_arrays_become_what_protect_makes_of_them(key: Key, key_file: Path, recipe: Recipe, dtype: type) -> None:
+    clips = noise(6 * 500).reshape(6, 500).astype(dtype)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    wet = clips.copy()
+    protect(wet, labels, key, recipe=recipe)
+    clips.flags.writeable = False
+    protector = Protector(key_file, recipe=recipe)
+    whole = protector({"audio": clips, "label": labels, "more": "kept"})
+    assert whole["audio"].tobytes() == wet.tobytes()
+    assert (whole["label"] is labels, whole["more"]) == (True, "kept")
+    each = np.empty(6, object)
+    each[:] = list(clips)
+    assert np.array_equal(np.stack(protector({"audio": each, "label": labels})["audio"]), wet)
+    rows = [{"array": clip, "sampling_rate": 8000} for clip in clips]
+    found = protector({"audio": rows, "label": labels.tolist()})["audio"]
+    assert [row["sampling_rate"] for row in found] == [8000] * 6
+    assert np.array_equal(np.stack([row["array"] for row in found]), wet)
+
+
+def test_names_of_classes_are_those_that_labels_index(key: Key, key_file: Path) -> None:
+    clips = noise(2 * 500).reshape(2, 500)
+    wet = clips.copy()
+    protect(wet, ["no", "yes"], key)
+    assert np.array_equal(Protector(key_file, classes=["yes", "no"])({"audio": clips, "label": [1, 0]})["audio"], wet)
+
+
+def test_dicts_keep_what_else_they_have(key_file: Path, files: dict[str, bytes]) -> None:
+    protector = Protector(key_file, label="word")
+    entry = {"bytes": files["yes/a.wav"], "path": "a.wav", "more": 5}
+    unnamed = {"bytes": files["no/c.wav"], "path": None}
+    found = protector({"audio": [entry, unnamed], "word": ["yes", "no"]})["audio"]
+    assert [sorted(one) for one in found] == [["bytes", "more", "path"], ["bytes", "path"]]
+    assert (found[0]["path"], found[0]["more"], found[1]["path"]) == ("a.wav", 5, None)
+    assert entry["bytes"] == files["yes/a.wav"]
+    assert found[0]["bytes"] != entry["bytes"]
+
+
+def test_lossy_files_are_refused_or_become_flac(tmp_path: Path, key: Key, key_file: Path) -> None:
+    audiofiles.lossy(tmp_path / "a.mp3", "MP3", "MPEG_LAYER_III")
+    entry = {"bytes": (tmp_path / "a.mp3").read_bytes(), "path": "a.mp3"}
+    batch = {"audio": [entry], "label": ["a"]}
+    with pytest.raises(AudioFileError, match=r"a\.mp3 is lossy.*lossy='flac'"):
+        Protector(key_file)(batch)
+    (found,) = Protector(key_file, lossy="flac")(batch)["audio"]
+    protect_folder(
+        tmp_path / "a.mp3", tmp_path / "a.flac", key, labels_from={"a.mp3": "a"}, lossy="flac", recipe=Recipe.strong()
+    )
+    assert found == {"bytes": (tmp_path / "a.flac").read_bytes(), "path": "a.flac"}
+
+
+def test_its_pickle_has_no_key_and_works_elsewhere(key: Key, key_file: Path) -> None:
+    protector = Protector(key_file)
+    batch = {"audio": noise(2 * 500).reshape(2, 500), "label": [0, 1]}
+    before = protector(batch)["audio"]
+    pickled = pickle.dumps(protector)
+    assert bytes(range(32)) not in pickled
+    assert b"Key" not in pickled
+    assert np.array_equal(pickle.loads(pickled)(batch)["audio"], before)
+    assert bytes(range(32)).hex() not in repr(protector)
+
+
+def test_an_empty_batch_stays_empty(key_file: Path) -> None:
+    assert Protector(key_file)({"audio": [], "label": []}) == {"audio": [], "label": []}
+    assert Protector(key_file)({"audio": np.empty((0, 5), np.int16), "label": []})["audio"].shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "sentence"),
+    [
+        ({"label": [0]}, KeyError, "none is 'audio'"),
+        ({"audio": [b"RIFF"]}, KeyError, "none is 'label'"),
+        ({"audio": ["a.wav"], "label": [0]}, TypeError, "Entry 0 of the audio column is a str"),
+        ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, TypeError, "Entry 0 of the audio .* is a dict"),
+        ({"audio": [b"RIFF...."], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
+        ({"audio": [b"no audio"], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
+        ({"audio": [wav(noise(50))], "label": [None]}, TypeError, "neither|integers from 0"),
+        ({"audio": np.zeros((2, 50)), "label": [0, 1]}, TypeError, "<f8"),
+        ({"audio": np.zeros((2, 50), np.int16), "label": [0]}, ValueError, "1 entries for 2 clips"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said(key_file: Path, batch: Any, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Protector(key_file)(batch)
+
+
+def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, key: Key, key_file: Path) -> None:
+    with pytest.raises(TypeError, match="never leaves its process"):
+        Protector(key)
+    with pytest.raises(TypeError, match="recipe is 5"):
+        Protector(key_file, recipe=5)
+    with pytest.raises(ValueError, match="lossy is 'ogg'"):
+        Protector(key_file, lossy="ogg")
+    protector = Protector(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError):
+        protector({"audio": [wav(noise(50))], "label": [0]})
+    key_file.chmod(0o644)
+    with pytest.raises(KeyFileError, match="mode 0644"):
+        Protector(key_file)({"audio": [wav(noise(50))], "label": [0]})
+    with pytest.raises(ValueError, match="lies in no folder"):
+        label_of_folder({"path": ["a.wav"]}, 0)
+
+
+@pytest.mark.real
+def test_real_speech_becomes_what_a_folder_becomes(fsdd: Path, tmp_path: Path, key: Key, key_file: Path) -> None:
+    names = sorted(path.name for path in fsdd.iterdir())[::30]
+    write_tree(tmp_path / "src", {name: (fsdd / name).read_bytes() for name in names})
+    recipe = Recipe.strong(sample_rate=8000)
+    protect_folder(tmp_path / "src", tmp_path / "dst", key, labels_from=r"regex:^(\d)_")
+    protector = Protector(key_file, recipe=recipe, audio="bytes", label=lambda batch, n: batch["path"][n][0])
+    found = protector({"bytes": [(fsdd / name).read_bytes() for name in names], "path": names})["bytes"]
+    assert found == [(tmp_path / "dst" / name).read_bytes() for name in names]
