@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from poscuda_fast import inplace
+from poscuda_fast.discretion import discreet
 from poscuda_fast.journal import Journal
 from poscuda_fast.key import Key
 from poscuda_fast.memory import check_key
@@ -13,6 +14,7 @@ from poscuda_fast.place import PathLike, Place
 from poscuda_fast.report import Report, Tally
 
 
+@discreet
 def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> Report:
     """Destroy the originals that a finished run keeps in its sidecar, for good.
 

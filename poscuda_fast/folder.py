@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poscuda_fast import files, inplace, labels, listing
+from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import FileTarget
 from poscuda_fast.inplace import Progress
@@ -27,6 +28,7 @@ from poscuda_fast.verification import Verification
 from poscuda_fast.workers import Workers
 
 
+@discreet
 def protect_folder(
     src: PathLike,
     dst: PathLike | None,
@@ -154,6 +156,7 @@ def protect_folder(
     return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
 
+@discreet
 def restore_folder(
     folder: PathLike,
     key: Key,
@@ -203,6 +206,7 @@ def restore_folder(
     return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
 
+@discreet
 def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None) -> Verification:
     """Tell which files are original, which are protected, and which are neither; nothing is written.
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from poscuda_fast import durability
+from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import KeyFileError
 
 SALT = b"poscuda-fast/1"
@@ -61,6 +62,7 @@ class Key:
         return cls(secrets.token_bytes(MASTER_BYTES))
 
     @classmethod
+    @discreet
     def load(cls, path: str | os.PathLike[str]) -> Key:
         """The key in a key file.
 
@@ -75,6 +77,7 @@ class Key:
         path = Path(path)
         return _parse(path, _read_private(path))
 
+    @discreet
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a new key file, mode 0600, durably; an existing file is never overwritten.
 

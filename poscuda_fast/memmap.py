@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from poscuda_fast import inplace
 from poscuda_fast.array_target import IS_ORIGINAL, IS_PROTECTED, ArrayTarget, recorded
 from poscuda_fast.arrays import ArrayClips
+from poscuda_fast.discretion import discreet
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
@@ -26,6 +27,7 @@ from poscuda_fast.verification import Verification
 NO_PATCH = 0xFF  # beside the verdicts of array_target: a clip without frames
 
 
+@discreet
 def protect_memmap(
     arr: NDArray[Any],
     labels: Any,
@@ -107,6 +109,7 @@ def protect_memmap(
     return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
 
+@discreet
 def restore_memmap(
     arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str] | None = None, progress: Progress | None = None
 ) -> Report:
@@ -151,6 +154,7 @@ def restore_memmap(
     return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
 
+@discreet
 def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str] | None = None) -> Verification:
     """Compare every patch of a memory-mapped array with its journalled original and that one's marked form.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
 from poscuda_fast.device_arrays import DeviceClips, is_on_device
+from poscuda_fast.discretion import discreet
 from poscuda_fast.kernels import SILENT, Engine, Marks
 from poscuda_fast.key import Key
 from poscuda_fast.labels import encode
@@ -25,6 +26,7 @@ BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and mus
 BATCH_PATCHES = 1 << 16  # so that their places, 32 bytes each, are no more than they
 
 
+@discreet
 def protect(
     clips: Any,
     labels: Any,

@@ -13,6 +13,7 @@ import numpy as np
 from poscuda_fast import dense
 from poscuda_fast.arrays import Clips, open_clips
 from poscuda_fast.device_arrays import is_on_device
+from poscuda_fast.discretion import discreet
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.labels import ClassRows, encode, integer_token, name_token
@@ -76,6 +77,7 @@ class Ownership:
         return "\n".join(f"{name:<18} {value}" for name, value in rows)
 
 
+@discreet
 def ownership_test(
     predict: Callable[[Any], Any],
     clips: Any,

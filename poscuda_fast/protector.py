@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.blobs import Blob, protect_blobs
+from poscuda_fast.discretion import discreet
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.memory import protect
@@ -82,6 +83,7 @@ class Protector:
     def __repr__(self) -> str:
         return f"Protector({self.key_file!r}, recipe={self.recipe!r}, audio={self.audio!r})"
 
+    @discreet
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with its audio protected; other columns, and all of what came in, are left as they are.
 

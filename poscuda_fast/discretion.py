@@ -1,0 +1,52 @@
+"""Errors that leave the library take no secrets along: tracebacks are often logged with their local variables."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def discreet(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A public verb whose errors come out with the library's own frames emptied of local variables.
+
+    Positions, filters, originals and key material live in such variables. Frames of the caller and of its
+    callbacks keep theirs.
+    """
+
+    @functools.wraps(verb)
+    def guarded(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        try:
+            return verb(*args, **options)
+        except BaseException as error:
+            _empty(error)
+            raise
+
+    return guarded
+
+
+def _empty(error: BaseException) -> None:
+    """Clear the library's frames in the tracebacks of an error and of those that led to it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += [one.__cause__, one.__context__]
+        _clear(one.__traceback__)
+
+
+def _clear(traceback: TracebackType | None) -> None:
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if str(frame.f_globals.get("__name__", "")).startswith("poscuda_fast"):
+            with contextlib.suppress(RuntimeError):  # still running: the guard itself, or a thread's
+                frame.clear()
+        traceback = traceback.tb_next
