@@ -1,4 +1,4 @@
-"""Errors that leave the library take no secrets along: tracebacks are often logged with their local variables."""
+"""Secrets stay in the process: not in pickles, nor in tracebacks, which are often logged with local variables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import contextlib
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
+
+
+class Secret:
+    """What is neither pickled nor copied, so that it cannot leave the process by accident."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"A {type(self).__name__} is secret, so it is neither pickled nor copied; pass the path of the key file "
+            f"and call Key.load there."
+        )
+
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

@@ -10,13 +10,12 @@ import re
 import secrets
 import stat
 from pathlib import Path
-from typing import NoReturn
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from poscuda_fast import durability
-from poscuda_fast.discretion import discreet
+from poscuda_fast.discretion import Secret, discreet
 from poscuda_fast.errors import KeyFileError
 
 SALT = b"poscuda-fast/1"
@@ -26,7 +25,7 @@ _KEY_LINE = re.compile(r"POSCUDA-KEY-1:([A-Za-z0-9_-]{48})")
 _FINGERPRINT_LINE = re.compile(r"#\s*fingerprint\s+([0-9a-f]{16})\s*")
 
 
-class Key:
+class Key(Secret):
     """A 32-byte secret from which every position and filter is derived.
 
     Its repr shows the fingerprint only; it refuses to be pickled or copied, so that it cannot leave
@@ -118,12 +117,6 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key(fingerprint={self._fingerprint!r})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(
-            "A Key is neither pickled nor copied, so that it cannot leave this process by accident; "
-            "pass the path of its key file and call Key.load there."
-        )
 
 
 def _checksum(master: bytes) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.discretion import Secret
 from poscuda_fast.key import Key
 from poscuda_fast.labels import ClassRows
 from poscuda_fast.marks import draw_marks, draw_words
@@ -23,7 +24,7 @@ CLIPS_PER_STEP = 1 << 16  # bounds what a plan holds beyond one entry for each c
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Patches:
+class Patches(Secret):
     """Some patches, in order: clip number, first frame in the clip, frames, row of `Plan.marks`; all (n,) int64."""
 
     clips: Int64
@@ -43,7 +44,7 @@ class Patches:
         return f"Patches({len(self)} patches)"  # their places are secret
 
 
-class Plan:
+class Plan(Secret):
     """Where the patches of a data set are, worked out piece by piece so that any number of clips fits.
 
     Parameters

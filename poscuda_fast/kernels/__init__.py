@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from poscuda_fast.discretion import Secret
 
 Int64 = NDArray[np.int64]
 
@@ -31,7 +34,8 @@ _HOW_TO_GET = {
 _Result = TypeVar("_Result")
 
 
-class Marks(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Marks(Secret):
     """What the patches of each class are given; secret.
 
     Attributes

@@ -1,0 +1,95 @@
+"""Looking for secrets in whatever a run puts out, in every form that they might take."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast import Key, Recipe
+from poscuda_fast.labels import encode
+from poscuda_fast.plan import Plan
+
+RUN = 16  # bytes of an original in a row that nothing but that original has
+PURPOSES = (b"wrap", b"tag", b"labels", b"identity")
+
+
+class Secrets:
+    """What nobody may see of a run with `master` on `clips`: see `find`."""
+
+    def __init__(self, master: bytes, clips: Sequence[np.ndarray], labels: Sequence[Any], recipe: Recipe) -> None:
+        key = Key(master)
+        self._forms: dict[bytes, str] = {}
+        self._windows: dict[bytes, str] = {}
+        self.add_bytes("the key", master)
+        for purpose in PURPOSES:
+            self.add_bytes(f"a key derived for {purpose.decode()}", key.derive(b"sidecar", purpose, length=32))
+        plan = Plan(key, recipe, encode(labels, None, len(clips)), np.array([len(clip) for clip in clips]))
+        for row in plan.marks.table:
+            self._add_mark(row)
+        for number, clip in enumerate(clips):
+            patches = plan.of_clip(number)
+            self._add_numbers("positions", patches.starts.tolist())
+            for start, size in zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True):
+                self._add_original(clip[start : start + size])
+
+    def add_bytes(self, what: str, secret: bytes) -> None:
+        """Key material: as it is, in hexadecimal, in base64, and as Python and JSON show it."""
+        for form in forms_of(secret):
+            self._forms[form] = what
+
+    def find(self, content: bytes, *, originals: bool = True) -> list[str]:
+        """What secrets some content holds; with or without samples of the originals."""
+        spaced = re.sub(rb"[\s,\[\]()]+", b" ", content)
+        found = {what for form, what in self._forms.items() if form in content or form in spaced}
+        if originals:
+            here = {content[n : n + RUN] for n in range(len(content) - RUN + 1)}
+            found |= {self._windows[window] for window in here & self._windows.keys()}
+        else:
+            found -= {"an original in text"}
+        return sorted(found)
+
+    def _add_mark(self, row: np.ndarray) -> None:
+        """A filter or a sound: pairs of its numbers as bytes, and each number with its first digits as text."""
+        for first in range(0, len(row) - 1, 2):
+            for dtype in ("<f4", ">f4", "<f8", ">f8"):
+                self._forms[row[first : first + 2].astype(dtype).tobytes()] = "a filter or sound"
+        for number in row.tolist():
+            text = repr(number)
+            if "e" not in text and len(text) >= 9:
+                self._forms[text[:9].encode()] = "a filter or sound in text"
+
+    def _add_numbers(self, what: str, numbers: list[int]) -> None:
+        """Three numbers in a row as text, and two as integers of any kind."""
+        for first in range(len(numbers) - 2):
+            self._forms[b" " + " ".join(map(str, numbers[first : first + 3])).encode() + b" "] = what
+        for first in range(len(numbers) - 1):
+            for dtype in ("<i8", ">i8", "<i4", ">i4"):
+                self._forms[np.array(numbers[first : first + 2], dtype).tobytes()] = what
+
+    def _add_original(self, patch: np.ndarray) -> None:
+        content = np.ascontiguousarray(patch).tobytes()
+        for first in range(0, len(content) - RUN + 1, patch.itemsize):
+            self._windows[content[first : first + RUN]] = "an original"
+        numbers = patch.reshape(-1).tolist()
+        for first in range(len(numbers) - 3):
+            some = numbers[first : first + 4]
+            if len({*map(abs, some)}) == 4:
+                self._forms[b" " + " ".join(map(str, some)).encode() + b" "] = "an original in text"
+
+
+def forms_of(secret: bytes) -> Iterator[bytes]:
+    """A secret as bytes, in hexadecimal, in base64 wherever it begins, as Python's text of it, and as a list."""
+    yield secret
+    yield secret.hex().encode()
+    yield secret.hex().upper().encode()
+    for lead in range(3):
+        text = base64.b64encode(bytes(lead) + secret)
+        inner = text[-(-lead * 8 // 6) : (lead + len(secret)) * 8 // 6]
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+    yield repr(secret)[2:-1].encode()
+    yield b" " + " ".join(map(str, secret)).encode() + b" "
