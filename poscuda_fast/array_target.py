@@ -136,6 +136,10 @@ class ArrayTarget:
         is_wet = np.logical_and.reduceat(now.view(bits) == wet.view(bits), places)
         return patches.clips, (IS_ORIGINAL * is_dry + IS_PROTECTED * is_wet).astype(np.uint8)
 
+    def unprotected(self, payload: bytes) -> list[str]:
+        clips, found = self.judge(payload)
+        return list(map(str, np.unique(clips[found & IS_PROTECTED == 0]).tolist()))
+
     def sync(self) -> None:
         self._mapped.sync()
 

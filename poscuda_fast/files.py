@@ -173,6 +173,9 @@ class FileTarget:
         for verdicts in self._workers.map(self._editor.judge, _recorded_chunks(payload)):
             yield from verdicts
 
+    def unprotected(self, payload: bytes) -> list[str]:
+        return [name for name, verdict, _ in self.judge(payload) if verdict not in ("protected", "equal")]
+
     def skip(self, names: list[str]) -> None:
         self._skip = set(names)
 

@@ -141,6 +141,7 @@ def protect_folder(
         else:
             _preflight(journal, place, target, found, plan)
         if journal.state in (State.COMPLETE, State.FINAL):
+            inplace.refuse_unprotected(journal, target)
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         elif dry_run:
             target.rehearse()

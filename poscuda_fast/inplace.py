@@ -42,6 +42,9 @@ class Target(Protocol):
     def undo(self, payload: bytes) -> None:
         """Store a payload's originals, unconditionally."""
 
+    def unprotected(self, payload: bytes) -> list[str]:
+        """Names of what `apply` was given and what is not in its filtered form now."""
+
     def skip(self, names: list[str]) -> None:
         """Leave these out of `undo`."""
 
@@ -98,6 +101,17 @@ def _refuse_changed(journal: Journal, names: list[str]) -> None:
         raise SidecarError(
             f"{len(names)} files are missing or were changed since {journal.path} was written; nothing was written. "
             f"Put them back, or restore the others alone (partial):{shown}{more}"
+        )
+
+
+def refuse_unprotected(journal: Journal, target: Target) -> None:
+    """SidecarError if what a finished run protected is so no more: the answer "already protected" is believed."""
+    names = [name for payload in journal.payloads() for name in target.unprotected(payload)]
+    if names:
+        shown = ", ".join(names[:NAMES_SHOWN]) + ("" if len(names) <= NAMES_SHOWN else " ...")
+        raise SidecarError(
+            f"{journal.path} tells of a finished run, but {len(names)} clips or files are not as it left them "
+            f"({shown}): they were put back or changed since. Restore, and protect again. Nothing was written."
         )
 
 

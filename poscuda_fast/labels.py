@@ -22,7 +22,7 @@ class ClassRows:
     Attributes
     ----------
     tokens : tuple of bytes
-        The class token of each row (FORMAT.md, "Secrets").
+        The class token of each row (FORMAT.md, "Secrets"), sorted: equal for equal sets of classes.
     values : (n_clips,) integers
         The labels as they were given, not copied where they were an array.
     table : (highest value + 1,) int32
@@ -99,7 +99,10 @@ def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> 
         except UnicodeEncodeError:
             raise ValueError(f"The label {name!r} is not valid Unicode text; rename the class.") from None
         order[index] = tokens.setdefault(token, len(tokens))
-    return ClassRows(tuple(tokens), values, order[table] if len(names) else table)
+    # Sorted, so that a run may be resumed with its names in another order: sidecars tell of rows.
+    ranked = {token: rank for rank, token in enumerate(sorted(tokens))}
+    ranks = np.array([ranked[token] for token in tokens], np.int32)
+    return ClassRows(tuple(ranked), values, ranks[order][table] if len(names) else table)
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:

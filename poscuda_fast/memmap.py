@@ -76,7 +76,7 @@ def protect_memmap(
         Nothing was written.
     SidecarError
         The sidecar is damaged, of another key, or made for other data, labels, lengths or another
-        recipe. Nothing was written.
+        recipe; or what it says is protected is so no more. Nothing was written.
     BusyError
         Another run is at work on the file.
     OSError
@@ -99,6 +99,7 @@ def protect_memmap(
         else:
             target.preflight()
         if journal.state in (State.COMPLETE, State.FINAL):
+            inplace.refuse_unprotected(journal, target)
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         elif dry_run:
             target.rehearse()

@@ -1215,3 +1215,17 @@ def _written(path: Path, content: bytes) -> Path:
 def _fresh_copy(tree: dict[str, bytes], root: Path) -> Path:
     write_tree(root, tree)
     return root
+
+
+def test_files_that_were_put_back_are_not_called_protected(tmp_path, key):
+    files = {"a/1.wav": wav(noise(500)), "b/2.wav": wav(noise(400))}
+    write_tree(tmp_path, files)
+    protect_folder(tmp_path, None, key)
+    (tmp_path / "b/2.wav").write_bytes(files["b/2.wav"])
+    with (
+        untouched(tmp_path),
+        pytest.raises(SidecarError, match=r"1 clips or files are not as it left them \(b/2\.wav\)"),
+    ):
+        protect_folder(tmp_path, None, key)
+    restore_folder(tmp_path, key)
+    assert protect_folder(tmp_path, None, key).state == "protected"

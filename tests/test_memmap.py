@@ -857,3 +857,11 @@ def test_another_batch_size_continues_a_run(clips: Clips, key: Key, monkeypatch:
     assert clips.path.read_bytes() == clips.original
     assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
     assert clips.path.read_bytes() == expected
+
+
+def test_data_that_were_put_back_are_not_called_protected(clips: Clips, key: Key) -> None:
+    protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
+    clips.path.write_bytes(clips.original)
+    with pytest.raises(SidecarError, match=r"not as it left them .*they were put back or changed since"):
+        protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
+    assert clips.path.read_bytes() == clips.original

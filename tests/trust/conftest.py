@@ -14,6 +14,7 @@ from audiofiles import contents
 from folder_trial import dataset
 from ledger import Ledger
 from recipes import protect_folder
+from tampering import Array
 
 from poscuda_fast import Key, files, memory, wavedit
 
@@ -73,3 +74,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes]
     before = dataset(root)
     protect_folder(root, None, Key(bytes(range(32))))
     return before, contents(root)
+
+
+@pytest.fixture
+def array(folder: Path, key: Key, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Array:
+    """A small protected array whose sidecar may be tampered with."""
+    return Array(folder, key, monkeypatch, ledger)

@@ -200,3 +200,21 @@ def test_a_sidecar_and_its_rollback_journal_may_be_moved_together_after_a_kill(
             shutil.move(file, folder)
     data.path = folder / "clips.npy"
     assert data.is_right_after_protect()
+
+
+def test_a_run_may_be_resumed_with_its_classes_in_another_order(folder: Path, key: Key) -> None:
+    samples = np.random.default_rng(12).integers(-20_000, 20_000, (8, 300), dtype=np.int16)
+    names = ["no", "yes", "bed"]
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    data = Data(folder, key, samples, [names[label] for label in labels])
+    arr = np.load(data.path, mmap_mode="r+")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protect_memmap(arr, labels, key, recipe=SMALL, classes=names, progress=stop)
+    order = [2, 0, 1]
+    again = protect_memmap(arr, np.argsort(order)[labels], key, recipe=SMALL, classes=[names[label] for label in order])
+    assert again.state == "protected"
+    assert data.path.read_bytes() == data.protected
