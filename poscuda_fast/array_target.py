@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import itertools
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -55,7 +54,6 @@ class ArrayTarget:
         self._plan = plan
         self._progress = progress
         self._n_patches = plan.n_patches if plan is not None else n_patches
-        self._n_batches = 0
         self._pages = Pages(mapped, audio)
         self.tally = Tally()
         if plan is not None:
@@ -68,7 +66,6 @@ class ArrayTarget:
             "dtype": self._audio.dtype.str,
             "shape": list(self._audio.shape),
             "place": self._place(),
-            "batch": patches_per_batch(plan.recipe, self._audio),
             "identity": self.identity(self._witness()),
             "patches": plan.n_patches,
         }
@@ -99,8 +96,9 @@ class ArrayTarget:
 
     def fresh(self) -> Iterator[bytes]:
         plan = self._planned()
-        batches = plan.batches(patches_per_batch(plan.recipe, self._audio))
-        for patches in self._pages.read_ahead(itertools.islice(batches, self._n_batches, None)):
+        # By patches, not by batches: a later version may make batches of another size.
+        batches = plan.batches(patches_per_batch(plan.recipe, self._audio), skip=self.tally.patches)
+        for patches in self._pages.read_ahead(batches):
             yield pack(patches, self._audio.read(patches))
 
     def recheck(self, payload: bytes) -> list[str]:
@@ -198,7 +196,6 @@ class ArrayTarget:
         return self._plan
 
     def _advance(self) -> None:
-        self._n_batches += 1
         if self._progress is not None:
             self._progress(self.tally.patches, self._n_patches)
 

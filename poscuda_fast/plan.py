@@ -89,16 +89,17 @@ class Plan(Secret):
         """What a report can tell before any sample is read."""
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self.n_short}
 
-    def batches(self, most: int) -> Iterator[Patches]:
-        """All patches in clip order, at most `most` at a time; the same division on every call."""
+    def batches(self, most: int, *, skip: int = 0) -> Iterator[Patches]:
+        """All patches in clip order but the first `skip`, at most `most` at a time."""
         for clips in self._steps():
             sizes, counts = shape(self.recipe, self.lengths[clips])
             ends = np.cumsum(counts)
             total = int(ends[-1]) if ends.size else 0
-            for first in range(0, total, most):
+            for first in range(min(skip, total), total, most):
                 order = np.arange(first, min(first + most, total))
                 local = np.searchsorted(ends, order, side="right")
                 yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
+            skip = max(0, skip - total)
 
     def of_clip(self, clip: int) -> Patches:
         """The patches of one clip."""

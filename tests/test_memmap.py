@@ -859,6 +859,22 @@ def test_another_batch_size_continues_a_run(clips: Clips, key: Key, monkeypatch:
     assert clips.path.read_bytes() == expected
 
 
+@pytest.mark.parametrize("size", [1, 40 * 2 * 2, 1 << 20])
+def test_an_interrupted_run_is_resumed_with_another_batch_size(
+    clips: Clips, key: Key, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > 3:
+            raise KeyboardInterrupt
+
+    expected = clips.protected_bytes(key, LABELS, recipe=SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=stop)
+    monkeypatch.setattr(memory, "BATCH_BYTES", size)
+    assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
+    assert clips.path.read_bytes() == expected
+
+
 def test_data_that_were_put_back_are_not_called_protected(clips: Clips, key: Key) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     clips.path.write_bytes(clips.original)
