@@ -43,8 +43,11 @@ class Array:
         return restore_memmap(self.arr, self.key).state
 
     def set(self, data: bytes, sidecar: bytes) -> None:
-        self.arr.reshape(-1).view(np.uint8)[:] = np.frombuffer(data[-self.arr.nbytes :], np.uint8)
+        self.set_data(data)
         self.sidecar.write_bytes(sidecar)
+
+    def set_data(self, data: bytes) -> None:
+        self.arr.reshape(-1).view(np.uint8)[:] = np.frombuffer(data[-self.arr.nbytes :], np.uint8)
 
     def refuses_to_restore(self, message: str) -> None:
         """Neither restoring nor protecting nor verifying believes the sidecar; the data stays as it is."""
