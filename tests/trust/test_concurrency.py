@@ -144,8 +144,8 @@ VERBS = {
 
 
 ALLOWED = {
-    "protected", "already protected", "restored", "already original", "final", "complete", "undone", "applying", "undoing",
-    "BusyError", "SidecarError",
+    "protected", "already protected", "restored", "already original", "final", "complete", "undone", "applying",
+    "undoing", "BusyError", "SidecarError",
 }  # fmt: skip
 
 
