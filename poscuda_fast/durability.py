@@ -34,8 +34,7 @@ def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True
         file.flush()
         if durable:
             os.fsync(file.fileno())
-    if durable:
-        sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -312,7 +312,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     # The file is opened by SQLite alone: closing any other descriptor of it would drop SQLite's POSIX locks.
     uri = f"file:{quote(str(path.absolute()))}"
     _refuse_foreign(path, uri)
-    database = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        database = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise _translate(path, error) from None
     try:
         for pragma in (
             "trusted_schema = OFF",

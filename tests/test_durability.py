@@ -432,3 +432,16 @@ def test_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_sync_folder_reports_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
         durability.sync_folder(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("verb", [durability.create, durability.replace])
+def test_a_name_that_cannot_be_synced_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None]
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(durability, "sync_folder", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        verb(tmp_path / "file", b"content", mode=None)
+    assert list(tmp_path.iterdir()) == []

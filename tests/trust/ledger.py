@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "POSCUDA_TRUST_RESULTS=tests/trust/results pytest -m trust"
+COMMAND = "POSCUDA_TRUST_RESULTS=tests/trust/results pytest tests/trust -m 'trust or not trust'"
 
 
 class Ledger:

@@ -2,9 +2,9 @@
 
     python -m tests.trust.report [--check]
 
-The figures come from tests/trust/results, where `POSCUDA_TRUST_RESULTS=tests/trust/results pytest -m trust` puts them
-(and `python -m tests.trust.fuzz` and `python -m tests.trust.load` theirs); the names of the tests from their marks.
-With --check nothing is written; the exit code is 1 if README is not what they say.
+The figures come from tests/trust/results, where the tests put them when POSCUDA_TRUST_RESULTS says so (`ledger.COMMAND`;
+`python -m tests.trust.fuzz` and `python -m tests.trust.load` put theirs there too); the names of the tests from their
+marks. With --check nothing is written; the exit code is 1 if README is not what they say.
 """
 
 from __future__ import annotations
