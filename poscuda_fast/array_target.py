@@ -99,7 +99,9 @@ class ArrayTarget:
         # By patches, not by batches: a later version may make batches of another size.
         batches = plan.batches(patches_per_batch(plan.recipe, self._audio), skip=self.tally.patches)
         for patches in self._pages.read_ahead(batches):
-            yield pack(patches, self._audio.read(patches))
+            payload = pack(patches, self._audio.read(patches))
+            self._mapped.refuse_cut()
+            yield payload
 
     def recheck(self, payload: bytes) -> list[str]:
         del payload  # the identity in the header covers an array

@@ -34,6 +34,7 @@ class MappedFile:
         self.offset = root.offset + _address(arr) - _address(root)
         # Where the array's lowest sample lies in the file.
         self.lowest = root.offset + np.lib.array_utils.byte_bounds(arr)[0] - _address(root)
+        self._n_bytes = root.offset + root.nbytes
         self._refuse_replaced(root)
 
     def holes(self) -> int:
@@ -49,14 +50,18 @@ class MappedFile:
         """Return once every store to the mapping is on the disk; OSError otherwise."""
         self._mapping.flush()
 
+    def refuse_cut(self) -> None:
+        """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""
+        size = os.stat(self.path).st_size
+        if size < self._n_bytes:
+            raise ValueError(
+                f"{self.path} has {size} bytes, fewer than the {self._n_bytes} that arr maps; it was cut after it was "
+                f"mapped. Restore the file and map it again."
+            )
+
     def _refuse_replaced(self, root: np.memmap[Any, Any]) -> None:
         """Edits of a mapping whose file has gone, or has been cut, would be lost or crash."""
-        size = os.stat(self.path).st_size
-        if size < root.offset + root.nbytes:
-            raise ValueError(
-                f"{self.path} has {size} bytes, fewer than the {root.offset + root.nbytes} that arr maps; it was cut "
-                f"after it was mapped. Restore the file and map it again."
-            )
+        self.refuse_cut()
         with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 low, _, high = line.split(" ", 1)[0].partition("-")
