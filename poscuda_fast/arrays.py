@@ -197,6 +197,10 @@ def merge_channels(flags: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None:
     """TypeError or ValueError unless samples can be edited in place, each at one address of its own."""
     check_dtype(array.dtype, name)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose hidden samples would be marked too; give its .data, or fill it."
+        )
     if writing and not array.flags.writeable:
         raise ValueError(
             f'{name} is read-only, and protection happens in place; open it with mode="r+" or make a copy of it.'

@@ -105,6 +105,10 @@ class Protector:
         if isinstance(column, np.ndarray) and column.dtype != object:
             return self._protect_arrays(column, labels)
         entries = list(column)
+        if len(labels) != len(entries):
+            raise ValueError(
+                f"labels has {len(labels)} entries for {len(entries)} clips; give one label for each clip."
+            )
         found: list[Any] = [None] * len(entries)
         blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, n)) is not None}
         edited = self._protect_blobs(list(blobs.values()), [labels[n] for n in blobs])

@@ -545,3 +545,10 @@ def test_protecting_twice_is_not_once(key: Key) -> None:
     protect(twice, [0], key)
     protect(twice, [0], key)
     assert not np.array_equal(once, twice)
+
+
+def test_a_masked_array_is_refused(key: Key) -> None:
+    clips = np.ma.masked_array(np.ones((2, 300), np.int16), mask=False)
+    with pytest.raises(TypeError, match="clips is a masked array, whose hidden samples would be marked too"):
+        protect(clips, [0, 1], key)
+    assert (clips.data == 1).all()

@@ -172,3 +172,8 @@ def test_real_speech_becomes_what_a_folder_becomes(fsdd: Path, tmp_path: Path, k
     protector = Protector(key_file, recipe=recipe, audio="bytes", label=lambda batch, n: batch["path"][n][0])
     found = protector({"bytes": [(fsdd / name).read_bytes() for name in names], "path": names})["bytes"]
     assert found == [(tmp_path / "dst" / name).read_bytes() for name in names]
+
+
+def test_labels_that_do_not_fit_a_list_of_files_are_refused(key_file: Path) -> None:
+    with pytest.raises(ValueError, match="labels has 1 entries for 2 clips"):
+        Protector(key_file)({"audio": [wav(noise(50))] * 2, "label": [0]})
