@@ -24,13 +24,14 @@ WRITING = os.O_RDWR | _SAFELY
 _CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def create(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
+def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
     """Write a new file, durably unless told otherwise; FileExistsError if the name is taken.
 
-    `mode` None leaves the permissions to the process's umask. After an error nothing is left.
+    The content may come in pieces. `mode` None leaves the permissions to the process's umask. After an error nothing is
+    left.
     """
     with _new(path, mode) as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         if durable:
             os.fsync(file.fileno())
@@ -51,7 +52,7 @@ def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
             raise
 
 
-def replace(path: Path, content: bytes, *, mode: int | None, durable: bool = True) -> None:
+def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
     """Put `content` under `path` in one step: old or new, never a mixture; durably unless told otherwise."""
     part = part_of(path)
     part.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,18 +39,20 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Put the manifest in its place, atomically and durably."""
-        durability.replace(path, self._text().encode(), mode=None)
+        durability.replace(path, (piece.encode() for piece in self._pieces()), mode=None)
 
-    def _text(self) -> str:
-        """As `json.dumps` lays it out with `indent=1`, which takes longer than to edit the files."""
+    def _pieces(self) -> Iterator[str]:
+        """As `json.dumps` lays it out with `indent=1`, which takes longer than to edit the files, and more memory."""
         fields = {"poscuda": VERSION, "fingerprint": self.fingerprint, "recipe": self.recipe.to_dict(), "files": {}}
         head, tail = json.dumps(fields, indent=1, ensure_ascii=False).split("{}")
         quote = json.encoder.encode_basestring
-        entries = []
-        for name, entry in sorted(self.files.items()):
+        yield head
+        between = "{\n  "
+        for name in sorted(self.files):
+            entry = self.files[name]
             label, snr_db = entry["label"], entry["snr_db"]
-            entries.append(
-                f"{quote(name)}: {{\n"
+            yield (
+                f"{between}{quote(name)}: {{\n"
                 f'   "label": {quote(label) if isinstance(label, str) else label},\n'
                 f'   "bytes_before": {entry["bytes_before"]},\n'
                 f'   "bytes_after": {entry["bytes_after"]},\n'
@@ -59,8 +61,8 @@ class Manifest:
                 f'   "snr_db": {"null" if snr_db is None else repr(snr_db)}\n'
                 f"  }}"
             )
-        body = "{\n  " + ",\n  ".join(entries) + "\n }" if entries else "{}"
-        return f"{head}{body}{tail}\n"
+            between = ",\n  "
+        yield ("\n }" if self.files else "{}") + tail + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

@@ -144,7 +144,7 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     elif reader == "manifest":
         entry = {"label": "a", "bytes_before": 1, "bytes_after": 1, "sha256_before": "a" * 64, "sha256_after": "b" * 64,
                  "snr_db": 2.5}  # fmt: skip
-        yield Manifest("0" * 16, Recipe.strong(), {"a/1.wav": entry})._text().encode()
+        yield "".join(Manifest("0" * 16, Recipe.strong(), {"a/1.wav": entry})._pieces()).encode()
     elif reader == "sidecar":
         path = folder / "clips.npy"
         np.save(path, noise(2 * 300).reshape(2, 300))
