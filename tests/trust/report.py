@@ -2,9 +2,9 @@
 
     python -m tests.trust.report [--check]
 
-The figures come from tests/trust/results, where the tests put them when POSCUDA_TRUST_RESULTS says so (`ledger.COMMAND`;
-`python -m tests.trust.fuzz` and `python -m tests.trust.load` put theirs there too); the names of the tests from their
-marks. With --check nothing is written; the exit code is 1 if README is not what they say.
+The figures come from tests/trust/results, where the tests put them when POSCUDA_TRUST_RESULTS says so (see
+`ledger.COMMAND`; `python -m tests.trust.fuzz` and `python -m tests.trust.load` put theirs there too); the names of the
+tests from their marks. With --check nothing is written; the exit code is 1 if README is not what they say.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ROWS = [
     ("failing_calls", "system calls that fail, once and for good, until the run passes", "all", "tried", "wrong", ""),
     ("memory_errors", "allocations that fail", "all", "tried", "wrong", ""),
     ("interrupts", "Ctrl-C at a line of the driver", "all", "tried", "wrong", ""),
+    ("goldens", "states of goldens recovered and undone", "all", "tried", "wrong", ""),
     ("full_disks", "full disks, and files cut while they are mapped", "", "tried", "wrong", ""),
     ("races", "processes, threads and forks on the same data at once", "", "tried", "wrong", ""),
     ("tampered", "sidecars and key files flipped, cut, spliced, foreign, replayed", "all", "tried", "wrong", ""),
@@ -55,6 +56,26 @@ def figures() -> str:
     what = f"drivers with one rule taken away, which the proofs must notice: {', '.join(names)}"
     lines.append(f"| {what} | 7 of 7 | {len(names)} | {missed} missed |")
     return "\n".join([*lines, "", report.source(stored.load(RESULTS, "kills"))])
+
+
+def load() -> str:
+    """What large data cost."""
+    result = stored.load(RESULTS, "load")
+    lines = [
+        "| data | protect | verify | restore | anonymous memory | said to be done at half-time | interrupted | wrong |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    array = result["sparse"]
+    rows = [(f"{array['part_megabytes']:,.0f} MB of a sparse array of {array['gigabytes']:,.0f} GB", array)]
+    rows += [(f"{found['files']:,} WAV files, in place", found) for found in result["folders"]]
+    for what, found in rows:
+        seconds, half = found["seconds"], found["at_half"]
+        verify = f"{seconds['verify']:.1f} s" if "verify" in seconds else ""
+        lines.append(
+            f"| {what} | {seconds['protect']:.1f} s | {verify} | {seconds['restore']:.1f} s "
+            f"| {found['peak_mib']:.0f} MiB | {half['protect']:.0%}, {half['restore']:.0%} | {found['interrupted']} times | {found['wrong']} |"
+        )
+    return "\n".join([*lines, "", report.source(result)])
 
 
 def invariants() -> str:
@@ -98,7 +119,7 @@ def _text(node: ast.expr) -> str:
     return value
 
 
-SECTIONS = {"trust": figures, "invariants": invariants}
+SECTIONS = {"trust": figures, "load": load, "invariants": invariants}
 
 if __name__ == "__main__":
     current = README.read_text(encoding="utf-8")
