@@ -36,9 +36,10 @@ PART = 5_000  # clips of the sparse array that are protected
 MEBIBYTE = 1 << 20
 
 CHILD = """
-import json, sys, time
+import json, signal, sys, time
 import numpy as np
 import poscuda_fast as pf
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a parent in the background ignores it
 what, path, verb, n, seconds = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), []
 key = pf.Key(bytes(range(32)))
 begun, last, half = time.monotonic(), (0, 0), None

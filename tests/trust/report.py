@@ -71,10 +71,17 @@ def load() -> str:
     for what, found in rows:
         seconds, half = found["seconds"], found["at_half"]
         verify = f"{seconds['verify']:.1f} s" if "verify" in seconds else ""
-        lines.append(
-            f"| {what} | {seconds['protect']:.1f} s | {verify} | {seconds['restore']:.1f} s "
-            f"| {found['peak_mib']:.0f} MiB | {half['protect']:.0%}, {half['restore']:.0%} | {found['interrupted']} times | {found['wrong']} |"
-        )
+        cells = [
+            what,
+            f"{seconds['protect']:.1f} s",
+            verify,
+            f"{seconds['restore']:.1f} s",
+            f"{found['peak_mib']:.0f} MiB",
+            f"{half['protect']:.0%}, {half['restore']:.0%}",
+            f"{found['interrupted']} times",
+            f"{found['wrong']}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", report.source(result)])
 
 
