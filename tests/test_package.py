@@ -44,6 +44,7 @@ LEVELS = [
     {"edits", "inspection"},
     {"blobs", "files", "final"},
     {"protector"},
+    {"adapters"},  # none of which imports another
     {"folder"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},
