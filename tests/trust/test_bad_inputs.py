@@ -112,7 +112,7 @@ def test_a_mistake_would_be_seen(tmp_path: Path) -> None:
         return call
 
     def grows(folder: Path) -> Any:
-        return lambda: bytearray(GROWTH + (1 << 20))
+        return lambda: bytearray(8 * GROWTH)
 
     def dies(folder: Path) -> Any:
         return lambda: os.kill(os.getpid(), signal.SIGSEGV)
