@@ -27,7 +27,7 @@ from poscuda_fast.journal import Journal
 MASTER = hashlib.sha256(b"a key that the search knows").digest()
 TESTS = Path(__file__).parents[1]
 SCENES = [name for name in vars(Scenes) if name.startswith("scene_")]
-DATA = ("wavs/", "copy/", "clips.npy")  # the data themselves are no leak
+DATA = ("wavs/", "copy/", "out/", "clips.npy")  # the data themselves are no leak
 
 
 class Stage:
@@ -138,8 +138,7 @@ def test_no_command_shows_a_secret(tmp_path: Path, ledger: Ledger) -> None:
         assert process.returncode in (0, 1, 2), line
         (kept / f"stdout {number}").write_bytes(stdout)
         (kept / f"stderr {number}").write_bytes(stderr)
-    found = [hit for hit in stage.hits(ledger) if " in out/" not in hit]
-    assert found == []
+    assert stage.hits(ledger) == []
 
 
 # The search has to find what is there
