@@ -6,7 +6,6 @@ of the tests would copy their threads' locks, and because an interpreter for eve
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import json
@@ -17,7 +16,6 @@ import signal
 import sqlite3
 import sys
 import time
-import types
 
 import numpy as np
 
@@ -160,28 +158,6 @@ def run(request: dict) -> str:
     return memmap.protect_memmap(arr, labels, KEY, recipe=Recipe.from_dict(request["recipe"])).state
 
 
-def run_interrupted(request: dict) -> dict:
-    """Ctrl-C at the n-th line of the drivers, then the same call again in the same process."""
-    files = {inplace.__file__, memmap.__file__, sys.modules[Journal.__module__].__file__}
-    lines: list[str] = []
-
-    def trace(frame: types.FrameType, event: str, arg: object) -> object:
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line" and len(lines) != request["interrupt_line"]:
-            lines.append(f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}")
-            if len(lines) == request["interrupt_line"]:
-                raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    with contextlib.suppress(KeyboardInterrupt):
-        run(request)
-    sys.settrace(None)
-    gc.collect()  # the frames of the traceback hold the lock for as long as they live
-    return {"lines": lines, **attempt(request)}
-
-
 def attempt(request: dict) -> dict:
     """How a run ended: its state or its error."""
     try:
@@ -205,7 +181,7 @@ def child(request: dict, pipe: int) -> None:
         if ctypes.CDLL(None).ptrace(PTRACE_TRACEME, 0, None, None) != 0:
             os._exit(1)
         os.kill(os.getpid(), signal.SIGSTOP)
-    reply = run_interrupted(request) if request.get("interrupt_line") is not None else attempt(request)
+    reply = attempt(request)
     reply["points"] = hooks.points if hooks else []
     os.write(pipe, json.dumps(reply).encode())
     os._exit(0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from array_trial import Data, Worker
 
-from poscuda_fast import memmap, memory, verify_memmap
+from poscuda_fast import memmap, verify_memmap
 from poscuda_fast.journal import Journal
 
 pytestmark = [
@@ -98,26 +98,6 @@ def test_a_sidecar_that_cannot_grow_is_an_os_error_and_the_next_call_finishes(wo
     replies = list(limits(worker, data, kills=False))
     assert [reply["message"] for reply in replies if "OSError" not in reply["error"]] == []
     assert all("clips.npy.poscuda" in reply["message"] for reply in replies)
-
-
-def test_ctrl_c_at_every_line_of_the_drivers_leaves_a_run_that_the_same_process_can_finish(
-    worker: Worker, data: Data
-) -> None:
-    one_batch = {"batch_bytes": 1 << 20}
-    memory.BATCH_BYTES = one_batch["batch_bytes"]
-    lines = worker.run(data.path, "protect", interrupt_line=-1, **one_batch)["lines"]
-    first_times = [lines.index(line) + 1 for line in set(lines)]
-    last_times = [len(lines) - lines[::-1].index(line) for line in set(lines)]
-    assert len(first_times) > 80
-    stuck = []
-    for n in sorted({*first_times, *last_times}):
-        data.reset()
-        reply = worker.run(data.path, "protect", interrupt_line=n, **one_batch)
-        if "error" in reply:
-            stuck.append((reply["lines"][-1], reply["message"]))
-            assert data.protect() in ("protected", "already protected"), f"line {n}"
-        assert data.path.read_bytes() == data.protected, f"line {n}"
-    assert stuck == []
 
 
 def test_an_error_in_the_progress_callback_stops_a_run_that_can_be_finished(data: Data) -> None:
