@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import stat
 import struct
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -219,8 +221,17 @@ def untouched(*roots: Path) -> Iterator[None]:
     assert [snapshot(root) for root in roots] == before
 
 
+def wait_for_threads() -> None:
+    """Let the threads of earlier runs end: a fork copies the locks that they hold, and not them."""
+    gc.collect()  # a pool's threads end with it
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(1)
+
+
 def start_child(work: Callable[[], object]) -> int:
     """The id of a forked process that does `work`; its traceback is printed if it raises, and a hang ends it."""
+    wait_for_threads()
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads; the child runs no code that waits for one.
         warnings.simplefilter("ignore", DeprecationWarning)

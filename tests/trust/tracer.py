@@ -18,6 +18,7 @@ from array_worker import (
     SYSCALL_ENTRY,
     TRACESYSGOOD,
 )
+from audiofiles import wait_for_threads
 
 NAMES = (
     "openat", "write", "pwrite64", "ftruncate", "unlink", "unlinkat", "rename", "renameat", "renameat2", "mkdir",
@@ -28,6 +29,7 @@ NUMBERS = {
     "aarch64": (56, 64, 68, 46, None, 35, None, 38, 276, None, 34, 82, 83, 227, 267, 285, 71),
 }.get(platform.machine(), ())
 CALLS = {number: name for number, name in zip(NUMBERS, NAMES, strict=False) if number is not None}
+HANGING = 60  # seconds after which a child is ended: only a hang takes as long
 SAID = 1000  # a descriptor of /dev/null, through which the child tells what no system call shows
 
 
@@ -54,6 +56,7 @@ class Tracer:
         """Let a child run to its end, or until it is killed; its wait status."""
         if sys.platform != "linux" or not CALLS:
             raise Untraceable
+        wait_for_threads()
         self.pid = os.fork()
         if self.pid == 0:
             self._be_traced(run)
@@ -61,10 +64,14 @@ class Tracer:
         info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info
         options = TRACESYSGOOD | EXITKILL
         traced = os.WIFSTOPPED(status) and self._ptrace(PTRACE_SETOPTIONS, self.pid, None, options) == 0
+        delivered = 0
         while traced and os.WIFSTOPPED(status):
-            self._ptrace(PTRACE_SYSCALL, self.pid, None, None)
+            self._ptrace(PTRACE_SYSCALL, self.pid, None, delivered)
             _, status = os.waitpid(self.pid, 0)
+            delivered = 0
             if not os.WIFSTOPPED(status) or os.WSTOPSIG(status) != signal.SIGTRAP | 0x80:
+                if os.WIFSTOPPED(status) and os.WSTOPSIG(status) not in (signal.SIGTRAP, signal.SIGSTOP):
+                    delivered = os.WSTOPSIG(status)
                 continue
             traced = self._ptrace(PTRACE_GET_SYSCALL_INFO, self.pid, len(info), info) > 0
             words = [int.from_bytes(info.raw[n : n + 8], sys.byteorder, signed=True) for n in range(24, 80, 8)]
@@ -86,6 +93,8 @@ class Tracer:
             if self._ptrace(PTRACE_TRACEME, 0, None, None) != 0:
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGSTOP)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(HANGING)
             run()
             os._exit(0)
         finally:
