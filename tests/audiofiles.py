@@ -223,9 +223,12 @@ def untouched(*roots: Path) -> Iterator[None]:
 
 def wait_for_threads() -> None:
     """Let the threads of earlier runs end: a fork copies the locks that they hold, and not them."""
-    gc.collect()  # a pool's threads end with it
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    for thread in others:
+        thread.join(0.02)
+    if any(thread.is_alive() for thread in others):
+        gc.collect()  # a pool's threads end with the pool
+        for thread in others:
             thread.join(1)
 
 
