@@ -59,7 +59,7 @@ def _empty(error: BaseException) -> None:
 def _clear(traceback: TracebackType | None) -> None:
     while traceback is not None:
         frame = traceback.tb_frame
-        if str(frame.f_globals.get("__name__", "")).startswith("poscuda_fast"):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == "poscuda_fast":
             with contextlib.suppress(RuntimeError):  # still running: the guard itself, or a thread's
                 frame.clear()
         traceback = traceback.tb_next

@@ -83,7 +83,6 @@ class Protector:
     def __repr__(self) -> str:
         return f"Protector({self.key_file!r}, recipe={self.recipe!r}, audio={self.audio!r})"
 
-    @discreet
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with its audio protected; other columns, and all of what came in, are left as they are.
 
@@ -100,6 +99,7 @@ class Protector:
         result[self.audio] = self.protect(column, labels)
         return result
 
+    @discreet
     def protect(self, column: Any, labels: Any) -> Any:
         """A column of audio, protected; a NumPy array stays one."""
         if isinstance(column, np.ndarray) and column.dtype != object:

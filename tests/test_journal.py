@@ -8,13 +8,14 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from recipes import protect_memmap
+from secret_forms import forms_of
 from sidecars import edit, edited
 
 from poscuda_fast import (
@@ -189,18 +190,6 @@ def test_a_new_run_has_a_new_key(path: Path, key: Key) -> None:
     assert len(keys) == 5
 
 
-def encodings(secret: bytes) -> Iterator[bytes]:
-    """A secret as it is, in hexadecimal, and inside base64 text at each of the three places it may begin."""
-    yield secret
-    yield secret.hex().encode()
-    yield secret.hex().upper().encode()
-    for lead in range(3):
-        text = base64.b64encode(bytes(lead) + secret)
-        inner = text[-(-lead * 8 // 6) : (lead + len(secret)) * 8 // 6]
-        yield inner
-        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
-
-
 def numbers_in(value: Any) -> set[int]:
     if isinstance(value, dict):
         return set().union(*map(numbers_in, value.values()))
@@ -240,7 +229,7 @@ def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, 
             hidden += [patch[n : n + 8].tobytes() for n in range(0, 240, 4)]
         hidden += [start.to_bytes(8, order) for order in ("little", "big")]
         hidden += [start.to_bytes(4, order) for order in ("little", "big")]
-    found = [secret for secret in hidden for form in encodings(secret) if form in content]
+    found = [secret for secret in hidden for form in forms_of(secret) if form in content]
     assert found == []
 
     starts = set(patches.starts.tolist())
@@ -253,7 +242,7 @@ def test_the_search_for_secrets_finds_one() -> None:
     secret = b"a secret of some length"
     for hide in (bytes, lambda s: s.hex().encode(), lambda s: base64.b64encode(b"12" + s + b"345")):
         content = b"before" + hide(secret) + b"after"
-        assert any(form in content for form in encodings(secret))
+        assert any(form in content for form in forms_of(secret))
 
 
 def test_a_repr_shows_nothing_secret(path: Path, key: Key) -> None:

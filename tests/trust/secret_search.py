@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from secret_forms import forms_of
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.labels import encode
@@ -79,17 +79,3 @@ class Secrets:
             some = numbers[first : first + 4]
             if len({*map(abs, some)}) == 4:
                 self._forms[b" " + " ".join(map(str, some)).encode() + b" "] = "an original in text"
-
-
-def forms_of(secret: bytes) -> Iterator[bytes]:
-    """A secret as bytes, in hexadecimal, in base64 wherever it begins, as Python's text of it, and as a list."""
-    yield secret
-    yield secret.hex().encode()
-    yield secret.hex().upper().encode()
-    for lead in range(3):
-        text = base64.b64encode(bytes(lead) + secret)
-        inner = text[-(-lead * 8 // 6) : (lead + len(secret)) * 8 // 6]
-        yield inner
-        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
-    yield repr(secret)[2:-1].encode()
-    yield b" " + " ".join(map(str, secret)).encode() + b" "
