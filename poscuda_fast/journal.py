@@ -342,12 +342,20 @@ def _refuse_foreign(path: Path, uri: str) -> None:
     if os.stat(path).st_size == 0 or (rollback.exists() and rollback.stat().st_size):
         return  # nothing there, or a commit that a crash cut off and that SQLite will undo
     try:
-        with contextlib.closing(sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)) as database:
-            found = database.execute("PRAGMA application_id").fetchone()[0]
-    except _FROM_SQLITE as error:
-        raise _translate(path, error) from None
+        found = _application_of(f"{uri}?mode=ro&immutable=1")
+    except _FROM_SQLITE:
+        try:  # immutable asks for no lock: another run may be in the middle of its first commit
+            found = _application_of(f"{uri}?mode=ro")
+        except _FROM_SQLITE as error:
+            raise _translate(path, error) from None
     if found != APPLICATION_ID:
         raise SidecarError(f"{path} is not a sidecar, or it is damaged; move it away or restore a backup.")
+
+
+def _application_of(uri: str) -> Any:
+    """The program that a database says it belongs to."""
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as database:
+        return database.execute("PRAGMA application_id").fetchone()[0]
 
 
 # Where a damaged file's text is not UTF-8, sqlite3 fails to decode SQLite's message about it.
