@@ -1,44 +1,86 @@
-"""A memory-mapped array as something that `inplace` can edit."""
+"""A stored array as something that `inplace` can edit."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import dense, inplace, runs
-from poscuda_fast.arrays import ArrayClips
+from poscuda_fast.arrays import Clips
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal
 from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.key import Key
-from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import count, patches_per_batch
-from poscuda_fast.pages import Pages
 from poscuda_fast.plan import Int64, Patches, Plan
 from poscuda_fast.report import Tally
 
 WITNESS_CLIPS = 64
 WITNESS_STRETCHES = 16
 WITNESS_FRAMES = 128
-PAGE_BYTES = 4096
 IS_ORIGINAL, IS_PROTECTED = 1, 2
 PLACE_BYTES = 24  # what a payload spends on the place of a patch
 
 
+class Storage(Protocol):
+    """Where an array is kept."""
+
+    path: Path
+    sidecar: Path
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the lock of the data."""
+
+    def place(self) -> list[int | str]:
+        """What tells the array from others in the same storage."""
+
+    def room(self, n_patches: int) -> int:
+        """Bytes that storing may take on the disk beyond what is there."""
+
+    def refuse_cut(self) -> None:
+        """ValueError if what was read just now may not have been there any more."""
+
+    def read(self, patches: Patches) -> None:
+        """Advice: these are read next."""
+
+    def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
+        """The same batches, read while those before them are worked on."""
+
+    def write(self, patches: Patches) -> None:
+        """Advice: these were stored."""
+
+    def sync(self) -> None:
+        """Return once everything that was stored is on the disk; OSError otherwise."""
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+
+
+class StoredClips(Clips, Protocol):
+    """Clips of one length that are kept somewhere."""
+
+    shape: tuple[int, ...]
+
+    def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
+        """(size,) or (size, n_channels) frames of one clip."""
+
+
 class ArrayTarget:
-    """A mapped array as something that `inplace` can edit."""
+    """A stored array as something that `inplace` can edit."""
 
     def __init__(
         self,
-        mapped: MappedFile,
-        audio: ArrayClips,
+        storage: Storage,
+        audio: StoredClips,
         key: Key,
         marks: Marks,
         engine: Engine,
@@ -46,7 +88,7 @@ class ArrayTarget:
         progress: Progress | None,
         n_patches: int = 0,
     ) -> None:
-        self._mapped = mapped
+        self._storage = storage
         self._audio = audio
         self._key = key
         self._marks = marks
@@ -54,10 +96,15 @@ class ArrayTarget:
         self._plan = plan
         self._progress = progress
         self._n_patches = plan.n_patches if plan is not None else n_patches
-        self._pages = Pages(mapped, audio)
         self.tally = Tally()
         if plan is not None:
             self.tally = Tally(**plan.counts())
+
+    def __enter__(self) -> ArrayTarget:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._storage.close()
 
     def header(self) -> dict[str, Any]:
         plan = self._planned()
@@ -65,7 +112,7 @@ class ArrayTarget:
             **runs.describe("array", self._key, plan),
             "dtype": self._audio.dtype.str,
             "shape": list(self._audio.shape),
-            "place": self._place(),
+            "place": self._storage.place(),
             "identity": self.identity(self._witness()),
             "patches": plan.n_patches,
         }
@@ -76,7 +123,7 @@ class ArrayTarget:
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without a write."""
         plan = self._planned()
-        for patches in self._pages.read_ahead(plan.batches(patches_per_batch(plan.recipe, self._audio))):
+        for patches in self._storage.read_ahead(plan.batches(patches_per_batch(plan.recipe, self._audio))):
             dry = self._audio.read(patches)
             dense.refuse_non_finite(self._survey(patches, dry), patches)
             self._mark(patches, dry)
@@ -87,20 +134,19 @@ class ArrayTarget:
         plan = self._planned()
         step = patches_per_batch(plan.recipe, self._audio)
         if self._audio.dtype.kind == "f":
-            for patches in self._pages.read_ahead(plan.batches(step)):
+            for patches in self._storage.read_ahead(plan.batches(step)):
                 dense.refuse_non_finite(self._audio.survey(patches, self._engine), patches)
         frame_bytes = self._audio.channels * self._audio.dtype.itemsize
-        # Storing into a hole of a sparse file takes room, and a full disk would kill the process.
-        inplace.refuse_without_room(self._mapped.path, min(self._mapped.holes(), 2 * PAGE_BYTES * plan.n_patches))
-        inplace.refuse_without_room(self._mapped.sidecar, plan.n_frames * frame_bytes + plan.n_patches * PLACE_BYTES)
+        inplace.refuse_without_room(self._storage.path, self._storage.room(plan.n_patches))
+        inplace.refuse_without_room(self._storage.sidecar, plan.n_frames * frame_bytes + plan.n_patches * PLACE_BYTES)
 
     def fresh(self) -> Iterator[bytes]:
         plan = self._planned()
         # By patches, not by batches: a later version may make batches of another size.
         batches = plan.batches(patches_per_batch(plan.recipe, self._audio), skip=self.tally.patches)
-        for patches in self._pages.read_ahead(batches):
+        for patches in self._storage.read_ahead(batches):
             payload = pack(patches, self._audio.read(patches))
-            self._mapped.refuse_cut()
+            self._storage.refuse_cut()
             yield payload
 
     def recheck(self, payload: bytes) -> list[str]:
@@ -113,7 +159,7 @@ class ArrayTarget:
 
     def undo(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._audio.dtype)
-        self._pages.read(patches)
+        self._storage.read(patches)
         count(self.tally, patches, self._survey(patches, dry), self._marks)
         self._store(patches, dry)
 
@@ -123,7 +169,7 @@ class ArrayTarget:
     def judge(self, payload: bytes) -> tuple[Int64, NDArray[np.uint8]]:
         """The clips of a payload's patches, and what each patch is: bits of IS_ORIGINAL and IS_PROTECTED."""
         patches, dry = unpack(payload, self._audio.dtype)
-        self._pages.read(patches)
+        self._storage.read(patches)
         wet = dry.copy()
         dense.mark_dense(wet, patches, self._audio.channels, self._marks, self._engine)
         now = self._audio.read(patches)
@@ -141,28 +187,24 @@ class ArrayTarget:
         return list(map(str, np.unique(clips[found & IS_PROTECTED == 0]).tolist()))
 
     def sync(self) -> None:
-        self._mapped.sync()
+        self._storage.sync()
 
     def summary(self) -> dict[str, Any]:
         return {"counts": self.tally.to_dict()}
 
-    def _place(self) -> list[int]:
-        """Where the array lies in its file: first byte and strides."""
-        return [self._mapped.offset, *self._audio.array.strides]
-
     def identity(self, witness: list[list[int]]) -> str:
         """A keyed MAC over shape, dtype and the samples that `witness` names, all outside patches."""
         mac = hmac.new(self._key.derive(b"sidecar", b"identity", length=32), digestmod=hashlib.sha256)
-        mac.update(repr((self._audio.dtype.str, self._audio.shape, self._place())).encode())
+        mac.update(repr((self._audio.dtype.str, self._audio.shape, self._storage.place())).encode())
         clips, starts, sizes = np.array(witness, np.int64).reshape(-1, 3).T
-        self._pages.read(Patches(clips, starts, sizes, np.zeros_like(clips)))
+        self._storage.read(Patches(clips, starts, sizes, np.zeros_like(clips)))
         for clip, start, size in witness:
-            mac.update(np.ascontiguousarray(self._audio.array[clip, start : start + size]).tobytes())
+            mac.update(np.ascontiguousarray(self._audio.stretch(clip, start, size)).tobytes())
         return mac.hexdigest()
 
     def _store(self, patches: Patches, samples: NDArray[Any]) -> None:
         self._audio.write(patches, samples)
-        self._pages.write(patches)
+        self._storage.write(patches)
         self._advance()
 
     def _mark(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
@@ -228,17 +270,17 @@ def unpack(payload: bytes, dtype: np.dtype[Any]) -> tuple[Patches, NDArray[Any]]
 
 
 def recorded(
-    journal: Journal, mapped: MappedFile, audio: ArrayClips, key: Key, progress: Progress | None
+    journal: Journal, storage: Storage, audio: StoredClips, key: Key, progress: Progress | None
 ) -> ArrayTarget:
     """The target that a sidecar was made for, if `audio` is it."""
     sealed, marks = runs.reopen(journal, "array")
     header = journal.header
-    target = ArrayTarget(mapped, audio, key, marks, Engine(), None, progress, header["patches"])
+    target = ArrayTarget(storage, audio, key, marks, Engine(), None, progress, header["patches"])
     target.tally = Tally(**header["counts"])
     if [header["dtype"], header["shape"]] != [audio.dtype.str, list(audio.shape)]:
         raise SidecarError(
             f"The sidecar {journal.path} was made for an array of shape {tuple(header['shape'])} and dtype "
-            f"{header['dtype']}; arr has {audio.shape} and {audio.dtype.str}. Open it as it was protected."
+            f"{header['dtype']}; this one has {audio.shape} and {audio.dtype.str}. Open it as it was protected."
         )
     if not hmac.compare_digest(target.identity(sealed["witness"]), header["identity"]):
         raise SidecarError(

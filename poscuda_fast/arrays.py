@@ -95,6 +95,11 @@ class ArrayClips:
         flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
         return merge_channels(flags.reshape(len(patches), self.channels))
 
+    def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
+        """(size,) or (size, n_channels) frames of one clip."""
+        found: NDArray[Any] = self.array[clip, start : start + size]
+        return found
+
     def reach(self, patches: Patches) -> tuple[Int64, int]:
         """The lowest byte of each patch, counted from the array's lowest, and the bytes that the widest one spans."""
         steps = np.array([self._frame_step, self._channel_step])

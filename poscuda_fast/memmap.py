@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import inplace
-from poscuda_fast.array_target import IS_ORIGINAL, IS_PROTECTED, ArrayTarget, recorded
+from poscuda_fast import array_runs
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.discretion import discreet
 from poscuda_fast.inplace import Progress
-from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mapping import MappedFile
-from poscuda_fast.memory import check_key, make_plan
+from poscuda_fast.memory import check_key
+from poscuda_fast.pages import Pages
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.report import Report, Tally
+from poscuda_fast.report import Report
 from poscuda_fast.verification import Verification
-
-NO_PATCH = 0xFF  # beside the verdicts of array_target: a clip without frames
 
 
 @discreet
@@ -45,9 +40,9 @@ def protect_memmap(
     """Protect a memory-mapped array of clips in its file, durably.
 
     The original patches are sealed with the key into a sidecar before anything is overwritten. Killed
-    at any moment, the same call made again finishes the job; on a finished file it changes nothing and
-    its report says "already protected". Without its sidecar a protected file cannot be recognised, and
-    a second run would mark it again: keep the two together.
+    at any moment, the same call made again finishes the job; on a finished file it compares every patch,
+    changes nothing, and its report says "already protected". Without its sidecar a protected file cannot
+    be recognised, and a second run would mark it again: keep the two together.
 
     Parameters
     ----------
@@ -87,27 +82,10 @@ def protect_memmap(
     -----
     The protocol is in FORMAT.md, "Sidecar".
     """
-    begun = time.perf_counter()
     mapped = MappedFile(arr, sidecar, writing=not dry_run)
     audio = ArrayClips(arr, lengths, writing=not dry_run)
-    plan = make_plan(key, recipe, labels, classes, audio)
-    target = ArrayTarget(mapped, audio, key, plan.marks, Engine(backend, threads), plan, progress)
-    with mapped.locked(), Journal(mapped.sidecar, key) as journal:
-        inplace.refuse_if_undoing(journal)
-        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
-            inplace.refuse_other_run(journal, target.header())
-        else:
-            target.preflight()
-        if journal.state in (State.COMPLETE, State.FINAL):
-            inplace.refuse_unprotected(journal, target)
-            tally, state = Tally(**journal.summary["counts"]), "already protected"
-        elif dry_run:
-            target.rehearse()
-            tally, state = target.tally, "untouched"
-        else:
-            inplace.apply(journal, target)
-            tally, state = target.tally, "protected"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+    storage, engine = Pages(mapped, audio), Engine(backend, threads)
+    return array_runs.protect(storage, audio, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
 
 
 @discreet
@@ -142,17 +120,9 @@ def restore_memmap(
     TypeError, ValueError, BusyError, OSError
         As for `protect_memmap`.
     """
-    begun = time.perf_counter()
     check_key(key)
-    mapped = MappedFile(arr, sidecar)
-    with mapped.locked(), Journal(mapped.sidecar, key) as journal:
-        target = recorded(journal, mapped, ArrayClips(arr, None), key, progress)
-        if journal.state is State.UNDONE:
-            tally, state = Tally(**journal.summary["counts"]), "already original"
-        else:
-            inplace.undo(journal, target)
-            tally, state = target.tally, "restored"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+    mapped, audio = MappedFile(arr, sidecar), ArrayClips(arr, None)
+    return array_runs.restore(Pages(mapped, audio), audio, key, progress)
 
 
 @discreet
@@ -182,19 +152,5 @@ def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str
         As for `restore_memmap`.
     """
     check_key(key)
-    mapped = MappedFile(arr, sidecar, writing=False)
-    with mapped.locked(), Journal(mapped.sidecar, key) as journal:
-        target = recorded(journal, mapped, ArrayClips(arr, None, writing=False), key, None)
-        found = np.full(len(arr), NO_PATCH, np.uint8)
-        for payload in journal.payloads():
-            np.bitwise_and.at(found, *target.judge(payload))
-        counts = np.bincount(found, minlength=NO_PATCH)
-        return Verification(
-            original=int(counts[IS_ORIGINAL]),
-            protected=int(counts[IS_PROTECTED]),
-            unchanged=int(counts[IS_ORIGINAL | IS_PROTECTED]),
-            neither=tuple(map(str, np.flatnonzero(found == 0).tolist())),
-            missing=(),
-            unlisted=(),
-            state=journal.state.value,
-        )
+    mapped, audio = MappedFile(arr, sidecar, writing=False), ArrayClips(arr, None, writing=False)
+    return array_runs.verify(Pages(mapped, audio), audio, key)

@@ -1,6 +1,6 @@
-"""Pages of a mapped file: read before they are needed, written while others are worked on.
+"""Where a mapped array is kept: a file, whose pages are read before they are needed, and written in the background.
 
-Both are advice to the system, given in the background; what must be on the disk is synced by `MappedFile.sync`.
+Both are advice to the system; what must be on the disk is synced by `MappedFile.sync`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,33 @@ from poscuda_fast.plan import Patches
 
 BATCHES_AHEAD = 4  # enough for the disk to be busy while the journal is synced
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
+PAGE_BYTES = 4096
 _NOTHING = (1 << 62, 0)
 
 
 class Pages:
-    """The pages that patches of a mapped array lie on."""
+    """The file of a mapped array and the pages that patches lie on, as `array_target.Storage` has it."""
 
     def __init__(self, mapped: MappedFile, audio: ArrayClips) -> None:
+        self.path, self.sidecar = mapped.path, mapped.sidecar
+        self.locked, self.refuse_cut, self.sync = mapped.locked, mapped.refuse_cut, mapped.sync
         self._mapped = mapped
         self._audio = audio
         self._reading = False
         self._begin, self._end = _NOTHING  # changed and not being written yet, in bytes from the array's lowest
         self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
+
+    def close(self) -> None:
+        """Give no more advice; on return no thread is left, which a fork of this process would stumble over."""
+        self._background.shutdown(wait=True, cancel_futures=True)
+
+    def place(self) -> list[int | str]:
+        """Where the array lies in its file: first byte and strides."""
+        return [self._mapped.offset, *self._audio.array.strides]
+
+    def room(self, n_patches: int) -> int:
+        """Storing into a hole of a sparse file takes room, and a full disk would kill the process."""
+        return min(self._mapped.holes(), 2 * PAGE_BYTES * n_patches)
 
     def read(self, patches: Patches) -> None:
         """Begin to read the pages of some patches; returns at once."""

@@ -744,9 +744,9 @@ def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> Non
         "another recipe": lambda: protect_memmap(
             clips.map(), LABELS, key, recipe=dataclasses.replace(SMALL, blur=0.31)
         ),
-        r"shape \(9, 300\) and dtype <i2; arr has \(9, 299\)": lambda: restore_memmap(clips.map()[:, :299], key),
-        r"arr has \(8, 300\) and <i2": lambda: verify_memmap(clips.map()[1:], key),
-        r"arr has \(9, 300, 1\)": lambda: verify_memmap(clips.map()[:, :, None], key),
+        r"shape \(9, 300\) and dtype <i2; this one has \(9, 299\)": lambda: restore_memmap(clips.map()[:, :299], key),
+        r"this one has \(8, 300\) and <i2": lambda: verify_memmap(clips.map()[1:], key),
+        r"this one has \(9, 300, 1\)": lambda: verify_memmap(clips.map()[:, :, None], key),
         "made for other data: samples outside": lambda: restore_memmap(clips.map()[::-1], key),
         "samples outside the patches differ": lambda: verify_memmap(clips.map()[:, ::-1], key),
         "made for other data": lambda: protect_memmap(clips.map()[::-1], LABELS, key, recipe=SMALL),

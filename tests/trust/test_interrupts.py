@@ -17,6 +17,7 @@ from line_injector import lines_of, moments, raise_at
 
 from poscuda_fast import (
     Key,
+    array_runs,
     array_target,
     drop_undo,
     durability,
@@ -42,7 +43,7 @@ pytestmark = [
     pytest.mark.usefixtures("small_batches", "small_folder_batches"),
 ]
 
-OF_ARRAYS = [memmap, inplace, journal, final, array_target, mapping, pages]
+OF_ARRAYS = [memmap, array_runs, inplace, journal, final, array_target, mapping, pages]
 OF_FOLDERS = [folder, inplace, journal, final, files, edits, staging, wavedit, durability, manifest, workers]
 KINDS = {KeyboardInterrupt: "interrupts", MemoryError: "memory_errors"}
 often = pytest.mark.parametrize(

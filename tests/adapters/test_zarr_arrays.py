@@ -1,0 +1,284 @@
+"""Zarr arrays: the samples of `protect` in place and in copies, undo bit for bit, and no shard half written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from audio_folders import SPEECH
+from audiofiles import contents, end_of_child, start_child
+from recipes import protect_folder
+
+from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, drop_undo, inplace, protect, sharded
+from poscuda_fast.adapters.zarr_arrays import protect_array, restore_array, shard_tasks, verify_array
+
+PAPER = Recipe.paper(patch=40, taps=9, patches=3)
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "shards": {"shards": (4, 600), "chunks": (1, 300)},
+    "shards that cut clips": {"shards": (3, 256), "chunks": (3, 128)},
+    "chunks": {"chunks": (5, 600)},
+    "one chunk a clip": {"chunks": (1, 200), "compressors": None},
+    "other codecs": {"chunks": (8, 90), "compressors": zarr.codecs.BloscCodec(cname="lz4")},
+}
+layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+recipes = pytest.mark.parametrize("recipe", [Recipe.strong(), PAPER], ids=["strong", "paper"])
+
+
+def samples(dtype: Any = np.int16, n_clips: int = 11, channels: int | None = None) -> Any:
+    rng = np.random.default_rng(5)
+    shape = (n_clips, 600) if channels is None else (n_clips, 600, channels)
+    made = rng.integers(-20_000, 20_000, shape).astype(np.int16)
+    made[3] = 0
+    return made if dtype == np.int16 else (made / np.float32(32768)).astype(np.float32)
+
+
+def store(path: Path, clips: Any, **layout: Any) -> Path:
+    for name in ("shards", "chunks"):
+        if name in layout and clips.ndim == 3:
+            layout[name] = (*layout[name], 2)
+    array = zarr.create_array(path, shape=clips.shape, dtype=clips.dtype, attributes={"words": ["yes", "no"]}, **layout)
+    array[:] = clips
+    return path
+
+
+def marked(clips: Any, key: Key, recipe: Recipe, lengths: Any = None) -> Any:
+    wet = clips.copy()
+    protect(wet, LABELS[: len(clips)], key, recipe=recipe, lengths=lengths)
+    return wet
+
+
+def read(path: Path) -> Any:
+    return zarr.open_array(path, mode="r")[:]
+
+
+LABELS = [n % 3 for n in range(40)]
+LENGTHS = [600, 0, 17, 599, 300, 600, 41, 600, 600, 128, 5]
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several batches a row of shards, and several rows a batch; few rows in memory."""
+    monkeypatch.setattr("poscuda_fast.memory.BATCH_BYTES", 3_000)
+    monkeypatch.setattr(sharded, "CACHE_BYTES", 1)
+
+
+@layouts
+@recipes
+@pytest.mark.parametrize(("dtype", "channels"), [(np.int16, None), (np.float32, 2)])
+@pytest.mark.usefixtures("small_batches")
+def test_an_array_is_protected_in_place_and_restored(tmp_path, key, layout, recipe, dtype, channels) -> None:
+    clips = samples(dtype, channels=channels)
+    path = store(tmp_path / "a.zarr", clips, **layout)
+    before = contents(path)
+    wet = marked(clips, key, recipe, LENGTHS)
+    looked = protect_array(path, LABELS[:11], key, recipe=recipe, lengths=LENGTHS, dry_run=True)
+    assert looked.state == "untouched"
+    assert contents(path) == before
+
+    report = protect_array(path, LABELS[:11], key, recipe=recipe, lengths=LENGTHS)
+    assert read(path).tobytes() == wet.tobytes()
+    counts = {name: n for name, n in report.to_dict().items() if name not in ("seconds", "state")}
+    assert counts == {name: n for name, n in looked.to_dict().items() if name in counts}
+    assert (path / "zarr.json").read_bytes() == before["zarr.json"]
+    assert dict(zarr.open_array(path, mode="r").attrs) == {"words": ["yes", "no"]}
+    assert protect_array(path, LABELS[:11], key, recipe=recipe, lengths=LENGTHS).state == "already protected"
+    checked = verify_array(path, key)
+    assert checked.ok
+    assert checked.protected + checked.unchanged == 10  # one clip has no frames
+
+    moved = path.rename(tmp_path / "b.zarr")
+    assert restore_array(moved, key).state == "restored"
+    assert read(moved).tobytes() == clips.tobytes()
+    assert contents(moved) == before
+    assert restore_array(moved, key).state == "already original"
+
+
+def test_the_bytes_are_those_of_the_folder(tmp_path: Path, key: Key) -> None:
+    """Real speech where it lies beside the checkout: as files, and as rows of an array."""
+    import soundfile
+
+    names = sorted((SPEECH / "fsdd" / "recordings").glob("?_george_1*.wav")) if SPEECH.is_dir() else []
+    found = {path.name: soundfile.read(path, dtype="int16")[0] for path in names}
+    found = found or {f"{n % 3}_noise_{n}.wav": clip for n, clip in enumerate(samples(n_clips=9))}
+    labels = [int(name[0]) for name in found]
+    lengths = [len(clip) for clip in found.values()]
+    clips = np.zeros((len(found), max(lengths)), np.int16)
+    src = tmp_path / "src"
+    src.mkdir()
+    for row, (name, clip) in zip(clips, found.items(), strict=True):
+        row[: len(clip)] = clip
+        soundfile.write(src / name, clip, 8_000, "PCM_16")
+    path = store(tmp_path / "a.zarr", clips, shards=(16, clips.shape[1]), chunks=(4, clips.shape[1]))
+    recipe = Recipe.strong(sample_rate=8_000)
+    by_number = dict(zip(found, labels, strict=True))
+    protect_folder(src, tmp_path / "dst", key, recipe=recipe, labels_from=by_number)
+    protect_array(path, labels, key, recipe=recipe, lengths=lengths)
+    for row, length, name in zip(read(path), lengths, found, strict=True):
+        assert np.array_equal(row[:length], soundfile.read(tmp_path / "dst" / name, dtype="int16")[0])
+    restore_array(path, key)
+    assert np.array_equal(read(path), clips)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("undoing", [False, True], ids=["protect", "restore"])
+def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoing) -> None:
+    """Killed before and after each shard that is put in its place."""
+    clips = samples(n_clips=10)
+    wet = marked(clips, key, PAPER)
+    options = {"recipe": PAPER, "workers": 1}
+    path = store(tmp_path / "a.zarr", clips, shards=(4, 400), chunks=(2, 200))
+    if undoing:
+        protect_array(path, LABELS[:10], key, **options)
+    states = set()
+    for moment in range(16):
+        trial = tmp_path / f"{moment}.zarr"
+        shutil.copytree(path, trial)
+
+        def work(trial: Path = trial, moment: int = moment) -> None:
+            done = 0
+            real = sharded.durability.replace
+
+            def replace(place: Path, *arguments: Any, **named: Any) -> None:
+                nonlocal done
+                if place.suffix != ".json" and done == moment / 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                real(place, *arguments, **named)
+                done += 1
+                if done == (moment + 1) / 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sharded.durability.replace = replace
+            restore_array(trial, key, workers=1) if undoing else protect_array(trial, LABELS[:10], key, **options)
+
+        ended = end_of_child(start_child(work))
+        now = read(trial)
+        for row in range(0, 10, 4):
+            for first in (0, 400):
+                shard = now[row : row + 4, first : first + 400].tobytes()
+                old, new = (a[row : row + 4, first : first + 400].tobytes() for a in (clips, wet))
+                assert shard in (old, new)
+                states.add((ended, shard == new))
+        if undoing:
+            restore_array(trial, key)
+            assert read(trial).tobytes() == clips.tobytes()
+        else:
+            protect_array(trial, LABELS[:10], key, **options)
+            assert read(trial).tobytes() == wet.tobytes()
+            restore_array(trial, key)
+            assert read(trial).tobytes() == clips.tobytes()
+    assert {(-signal.SIGKILL, False), (-signal.SIGKILL, True)} <= states
+
+
+def test_a_shard_that_cannot_be_written_is_an_error_and_the_run_goes_on(tmp_path, key, monkeypatch) -> None:
+    clips = samples()
+    path = store(tmp_path / "a.zarr", clips, chunks=(2, 600))
+    real = sharded.durability.replace
+
+    def replace(place: Path, *arguments: Any, **named: Any) -> None:
+        if place.parent.name == "3":
+            raise OSError(28, "No space left on device")
+        real(place, *arguments, **named)
+
+    with monkeypatch.context() as patching:
+        patching.setattr(sharded.durability, "replace", replace)
+        with pytest.raises(OSError, match="No space left"):
+            protect_array(path, LABELS[:11], key)
+    assert protect_array(path, LABELS[:11], key).state == "protected"
+    assert read(path).tobytes() == marked(clips, key, Recipe.strong()).tobytes()
+
+
+def test_the_sidecar_knows_its_array(tmp_path: Path, key: Key) -> None:
+    clips = samples()
+    path = store(tmp_path / "a.zarr", clips, chunks=(4, 600))
+    protect_array(path, LABELS[:11], key)
+    other = store(tmp_path / "other.zarr", clips[::-1], chunks=(4, 600))
+    shutil.copy(path / ".poscuda", other / ".poscuda")
+    before = contents(tmp_path, hidden=True)
+    with pytest.raises(SidecarError, match="made for other data"):
+        restore_array(other, key)
+    with pytest.raises(SidecarError, match="made for other labels"):
+        protect_array(path, LABELS[1:12], key)
+    with pytest.raises(SidecarError, match="made for another recipe"):
+        protect_array(path, LABELS[:11], key, recipe=PAPER)
+    with inplace.locked(path), pytest.raises(BusyError):
+        restore_array(path, key)
+    assert contents(tmp_path, hidden=True) == before
+    assert drop_undo(path, key).state == "final"
+    with pytest.raises(SidecarError, match=r"undo in .* was dropped"):
+        restore_array(path, key)
+
+
+def test_what_cannot_be_kept_exactly_is_refused(tmp_path: Path, key: Key) -> None:
+    zarr.create_group(tmp_path / "group").create_array("a", shape=(2, 600), dtype="int16", chunks=(1, 600))
+    zarr.create_array(tmp_path / "two", shape=(2, 600), dtype="int16", zarr_format=2)
+    store(tmp_path / "lossy", samples(np.float32), chunks=(4, 600))
+    text = (tmp_path / "lossy/zarr.json").read_text()
+    quantized = '"codecs": [{"name": "numcodecs.quantize", "configuration": {"digits": 3, "dtype": "float32"}},'
+    (tmp_path / "lossy/zarr.json").write_text(text.replace('"codecs": [', quantized, 1))
+    zarr.create_array(tmp_path / "double", shape=(2, 600), dtype="float64")
+    zarr.create_array(tmp_path / "flat", shape=(600,), dtype="int16")
+    before = contents(tmp_path, hidden=True)
+    for name, error, sentence in (
+        ("group", DatasetError, "is not the folder of a Zarr array of format 3; give the array itself"),
+        ("two", DatasetError, "copy arrays of format 2"),
+        ("nowhere", DatasetError, "is not the folder"),
+        ("lossy", DatasetError, r"encoded with numcodecs\.quantize, which may not give back"),
+        ("double", TypeError, r"use clips\.astype\(numpy\.float32\)"),
+        ("flat", ValueError, r"has shape \(600,\); expected \(n_clips, n_frames"),
+    ):
+        with pytest.raises(error, match=sentence):
+            protect_array(tmp_path / name, [0, 1], key)
+    assert contents(tmp_path, hidden=True) == before
+    assert protect_array(tmp_path / "group/a", [0, 1], key).clips == 2
+
+
+@layouts
+def test_tasks_make_a_copy_shard_by_shard(tmp_path: Path, key: Key, key_file: Path, layout) -> None:
+    clips = samples()
+    src = store(tmp_path / "src.zarr", clips, **layout)
+    before = contents(src, hidden=True)
+    given = {"lengths": LENGTHS, "classes": ["a", "b", "c"]}
+    tasks = shard_tasks(src, tmp_path / "dst.zarr", LABELS[:11], key_file, **given)
+    assert bytes(range(32)) not in pickle.dumps(tasks)
+    done = [pickle.loads(pickle.dumps(task))() for task in reversed(tasks)]
+    assert sum(done) == 11
+    wet = clips.copy()
+    protect(wet, LABELS[:11], key, lengths=LENGTHS, classes=["a", "b", "c"])
+    assert read(tmp_path / "dst.zarr").tobytes() == wet.tobytes()
+    assert contents(src, hidden=True) == before
+    tasks[0]()
+    assert read(tmp_path / "dst.zarr").tobytes() == wet.tobytes()
+
+
+def test_two_tasks_never_write_one_shard(tmp_path: Path, key_file: Path) -> None:
+    import dataclasses
+
+    src = store(tmp_path / "src.zarr", samples(), chunks=(4, 600))
+    tasks = shard_tasks(src, tmp_path / "dst.zarr", LABELS[:11], key_file)
+    assert [(task.first, len(task.labels)) for task in tasks] == [(0, 4), (4, 4), (8, 3)]
+    half = dataclasses.replace(tasks[0], labels=tasks[0].labels[:2], lengths=tasks[0].lengths[:2])
+    shifted = dataclasses.replace(tasks[0], first=2)
+    for task in (half, shifted):
+        with pytest.raises(ValueError, match="are not whole shards of 4 clips, and another task would write the rest"):
+            task()
+    with pytest.raises(DatasetError, match="exists and is no copy of"):
+        shard_tasks(src, key_file.parent, LABELS[:11], key_file)
+    with pytest.raises(ValueError, match="one label for each clip"):
+        shard_tasks(src, tmp_path / "other.zarr", LABELS[:10], key_file)
+
+
+def test_dask_runs_the_tasks(tmp_path: Path, key: Key, key_file: Path) -> None:
+    """The recipe of the README."""
+    dask = pytest.importorskip("dask", reason="dask is not installed")
+    clips = samples()
+    src = store(tmp_path / "src.zarr", clips, chunks=(4, 600))
+    tasks = shard_tasks(src, tmp_path / "dst.zarr", LABELS[:11], key_file)
+    dask.compute(*[dask.delayed(task)() for task in tasks], scheduler="processes", num_workers=2)
+    assert read(tmp_path / "dst.zarr").tobytes() == marked(clips, key, Recipe.strong()).tobytes()
