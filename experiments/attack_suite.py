@@ -30,8 +30,8 @@ from experiments.attacks.scene import Scene
 from experiments.attacks.table import Chosen, attacked, choose, embedding_of, front_of, heard, step_of
 from experiments.conditions import Condition, clean, mark_rows, poscuda, strong, study_key, whole_clip
 from experiments.dataset import TEST, TRAIN, Dataset, load
-from experiments.models import NAMES
-from experiments.train import Config, Part, train
+from poscuda_fast.evaluation.models import NAMES
+from poscuda_fast.evaluation.training import Config, Part, train
 
 EPOCHS = {"m5": 15, "lstm": 12, "transformer": 8, "cnn": 10}
 LINEAR = "linear"  # the model of a probe

@@ -28,11 +28,11 @@ from benchmarks import stored
 from experiments import cells
 from experiments.conditions import TAPS, Clips, Condition, Ints, mark_rows, poscuda, study_key, whole_clip
 from experiments.dataset import Dataset, load
-from experiments.models import build
 from experiments.table1 import CELL_OPTIONS, shared_options, usual
-from experiments.train import FULL_SCALE, Part
 from experiments.trial import rows_of
 from poscuda_fast import Key
+from poscuda_fast.evaluation.models import build
+from poscuda_fast.evaluation.training import FULL_SCALE, Part
 
 FOLDER = cells.RESULTS / "baselines"
 EMIN_SNR_DB = 14.0  # as the paper's recipe at b = 0.01 on FSDD

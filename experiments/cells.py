@@ -19,8 +19,8 @@ import torch
 from benchmarks import stored
 from experiments.conditions import Condition, study_key
 from experiments.dataset import Dataset
-from experiments.train import Config, Part, Result, predict, train
 from experiments.trial import Trial, lay_out, rows_of
+from poscuda_fast.evaluation.training import Config, Part, Result, predict, train
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments import baselines, cells, protection, quality
+from experiments import baselines, cells, protection
 from experiments.conditions import Condition, mark_rows, strong, study_key, table1
 from experiments.dataset import TRAIN, Dataset, load
 from experiments.embeddings import describe, embed
 from experiments.frechet import frechet_distance, half_against_half, paired_bootstrap, scalar_distance
+from poscuda_fast.evaluation import quality
 
 FOLDER = cells.RESULTS / "distances"
 CLIPS = 400  # training clips, drawn at random: the embedding takes a quarter of a second for each

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.padded import FULL_SCALE, checked_lengths, checked_rows
+from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths, checked_rows
 
 BATCH = 16  # with one clip a call DNSMOS takes half as long again for each
 PANN_SHORTEST = 1.0  # seconds: shorter clips are padded with zeros

@@ -20,11 +20,10 @@ from benchmarks import stored
 from experiments import cells
 from experiments.conditions import Clips, Condition, Ints, clean, poscuda, study_key
 from experiments.dataset import TEST, TRAIN, Dataset, load
-from experiments.models import NAMES, Model
-from experiments.table1 import EPOCHS
-from experiments.train import Config, Part, predict, train
 from experiments.trial import lay_out
 from poscuda_fast import Key, Recipe, ownership_test, protect
+from poscuda_fast.evaluation.models import NAMES, Model
+from poscuda_fast.evaluation.training import EPOCHS, Config, Part, predict, train
 
 LEVELS = (0.013, 0.071, 0.264, 0.652)  # ten classes give p-values just below these: 4, 3, 2, 1 hits
 FIRST_FOREIGN_KEY = 1000

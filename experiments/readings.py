@@ -23,10 +23,10 @@ import numpy as np
 from experiments import cells
 from experiments.conditions import BATCH, TAPS, Clips, Condition, Ints, poscuda, touched
 from experiments.dataset import Dataset, load
-from experiments.models import NAMES
 from experiments.table1 import usual
-from experiments.train import FULL_SCALE
 from poscuda_fast import Key, protect
+from poscuda_fast.evaluation.models import NAMES
+from poscuda_fast.evaluation.training import FULL_SCALE
 
 FOLDER = cells.RESULTS / "readings"
 COMMAND = "python -m experiments.readings {dataset} --readings {condition} --models {model} --seeds {seed}"

@@ -19,10 +19,10 @@ from experiments import cells, families
 from experiments.conditions import study_key
 from experiments.dataset import TEST, TRAIN, load
 from experiments.families import Family
-from experiments.models import NAMES
 from experiments.sweeps import SWEEPS
-from experiments.train import Config, train
 from experiments.trial import lay_out
+from poscuda_fast.evaluation.models import NAMES
+from poscuda_fast.evaluation.training import Config, train
 
 FOLDER = cells.RESULTS / "search"
 EPOCHS = {"m5": 16, "lstm": 10, "transformer": 6, "cnn": 8}

@@ -18,11 +18,10 @@ from typing import Any
 from experiments import cells
 from experiments.conditions import table1
 from experiments.dataset import load
-from experiments.models import NAMES
-from experiments.train import Config
 from experiments.trial import SPLITS
+from poscuda_fast.evaluation.models import NAMES
+from poscuda_fast.evaluation.training import EPOCHS, Config
 
-EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}
 FOLDER = cells.RESULTS / "table1"
 CELL_OPTIONS = "{dataset} --split {split} --models {model} --conditions {condition} --seeds {seed} --epochs {epochs}"
 

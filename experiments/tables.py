@@ -322,24 +322,6 @@ def ownership() -> str:
     return "\n".join([*lines, "", report.source(result)])
 
 
-def summary() -> str:
-    """For the front page: what becomes of clean-test accuracy by the paper's recipe, and what the paper says."""
-    titles = {"clean": "clean clips", "poscuda-0.01": "protected, b=0.01", "poscuda-0.3": "protected, b=0.3"}
-    found = cells("table1", dataset="fsdd", split="official")
-    rows = []
-    for condition, title in titles.items():
-        row = [title]
-        for model in MODELS:
-            mine = [cell for cell in found if cell["condition"] == condition and cell["model"] == model]
-            paper = PAPER["fsdd"][condition].get(model)
-            beside = f"{paper:.1f}" if paper is not None else "-"
-            row.append(f"{spread(mine, 'clean_final')} / {beside}" if mine else "")
-        rows.append(row)
-    head = ["accuracy on clean FSDD test clips, %: measured / in the paper", *MODELS.values()]
-    used = [cell for cell in found if cell["condition"] in titles]
-    return "\n".join([table(head, rows), "", how(used)])
-
-
 def mean(found: Sequence[Cell], name: str) -> float:
     """Over cells."""
     return statistics.fmean(cell[name] for cell in found)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from experiments.conditions import BATCH, Condition, exchanged, mark_rows, noisy
 from experiments.dataset import TEST, TRAIN, Dataset
-from experiments.train import Part
 from poscuda_fast import Key
+from poscuda_fast.evaluation.training import Part
 
 SIDE_TEST_CLIPS = 400  # of the test clips are enough for the keyed, mis-keyed and noise tests
 SPLITS = ("official", "70-30")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from experiments.attacks.audio import Clips, Ints, rounded
-from experiments.models import Model, build
-from experiments.train import FULL_SCALE, Step
+from poscuda_fast.evaluation.models import Model, build
+from poscuda_fast.evaluation.training import FULL_SCALE, Step
 
 MOST_FITTED = 6000  # clips that a linear classifier is fitted to
 ITERATIONS = 60  # of L-BFGS

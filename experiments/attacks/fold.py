@@ -8,40 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from experiments.attacks.audio import Clips, Ints, rounded
+from experiments.attacks.audio import Clips
 from experiments.attacks.scene import Scene
-
-Float = NDArray[np.float64]
-
-
-def fold(clips: NDArray[Any], lengths: Ints, period: int) -> Float:
-    """(period,) the mean over all whole turns of some (n, L) clips, each from its first frame on."""
-    total, turns = np.zeros(period), 0
-    for clip, length in zip(clips, lengths.tolist(), strict=True):
-        n = length // period
-        total += clip[: n * period].reshape(n, period).sum(axis=0, dtype=np.float64)
-        turns += n
-    return total / max(1, turns)
-
-
-def subtract(clips: Clips, lengths: Ints, turn: Float) -> Clips:
-    """The clips without a wave that repeats turn after turn."""
-    wave = np.tile(turn, -(-clips.shape[1] // len(turn)))[: clips.shape[1]]
-    inside = np.arange(clips.shape[1]) < lengths[:, None]
-    return rounded(clips - wave * inside)
+from poscuda_fast.evaluation.attacks import fold, subtract, unfolded
 
 
 def remove(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
     """Each class's mean turn of `strength` frames, less that of all clips, is subtracted."""
-    period = int(strength)
-    cleaned = scene.clips.copy()
-    common = fold(scene.clips, scene.lengths, period)
-    for label in np.unique(scene.labels):
-        own = scene.labels == label
-        clips, lengths = scene.clips[own], scene.lengths[own]
-        cleaned[own] = subtract(clips, lengths, fold(clips, lengths, period) - common)
+    cleaned = unfolded(scene.clips, scene.labels, scene.lengths, int(strength))
     return cleaned, _left(scene, cleaned)
 
 

@@ -24,8 +24,9 @@ from experiments.attacks.audio import Clips, Ints, Transform
 from experiments.attacks.probe import Embedding, stored_embedding, transferred
 from experiments.attacks.scene import Scene, places
 from experiments.conditions import Condition
-from experiments.models import NAMES
-from experiments.train import Step
+from poscuda_fast.evaluation.attacks import augmented
+from poscuda_fast.evaluation.models import NAMES
+from poscuda_fast.evaluation.training import Step
 
 # What each attack stands for, from the literature (on images unless said).
 NONE = "early stopping: the peak is far above the final accuracy (every cell reports both)"
@@ -225,7 +226,7 @@ def _detect(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Cli
 
 def _augment(change: training.Augmentation) -> Callable[[Scene, str, float, np.random.Generator], Step]:
     def act(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
-        return training.augmented(change, scene.sample_rate, strength)
+        return augmented(change, scene.sample_rate, strength)
 
     return act
 

@@ -5,15 +5,16 @@ Each is a `train.Step`: the loss of one batch, its random numbers from the train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.models import Model
-from experiments.train import Step
+from poscuda_fast.evaluation.attacks import Augmentation, shift, uniform
+from poscuda_fast.evaluation.models import Model
+from poscuda_fast.evaluation.training import Step
 
 NOISE_RANGE = 20.0  # dB of signal-to-noise ratio above the lowest
 MASK_SHARE = 0.15  # of an axis, the widest mask
@@ -21,35 +22,24 @@ STRONG = 3  # augmentations after one another in a candidate of the worst of sev
 PGD_STEPS = 2  # a training costs about this many and one more
 PGD_STRIDE = 0.75  # of the radius
 
-Augmentation = Callable[[Tensor, torch.Generator, int, float], Tensor]  # waves, generator, sample rate, strength
-
-
-def shift(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave up to `strength` seconds earlier or later; zeros come in."""
-    most = strength * sample_rate
-    moves = ((2 * _uniform(waves, generator, 1) - 1) * most).round().long()
-    places = torch.arange(waves.shape[1], device=waves.device) - moves  # (n, frames)
-    inside = (places >= 0) & (places < waves.shape[1])
-    return waves.gather(1, places.clamp(0, waves.shape[1] - 1)) * inside
-
 
 def crop(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
     """Each wave silent but for a random stretch; up to `strength`, a share, is cut."""
     frames = waves.shape[1]
-    kept = frames * (1 - strength * _uniform(waves, generator, 1))
-    starts = (frames - kept) * _uniform(waves, generator, 1)
+    kept = frames * (1 - strength * uniform(waves, generator, 1))
+    starts = (frames - kept) * uniform(waves, generator, 1)
     places = torch.arange(frames, device=waves.device)
     return waves * ((places >= starts.floor()) & (places < (starts + kept).ceil()))
 
 
 def gain(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
     """Each wave up to `strength` dB louder or softer."""
-    return waves * 10 ** ((2 * _uniform(waves, generator, 1) - 1) * strength / 20)
+    return waves * 10 ** ((2 * uniform(waves, generator, 1) - 1) * strength / 20)
 
 
 def noise(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
     """White noise at `strength` dB, or up to `NOISE_RANGE` more, below each wave's level."""
-    decibels = strength + NOISE_RANGE * _uniform(waves, generator, 1)
+    decibels = strength + NOISE_RANGE * uniform(waves, generator, 1)
     return waves + _normal(waves, generator) * _level(waves) * 10 ** (-decibels / 20)
 
 
@@ -57,9 +47,9 @@ def reverb(waves: Tensor, generator: torch.Generator, sample_rate: int, strength
     """Each wave in a random room: noise that falls by 60 dB in up to `strength` seconds, at most as loud as it."""
     frames = max(2, round(strength * sample_rate))
     times = torch.arange(frames, device=waves.device) / sample_rate
-    decay = strength * _uniform(waves, generator, 1).clamp(min=0.1)  # (n, 1) seconds
+    decay = strength * uniform(waves, generator, 1).clamp(min=0.1)  # (n, 1) seconds
     tail = _normal(waves[:, :1].expand(-1, frames), generator) * 10 ** (-3 * times / decay)
-    tail = tail * _uniform(waves, generator, 1) / tail.norm(dim=1, keepdim=True)
+    tail = tail * uniform(waves, generator, 1) / tail.norm(dim=1, keepdim=True)
     tail[:, 0] += 1.0
     size = 1 << (waves.shape[1] + frames - 1).bit_length()
     wet = torch.fft.irfft(torch.fft.rfft(waves, size) * torch.fft.rfft(tail, size), size)
@@ -85,15 +75,6 @@ def several(waves: Tensor, generator: torch.Generator, sample_rate: int, strengt
 DEFAULTS: tuple[tuple[Augmentation, float], ...] = (
     (shift, 0.1), (crop, 0.3), (gain, 12.0), (noise, 10.0), (reverb, 0.2), (equalise, 6.0),
 )  # fmt: skip
-
-
-def augmented(change: Augmentation, sample_rate: int, strength: float) -> Step:
-    """A training on augmented waves, drawn anew for every batch."""
-
-    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return nn.functional.cross_entropy(model(change(waves, generator, sample_rate, strength)), labels)
-
-    return step
 
 
 def spec_augment(masks: int) -> Step:
@@ -175,7 +156,7 @@ def _adversarial(
     model: Model, classify: nn.Module, clean: Tensor, radius: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The loss at the worst point that PGD finds, within `radius` of `clean` in every coordinate."""
-    moved = radius * (2 * _uniform(clean, generator, *clean.shape[1:]) - 1)
+    moved = radius * (2 * uniform(clean, generator, *clean.shape[1:]) - 1)
     with _still(model):
         for _ in range(PGD_STEPS):
             moved.requires_grad_()
@@ -215,11 +196,6 @@ def _bands(values: Tensor, axis: int, masks: int, generator: torch.Generator) ->
 def _level(waves: Tensor) -> Tensor:
     """(n, 1) root mean square."""
     return waves.square().mean(dim=1, keepdim=True).sqrt()
-
-
-def _uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
-    """(n, *shape) from U(0, 1), drawn on the CPU: equal for equal seeds on every device."""
-    return torch.rand((len(waves), *shape), generator=generator).to(waves)
 
 
 def _normal(waves: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 from experiments.attacks import classes
 from experiments.attacks.table import choose, front_of, step_of
-from experiments.models import build
+from poscuda_fast.evaluation.models import build
 
 
 def test_projection_takes_away_what_a_linear_classifier_uses():

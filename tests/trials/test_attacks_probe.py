@@ -5,7 +5,7 @@ import torch
 from scenes import CLASSES, RATE, N, speech
 
 from experiments.attacks import probe, relabel
-from experiments.models import build
+from poscuda_fast.evaluation.models import build
 
 
 def test_a_probe_learns_separable_embeddings():

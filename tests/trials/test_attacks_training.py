@@ -8,7 +8,7 @@ from torch import nn
 
 from experiments.attacks import training
 from experiments.attacks.table import choose, step_of
-from experiments.models import build
+from poscuda_fast.evaluation.models import build
 
 STEPS = [chosen for chosen in choose("all") if chosen.attack.kind == "training"]
 

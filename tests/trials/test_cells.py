@@ -15,7 +15,7 @@ import tiny
 from experiments import baselines, cells, readings, table1
 from experiments.conditions import poscuda, study_key
 from experiments.dataset import TRAIN, Dataset
-from experiments.train import Part
+from poscuda_fast.evaluation.training import Part
 
 ASKED = (
     "dataset", "model", "condition", "seed", "key_fingerprint", "epochs", "clean_final", "clean_peak", "keyed",

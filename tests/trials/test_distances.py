@@ -14,7 +14,7 @@ from benchmarks import stored
 from experiments import baselines, cells, distances, protection
 from experiments.conditions import poscuda, study_key
 from experiments.frechet import frechet_distance
-from experiments.quality import snr_db
+from poscuda_fast.evaluation.quality import snr_db
 
 
 def loudness(name: str, clips: NDArray[np.int16], lengths: NDArray[np.int64], sample_rate: int) -> NDArray[np.float32]:

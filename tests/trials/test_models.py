@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from experiments.models import MELS, NAMES, build, mfcc, positions
+from poscuda_fast.evaluation.models import MELS, NAMES, build, mfcc, positions
 
 
 def noise(n: int, frames: int, seed: int = 0) -> torch.Tensor:

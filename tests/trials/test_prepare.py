@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from experiments import decoding, layouts
+from experiments import layouts
 from experiments.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
-from experiments.decoding import UnusableError, decode, decode_all
 from experiments.layouts import hashed_split
 from experiments.prepare import main, prepare
 from poscuda_fast import DatasetError
+from poscuda_fast.evaluation import decoding
+from poscuda_fast.evaluation.decoding import UnusableError, decode, decode_all
 
 RATE = 8000
 FRAMES = 80

@@ -12,8 +12,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import quality
 from poscuda_fast import Key, Recipe, protect_folder
+from poscuda_fast.evaluation import quality
 from poscuda_fast.synth import SAMPLE_RATE, speak
 
 THREADING_LAYER = os.environ.get("NUMBA_THREADING_LAYER")

@@ -14,8 +14,8 @@ from experiments import cells, families, protection, search, sweeps
 from experiments.conditions import strong, study_key
 from experiments.dataset import TRAIN, Dataset
 from experiments.families import Family
-from experiments.train import Part
 from poscuda_fast import Recipe, protect
+from poscuda_fast.evaluation.training import Part
 
 EVERY_FAMILY = {family.name: family for points in sweeps.SWEEPS.values() for family, _ in points}
 

@@ -11,10 +11,11 @@ import tiny
 import torch
 from torch import Tensor
 
-from experiments import train as training
 from experiments.dataset import TEST, TRAIN, Dataset
-from experiments.models import NAMES, Model
-from experiments.train import Config, Part, Result, accuracy, main, predict, train
+from experiments.train import main
+from poscuda_fast.evaluation import training
+from poscuda_fast.evaluation.models import NAMES, Model
+from poscuda_fast.evaluation.training import Config, Part, Result, accuracy, predict, train
 
 
 @pytest.fixture

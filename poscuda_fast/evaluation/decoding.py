@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -39,7 +39,7 @@ class Decoded(NamedTuple):
     cut: bool
 
 
-def decode(path: Path | str, rate: int, frames: int) -> Decoded:
+def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
     """The beginning of a file as mono 16-bit samples.
 
     Channels are averaged, other rates resampled by soxr (quality HQ), and what is not 16-bit is rounded and
@@ -47,7 +47,7 @@ def decode(path: Path | str, rate: int, frames: int) -> Decoded:
 
     Parameters
     ----------
-    path : path
+    path : path or binary file
         An audio file that libsndfile reads.
     rate : int
         The sample rate wanted, in Hz.

@@ -1,7 +1,5 @@
 """How far protected clips are from their originals: own measures, and those of packages where they are installed.
 
-    python -m experiments.quality   (names the metrics, and which of them can be computed here)
-
 Every metric compares one clip's true frames before and after. An unchanged clip is counted and not measured, as
 is a clip that a metric cannot take: both are part of the summary, and neither is part of its percentiles.
 """
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.padded import FULL_SCALE, checked_lengths, checked_rows
+from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths, checked_rows
 
 SPECTRUM_SECONDS = 0.025
 SPECTRUM_HOP_SECONDS = 0.010
@@ -353,8 +351,3 @@ def _needed(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ImportError(f"This metric needs {package}: pip install 'poscuda-fast[quality]'.") from error
-
-
-if __name__ == "__main__":
-    for each in METRICS:
-        print(each, "" if each in installed() else "(pip install 'poscuda-fast[quality]')")

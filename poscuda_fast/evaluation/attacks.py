@@ -1,0 +1,72 @@
+"""Two ways to train on protected clips that somebody might try: random shifts, and folding a class's sound out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from poscuda_fast.evaluation.models import Model
+from poscuda_fast.evaluation.training import Step
+
+Clips = NDArray[np.int16]  # (n, frames)
+Ints = NDArray[np.int64]  # (n,)
+Augmentation = Callable[[Tensor, torch.Generator, int, float], Tensor]  # waves, generator, sample rate, strength
+
+
+def augmented(change: Augmentation, sample_rate: int, strength: float) -> Step:
+    """A training on augmented waves, drawn anew for every batch."""
+
+    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return nn.functional.cross_entropy(model(change(waves, generator, sample_rate, strength)), labels)
+
+    return step
+
+
+def shift(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
+    """Each wave up to `strength` seconds earlier or later; zeros come in."""
+    most = strength * sample_rate
+    moves = ((2 * uniform(waves, generator, 1) - 1) * most).round().long()
+    places = torch.arange(waves.shape[1], device=waves.device) - moves  # (n, frames)
+    inside = (places >= 0) & (places < waves.shape[1])
+    return waves.gather(1, places.clamp(0, waves.shape[1] - 1)) * inside
+
+
+def uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
+    """(n, *shape) random numbers in [0, 1) for n waves, where those are."""
+    return torch.rand((len(waves), *shape), generator=generator).to(waves)
+
+
+def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]:
+    """(period,) the mean over all whole turns of some (n, L) clips, each from its first frame on.
+
+    What is said averages out over the turns of a class's clips; a sound in step with them does not.
+    """
+    total, turns = np.zeros(period), 0
+    for clip, length in zip(clips, lengths.tolist(), strict=True):
+        n = length // period
+        total += clip[: n * period].reshape(n, period).sum(axis=0, dtype=np.float64)
+        turns += n
+    return total / max(1, turns)
+
+
+def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64]) -> Clips:
+    """The clips without a wave that repeats turn after turn."""
+    wave = np.tile(turn, -(-clips.shape[1] // len(turn)))[: clips.shape[1]]
+    inside = np.arange(clips.shape[1]) < lengths[:, None]
+    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
+    return cleaned
+
+
+def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: int) -> Clips:
+    """The clips, each without its class's mean turn of `period` frames, less that of all clips."""
+    cleaned = clips.copy()
+    common = fold(clips, lengths, period)
+    for label in np.unique(labels):
+        own = labels == label
+        cleaned[own] = subtract(clips[own], lengths[own], fold(clips[own], lengths[own], period) - common)
+    return cleaned

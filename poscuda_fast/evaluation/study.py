@@ -1,0 +1,238 @@
+"""The whole evaluation: clips gathered, models trained on them clean and protected, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast.evaluation import attacks, quality
+from poscuda_fast.evaluation.corpus import Corpus, Source, gather
+from poscuda_fast.evaluation.models import TITLES
+from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step, train
+from poscuda_fast.evaluation.verdict import interval, judge
+from poscuda_fast.key import Key
+from poscuda_fast.recipe import StrongRecipe
+
+MODELS = ("m5", "lstm", "cnn")
+USUAL_CLIPS = 2400  # with fewer to train on, more epochs are taken, so that no model is short of steps
+MOST_TIMES = 8
+SHIFT_SECONDS = 0.1
+MEASURED_CLIPS, BY_PACKAGES = 200, 40  # ViSQOL and its like take half a second a clip
+Fields = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: a model on clips as they are, protected, or protected and attacked."""
+
+    model: str
+    kind: str
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        kind, _, attack = self.kind.partition(", ")
+        return f"{TITLES[self.model]} on {kind} clips" + f", {attack}" * bool(attack)
+
+
+SHIFTED, UNFOLDED = "protected, shifted at random", "protected, class sounds folded out"
+# Each with the model that gains most by it in the experiments.
+ATTACKS = {SHIFTED: "m5", UNFOLDED: "cnn"}
+
+
+def evaluate(
+    source: Source,
+    key: Key,
+    *,
+    clips: int = 3000,
+    seconds: float | None = None,
+    models: Sequence[str] = MODELS,
+    epochs: int | None = None,
+    seeds: int = 1,
+    with_attacks: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Fields:
+    """Train small models on clean and on protected clips, and test them on clean clips that they did not see.
+
+    Parameters
+    ----------
+    source : Source
+        `corpus.Folder` or `corpus.Array`; nothing there is changed.
+    key : Key
+        What the clips are or were protected with.
+    clips : int
+        At most so many are used, drawn class by class; a fifth of them to test.
+    seconds : float, optional
+        What models hear of a clip, from its beginning; by default what 95 % of the clips fit into, 1 to 4 s.
+    models : sequence of str
+        Names in `models.NAMES`.
+    epochs : int, optional
+        Of each training; by default `training.EPOCHS`, and more of them where there are few clips.
+    seeds : int
+        Trainings of each model; their means are told.
+    with_attacks : bool
+        Also train on protected clips that are shifted at random, and on ones whose class sounds were folded out.
+    progress : callable, optional
+        Called with (steps done, steps in all): clips while they are gathered, then epochs.
+    tell : callable, optional
+        Called with a line for each training that is done.
+
+    Returns
+    -------
+    dict
+        Plain JSON values: "verdict", "models", "attacks", "quality", "data", the recipe and the key's fingerprint, and
+        the versions that made them. Accuracies are in % on clean test clips, of the best epoch ("protected_final": of
+        the last), since nobody who trains has to stop later. No key, no positions, no names of files.
+
+    Raises
+    ------
+    DatasetError, AudioFileError, SidecarError, OSError
+        The clips cannot be had, or are of too few classes.
+    """
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="poscuda-evaluation-") as work:
+        corpus = gather(source, Path(work), most=clips, seconds=seconds, progress=progress)
+        runs = list(_runs(corpus, models, seeds, with_attacks=with_attacks))
+        given = {model: epochs or _epochs(model, len(corpus.training)) for model in {run.model for run in runs}}
+        total, done = sum(given[run.model] for run in runs), 0
+        found: dict[Run, Result] = {}
+
+        def log(_: dict[str, float]) -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+        for number, run in enumerate(runs, 1):
+            found[run] = _train(corpus, run, given[run.model], log)
+            if tell is not None:
+                best = found[run].peak("clean")
+                tell(f"{number} of {len(runs)}  {run.title}: {best:.1f} % in {found[run].seconds:.0f} s")
+        measured = _quality(corpus)
+    rows = [_row(found, model, len(corpus.testing)) for model in models]
+    chance = 100.0 * float(np.bincount(corpus.labels[corpus.testing]).max()) / len(corpus.testing)
+    best_clean, best_protected = (max(row[name] for row in rows) for name in ("clean", "protected"))
+    attacked = [_attack_row(found, run, len(corpus.testing)) for run in runs if run.kind in ATTACKS]
+    best_attack = max((row["protected"] for row in attacked), default=None)
+    verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, best_attack)
+    return {
+        "kind": "poscuda evaluation",
+        "version": 1,
+        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        "fingerprint": key.fingerprint,
+        "recipe": corpus.recipe.to_dict(),
+        "verdict": dataclasses.asdict(verdict),
+        "data": {
+            "training_clips": len(corpus.training),
+            "test_clips": len(corpus.testing),
+            "classes": len(corpus.classes),
+            "chance": round(chance, 1),
+            "sample_rate": corpus.sample_rate,
+            "seconds_heard": round(corpus.seconds, 3),
+            "cut_clips": corpus.cut,
+            "were_protected": corpus.was_protected,
+        },
+        "models": rows,
+        "attacks": attacked,
+        "quality": measured,
+        "epochs": given,
+        "seeds": seeds,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("poscuda-fast", "numpy", "torch", "torchaudio")},
+    }
+
+
+def _quality(corpus: Corpus) -> Fields:
+    """How far protected test clips are from clean ones, by each metric that can be computed here."""
+    found: Fields = {}
+    others = [name for name in quality.installed() if name not in quality.OWN]
+    for names, n in ((quality.OWN, MEASURED_CLIPS), (others, BY_PACKAGES)):
+        tested = corpus.testing[:n]
+        measured = quality.measure(
+            corpus.clean, corpus.protected, corpus.lengths, corpus.sample_rate, tested, metrics=names
+        )
+        found |= {
+            name: {field: one[field] for field in ("median", "worst_5_percent", "unit", "n")}
+            for name, one in measured.items()
+            if one["median"] is not None
+        }
+    return found
+
+
+def _runs(corpus: Corpus, models: Sequence[str], seeds: int, *, with_attacks: bool) -> Iterator[Run]:
+    for seed in range(seeds):
+        for model in models:
+            yield Run(model, "clean", seed)
+            yield Run(model, "protected", seed)
+    if with_attacks:
+        in_step = isinstance(corpus.recipe, StrongRecipe) and corpus.sample_rate == corpus.file_rate
+        for kind, model in ATTACKS.items():
+            if kind != UNFOLDED or in_step:
+                yield Run(model, kind, 0)
+
+
+def _epochs(model: str, n_clips: int) -> int:
+    return round(EPOCHS[model] * min(MOST_TIMES, max(1.0, USUAL_CLIPS / max(1, n_clips))))
+
+
+def _train(corpus: Corpus, run: Run, epochs: int, log: Callable[[dict[str, float]], None]) -> Result:
+    rows, testing = corpus.training, corpus.testing
+    labels = corpus.labels
+    audio = corpus.clean if run.kind == "clean" else corpus.protected
+    training = Part(audio, rows, labels[rows])
+    step: Step | None = None
+    if run.kind == SHIFTED:
+        step = attacks.augmented(attacks.shift, corpus.sample_rate, SHIFT_SECONDS)
+    elif run.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
+        cleaned = attacks.unfolded(audio[rows], labels[rows], corpus.lengths[rows], corpus.recipe.every)
+        training = Part(cleaned, np.arange(len(rows)), labels[rows])
+    tests = {"clean": Part(corpus.clean, testing, labels[testing])}
+    if run.kind == "protected":
+        side = np.arange(len(corpus.miskeyed))
+        tests["keyed"] = Part(corpus.protected, testing, labels[testing])
+        tests["miskeyed"] = Part(corpus.miskeyed, side, labels[testing[side]])
+    batch = min(Config.batch, max(8, len(rows) // 8))
+    config = Config(model=run.model, epochs=epochs, seed=run.seed, batch=batch)
+    return train(config, training, tests, len(corpus.classes), corpus.sample_rate, step=step, log=log)
+
+
+def _mean(found: dict[Run, Result], model: str, kind: str, value: Callable[[Result], float]) -> float:
+    chosen = [value(result) for run, result in found.items() if (run.model, run.kind) == (model, kind)]
+    return round(statistics.fmean(chosen), 1)
+
+
+def _row(found: dict[Run, Result], model: str, n_tested: int) -> Fields:
+    """A model's accuracies."""
+    protected = _mean(found, model, "protected", lambda result: result.peak("clean"))
+    return {
+        "model": TITLES[model],
+        "clean": _mean(found, model, "clean", lambda result: result.peak("clean")),
+        "protected": protected,
+        "protected_interval": list(interval(protected, n_tested)),
+        "protected_final": _mean(found, model, "protected", lambda result: result.final("clean")),
+        "keyed": _mean(found, model, "protected", lambda result: result.final("keyed")),
+        "miskeyed": _mean(found, model, "protected", lambda result: result.final("miskeyed")),
+    }
+
+
+def _attack_row(found: dict[Run, Result], run: Run, n_tested: int) -> Fields:
+    best = round(found[run].peak("clean"), 1)
+    return {
+        "attack": run.kind.removeprefix("protected, "),
+        "model": TITLES[run.model],
+        "protected": best,
+        "protected_interval": list(interval(best, n_tested)),
+    }

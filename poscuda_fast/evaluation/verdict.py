@@ -1,0 +1,76 @@
+"""What the accuracies mean, in a word and with their uncertainty."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+Z95 = 1.959964  # of a normal distribution, two-sided 95 %
+FEWEST_TESTED = 50
+LEAST_LEARNT = 20.0  # percentage points above chance that the best model must reach on clean clips
+WORKS, IN_PART = 0.25, 0.6  # the share of what can be learnt that may be left, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """`word` is "works", "works in part", "does not work" or "cannot tell"; the sentences say why, and how sure."""
+
+    word: str
+    sentence: str
+    uncertainty: str
+
+
+def interval(accuracy: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy in % on n test clips (Wilson 1927), one digit."""
+    if n == 0:
+        return 0.0, 100.0
+    share = accuracy / 100.0
+    middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    return round(100 * max(0.0, middle - half), 1), round(100 * min(1.0, middle + half), 1)
+
+
+def judge(
+    clean: float, protected: float, chance: float, n_tested: int, seeds: int, attacked: float | None = None
+) -> Verdict:
+    """The verdict on the best model's accuracies, in %, on clean test clips.
+
+    Parameters
+    ----------
+    clean, protected : float
+        Of the model that learns most from clean clips, and of that which learns most from protected ones; each
+        at its best epoch, since nobody has to stop later.
+    chance : float
+        What is reached by always naming the commonest class.
+    n_tested : int
+        Test clips.
+    seeds : int
+        Trainings of each model, of which these are the means.
+    attacked : float, optional
+        Of the attack that gave most back.
+    """
+    low, high = interval(protected, n_tested)
+    clean_low, _ = interval(clean, n_tested)
+    trainings = "one training of each model" if seeds == 1 else f"{seeds} trainings of each model"
+    uncertainty = (
+        f"{n_tested} test clips leave the protected accuracy at {low:.0f} to {high:.0f} % (95 %), for {trainings}; "
+        f"another training differs by some points, and a model that was not tried may learn more."
+    )
+    if n_tested < FEWEST_TESTED or clean_low - chance < LEAST_LEARNT:
+        return Verdict(
+            "cannot tell",
+            f"The best model reaches {clean:.0f} % from clean clips, and always naming the commonest class "
+            f"{chance:.0f} %: there is too little to lose, or there are too few test clips ({n_tested}).",
+            uncertainty,
+        )
+    left = max(0.0, (protected - chance) / (clean - chance))
+    most = max(0.0, (high - chance) / (clean - chance))
+    sentence = (
+        f"The best model reaches {clean:.0f} % on clean recordings if it learns from clean clips, and "
+        f"{protected:.0f} % if it learns from protected ones; always naming the commonest class gives {chance:.0f} %. "
+        f"Of what can be learnt, {100 * left:.0f} % is left."
+    )
+    if attacked is not None:
+        sentence += f" Who knows how clips are marked, and trains against it, reaches {max(attacked, protected):.0f} %."
+    word = "works" if most <= WORKS else "works in part" if left <= IN_PART else "does not work"
+    return Verdict(word, sentence, uncertainty)

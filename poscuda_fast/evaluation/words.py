@@ -1,0 +1,84 @@
+"""An evaluation as a plain text for a terminal, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from poscuda_fast import durability
+
+BAR = 25  # characters for 100 %
+COLUMNS = ("clean", "protected", "keyed", "miskeyed")
+
+
+def text(found: dict[str, Any]) -> str:
+    """What was found, in some lines."""
+    data, verdict = found["data"], found["verdict"]
+    lines = [
+        f"Accuracy in % on {data['test_clips']} clean test clips, best epoch; chance is {data['chance']:.1f}.",
+        f"Learnt from {data['training_clips']} clips of {data['classes']} classes, {data['seconds_heard']:g} s each.",
+        "",
+        f"{'':<16}{'clean':>8}{'protected':>11}  {'95 %':<14}{'keyed':>7}{'mis-keyed':>11}",
+    ]
+    for row in found["models"]:
+        lines.append(
+            f"{row['model']:<16}{row['clean']:>8.1f}{row['protected']:>11.1f}  {_range(row):<14}"
+            f"{row['keyed']:>7.1f}{row['miskeyed']:>11.1f}"
+        )
+        lines += [f"{'':<18}{_bar(row[name])} {name}" for name in ("clean", "protected")]
+    if found["attacks"]:
+        lines += ["", "Attacks on the protected clips:"]
+        lines += [
+            f"  {row['attack']}, {row['model']}: {row['protected']:.1f} ({_range(row)})" for row in found["attacks"]
+        ]
+    lines += ["", "Quality of the protected clips (median, worst 5 %):"]
+    lines += [
+        f"  {name}: {one['median']:.2f}, {one['worst_5_percent']:.2f} {one['unit']}".rstrip()
+        for name, one in found["quality"].items()
+    ]
+    lines += ["", f"Verdict: {verdict['word']}.", verdict["sentence"], verdict["uncertainty"]]
+    return "\n".join(lines)
+
+
+def store(found: dict[str, Any], path: Path) -> None:
+    """Write an evaluation as JSON into a new file."""
+    durability.create(path, (json.dumps(found, indent=1) + "\n").encode(), mode=None)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draw the accuracies, with their intervals, as an SVG file that does not exist yet."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - an extra
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    panel = figure.add_subplot()
+    for number, name in enumerate(COLUMNS):
+        places = [place + (number - 1.5) * 0.2 for place in range(len(found["models"]))]
+        heights = [row[name] for row in found["models"]]
+        panel.bar(places, heights, 0.2, label={"miskeyed": "mis-keyed"}.get(name, name))
+        if name == "protected":
+            spans = [row["protected_interval"] for row in found["models"]]
+            below = [max(0.0, height - low) for height, (low, _) in zip(heights, spans, strict=True)]
+            above = [max(0.0, high - height) for height, (_, high) in zip(heights, spans, strict=True)]
+            panel.errorbar(places, heights, (below, above), fmt="none", ecolor="black", capsize=3)
+    first = len(found["models"])
+    for place, row in enumerate(found["attacks"], first):
+        panel.bar(place, row["protected"], 0.4, color="grey")
+    names = [row["model"] for row in found["models"]]
+    names += [f"{row['model']},\n{row['attack']}" for row in found["attacks"]]
+    panel.set_xticks(range(len(names)), names, fontsize="small")
+    panel.axhline(found["data"]["chance"], linestyle=":", color="black", linewidth=0.8, label="chance")
+    panel.set(ylabel="accuracy, %", ylim=(0, 102), title=f"Protection: {found['verdict']['word']}")
+    panel.legend(fontsize="small", ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    FigureCanvasSVG(figure)
+    figure.savefig(path, format="svg")
+
+
+def _range(row: dict[str, Any]) -> str:
+    low, high = row["protected_interval"]
+    return f"{low:.1f} to {high:.1f}"
+
+
+def _bar(share: float) -> str:
+    return ("#" * round(BAR * share / 100)).ljust(BAR, ".")
