@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def protect_dataset(
-    dataset: ray.data.Dataset, key_file: str | os.PathLike[str], *, concurrency: int = 2, batch_size: int = 64,
+    dataset: ray.data.Dataset, key_file: str | os.PathLike[str], *, concurrency: int = 1, batch_size: int = 64,
     **options: Any,
 ) -> ray.data.Dataset:  # fmt: skip
     """A data set whose audio is protected as it is read, batch by batch, by `concurrency` workers.
@@ -33,7 +33,7 @@ def protect_dataset(
     key_file, options
         As for `Protector`.
     concurrency : int
-        Workers, each with one CPU.
+        Workers, each with one CPU; fewer than the cluster has, since reading takes CPUs too.
     batch_size : int
         Rows that are worked on at once.
 
@@ -46,6 +46,28 @@ def protect_dataset(
     return dataset.map_batches(
         Protector, fn_constructor_kwargs=options, batch_format="numpy", batch_size=batch_size, concurrency=concurrency
     )
+
+
+def write_files(
+    dataset: ray.data.Dataset, src: str | os.PathLike[str], dst: str | os.PathLike[str], *, audio: str = "bytes"
+) -> int:
+    """Write the files of a data set below `dst`, with the names that they have below `src`; returns their number.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+        With columns `path` and `audio`; it is worked out now.
+    src, dst, audio
+        As for `WriteFiles`.
+
+    Raises
+    ------
+    ray.exceptions.RayTaskError
+        What `WriteFiles` raises, on a worker.
+    """
+    # Writing waits for the disk, and must not wait for a CPU that protecting holds.
+    options: dict[str, Any] = {"batch_format": "numpy", "concurrency": 1, "num_cpus": 0}
+    return int(dataset.map_batches(WriteFiles, fn_constructor_args=(src, dst, audio), **options).count())
 
 
 class WriteFiles:

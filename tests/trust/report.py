@@ -1,10 +1,10 @@
-"""Put what the proofs found into README.md, between its marks.
+"""Put what the proofs found into the two README files that tell of it, between their marks.
 
     python -m tests.trust.report [--check]
 
 The figures come from tests/trust/results, where the tests put them when POSCUDA_TRUST_RESULTS says so (see
 `ledger.COMMAND`; `python -m tests.trust.fuzz` and `python -m tests.trust.load` put theirs there too); the names of the
-tests from their marks. With --check nothing is written; the exit code is 1 if README is not what they say.
+tests from their marks. With --check nothing is written; the exit code is 1 if a document is not what they say.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from experiments.report import render
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-README = ROOT / "README.md"
 FORMAT = ROOT / "poscuda_fast" / "FORMAT.md"
 
 # (result, what was done, how much was asked, the fields that say how much was done and what went wrong, units)
@@ -126,12 +125,16 @@ def _text(node: ast.expr) -> str:
     return value
 
 
-SECTIONS = {"trust": figures, "load": load, "invariants": invariants}
+DOCUMENTS = {
+    ROOT / "README.md": {"trust": figures},
+    Path(__file__).with_name("README.md"): {"load": load, "invariants": invariants},
+}
 
 if __name__ == "__main__":
-    current = README.read_text(encoding="utf-8")
-    wanted = render(current, SECTIONS)
-    if sys.argv[1:] != ["--check"]:
-        README.write_text(wanted, encoding="utf-8")
-    elif current != wanted:
-        sys.exit("README.md is not what the proofs found; run python -m tests.trust.report.")
+    for document, sections in DOCUMENTS.items():
+        current = document.read_text(encoding="utf-8")
+        wanted = render(current, sections)
+        if sys.argv[1:] != ["--check"]:
+            document.write_text(wanted, encoding="utf-8")
+        elif current != wanted:
+            sys.exit(f"{document} is not what the proofs found; run python -m tests.trust.report.")

@@ -1,0 +1,82 @@
+"""The code blocks of README, by the heading they stand under, and a folder in which they run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from poscuda_fast import Key, synth
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class Block(NamedTuple):
+    """A code block: the heading above it, its language, and the code."""
+
+    heading: str
+    language: str
+    code: str
+
+
+def blocks(language: str) -> list[Block]:
+    """The blocks of a language, in order."""
+    found, heading = [], ""
+    for match in re.finditer(r"^#+ ([^\n]*)$|^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        heading = match[1] or heading
+        if match[2] == language:
+            found.append(Block(heading, language, match[3]))
+    return found
+
+
+def python_of(heading: str) -> str:
+    """The Python under a heading."""
+    (code,) = (block.code for block in blocks("python") if block.heading == heading)
+    return code
+
+
+def recordings(folder: Path, n: int = 3) -> Path:
+    """`n` files of each of two words, in folders that are named for them."""
+    for word in ("yes", "no"):
+        (folder / word).mkdir(parents=True)
+        for take in range(n):
+            soundfile.write(folder / word / f"{'abcdefghij'[take]}.wav", synth.speak(word, 0, take), synth.SAMPLE_RATE)
+    return folder
+
+
+def workplace(folder: Path) -> None:
+    """What README's Python takes as given: a key, recordings, and an array of samples."""
+    Key(bytes(range(32))).save(folder / "my.key")
+    recordings(folder / "recordings")
+    np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8000, 2)).astype(np.float32).tofile(folder / "clips.raw")
+
+
+def run_python(code: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_command(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `poscuda` in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", "from poscuda_fast.cli import main; main()", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
