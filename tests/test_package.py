@@ -47,6 +47,7 @@ LEVELS = [
     {"protector"},
     {"adapters"},  # none of which imports another
     {"folder"},
+    {"originals"},
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},
     {"cli"},
