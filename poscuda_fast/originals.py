@@ -87,6 +87,8 @@ class ArrayClip(Secret):
         What it is now: "original", "protected", "equal" (protecting changes nothing) or "neither".
     original, now : (n_frames,) or (n_frames, n_channels) int16 or float32
         As it was and as it is, padding included; copies.
+    frames : int
+        Its length: of a clip shorter than a patch the true one, of any other with its padding.
     tally : Tally
         Its own counts of patches.
     """
@@ -96,6 +98,7 @@ class ArrayClip(Secret):
     verdict: str
     original: NDArray[Any]
     now: NDArray[Any]
+    frames: int
     tally: Tally
 
 
@@ -187,7 +190,16 @@ class ArrayRun(Run):
         original[frames] = dry.reshape(-1, *now.shape[1:])
         verdict = wavedit.compare(found.tobytes(), dry.tobytes(), wet.tobytes())
         label = self.labels[int(patches.rows[0])]
-        return ArrayClip(number, label, "neither" if verdict == "torn" else verdict, original, now, tally)
+        first = int(patches.sizes[0])
+        return ArrayClip(
+            number,
+            label,
+            "neither" if verdict == "torn" else verdict,
+            original,
+            now,
+            first if first < self.recipe.patch else len(now),
+            tally,
+        )
 
 
 @contextlib.contextmanager

@@ -176,6 +176,7 @@ def test_a_clip_that_changed_is_named(tmp_path: Path, key: Key) -> None:
     protect_memmap(mapped, np.arange(5), key)
     mapped[2, 100] += 1
     with open_array(mapped, key) as run:
+        assert {clip.frames for clip in run.clips()} == {240}
         assert [clip.verdict for clip in run.clips()] == ["protected"] * 2 + ["neither"] + ["protected"] * 2
     with pytest.raises(DatasetError, match="Clip 2 is neither"):
         list(originals_of_array(mapped, key))
@@ -231,7 +232,7 @@ def test_errors_and_representations_give_nothing_away(audio: Path, tmp_path: Pat
         clip = next(run.clips())
         shown = (repr(clip) + repr(run)).encode()
         assert not any(form in shown for form in forms_of((audio / clip.name).read_bytes()[-40:]))
-    for secret in (clip, module.ArrayClip(0, 0, "", np.zeros(1), np.zeros(1), clip.tally)):
+    for secret in (clip, module.ArrayClip(0, 0, "", np.zeros(1), np.zeros(1), 1, clip.tally)):
         with pytest.raises(TypeError, match="is secret"):
             pickle.dumps(secret)
     assert dataclasses.is_dataclass(clip)
