@@ -19,6 +19,7 @@ from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
 
 NEEDED = ("jinja2", "matplotlib")
+SAMPLE_RATE = 16_000  # Hz, of an array unless told otherwise
 
 PathLike = str | os.PathLike[str]
 
@@ -30,7 +31,7 @@ def write_report(
     out: PathLike,
     *,
     evaluation: PathLike | None = None,
-    sample_rate: int = 16_000,
+    sample_rate: int = SAMPLE_RATE,
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
 ) -> None:

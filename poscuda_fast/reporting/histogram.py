@@ -56,13 +56,17 @@ def histogram(ratios: Sequence[float]) -> Histogram | None:
 
     bars = [
         Bar(x_of(edge), y_of(n), round(step * per_db - 1, 2), round(n * per_count, 2),
-            f"{edge:g} to {edge + step:g} dB: {n:,} {'clip' if n == 1 else 'clips'}")
+            f"{_text(edge)} to {_text(edge + step)} dB: {n:,} {'clip' if n == 1 else 'clips'}")
         for edge, n in zip(edges[:-1].tolist(), counts.tolist(), strict=True) if n
     ]  # fmt: skip
     every = max(1, math.ceil(n_bars / 6))
-    x_ticks = [(x_of(edge), f"{edge:g}") for edge in edges[::every].tolist()]
+    x_ticks = [(x_of(edge), _text(edge)) for edge in edges[::every].tolist()]
     y_ticks = [(y_of(n), f"{n:,}") for n in sorted({0, _ceiling(most) // 2, _ceiling(most)})]
     return Histogram(bars, x_ticks, y_ticks, x_of(float(np.median(values))))
+
+
+def _text(db: float) -> str:
+    return f"{db:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _ceiling(most: int) -> int:

@@ -99,7 +99,7 @@ def recipe_in_words(recipe: Recipe) -> str:
         level = 20 * math.log10(recipe.strength * UNIT_LEVEL)
         held = "" if recipe.hold == 1 else f", each of its samples held for {recipe.hold} frames"
         return (
-            f"Format 2. Every class has a sound of its own, at {level:.1f} dB of full scale (strength "
+            f"Format 2. Every class has a sound of its own, at {_db(level)} of full scale (strength "
             f"{recipe.strength:g}){held}. It is added in patches of {recipe.patch:,} frames, one for each "
             f"{recipe.every:,} frames."
         )
@@ -136,7 +136,8 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
         (f"{subject.n_clips:,}", subject.unit, f"{protected:,} protected" + "".join(f", {part}" for part in rest)),
         (f"{tally.classes:,}", "class" if tally.classes == 1 else "classes", ""),
         (f"{tally.patches:,}", "patches", f"{share:.1f} % of all frames changed"),
-        (median, "median SNR", f"{worst} or less in the worst 5 %"),
+        (median, "median SNR", f"of the {len(survey.snr_db):,} that changed"),
+        (worst, "SNR or less in the worst 5 %", ""),
         (f"{tally.silent_patches:,}", "silent patches", "zeros only"),
         (f"{tally.saturated_samples:,}", "saturated samples", "limited to full scale"),
         (f"{tally.short_clips:,}", f"short {subject.unit}", f"shorter than a patch of {subject.recipe.patch:,} frames"),

@@ -22,14 +22,14 @@ OVERLAP = 8  # of a window's frames, one in so many is the step between two colu
 MOST_COLUMNS = 240  # more than a picture has room for
 RANGE_DB = 80.0
 FLOOR = 1e-7  # of full scale: below a sample's last bit
-SIZE, SCALE_SIZE = (4.2, 3.9), (4.2, 0.62)  # inches
-DPI = 150
+SIZE, SCALE_SIZE = (3.7, 3.5), (3.7, 0.66)  # inches
+DPI = 170
 INK, GRID = "#1b1f24", "#d5d9de"
 WAVE = {"before": "#1f6f8b", "after": "#b3541e", "difference": "#6a4c93"}
 _STYLE = {
     "font.size": 10, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
-    "ytick.color": INK, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
+    "ytick.color": INK, "axes.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
             _draw_wave(upper, wave, excerpt.sample_rate, highest, WAVE[name])
             _draw_levels(lower, *levels[name], excerpt.sample_rate, len(wave), top)
-            figure.subplots_adjust(0.145, 0.125, 0.975, 0.97, hspace=0.1)
+            figure.subplots_adjust(0.185, 0.14, 0.97, 0.965, hspace=0.1)
             pictures.append(Picture(name.capitalize(), _png(figure), _describe(name, wave, excerpt)))
         scale = _png(_scale(top))
     return pictures, Picture("Level", scale, f"Colours from {top - RANGE_DB:.0f} dB, dark, to {top:.0f} dB, light.")
@@ -117,7 +117,7 @@ def _scale(top: float) -> Figure:
     from matplotlib import cm, colors  # noqa: PLC0415
 
     figure = _figure(SCALE_SIZE)
-    axes = figure.add_axes((0.06, 0.66, 0.88, 0.26))
+    axes = figure.add_axes((0.06, 0.7, 0.88, 0.2))
     mapped = cm.ScalarMappable(colors.Normalize(top - RANGE_DB, top), "magma")
     figure.colorbar(mapped, cax=axes, orientation="horizontal", label="dB of a full-scale sine")
     return figure
