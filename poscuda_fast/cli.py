@@ -382,6 +382,56 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
 
 @cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@_KEY
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
+@click.option(
+    "--evaluation", type=click.Path(path_type=Path), help="What poscuda evaluate stored, to be shown on the page."
+)
+@click.option("--sample-rate", type=int, help="Of a .npy SRC, Hz; 16000 by default.")
+@_SIDECAR
+@_QUIET
+def report(
+    src: Path,
+    key_file: Path,
+    *,
+    out: Path,
+    evaluation: Path | None,
+    sample_rate: int | None,
+    sidecar: Path | None,
+    quiet: bool,
+) -> None:
+    """Write a private HTML page that shows what was protected in SRC, for its owner.
+
+    It shows the clips that changed most, before and after, to see and to hear, and opens without a network. Keep it
+    as secret as the sidecar. It needs pip install 'poscuda-fast[report]'.
+
+    \b
+    Examples:
+      poscuda report protected/ --key my.key -o report.html
+      poscuda report clips.npy --key my.key -o report.html --sample-rate 8000
+      poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
+    """
+    from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
+
+    if sample_rate is not None and src.suffix != ".npy":
+        raise click.UsageError("--sample-rate is for a .npy SRC; audio files tell their own.")
+    key = poscuda_fast.Key.load(key_file)
+    with _progress(quiet=quiet) as progress:
+        reporting.write_report(
+            src,
+            key,
+            out,
+            evaluation=evaluation,
+            sample_rate=reporting.SAMPLE_RATE if sample_rate is None else sample_rate,
+            sidecar=sidecar,
+            progress=progress,
+        )
+    if not quiet:
+        click.echo(f"Wrote {out}. It shows where the patches are: keep it as secret as the sidecar.")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_recipe_options
 @_JSON

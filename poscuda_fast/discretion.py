@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -36,6 +36,20 @@ def discreet(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resul
     def guarded(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         try:
             return verb(*args, **options)
+        except BaseException as error:
+            _empty(error)
+            raise
+
+    return guarded
+
+
+def discreet_steps(verb: Callable[_Arguments, Iterator[_Result]]) -> Callable[_Arguments, Iterator[_Result]]:
+    """`discreet` for a verb that yields: every step may end in an error."""
+
+    @functools.wraps(verb)
+    def guarded(*args: _Arguments.args, **options: _Arguments.kwargs) -> Iterator[_Result]:
+        try:
+            yield from verb(*args, **options)
         except BaseException as error:
             _empty(error)
             raise

@@ -49,6 +49,11 @@ def name_token(name: str) -> bytes:
     return b"n" + unicodedata.normalize("NFC", name).encode("utf-8")
 
 
+def label_of(token: bytes) -> str | int:
+    """The label that a class token stands for; a name in its NFC form."""
+    return token[1:].decode("utf-8") if token[:1] == b"n" else int.from_bytes(token[1:], "big")
+
+
 def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRows:
     """Check `labels` against `n_clips` and turn them into tokens and rows.
 

@@ -178,11 +178,13 @@ def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[str, str 
         seen = content.survey(kept)
     except DatasetError:
         return "neither", None
-    verdict = "neither"
-    if seen.as_edited == record.sha256:
-        words = {(True, True): "equal", (True, False): "original", (False, True): "protected"}
-        verdict = words.get((content.now == kept, content.now == wet), "torn")
-    return verdict, seen.as_found
+    return compare(content.now, kept, wet) if seen.as_edited == record.sha256 else "neither", seen.as_found
+
+
+def compare(now: bytes, kept: bytes, wet: bytes) -> str:
+    """What a file's patches are, where every other byte is as it was; words as for `judge`."""
+    words = {(True, True): "equal", (True, False): "original", (False, True): "protected"}
+    return words.get((now == kept, now == wet), "torn")
 
 
 def store(path: str, record: Record, patches: bytes, stamp: Stamp | None = None) -> None:

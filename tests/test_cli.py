@@ -398,7 +398,7 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
 
 def test_help_and_version() -> None:
     assert poscuda("--version").stdout.startswith("poscuda, version ")
-    for command in ("", "keygen", "protect", "restore", "verify", "inspect", "demo", "doctor"):
+    for command in ("", "keygen", "protect", "restore", "verify", "report", "inspect", "demo", "doctor"):
         done = poscuda(*command.split(), "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast.evaluation import attacks, quality
+from poscuda_fast.evaluation.attacks import augmented, shift, unfolded
 from poscuda_fast.evaluation.corpus import Corpus, Source, gather
 from poscuda_fast.evaluation.models import TITLES
+from poscuda_fast.evaluation.quality import OWN, installed, measure
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step, train
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
@@ -158,12 +159,10 @@ def evaluate(
 def _quality(corpus: Corpus) -> Fields:
     """How far protected test clips are from clean ones, by each metric that can be computed here."""
     found: Fields = {}
-    others = [name for name in quality.installed() if name not in quality.OWN]
-    for names, n in ((quality.OWN, MEASURED_CLIPS), (others, BY_PACKAGES)):
+    others = [name for name in installed() if name not in OWN]
+    for names, n in ((OWN, MEASURED_CLIPS), (others, BY_PACKAGES)):
         tested = corpus.testing[:n]
-        measured = quality.measure(
-            corpus.clean, corpus.protected, corpus.lengths, corpus.sample_rate, tested, metrics=names
-        )
+        measured = measure(corpus.clean, corpus.protected, corpus.lengths, corpus.sample_rate, tested, metrics=names)
         found |= {
             name: {field: one[field] for field in ("median", "worst_5_percent", "unit", "n")}
             for name, one in measured.items()
@@ -195,9 +194,9 @@ def _train(corpus: Corpus, run: Run, epochs: int, log: Callable[[dict[str, float
     training = Part(audio, rows, labels[rows])
     step: Step | None = None
     if run.kind == SHIFTED:
-        step = attacks.augmented(attacks.shift, corpus.sample_rate, SHIFT_SECONDS)
+        step = augmented(shift, corpus.sample_rate, SHIFT_SECONDS)
     elif run.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
-        cleaned = attacks.unfolded(audio[rows], labels[rows], corpus.lengths[rows], corpus.recipe.every)
+        cleaned = unfolded(audio[rows], labels[rows], corpus.lengths[rows], corpus.recipe.every)
         training = Part(cleaned, np.arange(len(rows)), labels[rows])
     tests = {"clean": Part(corpus.clean, testing, labels[testing])}
     if run.kind == "protected":

@@ -1,0 +1,141 @@
+"""One private HTML page that shows the owner of the data what was protected."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from poscuda_fast import durability, pcm
+from poscuda_fast.discretion import discreet
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.inplace import Progress
+from poscuda_fast.key import Key
+from poscuda_fast.memory import check_key
+from poscuda_fast.originals import Run, open_array, open_files
+from poscuda_fast.recipe import MAX_RATE
+from poscuda_fast.reporting.evaluation import Evaluation, read_evaluation
+from poscuda_fast.reporting.page import Subject, render
+from poscuda_fast.reporting.survey import survey_array, survey_files
+
+NEEDED = ("jinja2", "matplotlib")
+SAMPLE_RATE = 16_000  # Hz, of an array unless told otherwise
+
+PathLike = str | os.PathLike[str]
+
+
+@discreet
+def write_report(
+    src: PathLike,
+    key: Key,
+    out: PathLike,
+    *,
+    evaluation: PathLike | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    sidecar: PathLike | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write one self-contained HTML page that shows what was protected, for the owner of the data.
+
+    It needs no network and no other file. It shows the ten clips that changed most, before and after: whoever has it
+    can learn marks from it, so it is as secret as the sidecar, and is written for its owner's eyes only (mode 0600).
+    The data and their sidecar are read and not changed.
+
+    Parameters
+    ----------
+    src : path
+        What was protected: a folder, an audio file, or a .npy array.
+    key : Key
+        The key it was protected with.
+    out : path
+        The page; nothing that exists is overwritten.
+    evaluation : path, optional
+        What `poscuda evaluate` stored of these data; its verdict and tables are shown too.
+    sample_rate : int
+        Of an array's clips, Hz; audio files tell their own.
+    sidecar : path, optional
+        As given when it was protected.
+    progress : callable, optional
+        Called with (clips done, clips in all).
+
+    Raises
+    ------
+    ImportError
+        jinja2 or matplotlib is missing.
+    FileExistsError
+        `out` exists.
+    DatasetError
+        `src` does not exist, or `out` lies inside it; or the evaluation is damaged, or is of another key or recipe.
+    SidecarError
+        There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
+        other data.
+    ValueError
+        The sample rate is out of range.
+    AudioFileError, BusyError, OSError
+        As for `protect_folder` and `protect_memmap`.
+    """
+    check_key(key)
+    refuse_missing()
+    source, page = Path(src), Path(out)
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or not 1 <= sample_rate <= MAX_RATE:
+        raise ValueError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz from 1 to {MAX_RATE}.")
+    _refuse_place(page, source)
+    if source.suffix == ".npy":
+        with open_array(pcm.map_npy(source, writing=False), key, sidecar) as clips_run:
+            judged = _evaluation(evaluation, clips_run)
+            subject = _subject(source, "clips", clips_run)
+            survey = survey_array(clips_run, sample_rate, progress)
+    else:
+        with open_files(source, key, sidecar) as files_run:
+            judged = _evaluation(evaluation, files_run)
+            subject = _subject(source, "files", files_run)
+            survey = survey_files(files_run, progress)
+    _write_new(page, render(subject, survey, judged).encode())
+
+
+def refuse_missing() -> None:
+    """ImportError with what to install if a report cannot be made here."""
+    if any(importlib.util.find_spec(name) is None for name in NEEDED):
+        raise ImportError("poscuda report needs jinja2 and matplotlib: pip install 'poscuda-fast[report]'.")
+
+
+def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
+    return None if path is None else read_evaluation(path, run.journal.key.fingerprint, run.recipe)
+
+
+def _subject(source: Path, unit: str, run: Run) -> Subject:
+    name = Path(os.path.realpath(source)).name
+    return Subject(name, unit, run.journal.state, run.recipe, run.journal.key.fingerprint, run.n_clips)
+
+
+def _refuse_place(page: Path, source: Path) -> None:
+    """What must not be written to: what exists, and the data themselves, which may be published."""
+    if os.path.lexists(page):
+        raise FileExistsError(f"{page} exists, and nothing is ever overwritten; choose another name for the report.")
+    folder = Path(os.path.realpath(page.parent))
+    if not folder.is_dir():
+        raise DatasetError(f"The folder of {page} does not exist; make it, or choose another place for the report.")
+    data = Path(os.path.realpath(source))
+    if data.is_dir() and (folder == data or data in folder.parents):
+        raise DatasetError(
+            f"{page} lies inside {source}; the report is private and must not be published with the data, so choose "
+            f"another place for it."
+        )
+
+
+def _write_new(page: Path, content: bytes) -> None:
+    """Put a new file in its place in one step, for its owner's eyes only; FileExistsError if the name is taken."""
+    part = durability.part_of(page)
+    part.unlink(missing_ok=True)
+    durability.create(part, content, mode=0o600)
+    try:
+        os.link(part, page)
+    except FileExistsError:
+        raise FileExistsError(
+            f"{page} appeared just now, and nothing is ever overwritten; choose another name."
+        ) from None
+    except OSError:  # a file system without links
+        durability.create(page, content, mode=0o600)
+    finally:
+        part.unlink(missing_ok=True)
+    durability.sync_folder(page.parent)

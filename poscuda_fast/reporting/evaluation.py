@@ -1,0 +1,118 @@
+"""What `poscuda evaluate` stored: read, checked against the run, and made ready to be shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.recipe import Recipe
+
+KIND, VERSION = "poscuda evaluation", 1
+MISSING = "\N{EN DASH}"
+
+Row = list[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation as texts.
+
+    Attributes
+    ----------
+    word, sentence, uncertainty, date : str
+        Its verdict and when it was made; empty where it does not say.
+    data : list of (str, str)
+        What it was made on.
+    models, attacks : list of list of str
+        Rows of the two tables; see `MODEL_COLUMNS` and `ATTACK_COLUMNS`.
+    """
+
+    word: str
+    sentence: str
+    uncertainty: str
+    date: str
+    data: list[tuple[str, str]]
+    models: list[Row]
+    attacks: list[Row]
+
+
+MODEL_COLUMNS = ("Model", "Clean", "Protected", "95 % interval", "Keyed", "Miskeyed")
+ATTACK_COLUMNS = ("Attack", "Model", "Clean", "Protected", "95 % interval")
+_DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
+
+
+def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe) -> Evaluation:
+    """An evaluation of the run of this key and recipe.
+
+    Raises
+    ------
+    DatasetError
+        The file is no evaluation, is damaged, or is of another version, key or recipe.
+    OSError
+        It cannot be read.
+    """
+    try:
+        fields = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not JSON ({str(error)[:100]}); give what poscuda evaluate wrote.") from None
+    kind = fields.get("kind") if isinstance(fields, dict) else None
+    if kind != KIND:
+        raise DatasetError(f"{path} is of kind {kind!r}, not {KIND!r}; give what poscuda evaluate wrote.")
+    if fields.get("version", VERSION) != VERSION:
+        raise DatasetError(f"{path} has version {fields['version']!r}; update poscuda-fast.")
+    if fields.get("fingerprint") != fingerprint:
+        raise DatasetError(
+            f"{path} evaluates the key {fields.get('fingerprint')!r}, and the data are protected with {fingerprint}; "
+            f"give the evaluation of these data."
+        )
+    if fields.get("recipe") != recipe.to_dict():
+        raise DatasetError(
+            f"{path} evaluates the recipe {fields.get('recipe')!r}, and the data are protected with "
+            f"{recipe.to_dict()!r}; evaluate again."
+        )
+    try:
+        return _prepare(fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"The evaluation {path} is damaged ({str(error)[:100]}); evaluate again.") from None
+
+
+def _prepare(fields: dict[str, Any]) -> Evaluation:
+    verdict, data = fields.get("verdict", {}), fields.get("data", {})
+    facts = [(title, f"{int(data[name]):,}") for name, title in _DATA.items() if name in data]
+    if "chance" in data:
+        facts.append(("Accuracy by chance", f"{_percent(data['chance'])} %"))
+    models = [
+        [
+            str(row["model"]),
+            *(_percent(row.get(name)) for name in ("clean", "protected")),
+            _interval(row.get("protected_interval")),
+            *(_percent(row.get(name)) for name in ("keyed", "miskeyed")),
+        ]
+        for row in fields.get("models", [])
+    ]
+    attacks = [
+        [
+            str(row["attack"]),
+            str(row.get("model", MISSING)),
+            *(_percent(row.get(name)) for name in ("clean", "protected")),
+            _interval(row.get("protected_interval")),
+        ]
+        for row in fields.get("attacks", [])
+    ]
+    word, sentence, uncertainty = (str(verdict.get(name, "")) for name in ("word", "sentence", "uncertainty"))
+    return Evaluation(word, sentence, uncertainty, str(fields.get("date", "")), facts, models, attacks)
+
+
+def _percent(value: Any) -> str:
+    return MISSING if value is None else f"{float(value):.1f}"
+
+
+def _interval(ends: Any) -> str:
+    if ends is None:
+        return MISSING
+    low, high = ends
+    return f"{_percent(low)} to {_percent(high)}"

@@ -1,0 +1,140 @@
+"""Waveforms and spectrograms of a clip before, after and of the difference, as PNG in data: URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.reporting.survey import Excerpt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Samples = NDArray[np.float64]
+
+WINDOW_SECONDS = 0.032
+OVERLAP = 8  # of a window's frames, one in so many is the step between two columns, or more in a long clip
+MOST_COLUMNS = 240  # more than a picture has room for
+RANGE_DB = 80.0
+FLOOR = 1e-7  # of full scale: below a sample's last bit
+SIZE, SCALE_SIZE = (3.7, 3.5), (3.7, 0.66)  # inches
+DPI = 170
+INK, GRID = "#1b1f24", "#d5d9de"
+WAVE = {"before": "#1f6f8b", "after": "#b3541e", "difference": "#6a4c93"}
+_STYLE = {
+    "font.size": 10, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
+    "ytick.color": INK, "axes.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
+}  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """One picture: what it shows in one word, its data: URI, and what it says to somebody who cannot see it."""
+
+    title: str
+    uri: str
+    alt: str
+
+
+def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
+    """Pictures of a clip's first channel before, after and of the difference, and the scale of their colours.
+
+    The three have one scale of amplitudes and one of levels.
+    """
+    import matplotlib.style  # noqa: PLC0415 - not needed but for a report, and slow to load
+
+    before, after = (samples[:, 0].astype(np.float64) for samples in (excerpt.before, excerpt.after))
+    waves = {"before": before, "after": after, "difference": after - before}
+    levels = {name: spectrogram(wave, excerpt.sample_rate) for name, wave in waves.items()}
+    top = 10 * float(np.ceil(max(float(level.max()) for level, _ in levels.values()) / 10))
+    highest = max(float(np.abs(wave).max(initial=0)) for wave in waves.values()) * 1.05 or 1.0
+    pictures = []
+    with matplotlib.style.context(["default", _STYLE]):  # whatever style its user has
+        for name, wave in waves.items():
+            figure = _figure(SIZE)
+            upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+            _draw_wave(upper, wave, excerpt.sample_rate, highest, WAVE[name])
+            _draw_levels(lower, *levels[name], excerpt.sample_rate, len(wave), top)
+            figure.subplots_adjust(0.185, 0.14, 0.97, 0.965, hspace=0.1)
+            pictures.append(Picture(name.capitalize(), _png(figure), _describe(name, wave, excerpt)))
+        scale = _png(_scale(top))
+    return pictures, Picture("Level", scale, f"Colours from {top - RANGE_DB:.0f} dB, dark, to {top:.0f} dB, light.")
+
+
+def _describe(name: str, wave: Samples, excerpt: Excerpt) -> str:
+    seconds, loudest = len(wave) / excerpt.sample_rate, np.abs(wave).max(initial=0)
+    return (
+        f"{name.capitalize()}: waveform and spectrogram of {excerpt.name}, {seconds:.2f} s, 0 to "
+        f"{excerpt.sample_rate / 2000:g} kHz; its loudest sample is {loudest:.3f} of full scale."
+    )
+
+
+def spectrogram(wave: Samples, sample_rate: int) -> tuple[Samples, float]:
+    """Levels (frequencies, columns) in dB of a full-scale sine, and the seconds between two columns."""
+    exponent = round(float(np.log2(max(16.0, WINDOW_SECONDS * sample_rate))))
+    n = 2 ** min(exponent, 13)
+    step = max(n // OVERLAP, -(-len(wave) // MOST_COLUMNS))
+    window = np.hanning(n + 1)[:-1]
+    padded = np.pad(wave, (n // 2, n // 2 + step))
+    columns = np.lib.stride_tricks.sliding_window_view(padded, n)[: max(1, len(wave)) : step]
+    amplitude = np.abs(np.fft.rfft(columns * window, axis=1)) * (2 / window.sum())
+    return 20 * np.log10(np.maximum(amplitude, FLOOR)).T, step / sample_rate
+
+
+def _draw_wave(axes: Axes, wave: Samples, sample_rate: int, highest: float, colour: str) -> None:
+    """The wave itself, or in a long clip the band between its lowest and highest samples."""
+    step = max(1, len(wave) // (2 * MOST_COLUMNS))
+    if step == 1:
+        axes.plot(np.arange(len(wave)) / sample_rate, wave, color=colour, linewidth=0.8)
+    else:
+        blocks = wave[: len(wave) // step * step].reshape(-1, step)
+        times = np.arange(len(blocks)) * step / sample_rate
+        axes.fill_between(times, blocks.min(1), blocks.max(1), color=colour, linewidth=0.6)
+    axes.set_ylim(-highest, highest)
+    axes.set_ylabel("full scale", labelpad=2)
+    axes.grid(visible=True, color=GRID, linewidth=0.5)
+    axes.tick_params(labelbottom=False, length=0)
+
+
+def _draw_levels(axes: Axes, levels: Samples, step: float, sample_rate: int, frames: int, top: float) -> None:
+    extent = (-step / 2, (levels.shape[1] - 0.5) * step, 0, sample_rate / 2000)
+    axes.imshow(
+        levels, cmap="magma", vmin=top - RANGE_DB, vmax=top, origin="lower", aspect="auto", extent=extent,
+        interpolation="nearest",
+    )  # fmt: skip
+    axes.set_xlim(0, frames / sample_rate)
+    axes.set_xlabel("seconds", labelpad=2)
+    axes.set_ylabel("kHz", labelpad=6)
+
+
+def _scale(top: float) -> Figure:
+    """The colours of the levels, labelled."""
+    from matplotlib import cm, colors  # noqa: PLC0415
+
+    figure = _figure(SCALE_SIZE)
+    axes = figure.add_axes((0.06, 0.7, 0.88, 0.2))
+    mapped = cm.ScalarMappable(colors.Normalize(top - RANGE_DB, top), "magma")
+    figure.colorbar(mapped, cax=axes, orientation="horizontal", label="dB of a full-scale sine")
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """A figure of its own, known to no window system."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure: Figure = Figure(figsize=size, dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> str:
+    """A figure as the address of a PNG image that holds it."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
