@@ -13,28 +13,22 @@ from typing import Any
 import click
 
 import poscuda_fast
+from poscuda_fast import help_pages
 from poscuda_fast.errors import PoscudaError
 from poscuda_fast.inplace import Progress
 from poscuda_fast.recipe import Recipe
 
+PROGRAM = "poscuda"
+COMPLETE_VARIABLE = f"_{PROGRAM}_COMPLETE".upper()  # click's own name for it
 REFUSED, STOPPED, INTERRUPTED = 2, 3, 130
 MOST_USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
 _REFUSALS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-
-EXIT_CODES = """\b
-Exit codes:
-  0    done
-  1    verify or doctor found something that is not right
-  2    refused: wrong arguments or unusable input; nothing was written
-  3    stopped by the system (full disk, failed write); run the same command again to finish
-  130  interrupted; run the same command again to finish
-"""
 
 
 def main() -> None:
     """Run the command line and exit with a documented code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(REFUSED)
@@ -50,8 +44,12 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(poscuda_fast.__version__, prog_name="poscuda")
+@click.group(
+    cls=help_pages.Group,
+    epilog=help_pages.EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.version_option(poscuda_fast.__version__, prog_name=PROGRAM)
 def cli() -> None:
     """Make audio data sets unlearnable in place, prove it, and undo it with the key."""
 
@@ -108,7 +106,12 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
 def keygen(file: Path) -> None:
     """Write a new secret key to FILE, which must not exist.
 
-    Keep it secret and backed up: without it there is no undo and no verify.
+    Only its owner can read it (mode 0600). Keep it secret and backed up: without it there is no undo and no verify.
+
+    \b
+    Examples:
+      poscuda keygen my.key
+      poscuda keygen ~/keys/recordings.key
     """
     key = poscuda_fast.Key.generate()
     key.save(file)
@@ -157,13 +160,19 @@ def protect(
 ) -> None:
     """Protect SRC as a copy at DST, or in place.
 
-    SRC is a folder of audio, one audio file, or a .npy array of clips with --labels. Nothing that exists
-    is ever overwritten, but SRC's patches with --in-place; their originals go to a sealed sidecar first.
+    SRC is a folder of audio, one audio file, or a .npy array of clips with --labels. A copy leaves SRC as it is.
+    Nothing that exists is ever overwritten, but SRC's patches with --in-place; their originals go to a sealed
+    sidecar first. Sidecar and manifest are written beside the protected data. A run that was stopped is finished
+    by the same command.
 
     \b
     Examples:
       poscuda protect recordings/ protected/ --key my.key
       poscuda protect digits/ out/ --key my.key --labels-from 'regex:^(\\d)_'
+      poscuda protect yes.wav yes-protected.wav --key my.key --label yes
+      poscuda protect recordings/ --in-place --key my.key --dry-run
+      poscuda protect recordings/ louder/ --key my.key --strength 2
+      poscuda protect recordings/ paper/ --key my.key --blur 0.3
       poscuda protect clips.npy --in-place --key my.key --labels labels.npy
     """
     if (dst is None) != in_place:
@@ -235,9 +244,14 @@ def _protect_npy(
 def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
     """Put the original bytes of SRC back: a protected folder, audio file or .npy array.
 
+    Only the patches are written, from the sidecar, which the key opens. Where files are missing or were changed
+    since, it is refused, and --partial restores the rest.
+
     \b
     Examples:
       poscuda restore protected/ --key my.key
+      poscuda restore protected/ --key my.key --sidecar safe/protected.poscuda
+      poscuda restore protected/ --key my.key --partial
       poscuda restore clips.npy --key my.key
     """
     key = poscuda_fast.Key.load(key_file)
@@ -264,6 +278,8 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
 def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
     """Destroy the originals kept for SRC, so that its protection is final.
 
+    The data stay as they are. Nobody can open the originals in the sidecar afterwards, with or without the key.
+
     \b
     Examples:
       poscuda drop-undo protected/ --key my.key
@@ -288,7 +304,13 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
 def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: bool, quiet: bool) -> int:
     """Tell which files of SRC are original, which are protected, and which are neither.
 
-    Exit code 0 means that everything is there and is wholly one or the other, else 1.
+    Nothing is written. Exit code 0 means that everything is there and is wholly one or the other, else 1.
+
+    \b
+    Examples:
+      poscuda verify protected/
+      poscuda verify protected/ --key my.key
+      poscuda verify clips.npy --key my.key --json
     """
     key = None if key_file is None else poscuda_fast.Key.load(key_file)
     if src.suffix == ".npy":
@@ -436,7 +458,16 @@ def report(
 @_recipe_options
 @_JSON
 def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
-    """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do."""
+    """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do.
+
+    Nothing is written, and no key is needed.
+
+    \b
+    Examples:
+      poscuda inspect protected/yes/a.wav
+      poscuda inspect recordings/ --strength 2
+      poscuda inspect clips.npy --sample-rate 8000 --json
+    """
     from poscuda_fast import inspection  # noqa: PLC0415
 
     facts = inspection.inspect(file, *_recipe(fields))
@@ -451,7 +482,15 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
     "--out", type=click.Path(path_type=Path), help="A new folder for the demo's files; default: a temporary one."
 )
 def demo(out: Path | None) -> int:
-    """Protect, verify and restore a small speech-like data set that is made on the spot."""
+    """Protect, verify and restore a small speech-like data set that is made on the spot.
+
+    Everything is written to a folder of its own; exit code 1 means that a byte was not as promised.
+
+    \b
+    Examples:
+      poscuda demo
+      poscuda demo --out demo
+    """
     from poscuda_fast import demo as show  # noqa: PLC0415
 
     return 0 if show.run(out, click.echo) else 1
@@ -460,7 +499,16 @@ def demo(out: Path | None) -> int:
 @cli.command()
 @_JSON
 def doctor(*, as_json: bool) -> int:
-    """Tell what this installation can do here: versions, cores, backends, and why something is missing."""
+    """Tell what this installation can do here: versions, cores, backends, extras, and why something is missing.
+
+    Nothing is written. Exit code 1 means that a backend gives wrong bits or that none works; an extra that is not
+    installed is no failure.
+
+    \b
+    Examples:
+      poscuda doctor
+      poscuda doctor --json
+    """
     from poscuda_fast import doctor as practice  # noqa: PLC0415
 
     found = practice.examine()
@@ -474,6 +522,28 @@ def doctor(*, as_json: bool) -> int:
         else:
             click.echo(f"{name:<22} {value}")
     return 0 if found["ok"] else 1
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and paths.
+
+    Nothing is written. Put the line for your shell into its start-up file: ~/.bashrc, ~/.zshrc (after compinit) or
+    ~/.config/fish/config.fish.
+
+    \b
+    Examples:
+      eval "$(poscuda completion bash)"
+      eval "$(poscuda completion zsh)"
+      poscuda completion fish | source
+    """
+    from click import shell_completion  # noqa: PLC0415
+
+    maker = shell_completion.get_completion_class(shell)
+    if maker is None:
+        raise click.UsageError(f"SHELL is {shell!r}, which this version of click does not know; upgrade click.")
+    click.echo(maker(cli, {}, PROGRAM, COMPLETE_VARIABLE).source())
 
 
 def _show(result: Any, *, as_json: bool) -> None:

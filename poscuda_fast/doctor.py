@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast import kernels, labels
+from poscuda_fast import extras, kernels, labels
 from poscuda_fast.key import Key
 from poscuda_fast.plan import Plan
 from poscuda_fast.recipe import Recipe
@@ -20,10 +20,11 @@ PACKAGES = ("numpy", "numba", "soundfile", "cryptography", "click", "rich")
 # FORMAT.md, "Vectors": label 0, 16,000 int16 frames.
 VECTORS = ((Recipe.paper(), "51fc50df5f87fc86"), (Recipe.strong(), "89d59373307e2b5a"))
 WRONG = "WRONG BITS"
+COMPLETION = 'eval "$(poscuda completion bash)"; poscuda completion --help tells where, and zsh and fish'
 
 
 def examine() -> dict[str, Any]:
-    """Versions, cores and backends as plain JSON values; `ok` tells whether the library can work.
+    """Versions, cores, backends and extras as plain JSON values; `ok` tells whether the library can work.
 
     Every backend marks one vector of each format, so "ok" means that its bits are right.
     """
@@ -37,6 +38,8 @@ def examine() -> dict[str, Any]:
         "libsndfile": _libsndfile(),
         "sqlite": sqlite3.sqlite_version,
         "backends": backends,
+        "extras": extras.states(),
+        "completion": COMPLETION,
         "auto": next((name for name, state in backends.items() if state == "ok"), None),
         "ok": backends["reference"] == "ok" and not any(state.startswith(WRONG) for state in backends.values()),
     }

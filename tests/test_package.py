@@ -23,7 +23,7 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 
 # A module imports only from levels above its own line.
 LEVELS = [
-    {"errors", "discretion", "recipe", "durability", "snr", "synth"},
+    {"errors", "discretion", "recipe", "durability", "snr", "synth", "extras", "help_pages"},
     {"key", "labels", "kernels"},
     {"marks", "workers"},
     {"plan"},

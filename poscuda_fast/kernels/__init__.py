@@ -28,7 +28,7 @@ SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
 _DTYPES = {np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.float32)}
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
-    "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall poscuda-fast shows what fails",
+    "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
 }
 
 _Result = TypeVar("_Result")

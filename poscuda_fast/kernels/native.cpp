@@ -32,7 +32,7 @@ using Flags = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::c
 
 // Fastest first; the last one runs everywhere.
 constexpr const Backend *sets[] = {
-#if defined(__x86_64__)
+#if defined(POSCUDA_HAS_AVX)
     &avx512, &avx2,
 #endif
     &baseline,

@@ -1,0 +1,68 @@
+"""How `--help` reads: options in sections, and what concerns every command on the first page."""
+
+from __future__ import annotations
+
+import click
+
+# An option that is not named here stands under "Options".
+SECTIONS = {
+    "Labels": ("labels_from", "label"),
+    "A .npy SRC": ("labels_file", "classes_file", "lengths_file"),
+    "The mark": ("strength", "sample_rate"),
+    "The mark, by the paper": ("paper", "patch", "every", "patches", "taps", "blur", "identity"),
+    "How it runs": ("backend", "threads"),
+    "What it prints": ("as_json", "quiet"),
+}
+_SECTION_OF = {name: section for section, names in SECTIONS.items() for name in names}
+
+EPILOG = """\b
+Examples:
+  poscuda demo
+  poscuda keygen my.key
+  poscuda protect recordings/ protected/ --key my.key
+  poscuda verify protected/ --key my.key
+  poscuda restore protected/ --key my.key
+
+\b
+Files beside the data:
+  .poscuda, or FILE.poscuda   the sidecar: the originals of all patches, sealed with the key; undo needs it
+  poscuda.json                the manifest: labels, recipe, hashes before and after; no key and no positions
+
+\b
+Exit codes:
+  0    done
+  1    verify or doctor found something that is not right
+  2    refused: wrong arguments or unusable input; nothing was written
+  3    stopped by the system (full disk, failed write); run the same command again to finish
+  130  interrupted; run the same command again to finish
+
+\b
+Environment:
+  NUMBA_CACHE_DIR         where compiled kernels are kept, where there are no native ones
+  POSCUDA_NO_NATIVE       set at installation: leave the native kernels out
+  POSCUDA_REQUIRE_NATIVE  set at installation: fail if the native kernels cannot be built
+
+"poscuda COMMAND --help" has examples for each command, "poscuda completion --help" tells how a shell completes them.
+"""
+
+
+class Command(click.Command):
+    """A command whose help shows its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section, each in the order in which they were declared."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *SECTIONS)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):  # the first lines tell of arguments
+                sections[_SECTION_OF.get(parameter.name or "", "Options")].append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
