@@ -344,13 +344,15 @@ def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: b
 @_SIDECAR
 @click.option("--clips", default=3000, show_default=True, help="Use at most so many, drawn class by class.")
 @click.option("--seconds", type=float, help="What is used of a clip; by default what 95 % of them fit into, at most 4.")
-@click.option("--model", "models", multiple=True, help="m5, lstm, cnn or transformer; the first three by default.")
+@click.option(
+    "--model", "models", multiple=True, help="m5, lstm, cnn or transformer, once for each; the first three by default."
+)
 @click.option("--epochs", type=int, help="Of each training; by default enough for each model.")
 @click.option("--seeds", default=1, show_default=True, help="Trainings of each model.")
 @click.option("--attacks/--no-attacks", default=True, show_default=True, help="Also train as an attacker might.")
 @_QUIET
 def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: Any) -> None:
-    """Does it work on these files? Train small models on SRC, clean and protected, and test them.
+    """Tell whether protection works on SRC: train small models on its clips, clean and protected, and test them.
 
     SRC is clean, or protected with its sidecar beside it; it is only read. Models learn from four fifths of the
     clips and are tested on clean clips of the last fifth. Needs the extra "experiments" (PyTorch); 3,000 clips of

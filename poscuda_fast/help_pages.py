@@ -11,6 +11,7 @@ SECTIONS = {
     "The mark": ("strength", "sample_rate"),
     "The mark, by the paper": ("paper", "patch", "every", "patches", "taps", "blur", "identity"),
     "How it runs": ("backend", "threads"),
+    "The trainings": ("clips", "seconds", "models", "epochs", "seeds", "attacks"),
     "What it prints": ("as_json", "quiet"),
 }
 _SECTION_OF = {name: section for section, names in SECTIONS.items() for name in names}

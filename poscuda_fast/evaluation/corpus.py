@@ -107,7 +107,7 @@ def gather(
     DatasetError
         Fewer than two classes with `FEWEST_A_CLASS` clips, or a clip that cannot be decoded.
     """
-    counts = Counter(source.labels)
+    counts = Counter(label for label, some in zip(source.labels, source.seconds > 0, strict=True) if some)
     classes = tuple(sorted((label for label, n in counts.items() if n >= FEWEST_A_CLASS), key=str))
     if len(classes) < 2:
         raise DatasetError(
@@ -116,7 +116,8 @@ def gather(
         )
     index = {label: number for number, label in enumerate(classes)}
     rng = np.random.default_rng(0)
-    chosen, testing = _draw([index.get(label, -1) for label in source.labels], len(classes), most, rng)
+    heard = zip(source.labels, source.seconds > 0, strict=True)
+    chosen, testing = _draw([index.get(label, -1) if some else -1 for label, some in heard], len(classes), most, rng)
     rate = min(source.rate, MOST_RATE)
     length = seconds or float(np.clip(np.percentile(source.seconds[chosen], 95), SHORTEST, LONGEST))
     frames = max(1, round(length * rate))
@@ -276,7 +277,7 @@ class Array:
     def _pairs(self, rows: Sequence[int]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
         if self.was_protected:
             wanted = set(rows)
-            for number, _, now, before in originals_of_array(self._arr, self._key, sidecar=self._sidecar):
+            for number, _, before, now in originals_of_array(self._arr, self._key, sidecar=self._sidecar):
                 if number in wanted:
                     yield number, before, now
             return

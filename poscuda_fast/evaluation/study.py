@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from poscuda_fast.discretion import discreet
 from poscuda_fast.evaluation.attacks import augmented, shift, unfolded
 from poscuda_fast.evaluation.corpus import Corpus, Source, gather
 from poscuda_fast.evaluation.models import TITLES
@@ -52,6 +53,7 @@ SHIFTED, UNFOLDED = "protected, shifted at random", "protected, class sounds fol
 ATTACKS = {SHIFTED: "m5", UNFOLDED: "cnn"}
 
 
+@discreet
 def evaluate(
     source: Source,
     key: Key,
