@@ -39,7 +39,8 @@ def _state(extra: str) -> str:
     markers = [_parts(line)[3] for line in metadata.requires(DISTRIBUTION) or []]
     mine = [marker for marker in markers if _names(marker, extra)]
     if mine and not any(_holds(marker, extra) for marker in mine):
-        return f"not for Python {platform.python_version()} on {sys.platform}: it is for {mine[0].strip()}"
+        condition = re.sub(r"\s*\band\s+extra\s*==\s*\S+", "", mine[0]).strip()
+        return f"not for Python {platform.python_version()} on {sys.platform}: it needs {condition}"
     lacking = dict.fromkeys(_lacking(DISTRIBUTION, extra, set()))
     return f"missing {', '.join(lacking)}; run pip install '{DISTRIBUTION}[{extra}]'" if lacking else "ok"
 
