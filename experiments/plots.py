@@ -1,4 +1,4 @@
-"""Draw the trainings from the stored results: accuracy against SNR, training curves, and who is taken for whom.
+"""Draw what an edit looks like, and the trainings from the stored results.
 
 python -m experiments.plots
 """
@@ -19,13 +19,36 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks import stored
+from experiments.conditions import study_key
 from experiments.tables import CONDITIONS, LITERAL, MODELS, TARGET, Cell, cells
+from poscuda_fast import protect, synth
 
 FOLDER = stored.EXPERIMENTS / "plots"
 CURVES = ("clean", "poscuda-0.01", "poscuda-0.3", "whole-0.01", "whole-0.3")
 CONFUSIONS = ("clean", "poscuda-0.01", "whole-0.01")
 MARKERS = {"whole clip": "s", "one patch": "o", "one patch, identity tap": "^"}
 CHANCE = 10.0  # %: both data sets have ten classes
+
+
+def edit() -> Figure:
+    """A speech-like word before and after protection by the default recipe, and the difference."""
+    before = synth.speak("yes", 0, 0)
+    after = before.copy()
+    protect(after[None], ["yes"], study_key(0))
+    seconds = len(before) / synth.SAMPLE_RATE
+    figure, panels = plt.subplots(2, 3, figsize=(10, 3.6), sharex=True, sharey="row", layout="constrained")
+    titles = ("as recorded", "protected", "the difference")
+    for (above, below), title, clip in zip(panels.T, titles, (before, after, after - before), strict=True):
+        wave = clip / 32768
+        above.plot(np.arange(len(wave)) / synth.SAMPLE_RATE, wave, linewidth=0.4, color="C0")
+        above.set(title=title, xlim=(0, seconds))
+        _, _, _, picture = below.specgram(wave + 1e-7, 256, synth.SAMPLE_RATE, noverlap=192, vmin=-110, vmax=-30)
+        below.set(xlabel="seconds", ylim=(0, synth.SAMPLE_RATE / 2))
+        below.yaxis.set_major_formatter(lambda hertz, _: f"{hertz / 1000:g}")
+    panels[0, 0].set(ylabel="full scale")
+    panels[1, 0].set(ylabel="kHz")
+    figure.colorbar(picture, ax=panels[1], label="dB", pad=0.01)
+    return figure
 
 
 def against_snr() -> Figure:
@@ -150,7 +173,14 @@ def confusion() -> Figure:
 
 
 DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands, ten words"}
-PLOTS = {"accuracy-snr": against_snr, "frontier": frontier, "search": search, "curves": curves, "confusion": confusion}
+PLOTS = {
+    "edit": edit,
+    "accuracy-snr": against_snr,
+    "frontier": frontier,
+    "search": search,
+    "curves": curves,
+    "confusion": confusion,
+}
 
 
 def main(folder: Path = FOLDER) -> None:
