@@ -312,9 +312,9 @@ def test_an_array(tmp_path: Path, few: None, dtype: Any, channels: int | None) -
     assert seen == [(n, 6) for n in range(1, 6)]
     assert "clips.npy: what was protected" in page.text
     assert f"6 clips 5 protected, 1 without a record 2 classes {report.patches:,} patches" in page.text
-    assert "The clip with the lowest SNR 2 class d SNR" in page.text
+    assert "The clip with the lowest SNR clip 2 class d SNR" in page.text
     assert "b<i> 3" in page.text
-    assert "Clips shorter than a patch 1 3 10 frames" in page.text
+    assert "Clips shorter than a patch 1 clip 3 10 frames" in page.text
     assert "does not know" not in page.text
     for fields, array in zip(page.all("audio"), (clips, mapped), strict=True):
         heard, rate = samples_of(fields["src"])
