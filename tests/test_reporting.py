@@ -337,6 +337,15 @@ def test_one_file_with_a_sidecar_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_tree(folder, {"a/a.wav": wav(tone(300))})
+    protect_folder(folder, None, KEY, sidecar=tmp_path / "kept")
+    reporting.write_report(folder, KEY, tmp_path / "page.html", sidecar=tmp_path / "kept")
+    assert "caf\N{REPLACEMENT CHARACTER}: what was protected" in Page(tmp_path / "page.html").text
+
+
+@pytest.mark.usefixtures("few")
 def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     make_audio(tmp_path / "in")
 
@@ -400,7 +409,12 @@ def test_an_evaluation_is_shown(made: Made, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_an_evaluation_may_lack_what_is_optional(made: Made, tmp_path: Path) -> None:
     lacking = dict.fromkeys(("date", "verdict", "data", "models", "attacks", "quality", "version"))
-    (tmp_path / "e.json").write_text(json.dumps(evaluation(made, **lacking)))
+    fields = evaluation(made, **lacking)
+    (tmp_path / "e.json").write_text(json.dumps(fields))
+    nulls = {"date": None, "verdict": {"word": None}, "data": None, "models": None, "attacks": [{"attack": "a"}]}
+    (tmp_path / "nulls.json").write_text(json.dumps(fields | nulls))
+    reporting.write_report(made.folder, KEY, tmp_path / "other.html", evaluation=tmp_path / "nulls.json")
+    assert "None" not in Page(tmp_path / "other.html").text.partition("Facts")[2]
     reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
     assert "No verdict" in Page(tmp_path / "page.html").text
 
