@@ -42,7 +42,9 @@ def edit() -> Figure:
         wave = clip / 32768
         above.plot(np.arange(len(wave)) / synth.SAMPLE_RATE, wave, linewidth=0.4, color="C0")
         above.set(title=title, xlim=(0, seconds))
-        _, _, _, picture = below.specgram(wave + 1e-7, 256, synth.SAMPLE_RATE, noverlap=192, vmin=-110, vmax=-30)
+        _, _, _, picture = below.specgram(
+            wave + 1e-7, NFFT=256, Fs=synth.SAMPLE_RATE, noverlap=192, vmin=-110, vmax=-30
+        )
         below.set(xlabel="seconds", ylim=(0, synth.SAMPLE_RATE / 2))
         below.yaxis.set_major_formatter(lambda hertz, _: f"{hertz / 1000:g}")
     panels[0, 0].set(ylabel="full scale")

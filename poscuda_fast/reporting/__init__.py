@@ -104,7 +104,8 @@ def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
 
 
 def _subject(source: Path, unit: str, run: Run) -> Subject:
-    name = Path(os.path.realpath(source)).name
+    # A name that is not UTF-8 is shown as well as can be.
+    name = os.fsencode(Path(os.path.realpath(source)).name).decode("utf-8", "replace")
     return Subject(name, unit, run.journal.state, run.recipe, run.journal.key.fingerprint, run.n_clips)
 
 

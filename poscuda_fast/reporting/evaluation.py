@@ -81,7 +81,7 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
 
 
 def _prepare(fields: dict[str, Any]) -> Evaluation:
-    verdict, data = fields.get("verdict", {}), fields.get("data", {})
+    verdict, data = fields.get("verdict") or {}, fields.get("data") or {}
     facts = [(title, f"{int(data[name]):,}") for name, title in _DATA.items() if name in data]
     if "chance" in data:
         facts.append(("Accuracy by chance", f"{_percent(data['chance'])} %"))
@@ -92,19 +92,19 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
             _interval(row.get("protected_interval")),
             *(_percent(row.get(name)) for name in ("keyed", "miskeyed")),
         ]
-        for row in fields.get("models", [])
+        for row in fields.get("models") or []
     ]
     attacks = [
         [
             str(row["attack"]),
-            str(row.get("model", MISSING)),
+            str(row.get("model") or MISSING),
             *(_percent(row.get(name)) for name in ("clean", "protected")),
             _interval(row.get("protected_interval")),
         ]
-        for row in fields.get("attacks", [])
+        for row in fields.get("attacks") or []
     ]
-    word, sentence, uncertainty = (str(verdict.get(name, "")) for name in ("word", "sentence", "uncertainty"))
-    return Evaluation(word, sentence, uncertainty, str(fields.get("date", "")), facts, models, attacks)
+    word, sentence, uncertainty = (str(verdict.get(name) or "") for name in ("word", "sentence", "uncertainty"))
+    return Evaluation(word, sentence, uncertainty, str(fields.get("date") or ""), facts, models, attacks)
 
 
 def _percent(value: Any) -> str:

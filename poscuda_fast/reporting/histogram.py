@@ -59,8 +59,9 @@ def histogram(ratios: Sequence[float]) -> Histogram | None:
             f"{_text(edge)} to {_text(edge + step)} dB: {n:,} {'clip' if n == 1 else 'clips'}")
         for edge, n in zip(edges[:-1].tolist(), counts.tolist(), strict=True) if n
     ]  # fmt: skip
-    every = max(1, math.ceil(n_bars / 6))
-    x_ticks = [(x_of(edge), _text(edge)) for edge in edges[::every].tolist()]
+    every = step * max(1, math.ceil(n_bars / 6))
+    ticks = every * np.arange(math.ceil(low / every), math.floor(float(edges[-1]) / every) + 1)
+    x_ticks = [(x_of(db), _text(db)) for db in ticks.tolist()]
     y_ticks = [(y_of(n), f"{n:,}") for n in sorted({0, _ceiling(most) // 2, _ceiling(most)})]
     return Histogram(bars, x_ticks, y_ticks, x_of(float(np.median(values))))
 

@@ -16,7 +16,7 @@ from poscuda_fast.recipe import UNIT_LEVEL, PaperRecipe, Recipe, StrongRecipe
 from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, WIDTH, histogram
 from poscuda_fast.reporting.pictures import Picture, draw
-from poscuda_fast.reporting.sounds import player, seconds_that_fit
+from poscuda_fast.reporting.sounds import player, what_fits
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
 
 CLASSES_OPEN = 12  # more than these are folded away
@@ -78,6 +78,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         classes=classes,
         classes_open=len(classes) <= CLASSES_OPEN,
         shown=_show(survey.worst),
+        shown_title=_shown_title(subject.unit, len(survey.worst)),
         lists=_lists(subject.unit, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
@@ -136,8 +137,8 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
         (f"{subject.n_clips:,}", subject.unit, f"{protected:,} protected" + "".join(f", {part}" for part in rest)),
         (f"{tally.classes:,}", "class" if tally.classes == 1 else "classes", ""),
         (f"{tally.patches:,}", "patches", f"{share:.1f} % of all frames changed"),
-        (median, "median SNR", f"of the {len(survey.snr_db):,} that changed"),
-        (worst, "SNR or less in the worst 5 %", ""),
+        (median, "median SNR", f"of {len(survey.snr_db):,} {subject.unit} with sound"),
+        (worst, "SNR of the worst 5 %", "or less"),
         (f"{tally.silent_patches:,}", "silent patches", "zeros only"),
         (f"{tally.saturated_samples:,}", "saturated samples", "limited to full scale"),
         (f"{tally.short_clips:,}", f"short {subject.unit}", f"shorter than a patch of {subject.recipe.patch:,} frames"),
@@ -162,7 +163,7 @@ def _db(value: float | None) -> str:
 
 
 def _show(worst: list[Excerpt]) -> list[Shown]:
-    seconds = seconds_that_fit(worst)
+    seconds, most_channels = what_fits(worst)
     shown = []
     for excerpt in worst:
         part = excerpt.cut(seconds)
@@ -171,7 +172,8 @@ def _show(worst: list[Excerpt]) -> list[Shown]:
         notes = [f"The first {heard:.1f} s are shown."] if heard < excerpt.seconds - 0.05 else []
         channels = part.before.shape[1]
         if channels > 1:
-            notes.append(f"Pictures show the first of {channels} channels.")
+            shown_as = " and sounds are" if most_channels == 1 else " show"
+            notes.append(f"Pictures{shown_as} the first of {channels} channels.")
         shown.append(
             Shown(
                 excerpt.name,
@@ -180,12 +182,16 @@ def _show(worst: list[Excerpt]) -> list[Shown]:
                 f"{excerpt.seconds:.2f} s",
                 pictures,
                 scale,
-                player(part.before, part.sample_rate),
-                player(part.after, part.sample_rate),
+                player(part.before[:, :most_channels], part.sample_rate),
+                player(part.after[:, :most_channels], part.sample_rate),
                 " ".join(notes),
             )
         )
     return shown
+
+
+def _shown_title(unit: str, n: int) -> str:
+    return f"The {n} {unit} with the lowest SNR" if n > 1 else f"The {unit[:-1]} with the lowest SNR"
 
 
 def _lists(unit: str, survey: Survey) -> list[Listing]:

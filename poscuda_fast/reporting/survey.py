@@ -243,7 +243,7 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
             )
 
         yield Measured(
-            str(clip.number),
+            f"clip {clip.number}",
             clip.label,
             clip.verdict,
             clip.frames,

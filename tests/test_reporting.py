@@ -1,0 +1,654 @@
+"""The private page: what it says is so, it stands alone, and making it changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import json
+import os
+import re
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from audiofiles import encoded, untouched, wav, write_tree
+from secret_forms import forms_of
+from test_cli import poscuda
+
+import poscuda_fast
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect_folder, protect_memmap, synth
+from poscuda_fast.manifest import Manifest
+
+if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
+    pytest.importorskip("jinja2", reason="the report's tests need pip install '.[report]'")
+    pytest.importorskip("matplotlib", reason="the report's tests need pip install '.[report]'")
+
+from poscuda_fast import reporting
+from poscuda_fast.reporting import page as paging
+from poscuda_fast.reporting import pictures, sounds
+from poscuda_fast.reporting import survey as surveying
+from poscuda_fast.reporting.histogram import histogram
+from poscuda_fast.reporting.survey import Excerpt, Named, Survey
+
+KEY = Key(bytes(range(32)))
+ODD = "<b>&'.wav"
+VOID = {"meta", "img", "line", "br"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: its tags with their attributes, and its text; AssertionError if a tag is not closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.parts: list[str] = []
+        self._open: list[str] = []
+        self.parents: list[tuple[str, list[tuple[str, str]]]] = []
+        self._path: list[tuple[str, str]] = []
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+        self.text = " ".join(" ".join(self.parts).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        fields = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, fields))
+        self.parents.append((tag, list(self._path)))
+        if tag not in VOID:
+            self._open.append(tag)
+            self._path.append((tag, fields.get("class", "")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        self._path.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.parts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [fields for name, fields in self.tags if name == tag]
+
+
+def samples_of(uri: str) -> tuple[np.ndarray, int]:
+    """The samples (frames, channels) int16 that a player holds, and their rate."""
+    head, _, content = uri.partition(",")
+    assert head == "data:audio/wav;base64"
+    return soundfile.read(io.BytesIO(base64.b64decode(content)), dtype="int16", always_2d=True)
+
+
+def tone(frames: int, channels: int = 1, level: float = 3000.0) -> np.ndarray:
+    """A sweep, int16 (frames, channels)."""
+    wave = level * np.sin(np.arange(frames) ** 2 / 30_000)
+    return np.stack([wave / (1 + n) for n in range(channels)], 1).astype(np.int16)
+
+
+def make_audio(root: Path) -> None:
+    speech = {
+        f"{word}/{take}.wav": wav(synth.speak(word, take, take)[:, None]) for word in ("no", "yes") for take in (0, 1)
+    }
+    write_tree(root, {
+        **speech,
+        f"no/{ODD}": wav(tone(4000, 2, 40)),
+        "no/24.wav": wav((tone(4000).astype(np.int32) << 8), "PCM_24"),
+        "yes/float.wav": wav((tone(4000) / 32768).astype(np.float32), "FLOAT", 8000),
+        "yes/loud.wav": wav(np.tile(np.array([[32767], [-32768]], np.int16), (2000, 1))),
+        "yes/silent.wav": wav(np.zeros((1280, 1), np.int16)),
+        "yes/tiny.wav": wav(tone(20)),
+        "yes/one.wav": wav(np.full((1, 1), 500, np.int16)),
+    })  # fmt: skip
+    encoded(root / "no" / "a.flac", tone(5000, 2), "FLAC", "PCM_16")
+
+
+class Made:
+    """A protected folder and its page."""
+
+    def __init__(self, root: Path) -> None:
+        self.source, self.folder, self.path = root / "audio", root / "protected", root / "report.html"
+        make_audio(self.source)
+        self.report = protect_folder(self.source, self.folder, KEY)
+        self.seen: list[tuple[int, int]] = []
+        with untouched(self.folder):
+            reporting.write_report(self.folder, KEY, self.path, progress=lambda *n: self.seen.append(n))
+        self.page = Page(self.path)
+        self.manifest = Manifest.read(self.folder / "poscuda.json")
+        ratios = {name: entry["snr_db"] for name, entry in self.manifest.files.items()}
+        self.ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clip is drawn: enough where pictures are not what is tested."""
+    monkeypatch.setattr(surveying, "WORST", 1)
+
+
+# The page stands alone, and is private.
+
+
+def test_it_is_marked_as_private_and_only_its_owner_may_read_it(made: Made) -> None:
+    body = made.page.text.partition("(private) ")[2]  # behind the title
+    assert body.startswith("Private This page shows where the patches are")
+    assert "Keep it as secret as the sidecar." in made.page.text
+    assert {"name": "robots", "content": "noindex, nofollow"} in made.page.all("meta")
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
+    assert os.listdir(made.path.parent).count("report.html") == 1
+    assert not list(made.path.parent.glob(".*"))
+
+
+def test_it_needs_no_network_and_no_other_file(made: Made) -> None:
+    page = made.page
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    for _, fields in page.tags:
+        for name in ("src", "href", "srcset", "poster", "action"):
+            assert fields.get(name, "data:").startswith("data:")
+        assert not [name for name in fields if name.startswith("on")]
+    style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+    assert not re.search(r"https?://", page.source)
+    assert made.path.stat().st_size < 6e6
+
+
+def test_the_key_is_not_on_it(made: Made) -> None:
+    content = made.path.read_bytes()
+    assert not any(form in content for form in forms_of(bytes(range(32))))
+    assert KEY.fingerprint in made.page.text
+    assert str(made.folder.parent) not in made.page.source
+
+
+def test_what_is_wide_can_be_scrolled_on_a_phone(made: Made) -> None:
+    for tag, path in made.page.parents:
+        if tag == "table":
+            assert ("div", "scroll") in path
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", made.page.source)
+    (viewport,) = [meta["content"] for meta in made.page.all("meta") if meta.get("name") == "viewport"]
+    assert viewport == "width=device-width, initial-scale=1"
+
+
+def test_names_are_escaped(made: Made) -> None:
+    assert ODD not in made.page.source
+    assert f"no/{ODD}" in made.page.text
+    assert any(ODD in fields["alt"] for fields in made.page.all("img"))
+
+
+# What it says is so.
+
+
+def test_its_facts_are_those_of_the_run(made: Made) -> None:
+    text, report = made.page.text, made.report
+    assert f"{made.folder.name}: what was protected" in text
+    assert f"Run complete Key fingerprint {KEY.fingerprint} Made by poscuda-fast {poscuda_fast.__version__}" in text
+    assert "Format 2. Every class has a sound of its own, at \N{MINUS SIGN}40.0 dB of full scale (strength 1)" in text
+    assert "format 2, strength 1.0, hold 2, patch 32, every 128" in text.replace("\N{NO-BREAK SPACE}", " ")
+    frames = sum(soundfile.info(str(made.source / name)).frames for name in made.manifest.files)
+    share = 100 * report.frames_changed / frames
+    median, worst = np.median(list(made.ratios.values())), np.percentile(list(made.ratios.values()), 5)
+    assert report.silent_patches == 10
+    assert report.saturated_samples > 0
+    for fact in (
+        "12 files 12 protected", "2 classes", f"{report.patches:,} patches {share:.1f} % of all frames changed",
+        f"{median:.1f} dB median SNR of {len(made.ratios)} files with sound", f"{worst:.1f} dB SNR of the worst 5 %",
+        "10 silent patches", f"{report.saturated_samples:,} saturated samples",
+        "2 short files shorter than a patch of 32 frames",
+    ):  # fmt: skip
+        assert fact.replace("-", "\N{MINUS SIGN}") in text, fact
+    assert made.seen == [(n, 12) for n in range(1, 13)]
+
+
+def test_its_classes_have_their_medians(made: Made) -> None:
+    for label in ("no", "yes"):
+        some = [ratio for name, ratio in made.ratios.items() if name.startswith(label + "/")]
+        files = [name for name in made.manifest.files if name.startswith(label + "/")]
+        assert f"{label} {len(files)} {np.median(some):.1f} dB".replace("-", "\N{MINUS SIGN}") in made.page.text
+
+
+def test_the_clips_that_changed_most_are_shown_in_order(made: Made) -> None:
+    worst = sorted(made.ratios, key=made.ratios.__getitem__)[:10]
+    places = [made.page.text.index(f"{name} class", made.page.text.index("with the lowest SNR")) for name in worst]
+    assert places == sorted(places)
+    assert "The 10 files with the lowest SNR" in made.page.text
+    for name in worst:
+        assert f"SNR {made.ratios[name]:.1f} dB".replace("-", "\N{MINUS SIGN}") in made.page.text
+    assert len(made.page.all("img")) == 40
+    assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in made.page.all("img"))
+    assert sum(image["alt"].startswith("Difference: waveform and spectrogram") for image in made.page.all("img")) == 10
+
+
+def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
+    players = {fields["aria-label"]: fields["src"] for fields in made.page.all("audio")}
+    assert len(players) == 20
+    for name in sorted(made.ratios, key=made.ratios.__getitem__)[:10]:
+        for word, root in (("before", made.source), ("after", made.folder)):
+            heard, rate = samples_of(players[f"{name} {word}"])
+            kept, true_rate = soundfile.read(root / name, dtype="float64", always_2d=True)
+            assert rate == true_rate
+            assert np.array_equal(heard, np.rint(kept * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
+
+
+def test_its_lists_name_files(made: Made) -> None:
+    text = made.page.text[made.page.text.index("Lists ") :]
+    assert "Files with silent patches 1 yes/silent.wav 10 silent patches" in text
+    assert re.search(r"Files with saturated samples 1 yes/loud\.wav [\d,]+ saturated samples", text)
+    assert "Files shorter than a patch 2 yes/one.wav 1 frame yes/tiny.wav 20 frames" in text
+    assert "Files that are not as the run left them none" in text
+    assert "does not know: not protected none" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_files_that_changed_are_listed(tmp_path: Path) -> None:
+    make_audio(tmp_path / "in")
+    out = tmp_path / "out"
+    protect_folder(tmp_path / "in", out, KEY)
+    (out / "no" / "0.wav").write_bytes((out / "no" / "0.wav").read_bytes() + b"x")
+    (out / "no" / "1.wav").unlink()
+    (out / "no" / ODD).write_bytes((tmp_path / "in" / "no" / ODD).read_bytes())
+    (out / "more.wav").write_bytes(wav(tone(30)))
+    reporting.write_report(out, KEY, tmp_path / "page.html")
+    text = Page(tmp_path / "page.html").text
+    assert "not as the run left them 2 no/0.wav changed: neither original nor protected no/1.wav missing" in text
+    assert "does not know: not protected 1 more.wav" in text
+    assert "12 files 9 protected, 1 original, 1 changed since, 1 missing" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert surveying.NAMES_KEPT == 200
+    monkeypatch.setattr(surveying, "NAMES_KEPT", 3)
+    write_tree(
+        tmp_path / "in", {f"{n % 30:02d}/{n:04d}.wav": wav(np.zeros((n // 30 + 1, 1), np.int16)) for n in range(90)}
+    )
+    protect_folder(tmp_path / "in", None, KEY, recipe=Recipe.paper(patch=2, taps=3))
+    reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
+    text = Page(tmp_path / "page.html").text
+    assert "Files with silent patches 90" in text
+    assert "and 87 more" in text
+    assert "30 classes" in text
+    assert "90 files 0 protected, 90 unchanged by protection" in text
+    assert "None can be told: nothing was changed, or all is silence." in text
+    assert "Format 1, the paper's method. Patches of 2 frames, 1 in each clip" in text
+
+
+# Arrays, single files, unfinished runs.
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("channels", [None, 2])
+def test_an_array(tmp_path: Path, few: None, dtype: Any, channels: int | None) -> None:
+    rng = np.random.default_rng(1)
+    clips = rng.integers(-4000, 4000, (6, 2000) if channels is None else (6, 2000, channels)).astype(dtype)
+    if dtype is np.float32:
+        clips /= 32768
+    clips[2] = (clips[2] / 40).astype(dtype)
+    clips[4] = 0
+    lengths = np.array([2000, 2000, 2000, 10, 2000, 0])
+    np.save(tmp_path / "clips.npy", clips)
+    mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
+    report = protect_memmap(mapped, [3, 1, 3, 1, 1, 3], KEY, classes=["a", "b<i>", "c", "d"], lengths=lengths)
+    seen = []
+    (tmp_path / "pages").mkdir()
+    out = tmp_path / "pages" / "page.html"
+    before = {path: path.read_bytes() for path in tmp_path.glob("clips.npy*")}
+    reporting.write_report(
+        tmp_path / "clips.npy", KEY, out, sample_rate=8000, progress=lambda *n: seen.append(n)
+    )  # fmt: skip
+    assert {path: path.read_bytes() for path in tmp_path.glob("clips.npy*")} == before
+    page = Page(out)
+    assert seen == [(n, 6) for n in range(1, 6)]
+    assert "clips.npy: what was protected" in page.text
+    assert f"6 clips 5 protected, 1 without a record 2 classes {report.patches:,} patches" in page.text
+    assert "The clip with the lowest SNR clip 2 class d SNR" in page.text
+    assert "b<i> 3" in page.text
+    assert "Clips shorter than a patch 1 clip 3 10 frames" in page.text
+    assert "does not know" not in page.text
+    for fields, array in zip(page.all("audio"), (clips, mapped), strict=True):
+        heard, rate = samples_of(fields["src"])
+        scale = 1 if dtype is np.int16 else 2**15
+        assert rate == 8000
+        assert np.array_equal(heard, np.rint(np.asarray(array[2]).reshape(2000, -1) * scale).astype(np.int16))
+
+
+def test_one_file_with_a_sidecar_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(tone(3000), rate=44100))
+    protect_folder(
+        tmp_path / "a.wav", None, KEY, labels_from={"a.wav": 5}, sidecar=tmp_path / "kept",
+        recipe=Recipe.paper(every=500, identity=True),
+    )  # fmt: skip
+    reporting.write_report(tmp_path / "a.wav", KEY, tmp_path / "page.html", sidecar=tmp_path / "kept")
+    text = Page(tmp_path / "page.html").text
+    assert "The file with the lowest SNR a.wav class 5" in text
+    assert "one for each 500 frames, are convolved" in text
+    assert "centre tap is 1" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_tree(folder, {"a/a.wav": wav(tone(300))})
+    protect_folder(folder, None, KEY, sidecar=tmp_path / "kept")
+    reporting.write_report(folder, KEY, tmp_path / "page.html", sidecar=tmp_path / "kept")
+    assert "caf\N{REPLACEMENT CHARACTER}: what was protected" in Page(tmp_path / "page.html").text
+
+
+@pytest.mark.usefixtures("few")
+def test_a_run_that_was_stopped(tmp_path: Path) -> None:
+    make_audio(tmp_path / "in")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protect_folder(tmp_path / "in", None, KEY, progress=stop)
+    reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
+    text = Page(tmp_path / "page.html").text
+    assert "Run not finished: run protect again" in text
+    assert "12 files" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_a_long_clip_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sounds, "PAGE_BYTES", 4 * 3 * 8000 + 10)
+    write_tree(tmp_path / "in", {"a/a.wav": wav(tone(8000 * 13, 2), rate=8000)})
+    protect_folder(tmp_path / "in", None, KEY)
+    reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert "The first 3.0 s are shown. Pictures and sounds are the first of 2 channels." in page.text
+    assert [samples_of(fields["src"])[0].shape for fields in page.all("audio")] == [(24000, 1)] * 2
+
+
+# Evaluations.
+
+
+def evaluation(made: Made, **changes: Any) -> dict[str, Any]:
+    fields = {
+        "kind": "poscuda evaluation",
+        "version": 1,
+        "date": "2026-11-25",
+        "fingerprint": KEY.fingerprint,
+        "recipe": made.manifest.recipe.to_dict(),
+        "verdict": {"word": "in part", "sentence": "It <em>helps</em>.", "uncertainty": "One training."},
+        "data": {"training_clips": 2400, "test_clips": 600, "classes": 10, "chance": 10.0},
+        "models": [
+            {"model": "M5", "clean": 92.14, "protected": 37.2, "protected_interval": [33.0, 41.5], "keyed": 99.5,
+             "miskeyed": 3.1},
+            {"model": "other", "clean": 90},
+        ],
+        "attacks": [{"attack": "shifted at random", "model": "M5", "clean": 91.0, "protected": 80.2,
+                     "protected_interval": [76.0, 84.0]}],
+        "quality": {"snr_db": {"median": 19.7}},
+    } | changes  # fmt: skip
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@pytest.mark.usefixtures("few")
+def test_an_evaluation_is_shown(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(evaluation(made)))
+    reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
+    text = Page(tmp_path / "page.html").text
+    assert "in part It <em>helps</em>. One training." in text
+    assert "Clips to train on: 2,400. Clips to test on: 600. Classes: 10. Accuracy by chance: 10.0 %." in text
+    assert "M5 92.1 37.2 33.0 to 41.5 99.5 3.1 other 90.0 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH}" in text
+    assert "shifted at random M5 91.0 80.2 76.0 to 84.0" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_an_evaluation_may_lack_what_is_optional(made: Made, tmp_path: Path) -> None:
+    lacking = dict.fromkeys(("date", "verdict", "data", "models", "attacks", "quality", "version"))
+    fields = evaluation(made, **lacking)
+    (tmp_path / "e.json").write_text(json.dumps(fields))
+    nulls = {"date": None, "verdict": {"word": None}, "data": None, "models": None, "attacks": [{"attack": "a"}]}
+    (tmp_path / "nulls.json").write_text(json.dumps(fields | nulls))
+    reporting.write_report(made.folder, KEY, tmp_path / "other.html", evaluation=tmp_path / "nulls.json")
+    assert "None" not in Page(tmp_path / "other.html").text.partition("Facts")[2]
+    reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
+    assert "No verdict" in Page(tmp_path / "page.html").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "other"}, "is of kind 'other', not 'poscuda evaluation'"),
+        ({"kind": None}, "is of kind None"),
+        ({"version": 2}, "has version 2; update poscuda-fast"),
+        ({"fingerprint": "00ff"}, "evaluates the key '00ff', and the data are protected with"),
+        ({"recipe": {"format": 1}}, "evaluates the recipe {'format': 1}"),
+        ({"recipe": None}, "evaluates the recipe None"),
+        ({"models": [{"clean": 1}]}, r"is damaged \('model'\); evaluate again"),
+        ({"models": 5}, "is damaged"),
+        ({"verdict": "no"}, "is damaged"),
+        ({"attacks": [{"attack": "a", "clean": "much"}]}, "is damaged"),
+        ({"attacks": [{"attack": "a", "protected_interval": [1]}]}, "is damaged"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(made: Made, tmp_path: Path, changes, message: str) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(evaluation(made, **changes)))
+    with pytest.raises(DatasetError, match=message):
+        reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
+    assert os.listdir(tmp_path) == ["e.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"[]", b"null"])
+def test_what_is_no_evaluation_is_refused(made: Made, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "e.json").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"is not JSON|is of kind None"):
+        reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
+    with pytest.raises(FileNotFoundError):
+        reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "none.json")
+
+
+# Refusals.
+
+
+def test_nothing_is_overwritten_and_nothing_is_put_into_the_data(made: Made, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.html"
+    taken.write_text("mine")
+    (tmp_path / "link.html").symlink_to(tmp_path / "nowhere")
+    with untouched(tmp_path, made.folder):
+        for name in ("taken.html", "link.html"):
+            with pytest.raises(FileExistsError, match="nothing is ever overwritten"):
+                reporting.write_report(made.folder, KEY, tmp_path / name)
+        for name in ("page.html", "no/page.html"):
+            with pytest.raises(DatasetError, match="private and must not be published"):
+                reporting.write_report(made.folder, KEY, made.folder / name)
+        with pytest.raises(DatasetError, match="does not exist; make it"):
+            reporting.write_report(made.folder, KEY, tmp_path / "none" / "page.html")
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = tmp_path / "page.html"
+    taken.write_text("mine")
+    with pytest.raises(FileExistsError, match="appeared just now"):
+        reporting._write_new(taken, b"page")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(FileExistsError):
+        reporting._write_new(taken, b"page")
+    assert taken.read_text() == "mine"
+    reporting._write_new(tmp_path / "new.html", b"page")
+    assert (tmp_path / "new.html").read_bytes() == b"page"
+    assert stat.S_IMODE((tmp_path / "new.html").stat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["new.html", "page.html"]
+
+
+def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "page.html"
+    write_tree(source, {"a/a.wav": wav(tone(900))})
+    with pytest.raises(SidecarError, match="no finished or begun run"):
+        reporting.write_report(source, KEY, out)
+    protect_folder(source, tmp_path / "final", KEY)
+    drop_undo(tmp_path / "final", KEY)
+    with pytest.raises(SidecarError, match="was dropped: the originals are gone"):
+        reporting.write_report(tmp_path / "final", KEY, out)
+    protect_folder(source, tmp_path / "undone", KEY)
+    poscuda_fast.restore_folder(tmp_path / "undone", KEY)
+    with pytest.raises(SidecarError, match="was undone: the data are the originals again"):
+        reporting.write_report(tmp_path / "undone", KEY, out)
+    with pytest.raises(SidecarError, match="was not made with the key"):
+        reporting.write_report(tmp_path / "final", Key.generate(), out)
+    with pytest.raises(TypeError, match=r"expected a poscuda_fast\.Key"):
+        reporting.write_report(source, "secret", out)
+    with pytest.raises(DatasetError, match="does not exist"):
+        reporting.write_report(tmp_path / "none", KEY, out)
+    for rate in (0, -1, 10**9, True, 8000.0):
+        with pytest.raises(ValueError, match="sample_rate is"):
+            reporting.write_report(source, KEY, out, sample_rate=rate)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
+    message = r"^poscuda report needs jinja2 and matplotlib: pip install 'poscuda-fast\[report\]'\.$"
+    with pytest.raises(ImportError, match=message):
+        reporting.write_report(tmp_path, KEY, tmp_path / "page.html")
+
+
+# The command.
+
+
+@pytest.mark.usefixtures("few")
+def test_the_command(made: Made, tmp_path: Path) -> None:
+    KEY.save(tmp_path / "my.key")
+    words = ("report", made.folder, "--key", tmp_path / "my.key", "-o", tmp_path / "page.html")
+    done = poscuda(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "keep it as secret as the sidecar" in done.stdout
+    assert "what was protected" in Page(tmp_path / "page.html").text
+    again = poscuda(*words)
+    assert again.returncode == 2
+    assert "nothing is ever overwritten" in again.stderr
+    assert poscuda(*words[:-1], tmp_path / "quiet.html", "--quiet").stdout == ""
+    rate = poscuda(*words[:-1], tmp_path / "other.html", "--sample-rate", 8000)
+    assert rate.returncode == 2
+    assert "--sample-rate is for a .npy SRC" in rate.stderr
+    bad = poscuda("report", tmp_path / "a.npy", *words[2:-1], tmp_path / "other.html", "--sample-rate", 0)
+    assert bad.returncode == 2
+    assert "sample_rate is 0" in bad.stderr
+    assert "--key" in poscuda("report", made.folder, "-o", tmp_path / "other.html").stderr
+    assert not (tmp_path / "other.html").exists()
+
+
+# Its parts.
+
+
+def test_the_template_lies_beside_the_module() -> None:
+    assert (importlib.resources.files("poscuda_fast.reporting") / paging.TEMPLATE).is_file()
+
+
+@pytest.mark.parametrize("rate", [1, 100, 8000, 16_000, 48_000, 512_000])
+@pytest.mark.parametrize("frames", [1, 2, 100, 30_000])
+def test_a_spectrogram_has_any_length_and_rate(rate: int, frames: int) -> None:
+    levels, step = pictures.spectrogram(np.zeros(frames), rate)
+    assert np.all(levels == 20 * np.log10(pictures.FLOOR))
+    assert 1 <= levels.shape[1] <= pictures.MOST_COLUMNS + 1
+    assert (levels.shape[1] - 1) * step * rate < frames <= levels.shape[1] * step * rate
+
+
+def test_a_full_scale_sine_is_0_db_at_its_place() -> None:
+    levels, _ = pictures.spectrogram(np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000), 16_000)
+    column = levels[:, levels.shape[1] // 2]
+    assert np.argmax(column) == 1000 * 512 // 16_000
+    assert abs(column.max()) < 1e-6
+
+
+def test_pictures_leave_the_style_of_their_user_alone() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    silent = np.zeros((5, 1), np.float32)
+    drawn, scale = pictures.draw(Excerpt("a", 0, 0.0, 5 / 8000, 8000, silent, silent))
+    assert [picture.title for picture in drawn] == ["Before", "After", "Difference"]
+    assert scale.alt.startswith("Colours from")
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_player_is_limited_to_full_scale() -> None:
+    samples = np.array([[0.5, -2], [2, np.nan], [-1, 1]], np.float32)
+    heard, rate = samples_of(sounds.player(samples, 22_050))
+    assert rate == 22_050
+    assert heard.tolist() == [[16384, -32768], [32767, 0], [-32768, 32767]]
+
+
+def excerpt(frames: int, channels: int, rate: int) -> Excerpt:
+    samples = np.zeros((frames, channels), np.float32)
+    return Excerpt("a", 0, 0.0, frames / rate, rate, samples, samples)
+
+
+@pytest.mark.parametrize(
+    ("excerpts", "expected"),
+    [
+        ([], (10, 2)),
+        ([excerpt(16_000, 1, 16_000)] * 10, (10, 2)),
+        ([excerpt(160_000, 1, 16_000)] * 10, (4, 2)),
+        ([excerpt(160_000, 2, 16_000)] * 10, (4, 1)),
+        ([excerpt(480_000, 2, 48_000)] * 10, (2, 1)),
+    ],
+)
+def test_long_clips_are_cut_so_that_the_page_stays_small(excerpts: list[Excerpt], expected: tuple[int, int]) -> None:
+    assert sounds.what_fits(excerpts) == expected
+
+
+@pytest.mark.parametrize(
+    "ratios", [[3.0], [1.0] * 9, [-5.0, 40.0], list(np.linspace(-90, 90, 1000)), [0.01, 0.02], [-1e4, 1e4], [0.5, 1.0]]
+)
+def test_a_histogram_counts_every_clip_once_and_stays_in_its_frame(ratios: list[float]) -> None:
+    drawn = histogram(ratios)
+    counts = [int(re.search(r"([\d,]+) clips?$", bar.title)[1].replace(",", "")) for bar in drawn.bars]
+    assert sum(counts) == len(ratios)
+    for bar in drawn.bars:
+        assert 38 <= bar.x <= bar.x + bar.width <= 353
+        assert 10 <= bar.y <= bar.y + bar.height <= 155
+    assert 1 <= len(drawn.x_ticks) <= 8
+    assert all(38 <= x <= 352.1 for x, _ in drawn.x_ticks)
+    assert 38 <= drawn.median_x <= 352.1
+    assert len({y for y, _ in drawn.y_ticks}) == 3
+
+
+def test_no_clip_no_histogram() -> None:
+    assert histogram([]) is None
+
+
+def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run() -> None:
+    found = Survey()
+    rng = np.random.default_rng(3)
+    ratios = rng.permutation(np.repeat(np.arange(30.0), 2))
+    samples = np.zeros((1, 1), np.float32)
+    for n, ratio in enumerate(ratios.tolist()):
+        found.add(
+            surveying.Measured(
+                str(n), n % 3, "protected", 1, 8000, ratio, surveying.Tally(), False, lambda: (samples, samples)
+            )
+        )  # fmt: skip
+    order = sorted(range(60), key=lambda n: (ratios[n], n))[:10]
+    assert [one.name for one in found.worst] == [str(n) for n in order]
+    assert [row.label for row in found.classes] == [0, 1, 2]
+
+
+def test_names_are_counted_and_some_are_kept() -> None:
+    names = Named()
+    for n in range(surveying.NAMES_KEPT + 5):
+        names.add(str(n))
+    assert (len(names.items), names.more, names.total) == (200, 5, 205)
+
+
+def test_an_excerpt_shows_nothing() -> None:
+    assert "array" not in repr(excerpt(5, 1, 8000))
