@@ -215,8 +215,19 @@ def test_nobody_writes_meanwhile_and_the_lock_ends_with_the_reading(audio: Path,
         restore_folder(copy, key)
     with inplace.locked(copy, shared=True):
         pass
+    with pytest.raises(BusyError), inplace.locked(copy):  # the folder itself, whatever sidecar others have
+        pass
     reading.close()
     restore_folder(copy, key)
+
+    path = tmp_path / "clips.npy"
+    np.save(path, np.ones((2, 300), np.int16))
+    mapped = np.load(path, mmap_mode="r+")
+    protect_memmap(mapped, np.arange(2), key)
+    with open_array(mapped, key), pytest.raises(BusyError), inplace.locked(path):
+        pass
+    with inplace.locked(path):
+        pass
 
 
 def test_errors_and_representations_give_nothing_away(audio: Path, tmp_path: Path, key: Key) -> None:

@@ -630,7 +630,7 @@ def test_no_clip_no_histogram() -> None:
 def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run() -> None:
     found = Survey()
     rng = np.random.default_rng(3)
-    ratios = rng.permutation(np.repeat(np.arange(30.0), 2))
+    ratios = rng.permutation(np.repeat(np.arange(20.0), 3))
     samples = np.zeros((1, 1), np.float32)
     for n, ratio in enumerate(ratios.tolist()):
         found.add(
