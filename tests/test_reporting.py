@@ -627,10 +627,11 @@ def test_no_clip_no_histogram() -> None:
     assert histogram([]) is None
 
 
-def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run() -> None:
+@pytest.mark.parametrize("different", [1, 2, 20, 60])
+def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run(different: int) -> None:
     found = Survey()
     rng = np.random.default_rng(3)
-    ratios = rng.permutation(np.repeat(np.arange(20.0), 3))
+    ratios = rng.permutation(np.repeat(np.arange(float(different)), 60 // different))
     samples = np.zeros((1, 1), np.float32)
     for n, ratio in enumerate(ratios.tolist()):
         found.add(
