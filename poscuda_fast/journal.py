@@ -310,7 +310,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise SidecarError(f"The sidecar {path} is not a regular file; it is not used.")
     # The file is opened by SQLite alone: closing any other descriptor of it would drop SQLite's POSIX locks.
-    uri = f"file:{quote(str(path.absolute()))}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}"
     _refuse_foreign(path, uri)
     try:
         database = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False)

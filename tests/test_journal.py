@@ -83,6 +83,15 @@ def test_payloads_come_back_in_order(path: Path, key: Key) -> None:
         assert journal.summary == {"counts": {}, "batches": len(payloads)}
 
 
+def test_the_name_of_a_folder_need_not_be_utf_8(tmp_path: Path, key: Key) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9 %3F?#")
+    os.mkdir(folder)
+    path = Path(os.fsdecode(folder)) / ".poscuda"
+    finished(path, key, b"one")
+    with Journal(path, key) as journal:
+        assert list(journal.payloads()) == [b"one"]
+
+
 def test_the_states_of_a_run_and_back(path: Path, key: Key) -> None:
     begun(path, key, b"one")
     for state in (State.COMPLETE, State.UNDOING, State.UNDONE):

@@ -388,9 +388,9 @@ def evaluation(made: Made, **changes: Any) -> dict[str, Any]:
              "miskeyed": 3.1},
             {"model": "other", "clean": 90},
         ],
-        "attacks": [{"attack": "shifted at random", "model": "M5", "clean": 91.0, "protected": 80.2,
+        "attacks": [{"attack": "shifted at random", "model": "M5", "protected": 80.2,
                      "protected_interval": [76.0, 84.0]}],
-        "quality": {"snr_db": {"median": 19.7}},
+        "quality": {"snr_db": {"median": 19.71, "worst_5_percent": 11, "unit": "dB"}, "pesq": {"median": None}},
     } | changes  # fmt: skip
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -403,7 +403,8 @@ def test_an_evaluation_is_shown(made: Made, tmp_path: Path) -> None:
     assert "in part It <em>helps</em>. One training." in text
     assert "Clips to train on: 2,400. Clips to test on: 600. Classes: 10. Accuracy by chance: 10.0 %." in text
     assert "M5 92.1 37.2 33.0 to 41.5 99.5 3.1 other 90.0 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH}" in text
-    assert "shifted at random M5 91.0 80.2 76.0 to 84.0" in text
+    assert "shifted at random M5 80.2 76.0 to 84.0" in text
+    assert "SNR dB 19.71 11.00 PESQ \N{EN DASH} \N{EN DASH} \N{EN DASH}" in text
 
 
 @pytest.mark.usefixtures("few")
@@ -431,7 +432,8 @@ def test_an_evaluation_may_lack_what_is_optional(made: Made, tmp_path: Path) -> 
         ({"models": [{"clean": 1}]}, r"is damaged \('model'\); evaluate again"),
         ({"models": 5}, "is damaged"),
         ({"verdict": "no"}, "is damaged"),
-        ({"attacks": [{"attack": "a", "clean": "much"}]}, "is damaged"),
+        ({"quality": {"snr_db": 5}}, "is damaged"),
+        ({"attacks": [{"attack": "a", "protected": "much"}]}, "is damaged"),
         ({"attacks": [{"attack": "a", "protected_interval": [1]}]}, "is damaged"),
     ],
 )

@@ -27,8 +27,8 @@ class Evaluation:
         Its verdict and when it was made; empty where it does not say.
     data : list of (str, str)
         What it was made on.
-    models, attacks : list of list of str
-        Rows of the two tables; see `MODEL_COLUMNS` and `ATTACK_COLUMNS`.
+    models, attacks, quality : list of list of str
+        Rows of the tables; see `MODEL_COLUMNS`, `ATTACK_COLUMNS` and `QUALITY_COLUMNS`.
     """
 
     word: str
@@ -38,10 +38,20 @@ class Evaluation:
     data: list[tuple[str, str]]
     models: list[Row]
     attacks: list[Row]
+    quality: list[Row]
 
 
 MODEL_COLUMNS = ("Model", "Clean", "Protected", "95 % interval", "Keyed", "Miskeyed")
-ATTACK_COLUMNS = ("Attack", "Model", "Clean", "Protected", "95 % interval")
+ATTACK_COLUMNS = ("Attack", "Model", "Protected", "95 % interval")
+QUALITY_COLUMNS = ("Measure", "Unit", "Median", "Worst 5 %")
+_MEASURES = {
+    "snr_db": "SNR",
+    "patch_snr_db": "SNR inside patches",
+    "log_spectral_distance_db": "log-spectral distance",
+    "visqol": "ViSQOL",
+    "stoi": "STOI",
+    "pesq": "PESQ",
+}
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
 
 
@@ -98,13 +108,21 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
         [
             str(row["attack"]),
             str(row.get("model") or MISSING),
-            *(_percent(row.get(name)) for name in ("clean", "protected")),
+            _percent(row.get("protected")),
             _interval(row.get("protected_interval")),
         ]
         for row in fields.get("attacks") or []
     ]
+    quality = [
+        [
+            _MEASURES.get(name, name),
+            str(one.get("unit") or MISSING),
+            *(MISSING if one.get(end) is None else f"{float(one[end]):.2f}" for end in ("median", "worst_5_percent")),
+        ]
+        for name, one in (fields.get("quality") or {}).items()
+    ]
     word, sentence, uncertainty = (str(verdict.get(name) or "") for name in ("word", "sentence", "uncertainty"))
-    return Evaluation(word, sentence, uncertainty, str(fields.get("date") or ""), facts, models, attacks)
+    return Evaluation(word, sentence, uncertainty, str(fields.get("date") or ""), facts, models, attacks, quality)
 
 
 def _percent(value: Any) -> str:

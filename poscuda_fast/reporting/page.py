@@ -13,7 +13,7 @@ import numpy as np
 import poscuda_fast
 from poscuda_fast.journal import State
 from poscuda_fast.recipe import UNIT_LEVEL, PaperRecipe, Recipe, StrongRecipe
-from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, Evaluation
+from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, WIDTH, histogram
 from poscuda_fast.reporting.pictures import Picture, draw
 from poscuda_fast.reporting.sounds import player, what_fits
@@ -83,6 +83,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
         attack_columns=ATTACK_COLUMNS,
+        quality_columns=QUALITY_COLUMNS,
     )
     return page
 
