@@ -23,7 +23,7 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 
 # A module imports only from levels above its own line.
 LEVELS = [
-    {"errors", "discretion", "recipe", "durability", "snr", "synth", "extras", "help_pages"},
+    {"errors", "discretion", "recipe", "durability", "snr", "synth", "extras"},
     {"key", "labels", "kernels"},
     {"marks", "workers"},
     {"plan"},
@@ -59,6 +59,8 @@ LEVELS = [
     {"reporting.pictures", "reporting.sounds"},
     {"reporting.page"},
     {"reporting"},
+    {"cli.help_pages", "cli.options"},
+    {"cli.editing", "cli.looking"},
     {"cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

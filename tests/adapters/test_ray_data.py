@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +87,28 @@ def test_parquet_goes_through(cluster, tmp_path: Path, key: Key, key_file: Path)
     dataset = protect_dataset(ray.data.read_parquet(str(tmp_path / "a.parquet")), key_file, recipe=RECIPE)
     found = {row["name"]: row["audio"] for row in dataset.take_all()}
     assert found == protected(tmp_path / "src", key, tmp_path / "dst")
+
+
+def test_webdataset_shards_go_through(cluster, tmp_path: Path, key: Key, key_file: Path) -> None:
+    files = {name: content for name, content in make_folder(tmp_path / "src").items() if name.endswith(".wav")}
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for name in sorted(files)[number::2]:
+                sample = name.removesuffix(".wav").replace("/", "_").replace(".", "_")
+                for suffix, content in (("cls", name.split("/")[0].encode()), ("wav", files[name])):
+                    info = tarfile.TarInfo(f"{sample}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    shards = [str(tmp_path / f"{number}.tar") for number in range(2)]
+
+    def label(batch, number):
+        return batch["cls"][number].decode()
+
+    dataset = ray.data.read_webdataset(shards, decoder=None)
+    dataset = protect_dataset(dataset, key_file, recipe=RECIPE, audio="wav", label=label)
+    found = [row["wav"] for row in dataset.take_all()]
+    expected = protected(tmp_path / "src", key, tmp_path / "dst")
+    assert sorted(found) == sorted(expected[name] for name in files)
 
 
 def test_paths_outside_the_folder_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""The commands that change data, bring them back and check them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import poscuda_fast
+from poscuda_fast.cli.help_pages import Command
+from poscuda_fast.cli.options import JSON, KEY, QUIET, SIDECAR, progress_bar, recipe_options, show, take_recipe
+from poscuda_fast.recipe import Recipe
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(file: Path) -> None:
+    """Write a new secret key to FILE, which must not exist.
+
+    Only its owner can read it (mode 0600). Keep it secret and backed up: without it there is no undo and no verify.
+
+    \b
+    Examples:
+      poscuda keygen my.key
+      poscuda keygen ~/keys/recordings.key
+    """
+    key = poscuda_fast.Key.generate()
+    key.save(file)
+    click.echo(f"Wrote {file} with fingerprint {key.fingerprint}. Keep it secret and backed up.")
+
+
+@click.command(cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", required=False, type=click.Path(path_type=Path))
+@KEY
+@click.option("--in-place", is_flag=True, help="Edit SRC itself instead of making a copy at DST.")
+@click.option(
+    "--labels-from",
+    metavar="SOURCE",
+    default="folder",
+    show_default=True,
+    help="folder (the parent folder's name), csv:FILE (columns path,label) or regex:RE (its first group, on the "
+    "file name).",
+)
+@click.option("--label", help="The label of a single audio file.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option(
+    "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
+)
+@click.option(
+    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip, .npy."
+)
+@recipe_options
+@click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
+@click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
+@click.option("--threads", type=int, help="Threads to use; all cores by default.")
+@SIDECAR
+@click.option("--dry-run", is_flag=True, help="Tell what would be done; write nothing.")
+@JSON
+@QUIET
+def protect(
+    src: Path,
+    dst: Path | None,
+    key_file: Path,
+    *,
+    in_place: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Protect SRC as a copy at DST, or in place.
+
+    SRC is a folder of audio, one audio file, or a .npy array of clips with --labels. A copy leaves SRC as it is.
+    Nothing that exists is ever overwritten, but SRC's patches with --in-place; their originals go to a sealed
+    sidecar first. Sidecar and manifest are written beside the protected data. A run that was stopped is finished
+    by the same command.
+
+    \b
+    Examples:
+      poscuda protect recordings/ protected/ --key my.key
+      poscuda protect digits/ out/ --key my.key --labels-from 'regex:^(\\d)_'
+      poscuda protect yes.wav yes-protected.wav --key my.key --label yes
+      poscuda protect recordings/ --in-place --key my.key --dry-run
+      poscuda protect recordings/ louder/ --key my.key --strength 2
+      poscuda protect recordings/ paper/ --key my.key --blur 0.3
+      poscuda protect clips.npy --in-place --key my.key --labels labels.npy
+    """
+    if (dst is None) != in_place:
+        raise click.UsageError("Give either DST, for a copy, or --in-place.")
+    key = poscuda_fast.Key.load(key_file)
+    recipe, strength = take_recipe(options)
+    with progress_bar(quiet=quiet) as progress:
+        common = {
+            "backend": options["backend"],
+            "threads": options["threads"],
+            "sidecar": options["sidecar"],
+            "progress": progress,
+            "dry_run": dry_run,
+        }
+        if src.suffix == ".npy":
+            report = _protect_npy(src, dst, key, options, common | {"recipe": recipe or Recipe.strong(strength)})
+        else:
+            report = _protect_audio(src, dst, key, options, common | {"recipe": recipe, "strength": strength})
+    if not quiet:
+        show(report, as_json=as_json)
+        if report.classes == 1 and report.clips > 1:
+            click.echo("Note: all clips are of one class; is that what the labels should say?", err=True)
+    if dry_run and not as_json:
+        click.echo("No files were modified.")
+
+
+def _protect_audio(
+    src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
+) -> poscuda_fast.Report:
+    for name in ("labels_file", "classes_file", "lengths_file"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name[:-5]} is for a .npy SRC; use --labels-from or --label for audio files.")
+    labels_from: Any = options["labels_from"]
+    if options["label"] is not None:
+        if src.is_dir():
+            raise click.UsageError("--label is for a single audio file; use --labels-from for a folder.")
+        labels_from = {src.name: options["label"]}
+    lossy = "flac" if options["lossy_to_flac"] else "refuse"
+    return poscuda_fast.protect_folder(src, dst, key, labels_from=labels_from, lossy=lossy, **common)
+
+
+def _protect_npy(
+    src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
+) -> poscuda_fast.Report:
+    from poscuda_fast import npyfile  # noqa: PLC0415 - NumPy is not needed to print a help page
+
+    if options["label"] is not None or options["labels_from"] != "folder":
+        raise click.UsageError("--label and --labels-from are for audio files; a .npy SRC takes --labels FILE.npy.")
+    if options["labels_file"] is None:
+        raise click.UsageError("A .npy SRC needs --labels FILE.npy with one label for each clip.")
+    return npyfile.protect_npy(
+        src,
+        dst,
+        npyfile.read_vector(options["labels_file"]),
+        key,
+        classes=None if options["classes_file"] is None else npyfile.read_names(options["classes_file"]),
+        lengths=None if options["lengths_file"] is None else npyfile.read_vector(options["lengths_file"]),
+        **common,
+    )
+
+
+@click.command(cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@KEY
+@SIDECAR
+@click.option("--partial", is_flag=True, help="Restore the rest although some files are missing or were changed.")
+@JSON
+@QUIET
+def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
+    """Put the original bytes of SRC back: a protected folder, audio file or .npy array.
+
+    Only the patches are written, from the sidecar, which the key opens. Where files are missing or were changed
+    since, it is refused, and --partial restores the rest.
+
+    \b
+    Examples:
+      poscuda restore protected/ --key my.key
+      poscuda restore protected/ --key my.key --sidecar safe/protected.poscuda
+      poscuda restore protected/ --key my.key --partial
+      poscuda restore clips.npy --key my.key
+    """
+    key = poscuda_fast.Key.load(key_file)
+    with progress_bar(quiet=quiet) as progress:
+        if src.suffix == ".npy":
+            from poscuda_fast import npyfile  # noqa: PLC0415
+
+            if partial:
+                raise click.UsageError("--partial is for audio files; an array is restored whole.")
+            report = npyfile.restore_npy(src, key, sidecar=sidecar, progress=progress)
+        else:
+            report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
+    if not quiet:
+        show(report, as_json=as_json)
+
+
+@click.command("drop-undo", cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@KEY
+@SIDECAR
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@JSON
+@QUIET
+def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
+    """Destroy the originals kept for SRC, so that its protection is final.
+
+    The data stay as they are. Nobody can open the originals in the sidecar afterwards, with or without the key.
+
+    \b
+    Examples:
+      poscuda drop-undo protected/ --key my.key
+      poscuda drop-undo clips.npy --key my.key --yes
+    """
+    key = poscuda_fast.Key.load(key_file)
+    if not (yes or click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)):
+        raise click.ClickException("The undo was not dropped.")
+    report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
+    if not quiet:
+        show(report, as_json=as_json)
+
+
+@click.command(cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option(
+    "--key", "key_file", type=click.Path(path_type=Path), help="The key file; without it only the manifest is used."
+)
+@SIDECAR
+@JSON
+@QUIET
+def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: bool, quiet: bool) -> int:
+    """Tell which files of SRC are original, which are protected, and which are neither.
+
+    Nothing is written. Exit code 0 means that everything is there and is wholly one or the other, else 1.
+
+    \b
+    Examples:
+      poscuda verify protected/
+      poscuda verify protected/ --key my.key
+      poscuda verify clips.npy --key my.key --json
+    """
+    key = None if key_file is None else poscuda_fast.Key.load(key_file)
+    if src.suffix == ".npy":
+        from poscuda_fast import npyfile  # noqa: PLC0415
+
+        if key is None:
+            raise click.UsageError("A .npy array is verified against its sidecar, which needs --key.")
+        verified = npyfile.verify_npy(src, key, sidecar=sidecar)
+    else:
+        verified = poscuda_fast.verify_folder(src, key, sidecar=sidecar)
+    if not quiet:
+        show(verified, as_json=as_json)
+    return 0 if verified.ok else 1

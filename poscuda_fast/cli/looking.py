@@ -1,0 +1,217 @@
+"""The commands that only look: at files, at what was done to them, at what it achieves, and at the installation."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+import poscuda_fast
+from poscuda_fast.cli.help_pages import Command
+from poscuda_fast.cli.options import JSON, KEY, QUIET, SIDECAR, progress_bar, recipe_options, take_recipe
+from poscuda_fast.recipe import Recipe
+
+USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
+
+
+@click.command(cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@KEY
+@click.option(
+    "-o",
+    "--out",
+    default="evaluation.json",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="A new file for the result; the plot is written beside it, as .svg.",
+)
+@click.option("--labels-from", metavar="SOURCE", default="folder", show_default=True, help="As for protect.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option("--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip.")
+@recipe_options
+@SIDECAR
+@click.option("--clips", default=3000, show_default=True, help="Use at most so many, drawn class by class.")
+@click.option("--seconds", type=float, help="What is used of a clip; by default what 95 % of them fit into, at most 4.")
+@click.option(
+    "--model", "models", multiple=True, help="m5, lstm, cnn or transformer, once for each; the first three by default."
+)
+@click.option("--epochs", type=int, help="Of each training; by default enough for each model.")
+@click.option("--seeds", default=1, show_default=True, help="Trainings of each model.")
+@click.option("--attacks/--no-attacks", default=True, show_default=True, help="Also train as an attacker might.")
+@QUIET
+def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: Any) -> None:
+    """Tell whether protection works on SRC: train small models on its clips, clean and protected, and test them.
+
+    SRC is clean, or protected with its sidecar beside it; it is only read. Models learn from four fifths of the
+    clips and are tested on clean clips of the last fifth. Needs the extra "experiments" (PyTorch); 3,000 clips of
+    a second take about ten minutes on two cores.
+
+    \b
+    Examples:
+      poscuda evaluate recordings/ --key my.key
+      poscuda evaluate digits/ --key my.key --labels-from 'regex:^(\\d)_' -o digits.json
+      poscuda evaluate protected/ --key my.key --seeds 3 --no-attacks
+    """
+    plot = out.with_suffix(".svg")
+    for path in (out, plot):
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} exists, and nothing is overwritten; choose another name with --out.")
+    key = poscuda_fast.Key.load(key_file)
+    try:
+        from poscuda_fast.evaluation import corpus, study, words  # noqa: PLC0415 - they need torch
+    except ImportError as error:
+        raise ImportError(f"poscuda evaluate needs {error.name}: pip install 'poscuda-fast[experiments]'.") from None
+    rate = options["sample_rate"] or USUAL_RATE
+    recipe, strength = take_recipe(options)
+    sidecar = options["sidecar"]
+    source: corpus.Source
+    if src.suffix == ".npy":
+        source = corpus.open_npy(
+            src, key, options["labels_file"], options["lengths_file"], recipe or Recipe.strong(strength), rate, sidecar
+        )
+    else:
+        source = corpus.Folder(
+            src, key, recipe=recipe, strength=strength, labels_from=options["labels_from"], sidecar=sidecar
+        )
+    with progress_bar(quiet=quiet) as progress:
+        found = study.evaluate(
+            source,
+            key,
+            clips=options["clips"],
+            seconds=options["seconds"],
+            models=options["models"] or study.MODELS,
+            epochs=options["epochs"],
+            seeds=options["seeds"],
+            with_attacks=options["attacks"],
+            progress=progress,
+            tell=None if quiet else lambda line: click.echo(line, err=True),
+        )
+    words.store(found, out)
+    words.plot(found, plot)
+    if not quiet:
+        click.echo(words.text(found))
+        click.echo(f"Wrote {out} and {plot}.")
+
+
+@click.command(cls=Command)
+@click.argument("src", type=click.Path(path_type=Path))
+@KEY
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
+@click.option(
+    "--evaluation", type=click.Path(path_type=Path), help="What poscuda evaluate stored, to be shown on the page."
+)
+@click.option("--sample-rate", type=int, help="Of a .npy SRC, Hz; 16000 by default.")
+@SIDECAR
+@QUIET
+def report(
+    src: Path,
+    key_file: Path,
+    *,
+    out: Path,
+    evaluation: Path | None,
+    sample_rate: int | None,
+    sidecar: Path | None,
+    quiet: bool,
+) -> None:
+    """Write a private HTML page that shows what was protected in SRC, for its owner.
+
+    It shows the clips that changed most, before and after, to see and to hear, and opens without a network. Keep it
+    as secret as the sidecar. It needs pip install 'poscuda-fast[report]'.
+
+    \b
+    Examples:
+      poscuda report protected/ --key my.key -o report.html
+      poscuda report clips.npy --key my.key -o report.html --sample-rate 8000
+      poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
+    """
+    from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
+
+    if sample_rate is not None and src.suffix != ".npy":
+        raise click.UsageError("--sample-rate is for a .npy SRC; audio files tell their own.")
+    key = poscuda_fast.Key.load(key_file)
+    with progress_bar(quiet=quiet) as progress:
+        reporting.write_report(
+            src,
+            key,
+            out,
+            evaluation=evaluation,
+            sample_rate=reporting.SAMPLE_RATE if sample_rate is None else sample_rate,
+            sidecar=sidecar,
+            progress=progress,
+        )
+    if not quiet:
+        click.echo(f"Wrote {out}. It shows where the patches are: keep it as secret as the sidecar.")
+
+
+@click.command(cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@recipe_options
+@JSON
+def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
+    """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do.
+
+    Nothing is written, and no key is needed.
+
+    \b
+    Examples:
+      poscuda inspect protected/yes/a.wav
+      poscuda inspect recordings/ --strength 2
+      poscuda inspect clips.npy --sample-rate 8000 --json
+    """
+    from poscuda_fast import inspection  # noqa: PLC0415
+
+    facts = inspection.inspect(file, *take_recipe(fields))
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        click.echo("\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+
+
+@click.command(cls=Command)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A new folder for the demo's files; default: a temporary one."
+)
+def demo(out: Path | None) -> int:
+    """Protect, verify and restore a small speech-like data set that is made on the spot.
+
+    Everything is written to a folder of its own; exit code 1 means that a byte was not as promised.
+
+    \b
+    Examples:
+      poscuda demo
+      poscuda demo --out demo
+    """
+    from poscuda_fast import demo as show  # noqa: PLC0415
+
+    return 0 if show.run(out, click.echo) else 1
+
+
+@click.command(cls=Command)
+@JSON
+def doctor(*, as_json: bool) -> int:
+    """Tell what this installation can do here: versions, cores, backends, extras, and why something is missing.
+
+    Nothing is written. Exit code 1 means that a backend gives wrong bits or that none works; an extra that is not
+    installed is no failure.
+
+    \b
+    Examples:
+      poscuda doctor
+      poscuda doctor --json
+    """
+    from poscuda_fast import doctor as practice  # noqa: PLC0415
+
+    found = practice.examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return 0 if found["ok"] else 1
+    for name, value in found.items():
+        if isinstance(value, dict):
+            for part, state in value.items():
+                click.echo(f"{name[:-1] + ' ' + part:<22} {state}")
+        else:
+            click.echo(f"{name:<22} {value}")
+    return 0 if found["ok"] else 1

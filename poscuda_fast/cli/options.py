@@ -1,0 +1,91 @@
+"""Options that several commands have, and how results and progress are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poscuda_fast.inplace import Progress
+from poscuda_fast.recipe import Recipe
+
+KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
+SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Where the sealed originals are kept.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+_PAPER = ("patch", "taps", "blur", "patches", "every", "identity")
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The fields of a recipe as options."""
+    for option in (
+        click.option("--identity", is_flag=True, default=None, help="Format 1: 1.0 on the filter's centre tap."),
+        click.option("--patches", type=int, help="Format 1: patches per clip; 1 by default."),
+        click.option("--blur", type=float, help="Format 1: taps are in U(0, BLUR); 0.01 by default."),
+        click.option("--taps", type=int, help="Format 1: filter length; 80 by default."),
+        click.option("--every", type=int, help="Format 1: one patch for each EVERY frames, in place of --patches."),
+        click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
+        click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
+        click.option(
+            "--sample-rate",
+            type=int,
+            help="Of the clips, Hz, for the mark's band; by default that of most files, for an array 16000.",
+        ),
+        click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
+    ):
+        command = option(command)
+    return command
+
+
+def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
+    """The recipe that the options ask for, or None and a strength for the default; they are taken out of `options`."""
+    strong, paper = (
+        {name: value for name in names if (value := options.pop(name)) is not None}
+        for names in (("strength", "sample_rate"), _PAPER)
+    )
+    wants_paper = options.pop("paper") or bool(paper)
+    if strong and wants_paper:
+        mine, other = next(iter(strong)), next(iter(paper), "paper")
+        raise click.UsageError(
+            f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one of them."
+        )
+    if wants_paper:
+        return Recipe.paper(**paper), 1.0
+    return Recipe.strong(**strong) if "sample_rate" in strong else None, strong.get("strength", 1.0)
+
+
+def show(result: Any, *, as_json: bool) -> None:
+    """Print what a verb found."""
+    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
+
+
+@contextlib.contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr with rate and time left; nothing where stderr is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich takes longer to import than a small job
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield advance
