@@ -30,6 +30,9 @@ USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
 )
 @click.option("--labels-from", metavar="SOURCE", default="folder", show_default=True, help="As for protect.")
 @click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option(
+    "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
+)
 @click.option("--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip.")
 @recipe_options
 @SIDECAR
@@ -70,7 +73,14 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
     source: corpus.Source
     if src.suffix == ".npy":
         source = corpus.open_npy(
-            src, key, options["labels_file"], options["lengths_file"], recipe or Recipe.strong(strength), rate, sidecar
+            src,
+            key,
+            options["labels_file"],
+            classes=options["classes_file"],
+            lengths=options["lengths_file"],
+            recipe=recipe or Recipe.strong(strength),
+            sample_rate=rate,
+            sidecar=sidecar,
         )
     else:
         source = corpus.Folder(

@@ -146,7 +146,7 @@ def gather(
         classes,
         training=np.setdiff1d(np.arange(len(chosen)), testing),
         testing=testing,
-        sample_rate=rate,
+        sample_rate=sample_rate,
         file_rate=source.rate,
         recipe=source.recipe,
         seconds=frames / rate,
@@ -294,9 +294,17 @@ class Array:
 
 
 def open_npy(
-    path: Path, key: Key, labels: Path | None, lengths: Path | None, recipe: Recipe, rate: int, sidecar: PathLike | None
+    path: Path,
+    key: Key,
+    labels: Path | None,
+    *,
+    classes: Path | None,
+    lengths: Path | None,
+    recipe: Recipe,
+    sample_rate: int,
+    sidecar: PathLike | None,
 ) -> Array:
-    """The clips of a .npy file, with labels and lengths in others.
+    """The clips of a .npy file, with labels, class names and lengths in others.
 
     Raises
     ------
@@ -310,9 +318,9 @@ def open_npy(
         key,
         npyfile.read_vector(labels),
         recipe=recipe,
-        classes=None,
+        classes=None if classes is None else npyfile.read_names(classes),
         lengths=None if lengths is None else npyfile.read_vector(lengths),
-        sample_rate=rate,
+        sample_rate=sample_rate,
         sidecar=sidecar or path.with_name(path.name + SIDECAR),
     )
 

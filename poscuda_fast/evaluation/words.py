@@ -51,28 +51,32 @@ def plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
     panel = figure.add_subplot()
     for number, name in enumerate(COLUMNS):
         places = [place + (number - 1.5) * 0.2 for place in range(len(found["models"]))]
-        heights = [row[name] for row in found["models"]]
-        panel.bar(places, heights, 0.2, label={"miskeyed": "mis-keyed"}.get(name, name))
+        panel.bar(places, [row[name] for row in found["models"]], 0.2, label={"miskeyed": "mis-keyed"}.get(name, name))
         if name == "protected":
-            spans = [row["protected_interval"] for row in found["models"]]
-            below = [max(0.0, height - low) for height, (low, _) in zip(heights, spans, strict=True)]
-            above = [max(0.0, high - height) for height, (_, high) in zip(heights, spans, strict=True)]
-            panel.errorbar(places, heights, (below, above), fmt="none", ecolor="black", capsize=3)
-    first = len(found["models"])
-    for place, row in enumerate(found["attacks"], first):
-        panel.bar(place, row["protected"], 0.4, color="grey")
+            _whiskers(panel, places, found["models"])
+    if found["attacks"]:
+        places = [len(found["models"]) + place for place in range(len(found["attacks"]))]
+        panel.bar(places, [row["protected"] for row in found["attacks"]], 0.4, color="grey", label="attacked")
+        _whiskers(panel, places, found["attacks"])
     names = [row["model"] for row in found["models"]]
     names += [f"{row['model']},\n{row['attack']}" for row in found["attacks"]]
     panel.set_xticks(range(len(names)), names, fontsize="small")
     panel.axhline(found["data"]["chance"], linestyle=":", color="black", linewidth=0.8, label="chance")
     panel.set(ylabel="accuracy, %", ylim=(0, 102), title=f"Protection: {found['verdict']['word']}")
-    panel.legend(fontsize="small", ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    panel.legend(fontsize="small", ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     FigureCanvasSVG(figure)
     figure.savefig(path, format="svg")
+
+
+def _whiskers(panel: Any, places: list[float], rows: list[dict[str, Any]]) -> None:
+    """The intervals of the protected accuracies."""
+    for place, row in zip(places, rows, strict=True):
+        low, high = row["protected_interval"]
+        panel.plot([place, place], [low, high], color="black", marker="_", markersize=7)
 
 
 def _range(row: dict[str, Any]) -> str:

@@ -110,15 +110,24 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
     np.save(tmp_path / "lengths.npy", lengths)
     recipe = Recipe.strong(sample_rate=8000)
     wet = before.copy()
-    protect(wet, labels, key, recipe=recipe, lengths=lengths)
+    (tmp_path / "classes.txt").write_text("yes\nno\n")
+    protect(wet, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     if protected:
         arr = np.load(tmp_path / "clips.npy", mmap_mode="r+")
-        protect_memmap(arr, labels, key, recipe=recipe, lengths=lengths)
+        protect_memmap(arr, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
         del arr
     with untouched(tmp_path):
-        paths = (tmp_path / f"{name}.npy" for name in ("clips", "labels", "lengths"))
-        path, its_labels, its_lengths = paths
-        source = corpus.open_npy(path, key, its_labels, its_lengths, recipe, 8000, None)
+        path, its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("clips", "labels", "lengths"))
+        source = corpus.open_npy(
+            path,
+            key,
+            its_labels,
+            classes=tmp_path / "classes.txt",
+            lengths=its_lengths,
+            recipe=recipe,
+            sample_rate=8000,
+            sidecar=None,
+        )
         assert source.was_protected == protected
         found = gathered(source, tmp_path.parent / f"work {protected} {dtype.__name__}")
     assert np.array_equal(found.clean, np.delete(clips, 3, axis=0))
