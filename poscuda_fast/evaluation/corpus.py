@@ -146,7 +146,7 @@ def gather(
         classes,
         training=np.setdiff1d(np.arange(len(chosen)), testing),
         testing=testing,
-        sample_rate=sample_rate,
+        sample_rate=rate,
         file_rate=source.rate,
         recipe=source.recipe,
         seconds=frames / rate,
