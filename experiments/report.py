@@ -37,6 +37,29 @@ def roundtrip() -> str:
     return "\n".join([*lines, "", source(result)])
 
 
+def evaluation() -> str:
+    """What `poscuda evaluate` says of a whole data set."""
+    result = stored.load(stored.EXPERIMENTS, "evaluation")
+    data, verdict = result["data"], result["verdict"]
+    said = (
+        f"On {result['dataset']}, {data['training_clips'] + data['test_clips']:,} clips, it took "
+        f"{result['seconds'] / 60:.0f} minutes and said **{verdict['word']}**: {verdict['sentence']} "
+        f"{verdict['uncertainty']}"
+    )
+    head = "| accuracy on clean test clips, % | learnt from clean clips | protected ones | 95 % | keyed | mis-keyed |"
+    lines = [said, "", head, "|---|---|---|---|---|---|"]
+    for row in result["models"]:
+        low, high = row["protected_interval"]
+        lines.append(
+            f"| {row['model']} | {row['clean']} | {row['protected']} | {low} to {high} | {row['keyed']} "
+            f"| {row['miskeyed']} |"
+        )
+    for row in result["attacks"]:
+        low, high = row["protected_interval"]
+        lines.append(f"| {row['model']}, {row['attack']} | | {row['protected']} | {low} to {high} | | |")
+    return "\n".join([*lines, "", source(result)])
+
+
 def kills() -> str:
     """The sentence on killed runs."""
     result = stored.load(stored.EXPERIMENTS, "kills")
@@ -56,6 +79,7 @@ def source(result: dict[str, Any]) -> str:
 ROOT = Path(__file__).parents[1]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {
+        "evaluation": evaluation,
         "targets": tables.targets,
         "roundtrip": roundtrip,
         "kills": kills,

@@ -40,7 +40,8 @@ class FileTarget:
 
     A copy is written, edited already, under a name that nobody reads; it gets its own once its originals are
     journalled. `marks` has a row for each class; `files`, `labels` and `plan` are there for protecting, and
-    not needed to undo or to judge. `unfinished` says that a copy of which this is the record may lack files.
+    not needed to undo or to judge. `unfinished` says that a copy of which this is the record may lack files;
+    `looking_first` that each file is looked at before any is worked on, which progress counts too.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FileTarget:
         manifest: Path | None = None,
         n_files: int = 0,
         unfinished: bool = False,
+        looking_first: bool = False,
     ) -> None:
         self._root = root
         self._key = key
@@ -76,6 +78,8 @@ class FileTarget:
         self._manifest = manifest
         self._n_files = n_files or len(self._files)
         self._unfinished = unfinished
+        self._looking_first = looking_first
+        self._n_looked_at = 0
         self._ready: tuple[bytes, list[Edit]] = (b"", [])
         self._applied: set[str] = set()
         self._entries: dict[str, dict[str, Any]] = {}
@@ -129,7 +133,13 @@ class FileTarget:
             yield payload
 
     def recheck(self, payload: bytes) -> list[str]:
-        return [name for names in self._workers.map(self._changed, _recorded_chunks(payload)) for name in names]
+        changed = []
+        chunks = _recorded_chunks(payload)
+        for chunk, names in zip(chunks, self._workers.map(self._changed, chunks), strict=True):
+            changed += names
+            self._n_looked_at += len(chunk)
+            self._tell()
+        return changed
 
     def apply(self, payload: bytes) -> None:
         edits: Iterable[Edit]
@@ -262,7 +272,14 @@ class FileTarget:
 
     def _advance(self, name: str) -> None:
         self._applied.add(name)
-        if self._progress is not None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is None:
+            return
+        if self._looking_first:
+            self._progress(self._n_looked_at + len(self._applied), 2 * self._n_files)
+        elif self._applied:
             self._progress(len(self._applied), self._n_files)
 
 
@@ -272,7 +289,17 @@ def recorded(journal: Journal, root: Path, key: Key, workers: Workers, progress:
     header = journal.header
     unfinished = header["copied"] and "counts" not in journal.summary
     engine = Engine(threads=1)
-    target = FileTarget(root, key, marks, engine, workers, progress, n_files=header["n_files"], unfinished=unfinished)
+    target = FileTarget(
+        root,
+        key,
+        marks,
+        engine,
+        workers,
+        progress,
+        n_files=header["n_files"],
+        unfinished=unfinished,
+        looking_first=True,
+    )
     target.tally = Tally(**header["counts"])
     return target
 

@@ -180,7 +180,7 @@ def restore_folder(
         Restore what can be restored although some files are missing or were changed since; those can
         still be restored later, once they are put back.
     progress : callable, optional
-        Called with (files done, files in all).
+        Called with (steps done, steps in all), two for each file: all are looked at before the first is put back.
 
     Returns
     -------

@@ -18,6 +18,7 @@ def text(found: dict[str, Any]) -> str:
     lines = [
         f"Accuracy in % on {data['test_clips']} clean test clips, best epoch; chance is {data['chance']:.1f}.",
         f"Learnt from {data['training_clips']} clips of {data['classes']} classes, {data['seconds_heard']:g} s each.",
+        "Clips were drawn at random: those of one speaker may be in both parts.",
         "",
         f"{'':<16}{'clean':>8}{'protected':>11}  {'95 %':<14}{'keyed':>7}{'mis-keyed':>11}",
     ]

@@ -30,5 +30,5 @@ def test_a_command_takes_the_options_it_is_shown_with(name: str, rest: str, caps
 def test_all_modules_that_are_run_are_named() -> None:
     folder = Path(__file__).parents[2] / "experiments"
     run = {path.stem for path in folder.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
-    others = {"expand", "kills", "roundtrip", "plots", "quality"}  # of the library itself, or part of another command
+    others = {"expand", "kills", "roundtrip", "plots"}  # of the library itself, or part of another command
     assert {name for name, _ in COMMANDS} == run - others

@@ -1,0 +1,38 @@
+"""The evaluation that `poscuda evaluate` makes, on the Free Spoken Digit Dataset, for README.
+
+    python -m experiments.evaluation SPEECH
+
+SPEECH is a folder with the data set in fsdd/recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import stored
+from experiments import cells
+from experiments.conditions import study_key
+from poscuda_fast.evaluation.corpus import Folder
+from poscuda_fast.evaluation.study import evaluate
+
+LABELS = r"regex:^(\d)_"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate, and store the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speech", type=Path)
+    options = parser.parse_args(arguments)
+    key = study_key(0)
+    source = Folder(
+        options.speech / "fsdd" / "recordings", key, recipe=None, strength=1.0, labels_from=LABELS, sidecar=None
+    )
+    found = evaluate(source, key, tell=lambda line: print(line, file=sys.stderr))
+    fields = {name: value for name, value in found.items() if name not in ("date", "python", "versions")}
+    stored.store(cells.RESULTS, "evaluation", "python -m experiments.evaluation SPEECH", {"dataset": "FSDD", **fields})
+
+
+if __name__ == "__main__":
+    main()
