@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,11 @@ REAL_SPEECH = Path(os.environ.get("POSCUDA_REAL_SPEECH", Path(__file__).parents[
 
 
 def pytest_configure() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    _prepare_simulator()
+
+
+def _prepare_simulator() -> None:
     """Numba's simulator of a GPU has a Python thread for each of a block: hand over quickly, and have few of them."""
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         import devices
