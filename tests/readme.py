@@ -59,10 +59,12 @@ def workplace(folder: Path) -> None:
 
 
 def run_python(code: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, in a folder."""
+    """Run code as a script, in a folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = folder / "recipe.py"
+    script.write_text(code, encoding="utf-8")
     return subprocess.run(
-        [sys.executable, *flags, "-c", code],
+        [sys.executable, *flags, str(script)],
         cwd=folder,
         env=environment,
         capture_output=True,
