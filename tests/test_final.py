@@ -130,7 +130,7 @@ def interrupted(root: Path, key: Key) -> None:
 
 def half_restored(root: Path, key: Key) -> None:
     protect_folder(root, None, key)
-    in_child(lambda: restore_folder(root, key, progress=killer(1)))
+    in_child(lambda: restore_folder(root, key, progress=killer(len(FILES) + 1)))
 
 
 def restored(root: Path, key: Key) -> None:
