@@ -402,3 +402,27 @@ def test_help_and_version() -> None:
         done = poscuda(*command.split(), "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("ImportError('No module named torch', name='torch')", "poscuda evaluate needs torch: pip install"),
+        ("OSError('libc10_cuda.so: cannot open')", "they must fit each other: in a fresh environment"),
+    ],
+)
+def test_evaluate_says_what_it_lacks(tmp_path: Path, error: str, sentence: str) -> None:
+    Key(bytes(range(32))).save(tmp_path / "my.key")
+    (tmp_path / "torch.py").write_text(f"raise {error}")
+    (tmp_path / "soxr.py").write_text("")  # is asked for first, where neither is installed
+    done = subprocess.run(
+        [*COMMAND, "evaluate", "nowhere", "--key", "my.key"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

@@ -67,6 +67,11 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
         from poscuda_fast.evaluation import corpus, study, words  # noqa: PLC0415 - they need torch
     except ImportError as error:
         raise ImportError(f"poscuda evaluate needs {error.name}: pip install 'poscuda-fast[experiments]'.") from None
+    except OSError as error:  # torchaudio beside a torch that it was not built for
+        raise ImportError(
+            f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
+            f"pip install 'poscuda-fast[experiments]'."
+        ) from None
     rate = options["sample_rate"] or USUAL_RATE
     recipe, strength = take_recipe(options)
     sidecar = options["sidecar"]
