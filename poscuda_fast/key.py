@@ -70,8 +70,8 @@ class Key(Secret):
         KeyFileError
             A symbolic link or not a regular file, of another user, readable by others (mode & 077),
             over 4 KiB, without exactly one key line, or with a wrong checksum or fingerprint.
-        OSError
-            It cannot be opened or read.
+        FileNotFoundError, OSError
+            It is not there, or cannot be opened or read.
         """
         path = Path(path)
         return _parse(path, _read_private(path))
@@ -129,7 +129,12 @@ def _read_private(path: Path) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise KeyFileError(f"The key file {path} is a symbolic link; give the path of the file itself.")
-    descriptor = os.open(path, flags)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no key file {path}; give the path of one, or make one: poscuda keygen {path}"
+        ) from None
     try:
         _refuse_public(path, os.fstat(descriptor))
         return os.read(descriptor, MAX_FILE_BYTES)
