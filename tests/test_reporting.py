@@ -32,7 +32,7 @@ from poscuda_fast import reporting
 from poscuda_fast.reporting import page as paging
 from poscuda_fast.reporting import pictures, sounds
 from poscuda_fast.reporting import survey as surveying
-from poscuda_fast.reporting.histogram import histogram
+from poscuda_fast.reporting.histogram import LEFT, histogram
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
 
 KEY = Key(bytes(range(32)))
@@ -617,11 +617,11 @@ def test_a_histogram_counts_every_clip_once_and_stays_in_its_frame(ratios: list[
     counts = [int(re.search(r"([\d,]+) clips?$", bar.title)[1].replace(",", "")) for bar in drawn.bars]
     assert sum(counts) == len(ratios)
     for bar in drawn.bars:
-        assert 38 <= bar.x <= bar.x + bar.width <= 353
+        assert LEFT <= bar.x <= bar.x + bar.width <= 353
         assert 10 <= bar.y <= bar.y + bar.height <= 155
     assert 1 <= len(drawn.x_ticks) <= 8
-    assert all(38 <= x <= 352.1 for x, _ in drawn.x_ticks)
-    assert 38 <= drawn.median_x <= 352.1
+    assert all(LEFT <= x <= 352.1 for x, _ in drawn.x_ticks)
+    assert LEFT <= drawn.median_x <= 352.1
     assert len({y for y, _ in drawn.y_ticks}) == 3
 
 

@@ -71,6 +71,6 @@ def judge(
         f"Of what can be learnt, {100 * left:.0f} % is left."
     )
     if attacked is not None:
-        sentence += f" Who knows how clips are marked, and trains against it, reaches {max(attacked, protected):.0f} %."
+        sentence += f" By the better of the attacks that were tried it is {max(attacked, protected):.0f} %."
     word = "works" if most <= WORKS else "works in part" if left <= IN_PART else "does not work"
     return Verdict(word, sentence, uncertainty)

@@ -117,7 +117,7 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
         [
             _MEASURES.get(name, name),
             str(one.get("unit") or MISSING),
-            *(MISSING if one.get(end) is None else f"{float(one[end]):.2f}" for end in ("median", "worst_5_percent")),
+            *(MISSING if one.get(end) is None else _number(float(one[end])) for end in ("median", "worst_5_percent")),
         ]
         for name, one in (fields.get("quality") or {}).items()
     ]
@@ -134,3 +134,7 @@ def _interval(ends: Any) -> str:
         return MISSING
     low, high = ends
     return f"{_percent(low)} to {_percent(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

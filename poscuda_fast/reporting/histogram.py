@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH, HEIGHT = 360, 190  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 58, 8, 10, 36  # room for "100,000" on the left
 MOST_BARS = 30
 STEPS_DB = (0.5, 1, 2, 5, 10, 20, 50, 100)
 

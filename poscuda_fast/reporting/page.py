@@ -14,7 +14,7 @@ import poscuda_fast
 from poscuda_fast.journal import State
 from poscuda_fast.recipe import UNIT_LEVEL, PaperRecipe, Recipe, StrongRecipe
 from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
-from poscuda_fast.reporting.histogram import HEIGHT, WIDTH, histogram
+from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
 from poscuda_fast.reporting.pictures import Picture, draw
 from poscuda_fast.reporting.sounds import player, what_fits
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
@@ -73,6 +73,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         fields=[(name, "none" if value is None else str(value)) for name, value in subject.recipe.to_dict().items()],
         facts=_facts(subject, survey),
         histogram=histogram(survey.snr_db),
+        left=LEFT,
         width=WIDTH,
         height=HEIGHT,
         classes=classes,
