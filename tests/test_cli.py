@@ -426,3 +426,21 @@ def test_evaluate_says_what_it_lacks(tmp_path: Path, error: str, sentence: str) 
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--model", "m6"], "'m6' is not one of"),
+        (["--epochs", "0"], "0 is not in the range"),
+        (["--seeds", "0"], "0 is not in the range"),
+        (["--clips", "1"], "1 is not in the range"),
+        (["-o", "nowhere/found.json"], "The folder of nowhere/found.json does not exist"),
+    ],
+)
+def test_evaluate_refuses_before_it_trains(tmp_path: Path, options: list[str], sentence: str) -> None:
+    Key(bytes(range(32))).save(tmp_path / "my.key")
+    command = [*COMMAND, "evaluate", "src", "--key", "my.key", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert sentence in done.stderr

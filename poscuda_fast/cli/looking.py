@@ -15,6 +15,7 @@ from poscuda_fast.cli.options import JSON, KEY, QUIET, SIDECAR, progress_bar, re
 from poscuda_fast.recipe import Recipe
 
 USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
+MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which needs torch
 
 
 @click.command(cls=Command)
@@ -36,13 +37,27 @@ USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
 @click.option("--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip.")
 @recipe_options
 @SIDECAR
-@click.option("--clips", default=3000, show_default=True, help="Use at most so many, drawn class by class.")
-@click.option("--seconds", type=float, help="What is used of a clip; by default what 95 % of them fit into, at most 4.")
 @click.option(
-    "--model", "models", multiple=True, help="m5, lstm, cnn or transformer, once for each; the first three by default."
+    "--clips",
+    type=click.IntRange(min=10),
+    default=3000,
+    show_default=True,
+    help="Use at most so many, drawn class by class.",
 )
-@click.option("--epochs", type=int, help="Of each training; by default enough for each model.")
-@click.option("--seeds", default=1, show_default=True, help="Trainings of each model.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.01),
+    help="What is used of a clip; by default what 95 % of them fit into, at most 4.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(MODELS),
+    help="May be given several times; m5, lstm and cnn by default.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Of each training; by default enough for each model.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings of each model.")
 @click.option("--attacks/--no-attacks", default=True, show_default=True, help="Also train as an attacker might.")
 @QUIET
 def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: Any) -> None:
@@ -62,6 +77,8 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
     for path in (out, plot):
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists, and nothing is overwritten; choose another name with --out.")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another place with --out.")
     key = poscuda_fast.Key.load(key_file)
     try:
         from poscuda_fast.evaluation import corpus, study, words  # noqa: PLC0415 - they need torch
@@ -97,7 +114,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             key,
             clips=options["clips"],
             seconds=options["seconds"],
-            models=options["models"] or study.MODELS,
+            models=tuple(dict.fromkeys(options["models"])) or study.MODELS,
             epochs=options["epochs"],
             seeds=options["seeds"],
             with_attacks=options["attacks"],

@@ -224,3 +224,10 @@ def test_verdicts(clean: float, protected: float, n: int, word: str) -> None:
     found = judge(clean, protected, 10.0, n, 1)
     assert found.word == word
     assert f"{n}" in found.uncertainty
+
+
+def test_the_command_offers_every_model() -> None:
+    from poscuda_fast.cli.looking import MODELS
+    from poscuda_fast.evaluation.models import NAMES
+
+    assert set(MODELS) == set(NAMES)
