@@ -227,7 +227,7 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
     [
         (["protect", "SPEECH", "--key", "KEY"], "Give either DST, for a copy, or --in-place"),
         (["protect", "SPEECH", "OUT", "--in-place", "--key", "KEY"], "Give either DST"),
-        (["protect", "SPEECH", "OUT", "--key", "NOKEY"], "No such file"),
+        (["protect", "SPEECH", "OUT", "--key", "NOKEY"], "There is no key file"),
         (["protect", "MISSING", "OUT", "--key", "KEY"], "does not exist"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
