@@ -70,6 +70,9 @@ class StoredClips(Clips, Protocol):
 
     shape: tuple[int, ...]
 
+    def clip(self, number: int) -> NDArray[Any]:
+        """(n_frames,) or (n_frames, n_channels): one clip with its padding; best asked for in order."""
+
     def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
         """(size,) or (size, n_channels) frames of one clip."""
 

@@ -95,6 +95,11 @@ class ArrayClips:
         flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
         return merge_channels(flags.reshape(len(patches), self.channels))
 
+    def clip(self, number: int) -> NDArray[Any]:
+        """(n_frames,) or (n_frames, n_channels): one clip with its padding."""
+        found: NDArray[Any] = self.array[number]
+        return found
+
     def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
         """(size,) or (size, n_channels) frames of one clip."""
         found: NDArray[Any] = self.array[clip, start : start + size]

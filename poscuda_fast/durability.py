@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 Buffer = bytes | bytearray | memoryview
 
+PART_SUFFIX = ".poscuda-part"  # and a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
 
@@ -156,7 +157,7 @@ def part_of(path: Path) -> Path:
 def part_name(name: str) -> str:
     """`part_of` for a path in text, with "/"."""
     folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}.{last}.poscuda-part"
+    return f"{folder}{slash}.{last}{PART_SUFFIX}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poscuda_fast import files, inplace, labels, listing
+from poscuda_fast import files, inplace, labels, listing, runs
 from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import FileTarget
@@ -278,7 +278,8 @@ def _verdicts(place: Place, key: Key | None, workers: Workers, *, by_sidecar: bo
 
 def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
     """Refuse what must be refused before the first byte is written."""
-    _refuse_protected_around(place, journal)
+    others = [sidecar for sidecar in place.sidecars_around() if sidecar != journal.path]
+    runs.refuse_protected(place.data, others, journal.key)
     if journal.state is State.NEW:
         place.refuse_taken()
         place.refuse_protected()
@@ -294,23 +295,6 @@ def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[A
     inplace.refuse_without_room(place.sidecar, kept)
     if place.copying:
         inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
-
-
-def _refuse_protected_around(place: Place, journal: Journal) -> None:
-    """SidecarError if the files were protected as part of something larger or smaller: they would be marked twice."""
-    for sidecar in place.sidecars_around():
-        if sidecar == journal.path:
-            continue
-        try:
-            with Journal(sidecar, journal.key) as other:
-                state = other.state
-        except SidecarError as error:
-            raise type(error)(f"{place.data} holds or lies in what was protected on its own. {error}") from None
-        if state not in (State.NEW, State.UNDONE):
-            raise SidecarError(
-                f"{place.data} holds or lies in what {sidecar} protects already (state {state.value}): it would be "
-                f"marked twice. Restore that first. Nothing was written."
-            )
 
 
 def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:

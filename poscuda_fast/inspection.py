@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast import listing, pcm
+from poscuda_fast import listing, pcm, sharded
 from poscuda_fast.encoded import Encoding
 from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.place import SIDECAR
 from poscuda_fast.plan import shape
 from poscuda_fast.recipe import Recipe
+
+_NEEDED = "--labels is needed, and --lengths where clips are padded"
 
 
 def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[st
     Parameters
     ----------
     path : Path
-        An audio file, a .npy array, or a folder of audio files.
+        An audio file, a .npy array, the folder of a Zarr array, or a folder of audio files.
     recipe : Recipe or None
         What would be applied; None for the default, of a `strength`.
     strength : float
@@ -37,10 +39,12 @@ def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[st
     AudioFileError
         It cannot be protected; the sentence says why.
     """
+    if sharded.is_zarr(path):
+        return _inspect_zarr(path, recipe or Recipe.strong(strength))
     if path.is_dir():
         return _inspect_folder(path, recipe, strength)
     if not path.is_file():
-        raise DatasetError(f"{path} does not exist; give an audio file, a .npy array or a folder.")
+        raise DatasetError(f"{path} does not exist; give an audio file, an array or a folder.")
     if path.suffix == ".npy":
         return _inspect_npy(path, recipe or Recipe.strong(strength))
     real = Path(os.path.realpath(path))
@@ -64,16 +68,34 @@ def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[st
 def _inspect_npy(path: Path, recipe: Recipe) -> dict[str, Any]:
     with open(path, "rb") as file:
         layout = pcm.read_npy(file, str(path))
-    n_clips, frames, channels = (*layout.shape, 1)[:3]
-    one = _effect(recipe, [frames], channels * layout.dtype.itemsize)
     return {
         "what": "NumPy array of clips",
-        "samples": f"{layout.dtype.name}, {channels} channels, order {layout.order}",
+        **_clips(layout.shape, layout.dtype, f"order {layout.order}", recipe),
+        "edit": f"patches in place; {_NEEDED}",
+        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
+    }
+
+
+def _inspect_zarr(path: Path, recipe: Recipe) -> dict[str, Any]:
+    array = sharded.open_exact(path)
+    written = " x ".join(map(str, sharded.shards(array)))
+    return {
+        "what": "Zarr array of clips",
+        **_clips(array.shape, array.dtype, f"{'shards' if array.shards else 'chunks'} of {written}", recipe),
+        "edit": f"whole shards anew, each in one step; {_NEEDED}",
+        "sidecar": _sidecar(path / SIDECAR),
+    }
+
+
+def _clips(dimensions: tuple[int, ...], dtype: np.dtype[Any], layout: str, recipe: Recipe) -> dict[str, Any]:
+    """What arrays of any kind tell of their clips."""
+    n_clips, frames, channels = (*dimensions, 1)[:3]
+    one = _effect(recipe, [frames], channels * dtype.itemsize)
+    return {
+        "samples": f"{dtype.name}, {channels} channels, {layout}",
         "clips": n_clips,
         "frames": frames,
         **{name: value * n_clips for name, value in one.items()},
-        "edit": "patches in place; --labels is needed, and --lengths where clips are padded",
-        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
     }
 
 

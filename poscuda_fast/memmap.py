@@ -9,14 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from poscuda_fast import array_runs
-from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.discretion import discreet
 from poscuda_fast.inplace import Progress
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import check_key
-from poscuda_fast.pages import Pages
+from poscuda_fast.pages import open_mapped
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report
 from poscuda_fast.verification import Verification
@@ -82,9 +80,8 @@ def protect_memmap(
     -----
     The protocol is in FORMAT.md, "Sidecar".
     """
-    mapped = MappedFile(arr, sidecar, writing=not dry_run)
-    audio = ArrayClips(arr, lengths, writing=not dry_run)
-    storage, engine = Pages(mapped, audio), Engine(backend, threads)
+    storage, audio = open_mapped(arr, sidecar, lengths=lengths, writing=not dry_run)
+    engine = Engine(backend, threads)
     return array_runs.protect(storage, audio, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
 
 
@@ -121,8 +118,7 @@ def restore_memmap(
         As for `protect_memmap`.
     """
     check_key(key)
-    mapped, audio = MappedFile(arr, sidecar), ArrayClips(arr, None)
-    return array_runs.restore(Pages(mapped, audio), audio, key, progress)
+    return array_runs.restore(*open_mapped(arr, sidecar), key, progress)
 
 
 @discreet
@@ -152,5 +148,4 @@ def verify_memmap(arr: NDArray[Any], key: Key, *, sidecar: str | os.PathLike[str
         As for `restore_memmap`.
     """
     check_key(key)
-    mapped, audio = MappedFile(arr, sidecar, writing=False), ArrayClips(arr, None, writing=False)
-    return array_runs.verify(Pages(mapped, audio), audio, key)
+    return array_runs.verify(*open_mapped(arr, sidecar, writing=False), key)

@@ -18,18 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import array_target, dense, filtering, inplace, listing, reencode, runs, wavedit
-from poscuda_fast.array_target import ArrayTarget
-from poscuda_fast.arrays import ArrayClips
+from poscuda_fast import array_target, dense, filtering, inplace, listing, pages, reencode, runs, stored, wavedit
+from poscuda_fast.array_target import ArrayTarget, Storage, StoredClips
 from poscuda_fast.discretion import Secret, discreet_steps
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.key import Key
 from poscuda_fast.labels import label_of
-from poscuda_fast.mapping import MappedFile
 from poscuda_fast.memory import check_key, count
-from poscuda_fast.pages import Pages
 from poscuda_fast.place import PathLike, Place
 from poscuda_fast.plan import Patches
 from poscuda_fast.recipe import Recipe
@@ -167,7 +164,7 @@ class FilesRun(Run):
 class ArrayRun(Run):
     """A run over the clips of an array."""
 
-    def __init__(self, journal: Journal, target: ArrayTarget, audio: ArrayClips) -> None:
+    def __init__(self, journal: Journal, target: ArrayTarget, audio: StoredClips) -> None:
         super().__init__(journal, "array")
         self._target = target  # that it could be made says that the array is the one that was protected
         self._audio = audio
@@ -182,7 +179,7 @@ class ArrayRun(Run):
         tally = Tally()
         count(tally, patches, dense.survey_dense(dry, patches, self._audio.channels, self._engine), self._marks)
         tally.saturated_samples, wet = _marked(dry, patches, self._audio.channels, self._marks, self._engine)
-        now = np.array(self._audio.array[number])
+        now = np.array(self._audio.clip(number))
         firsts = np.cumsum(patches.sizes) - patches.sizes
         frames = np.repeat(patches.starts - firsts, patches.sizes) + np.arange(patches.n_frames)
         found = now[frames].reshape(-1)
@@ -212,14 +209,19 @@ def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> I
 
 
 @contextlib.contextmanager
-def open_array(arr: NDArray[Any], key: Key, sidecar: PathLike | None = None) -> Iterator[ArrayRun]:
-    """The run over a mapped array, kept from being written to meanwhile; see `originals_of_array`."""
+def open_array(arr: NDArray[Any] | PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[ArrayRun]:
+    """The run over a stored array, kept from being written to meanwhile; see `originals_of_array`."""
     check_key(key)
-    mapped, audio = MappedFile(arr, sidecar, writing=False), ArrayClips(arr, None, writing=False)
+    storage: Storage
+    audio: StoredClips
+    if isinstance(arr, np.ndarray):
+        storage, audio = pages.open_mapped(arr, sidecar, writing=False)
+    else:
+        storage, audio = stored.open_stored(Path(arr), sidecar)
     with (
-        inplace.locked(mapped.path, shared=True),
-        Journal(mapped.sidecar, key) as journal,
-        array_target.recorded(journal, Pages(mapped, audio), audio, key, None) as target,
+        inplace.locked(storage.path, shared=True),
+        Journal(storage.sidecar, key) as journal,
+        array_target.recorded(journal, storage, audio, key, None) as target,
     ):
         yield ArrayRun(journal, target, audio)
 
@@ -282,18 +284,19 @@ def originals_of_folder(
 
 @discreet_steps
 def originals_of_array(
-    arr: NDArray[Any], key: Key, *, sidecar: PathLike | None = None
+    arr: NDArray[Any] | PathLike, key: Key, *, sidecar: PathLike | None = None
 ) -> Iterator[tuple[int, str | int, NDArray[Any], NDArray[Any]]]:
-    """Protected clips of a mapped array beside their originals, one at a time, in order; nothing is written.
+    """Protected clips of a stored array beside their originals, one at a time, in order; nothing is written.
 
     Parameters
     ----------
-    arr : np.memmap
-        The array as it was given to `protect_memmap`; mode "r" is enough.
+    arr : np.memmap or path
+        The array as it was given to `protect_memmap`, of which mode "r" is enough; or the path of a .npy file or of a
+        Zarr array's folder.
     key : Key
         The key it was protected with.
     sidecar : path, optional
-        As given to `protect_memmap`.
+        As given when it was protected.
 
     Yields
     ------

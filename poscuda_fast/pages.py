@@ -10,6 +10,9 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from numpy.typing import NDArray
 
 from poscuda_fast import durability
 from poscuda_fast.arrays import ArrayClips
@@ -21,6 +24,15 @@ BATCHES_AHEAD = 4  # enough for the disk to be busy while the journal is synced
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
 PAGE_BYTES = 4096
 _NOTHING = (1 << 62, 0)
+
+
+def open_mapped(
+    arr: NDArray[Any], sidecar: str | os.PathLike[str] | None, *, lengths: Any = None, writing: bool = True
+) -> tuple[Pages, ArrayClips]:
+    """Where a mapped array is kept, and its clips; TypeError or ValueError if it is no mapped array of clips."""
+    mapped = MappedFile(arr, sidecar, writing=writing)
+    clips = ArrayClips(arr, lengths, writing=writing)
+    return Pages(mapped, clips), clips
 
 
 class Pages:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from poscuda_fast.errors import SidecarError
@@ -58,3 +60,18 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
 def keyed_mac(key: Key, purpose: bytes, message: bytes) -> str:
     """HMAC-SHA256 in hex, under a key of its own for each purpose."""
     return hmac.digest(key.derive(b"sidecar", purpose, length=32), message, "sha256").hex()
+
+
+def refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
+    """SidecarError if data are protected already, also as part of something larger: they would be marked twice."""
+    for sidecar in sidecars:
+        try:
+            with Journal(sidecar, key) as journal:
+                state = journal.state
+        except SidecarError as error:
+            raise type(error)(f"{data} holds or lies in what was protected on its own. {error}") from None
+        if state not in (State.NEW, State.UNDONE):
+            raise SidecarError(
+                f"{data} is protected already by {sidecar}, as a whole or in part (state {state.value}): it would be "
+                f"marked twice. Restore that first. Nothing was written."
+            )

@@ -29,6 +29,7 @@ from poscuda_fast.kernels import Engine, Marks, usable_cores
 from poscuda_fast.plan import Int64, Patches
 
 METADATA = "zarr.json"
+_METADATA_OF_2 = (".zarray", ".zgroup")
 FORMAT = 3
 SIDECAR = ".poscuda"
 ROWS_BESIDE = 4
@@ -85,6 +86,11 @@ class ShardedClips:
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         """What each patch holds."""
         return survey_dense(self.read(patches), patches, self.channels, engine)
+
+    def clip(self, number: int) -> NDArray[Any]:
+        """(n_frames,) or (n_frames, n_channels): one clip with its padding; its neighbours are decoded with it."""
+        row, place = divmod(number, self.clips_a_row)
+        return self._row(row).clip(place)
 
     def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
         """(size,) or (size, n_channels) frames of one clip, of which several stretches are asked for in turn."""
@@ -175,6 +181,24 @@ class ShardedStorage:
 
     def write(self, patches: Patches) -> None:
         """Nothing: a row is written once it is behind."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder holds something of Zarr: an array or a group of any format."""
+    return any((path / name).is_file() for name in (METADATA, *_METADATA_OF_2))
+
+
+def open_folder(
+    path: str | os.PathLike[str],
+    sidecar: str | os.PathLike[str] | None,
+    *,
+    lengths: Any = None,
+    workers: int | None = None,
+) -> tuple[ShardedStorage, ShardedClips]:
+    """Where a Zarr array is kept, and its clips; as `open_exact`."""
+    folder = Path(os.path.realpath(path))
+    clips = ShardedClips(folder, lengths, workers)
+    return ShardedStorage(folder, clips, sidecar), clips
 
 
 def open_exact(path: str | os.PathLike[str]) -> Any:

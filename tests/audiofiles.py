@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import stat
@@ -262,6 +263,22 @@ def end_of_child(child: int) -> int:
 def in_child(work: Callable[[], object]) -> int:
     """How `work` ended in a process of its own, as `end_of_child` says it."""
     return end_of_child(start_child(work))
+
+
+def kill_before(moment: int) -> None:
+    """Make this process die before the call of that number that opens, syncs or renames a file."""
+    steps = itertools.count()
+
+    def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            if next(steps) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+
+        return step
+
+    for name in ("open", "fsync", "replace"):
+        setattr(os, name, deadly(getattr(os, name)))
 
 
 def killer(at: int) -> Callable[[int, int], None]:

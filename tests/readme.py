@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,12 @@ def python_of(heading: str) -> str:
     """The Python under a heading."""
     (code,) = (block.code for block in blocks("python") if block.heading == heading)
     return code
+
+
+def commands_of(heading: str) -> list[list[str]]:
+    """The arguments of each `poscuda` command under a heading."""
+    lines = [line for block in blocks("sh") if block.heading == heading for line in block.code.splitlines()]
+    return [words[1:] for words in (shlex.split(line, comments=True) for line in lines) if words[:1] == ["poscuda"]]
 
 
 def recordings(folder: Path, n: int = 3) -> Path:

@@ -242,7 +242,7 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "regex:^x"], "no group"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for a .npy SRC"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for an array SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
         (["protect", "CLIPS", "OUT", "--key", "KEY"], "needs --labels"),
         (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "are for audio files"),

@@ -24,7 +24,7 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 # A module imports only from levels above its own line.
 LEVELS = [
     {"errors", "discretion", "recipe", "durability", "snr", "synth", "extras"},
-    {"key", "labels", "kernels"},
+    {"key", "labels", "kernels", "vectors"},
     {"marks", "workers"},
     {"plan"},
     {"dense"},
@@ -40,7 +40,7 @@ LEVELS = [
     {"array_runs"},
     {"memmap", "sharded"},
     {"pcm", "encoded"},
-    {"listing", "manifest", "records", "npyfile"},
+    {"listing", "manifest", "records", "stored"},
     {"place", "filtering", "staging", "wavedit", "reencode"},
     {"edits", "inspection"},
     {"blobs", "files", "final"},

@@ -541,7 +541,7 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     assert poscuda(*words[:-1], tmp_path / "quiet.html", "--quiet").stdout == ""
     rate = poscuda(*words[:-1], tmp_path / "other.html", "--sample-rate", 8000)
     assert rate.returncode == 2
-    assert "--sample-rate is for a .npy SRC" in rate.stderr
+    assert "--sample-rate is for an array SRC" in rate.stderr
     bad = poscuda("report", tmp_path / "a.npy", *words[2:-1], tmp_path / "other.html", "--sample-rate", 0)
     assert bad.returncode == 2
     assert "sample_rate is 0" in bad.stderr

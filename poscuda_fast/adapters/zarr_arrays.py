@@ -20,7 +20,7 @@ from poscuda_fast.key import Key
 from poscuda_fast.memory import check_key, protect
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report
-from poscuda_fast.sharded import METADATA, ShardedClips, ShardedStorage
+from poscuda_fast.sharded import METADATA
 from poscuda_fast.verification import Verification
 
 PathLike = str | os.PathLike[str]
@@ -76,7 +76,7 @@ def protect_array(
     worker are in memory at once.
     """
     check_key(key)
-    storage, clips = _stored(path, lengths, sidecar, workers)
+    storage, clips = sharded.open_folder(path, sidecar, lengths=lengths, workers=workers)
     engine = Engine(backend, threads)
     return array_runs.protect(storage, clips, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
 
@@ -108,8 +108,7 @@ def restore_array(
         As for `protect_array`. Nothing was written.
     """
     check_key(key)
-    storage, clips = _stored(path, None, sidecar, workers)
-    return array_runs.restore(storage, clips, key, progress)
+    return array_runs.restore(*sharded.open_folder(path, sidecar, workers=workers), key, progress)
 
 
 @discreet
@@ -132,8 +131,7 @@ def verify_array(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -
         As for `protect_array`.
     """
     check_key(key)
-    storage, clips = _stored(path, None, sidecar, 1)
-    return array_runs.verify(storage, clips, key)
+    return array_runs.verify(*sharded.open_folder(path, sidecar, workers=1), key)
 
 
 def shard_tasks(
@@ -246,14 +244,6 @@ class ShardTask:
         for region in sharded.regions(target, self.first // step):
             sharded.replace(Path(self.dst), region, clips[(slice(None), *region[1:])])
         return len(clips)
-
-
-def _stored(
-    path: PathLike, lengths: Any, sidecar: PathLike | None, workers: int | None
-) -> tuple[ShardedStorage, ShardedClips]:
-    folder = Path(os.path.realpath(path))
-    clips = ShardedClips(folder, lengths, workers)
-    return ShardedStorage(folder, clips, sidecar), clips
 
 
 def _copy_metadata(src: Path, dst: Path) -> None:

@@ -44,12 +44,12 @@ def keygen(file: Path) -> None:
     "file name).",
 )
 @click.option("--label", help="The label of a single audio file.")
-@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For an array SRC: labels as .npy.")
 @click.option(
     "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
 )
 @click.option(
-    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip, .npy."
+    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For an array SRC: frames of each clip, .npy."
 )
 @recipe_options
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
@@ -72,10 +72,10 @@ def protect(
 ) -> None:
     """Protect SRC as a copy at DST, or in place.
 
-    SRC is a folder of audio, one audio file, or a .npy array of clips with --labels. A copy leaves SRC as it is.
-    Nothing that exists is ever overwritten, but SRC's patches with --in-place; their originals go to a sealed
-    sidecar first. Sidecar and manifest are written beside the protected data. A run that was stopped is finished
-    by the same command.
+    SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
+    array. A copy leaves SRC as it is. Nothing that exists is ever overwritten, but SRC's patches with --in-place; their
+    originals go to a sealed sidecar first. Sidecar and manifest are written beside the protected data. A run that was
+    stopped is finished by the same command.
 
     \b
     Examples:
@@ -86,9 +86,12 @@ def protect(
       poscuda protect recordings/ louder/ --key my.key --strength 2
       poscuda protect recordings/ paper/ --key my.key --blur 0.3
       poscuda protect clips.npy --in-place --key my.key --labels labels.npy
+      poscuda protect clips.zarr protected.zarr --key my.key --labels labels.npy
     """
     if (dst is None) != in_place:
         raise click.UsageError("Give either DST, for a copy, or --in-place.")
+    from poscuda_fast import stored  # noqa: PLC0415 - NumPy is not needed to print a help page
+
     key = poscuda_fast.Key.load(key_file)
     recipe, strength = take_recipe(options)
     with progress_bar(quiet=quiet) as progress:
@@ -99,8 +102,8 @@ def protect(
             "progress": progress,
             "dry_run": dry_run,
         }
-        if src.suffix == ".npy":
-            report = _protect_npy(src, dst, key, options, common | {"recipe": recipe or Recipe.strong(strength)})
+        if stored.is_array(src):
+            report = _protect_array(src, dst, key, options, common | {"recipe": recipe or Recipe.strong(strength)})
         else:
             report = _protect_audio(src, dst, key, options, common | {"recipe": recipe, "strength": strength})
     if not quiet:
@@ -116,7 +119,7 @@ def _protect_audio(
 ) -> poscuda_fast.Report:
     for name in ("labels_file", "classes_file", "lengths_file"):
         if options[name] is not None:
-            raise click.UsageError(f"--{name[:-5]} is for a .npy SRC; use --labels-from or --label for audio files.")
+            raise click.UsageError(f"--{name[:-5]} is for an array SRC; use --labels-from or --label for audio files.")
     labels_from: Any = options["labels_from"]
     if options["label"] is not None:
         if src.is_dir():
@@ -126,22 +129,22 @@ def _protect_audio(
     return poscuda_fast.protect_folder(src, dst, key, labels_from=labels_from, lossy=lossy, **common)
 
 
-def _protect_npy(
+def _protect_array(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
-    from poscuda_fast import npyfile  # noqa: PLC0415 - NumPy is not needed to print a help page
+    from poscuda_fast import stored, vectors  # noqa: PLC0415
 
     if options["label"] is not None or options["labels_from"] != "folder":
-        raise click.UsageError("--label and --labels-from are for audio files; a .npy SRC takes --labels FILE.npy.")
+        raise click.UsageError("--label and --labels-from are for audio files; an array SRC takes --labels FILE.npy.")
     if options["labels_file"] is None:
-        raise click.UsageError("A .npy SRC needs --labels FILE.npy with one label for each clip.")
-    return npyfile.protect_npy(
+        raise click.UsageError("An array SRC needs --labels FILE.npy with one label for each clip.")
+    return stored.protect(
         src,
         dst,
-        npyfile.read_vector(options["labels_file"]),
+        vectors.read_vector(options["labels_file"]),
         key,
-        classes=None if options["classes_file"] is None else npyfile.read_names(options["classes_file"]),
-        lengths=None if options["lengths_file"] is None else npyfile.read_vector(options["lengths_file"]),
+        classes=None if options["classes_file"] is None else vectors.read_names(options["classes_file"]),
+        lengths=None if options["lengths_file"] is None else vectors.read_vector(options["lengths_file"]),
         **common,
     )
 
@@ -154,7 +157,7 @@ def _protect_npy(
 @JSON
 @QUIET
 def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
-    """Put the original bytes of SRC back: a protected folder, audio file or .npy array.
+    """Put the original bytes of SRC back: a protected folder, audio file or array.
 
     Only the patches are written, from the sidecar, which the key opens. Where files are missing or were changed
     since, it is refused, and --partial restores the rest.
@@ -166,14 +169,14 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
       poscuda restore protected/ --key my.key --partial
       poscuda restore clips.npy --key my.key
     """
+    from poscuda_fast import stored  # noqa: PLC0415
+
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
-        if src.suffix == ".npy":
-            from poscuda_fast import npyfile  # noqa: PLC0415
-
+        if stored.is_array(src):
             if partial:
                 raise click.UsageError("--partial is for audio files; an array is restored whole.")
-            report = npyfile.restore_npy(src, key, sidecar=sidecar, progress=progress)
+            report = stored.restore(src, key, sidecar=sidecar, progress=progress)
         else:
             report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
     if not quiet:
@@ -224,13 +227,13 @@ def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: b
       poscuda verify protected/ --key my.key
       poscuda verify clips.npy --key my.key --json
     """
-    key = None if key_file is None else poscuda_fast.Key.load(key_file)
-    if src.suffix == ".npy":
-        from poscuda_fast import npyfile  # noqa: PLC0415
+    from poscuda_fast import stored  # noqa: PLC0415
 
+    key = None if key_file is None else poscuda_fast.Key.load(key_file)
+    if stored.is_array(src):
         if key is None:
-            raise click.UsageError("A .npy array is verified against its sidecar, which needs --key.")
-        verified = npyfile.verify_npy(src, key, sidecar=sidecar)
+            raise click.UsageError("An array is verified against its sidecar, which needs --key.")
+        verified = stored.verify(src, key, sidecar=sidecar)
     else:
         verified = poscuda_fast.verify_folder(src, key, sidecar=sidecar)
     if not quiet:

@@ -7,7 +7,7 @@ import click
 # An option that is not named here stands under "Options".
 SECTIONS = {
     "Labels": ("labels_from", "label"),
-    "A .npy SRC": ("labels_file", "classes_file", "lengths_file"),
+    "An array SRC": ("labels_file", "classes_file", "lengths_file"),
     "The mark": ("strength", "sample_rate"),
     "The mark, by the paper": ("paper", "patch", "every", "patches", "taps", "blur", "identity"),
     "How it runs": ("backend", "threads"),

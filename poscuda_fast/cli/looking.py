@@ -30,11 +30,13 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     help="A new file for the result; the plot is written beside it, as .svg.",
 )
 @click.option("--labels-from", metavar="SOURCE", default="folder", show_default=True, help="As for protect.")
-@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For a .npy SRC: labels as .npy.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For an array SRC: labels as .npy.")
 @click.option(
     "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
 )
-@click.option("--lengths", "lengths_file", type=click.Path(path_type=Path), help="For a .npy SRC: frames of each clip.")
+@click.option(
+    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For an array SRC: frames of each clip, .npy."
+)
 @recipe_options
 @SIDECAR
 @click.option(
@@ -89,12 +91,14 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
             f"pip install 'poscuda-fast[experiments]'."
         ) from None
+    from poscuda_fast import stored  # noqa: PLC0415
+
     rate = options["sample_rate"] or USUAL_RATE
     recipe, strength = take_recipe(options)
     sidecar = options["sidecar"]
     source: corpus.Source
-    if src.suffix == ".npy":
-        source = corpus.open_npy(
+    if stored.is_array(src):
+        source = corpus.Array(
             src,
             key,
             options["labels_file"],
@@ -135,7 +139,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 @click.option(
     "--evaluation", type=click.Path(path_type=Path), help="What poscuda evaluate stored, to be shown on the page."
 )
-@click.option("--sample-rate", type=int, help="Of a .npy SRC, Hz; 16000 by default.")
+@click.option("--sample-rate", type=int, help="Of an array SRC, Hz; 16000 by default.")
 @SIDECAR
 @QUIET
 def report(
@@ -159,10 +163,10 @@ def report(
       poscuda report clips.npy --key my.key -o report.html --sample-rate 8000
       poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
     """
-    from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
+    from poscuda_fast import reporting, stored  # noqa: PLC0415 - not needed for anything else
 
-    if sample_rate is not None and src.suffix != ".npy":
-        raise click.UsageError("--sample-rate is for a .npy SRC; audio files tell their own.")
+    if sample_rate is not None and not stored.is_array(src):
+        raise click.UsageError("--sample-rate is for an array SRC; audio files tell their own.")
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
         reporting.write_report(
@@ -183,7 +187,7 @@ def report(
 @recipe_options
 @JSON
 def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
-    """Tell what FILE is (audio, .npy, or a folder of audio) and what protecting it would do.
+    """Tell what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
     Nothing is written, and no key is needed.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import listing, npyfile, pcm
+from poscuda_fast import listing
 from poscuda_fast.blobs import Blob, protect_blobs
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
@@ -23,8 +23,10 @@ from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest
 from poscuda_fast.memory import protect
 from poscuda_fast.originals import originals_of_array, originals_of_folder
-from poscuda_fast.place import SIDECAR, PathLike, Place
+from poscuda_fast.place import PathLike, Place
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.stored import open_stored
+from poscuda_fast.vectors import read_names, read_vector
 
 TEST_SHARE = 0.2
 MOST_SIDE = 400  # of the test clips are enough for the mis-keyed test
@@ -238,29 +240,43 @@ class Folder:
 
 
 class Array:
-    """An array of clips, (n, frames) or (n, frames, channels) int16 or float32, as it is or protected in its file."""
+    """A .npy file or Zarr folder of clips, as it is or protected in its place; labels and the rest are in other files.
+
+    Raises
+    ------
+    DatasetError
+        There are no labels.
+    TypeError, ValueError, AudioFileError
+        It is not an array of clips, or the labels or lengths do not fit.
+    """
 
     def __init__(
         self,
-        arr: NDArray[Any],
+        path: Path,
         key: Key,
-        labels: Any,
+        labels: Path | None,
         *,
         recipe: Recipe,
-        classes: Sequence[str] | None,
-        lengths: Any,
+        classes: Path | None,
+        lengths: Path | None,
         sample_rate: int,
-        sidecar: PathLike,
+        sidecar: Path | None,
     ) -> None:
-        recorded = _recorded(Path(sidecar), key)
-        self._arr, self._key, self._sidecar, self._classes = arr, key, sidecar, classes
+        if labels is None:
+            raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
+        given = read_vector(labels)
+        storage, self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
+        self._lengths = self._clips.lengths
+        if given.shape != self._lengths.shape:
+            raise ValueError(
+                f"{labels} has shape {given.shape} for {len(self._lengths)} clips; give one label for each clip."
+            )
+        recorded = _recorded(storage.sidecar, key)
+        self._path, self._key, self._sidecar = path, key, sidecar
+        self._classes = None if classes is None else read_names(classes)
         self.was_protected = recorded is not None
         self.recipe = recorded or recipe
-        given = np.asarray(labels)
-        if given.shape != (len(arr),):
-            raise ValueError(f"labels has shape {given.shape} for {len(arr)} clips; give one label for each clip.")
         self.labels: Sequence[Label] = given.tolist()
-        self._lengths = np.full(len(arr), arr.shape[1]) if lengths is None else np.asarray(lengths)
         self.rate = sample_rate
         self.seconds = self._lengths / sample_rate
 
@@ -277,12 +293,12 @@ class Array:
     def _pairs(self, rows: Sequence[int]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
         if self.was_protected:
             wanted = set(rows)
-            for number, _, before, now in originals_of_array(self._arr, self._key, sidecar=self._sidecar):
+            for number, _, before, now in originals_of_array(self._path, self._key, sidecar=self._sidecar):
                 if number in wanted:
                     yield number, before, now
             return
         for row in rows:
-            before = np.array(self._arr[row])
+            before = np.array(self._clips.clip(row))
             yield row, before, self._marked(before, row, self.labels[row])
 
     def _marked(self, clip: NDArray[Any], row: int, label: Label) -> NDArray[Any]:
@@ -291,38 +307,6 @@ class Array:
         protect(wet, [label], self._key, recipe=self.recipe, classes=self._classes, lengths=lengths, threads=1)
         found: NDArray[Any] = wet[0]
         return found
-
-
-def open_npy(
-    path: Path,
-    key: Key,
-    labels: Path | None,
-    *,
-    classes: Path | None,
-    lengths: Path | None,
-    recipe: Recipe,
-    sample_rate: int,
-    sidecar: PathLike | None,
-) -> Array:
-    """The clips of a .npy file, with labels, class names and lengths in others.
-
-    Raises
-    ------
-    DatasetError
-        There are no labels.
-    """
-    if labels is None:
-        raise DatasetError("A .npy SRC needs --labels FILE.npy with one label for each clip.")
-    return Array(
-        pcm.map_npy(path, writing=False),
-        key,
-        npyfile.read_vector(labels),
-        recipe=recipe,
-        classes=None if classes is None else npyfile.read_names(classes),
-        lengths=None if lengths is None else npyfile.read_vector(lengths),
-        sample_rate=sample_rate,
-        sidecar=sidecar or path.with_name(path.name + SIDECAR),
-    )
 
 
 def _recorded(sidecar: Path, key: Key) -> Recipe | None:

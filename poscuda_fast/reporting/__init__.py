@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from poscuda_fast import durability, pcm
+from poscuda_fast import durability, stored
 from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.inplace import Progress
@@ -44,7 +44,7 @@ def write_report(
     Parameters
     ----------
     src : path
-        What was protected: a folder, an audio file, or a .npy array.
+        What was protected: a folder, an audio file, a .npy array, or the folder of a Zarr array.
     key : Key
         The key it was protected with.
     out : path
@@ -80,8 +80,8 @@ def write_report(
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or not 1 <= sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz from 1 to {MAX_RATE}.")
     _refuse_place(page, source)
-    if source.suffix == ".npy":
-        with open_array(pcm.map_npy(source, writing=False), key, sidecar) as clips_run:
+    if stored.is_array(source):
+        with open_array(source, key, sidecar) as clips_run:
             judged = _evaluation(evaluation, clips_run)
             subject = _subject(source, "clips", clips_run)
             survey = survey_array(clips_run, sample_rate, progress)

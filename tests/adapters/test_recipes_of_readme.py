@@ -71,13 +71,18 @@ def ray_made(folder: Path) -> None:
     assert found == wet(folder)
 
 
+def labels(folder: Path) -> None:
+    np.save(folder / "labels.npy", [0, 1] * 5)
+
+
 def zarr_made(folder: Path) -> None:
     import zarr
 
     assert not zarr.open_array(folder / "clips.zarr", mode="r")[:].any()
     clips = np.zeros((10, 8000), np.int16)
     protect(clips, [0, 1] * 5, Key(bytes(range(32))))
-    assert np.array_equal(zarr.open_array(folder / "protected.zarr", mode="r")[:], clips)
+    for name in ("protected.zarr", "copy.zarr"):
+        assert np.array_equal(zarr.open_array(folder / name, mode="r")[:], clips)
 
 
 def table(folder: Path) -> None:
@@ -97,7 +102,12 @@ def table_made(folder: Path) -> None:
 
 
 NOTHING: Callable[[Path], None] = lambda folder: None  # noqa: E731
-BEFORE = {"Hugging Face datasets": words, "WebDataset": shards, "Parquet, PyTorch, and anything with batches": table}
+BEFORE = {
+    "Hugging Face datasets": words,
+    "WebDataset": shards,
+    "Zarr, and Dask": labels,
+    "Parquet, PyTorch, and anything with batches": table,
+}
 AFTER = {
     "Hugging Face datasets": words_made,
     "WebDataset": shards_made,
@@ -124,4 +134,7 @@ def test_a_recipe_runs(tmp_path: Path, heading: str) -> None:
     BEFORE.get(heading, NOTHING)(tmp_path)
     done = readme.run_python(GIVEN.get(heading, "") + readme.python_of(heading), tmp_path)
     assert done.returncode == 0, done.stderr
+    for command in readme.commands_of(heading):
+        done = readme.run_command(command, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
     AFTER[heading](tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,18 @@ import pytest
 import readme
 import soundfile
 from audiofiles import contents, untouched
-from recipes import protect_folder, protect_memmap
+from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Key, Recipe, drop_undo, protect, restore_folder, synth
+from poscuda_fast import DatasetError, Key, Recipe, drop_undo, protect, restore_folder, stored, synth
 from poscuda_fast.evaluation import corpus, study, words
 from poscuda_fast.evaluation.verdict import interval, judge
 
 RECIPE = Recipe.strong(sample_rate=synth.SAMPLE_RATE)
 SHARE = {"yes": 12, "no": 8}
+NEEDS_ZARR = pytest.mark.skipif(
+    importlib.util.find_spec("zarr") is None and os.environ.get("POSCUDA_REQUIRE_EXPERIMENTS") != "1",
+    reason="zarr is not installed",
+)
 
 
 @pytest.fixture
@@ -99,13 +105,20 @@ def test_protected_files_give_the_same_clips_as_clean_ones(tmp_path: Path, key: 
 
 @pytest.mark.parametrize("protected", [False, True])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dtype: Any) -> None:
+@pytest.mark.parametrize("kind", ["npy", pytest.param("zarr", marks=NEEDS_ZARR)])
+def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dtype: Any, kind: str) -> None:
     rng = np.random.default_rng(1)
     clips = rng.integers(-9000, 9000, (20, 9000)).astype(np.int16)
     labels, lengths = np.arange(20) % 2, np.full(20, 9000)
     lengths[3] = 0
     before = clips if dtype == np.int16 else (clips / np.float32(32768)).astype(np.float32)
-    np.save(tmp_path / "clips.npy", before)
+    path = tmp_path / f"clips.{kind}"
+    if kind == "zarr":
+        import zarr
+
+        zarr.create_array(path, data=before, chunks=(6, 9000))
+    else:
+        np.save(path, before)
     np.save(tmp_path / "labels.npy", labels)
     np.save(tmp_path / "lengths.npy", lengths)
     recipe = Recipe.strong(sample_rate=8000)
@@ -113,12 +126,10 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
     (tmp_path / "classes.txt").write_text("yes\nno\n")
     protect(wet, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     if protected:
-        arr = np.load(tmp_path / "clips.npy", mmap_mode="r+")
-        protect_memmap(arr, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
-        del arr
+        stored.protect(path, None, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     with untouched(tmp_path):
-        path, its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("clips", "labels", "lengths"))
-        source = corpus.open_npy(
+        its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("labels", "lengths"))
+        source = corpus.Array(
             path,
             key,
             its_labels,
@@ -129,7 +140,7 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
             sidecar=None,
         )
         assert source.was_protected == protected
-        found = gathered(source, tmp_path.parent / f"work {protected} {dtype.__name__}")
+        found = gathered(source, tmp_path.parent / f"work {protected} {dtype.__name__} {kind}")
     assert np.array_equal(found.clean, np.delete(clips, 3, axis=0))
     scaled = wet if dtype == np.int16 else np.clip(np.rint(wet * 32768.0), -32768, 32767).astype(np.int16)
     assert np.array_equal(found.protected, np.delete(scaled, 3, axis=0))

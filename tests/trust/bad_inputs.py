@@ -20,12 +20,12 @@ from poscuda_fast import (
     Protector,
     Recipe,
     drop_undo,
-    npyfile,
     protect,
     protect_folder,
     protect_memmap,
     restore_folder,
     restore_memmap,
+    stored,
     verify_folder,
 )
 from poscuda_fast.journal import APPLICATION_ID, SCHEMA
@@ -51,7 +51,7 @@ def npy_cases() -> Iterator[tuple[str, Case]]:
 
         def case(folder: Path, content: bytes = content) -> Call:
             (folder / "a.npy").write_bytes(content)
-            return lambda: npyfile.protect_npy(folder / "a.npy", None, [0, 1], KEY)
+            return lambda: stored.protect(folder / "a.npy", None, [0, 1], KEY, recipe=Recipe.strong())
 
         yield name, case
 

@@ -1,0 +1,170 @@
+"""An array of clips by its path: a .npy file, or the folder of a Zarr array."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from poscuda_fast import array_runs, durability, inplace, pages, pcm, runs, sharded
+from poscuda_fast.array_target import Storage, StoredClips
+from poscuda_fast.discretion import discreet
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.inplace import Progress
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.mapping import SIDECAR_SUFFIX
+from poscuda_fast.memory import check_key
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.report import Report
+from poscuda_fast.verification import Verification
+
+
+def is_array(path: Path) -> bool:
+    """Whether a path is that of an array rather than of audio files."""
+    return path.suffix == ".npy" or sharded.is_zarr(path)
+
+
+def open_stored(
+    path: Path,
+    sidecar: str | os.PathLike[str] | None = None,
+    *,
+    lengths: Any = None,
+    writing: bool = False,
+    threads: int | None = None,
+) -> tuple[Storage, StoredClips]:
+    """Where an array is kept, and its clips; its header or metadata are checked before anything is read.
+
+    Raises
+    ------
+    DatasetError, AudioFileError, TypeError, ValueError
+        It is not an array of int16 or float32 clips that can be edited exactly, or the lengths do not fit.
+    """
+    if sharded.is_zarr(path):
+        return sharded.open_folder(path, sidecar, lengths=lengths, workers=threads)
+    return pages.open_mapped(pcm.map_npy(path, writing=writing), sidecar, lengths=lengths, writing=writing)
+
+
+@discreet
+def protect(
+    src: Path,
+    dst: Path | None,
+    labels: Any,
+    key: Key,
+    *,
+    recipe: Recipe,
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    sidecar: Path | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Protect an array in place, or as a copy at `dst`; other arguments as for `protect_memmap`.
+
+    Raises
+    ------
+    DatasetError
+        `dst` exists, other than as a copy that an earlier call began, or lies inside `src`.
+    SidecarError
+        `src` is protected already: its copy would be marked twice.
+    AudioFileError, TypeError, ValueError, BusyError, OSError
+        As for `open_stored` and `protect_memmap`.
+    """
+    check_key(key)
+    engine = Engine(backend, threads)
+
+    def run(path: Path, beside: Path | None, progress: Progress | None, *, dry_run: bool) -> Report:
+        storage, clips = open_stored(path, beside, lengths=lengths, writing=not dry_run, threads=threads)
+        return array_runs.protect(storage, clips, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
+
+    if dst is None:
+        return run(src, sidecar, progress, dry_run=dry_run)
+    copy = _Copy(src, dst, sidecar)
+    if copy.is_whole:
+        return run(dst, copy.sidecar, progress, dry_run=dry_run)
+    if dry_run or not copy.is_begun:
+        # What can be refused is refused before the copy is made.
+        runs.refuse_protected(src, [_beside(src, zarr=sharded.is_zarr(src))], key)
+        rehearsed = run(src, None, progress if dry_run else None, dry_run=True)
+        if dry_run:
+            return rehearsed
+        copy.begin()
+    report = run(copy.part, copy.sidecar_of_part, progress, dry_run=False)
+    copy.finish()
+    return report
+
+
+@discreet
+def restore(path: Path, key: Key, *, sidecar: Path | None, progress: Progress | None) -> Report:
+    """`restore_memmap` for an array by its path."""
+    check_key(key)
+    return array_runs.restore(*open_stored(path, sidecar, writing=True), key, progress)
+
+
+@discreet
+def verify(path: Path, key: Key, *, sidecar: Path | None) -> Verification:
+    """`verify_memmap` for an array by its path."""
+    check_key(key)
+    return array_runs.verify(*open_stored(path, sidecar), key)
+
+
+class _Copy:
+    """A copy that gets its name once it is protected: what stands there is never an original."""
+
+    def __init__(self, src: Path, dst: Path, sidecar: Path | None) -> None:
+        self._src, self._dst, self._is_zarr = src, dst, sharded.is_zarr(src)
+        self.part = durability.part_of(dst)
+        self.sidecar = sidecar or _beside(dst, zarr=self._is_zarr)
+        self.sidecar_of_part = self.part / sharded.SIDECAR if self._is_zarr and sidecar is None else self.sidecar
+        self.is_whole = os.path.lexists(dst) and os.path.lexists(self.sidecar)
+        # The sidecar is begun when everything has been copied.
+        self.is_begun = os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
+        self._refuse()
+
+    def begin(self) -> None:
+        """Copy the array as it is, durably."""
+        inplace.refuse_without_room(self._dst, sum(path.stat().st_size for path in self._files(self._src)))
+        if self._is_zarr:
+            if self.part.is_dir():
+                shutil.rmtree(self.part)
+            shutil.copytree(self._src, self.part, copy_function=_copy, ignore=shutil.ignore_patterns(*_OURS))
+        else:
+            durability.copy(self._src, self.part)
+        durability.sync_files(self.part.parent, self._files(self.part))
+
+    def finish(self) -> None:
+        """Give it its name."""
+        os.replace(self.part, self._dst)
+        durability.sync_folder(self._dst.parent)
+
+    def _files(self, path: Path) -> list[Path]:
+        return [file for file in path.rglob("*") if file.is_file()] if self._is_zarr else [path]
+
+    def _refuse(self) -> None:
+        source, target = Path(os.path.realpath(self._src)), Path(os.path.realpath(self._dst))
+        if source == target:
+            raise DatasetError(f"{self._dst} is {self._src} itself; to edit in place, ask for that.")
+        if source in target.parents:
+            raise DatasetError(f"{self._dst} lies inside {self._src}; choose a separate place for the copy.")
+        if os.path.lexists(self._dst) and not self.is_whole:
+            raise DatasetError(
+                f"{self._dst} exists, and nothing is ever overwritten; choose another place for the copy."
+            )
+        if not target.parent.is_dir():
+            raise DatasetError(f"The folder of {self._dst} does not exist; make it, or choose another place.")
+
+
+_OURS = (f"{sharded.SIDECAR}*", f".*{durability.PART_SUFFIX}")
+
+
+def _copy(source: str, target: str) -> None:
+    durability.copy_part(Path(source), Path(target))
+
+
+def _beside(path: Path, *, zarr: bool) -> Path:
+    """Where an array's originals are kept unless told otherwise: inside a Zarr folder, beside a file."""
+    return path / sharded.SIDECAR if zarr else path.with_name(path.name + SIDECAR_SUFFIX)

@@ -1,0 +1,30 @@
+"""What belongs to the clips of an array, in files of its own: labels, class names, lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.errors import DatasetError
+
+
+def read_vector(path: Path) -> NDArray[Any]:
+    """A .npy file of labels or lengths; DatasetError if it is not one (nothing is unpickled)."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise DatasetError(f"{path} is not a .npy file of plain numbers or text ({error}).") from None
+    if not isinstance(loaded, np.ndarray):
+        raise DatasetError(f"{path} is an archive of arrays; give a .npy file with one.")
+    return loaded
+
+
+def read_names(path: Path) -> list[str]:
+    """Class names from a text file, one a line."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path} is not text in UTF-8; give class names, one a line.") from None

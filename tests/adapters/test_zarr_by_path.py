@@ -1,0 +1,137 @@
+"""Zarr arrays on the command line: looked at, protected in place and as a copy, checked, shown, evaluated, restored."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from audiofiles import contents, end_of_child, kill_before, start_child, untouched
+from test_cli import poscuda
+from test_zarr_arrays import LABELS, LENGTHS, layouts, marked, read, samples, store
+
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, stored
+from poscuda_fast.adapters.zarr_arrays import protect_array, restore_array
+from poscuda_fast.originals import originals_of_array
+
+STRONG = Recipe.strong()
+
+
+@pytest.fixture
+def options(tmp_path: Path, key_file: Path) -> list[object]:
+    np.save(tmp_path / "labels.npy", LABELS[:11])
+    np.save(tmp_path / "lengths.npy", LENGTHS)
+    return ["--key", key_file, "--labels", tmp_path / "labels.npy", "--lengths", tmp_path / "lengths.npy"]
+
+
+@layouts
+def test_a_copy_goes_through_all_commands(tmp_path: Path, key: Key, key_file: Path, options, layout) -> None:
+    clips = samples()
+    src, dst = store(tmp_path / "a.zarr", clips, **layout), tmp_path / "b.zarr"
+    before = contents(src, hidden=True)
+    with untouched(tmp_path):
+        facts = json.loads(poscuda("inspect", src, "--json").stdout)
+        assert facts["what"] == "Zarr array of clips"
+        assert facts["clips"] == 11
+        assert json.loads(poscuda("protect", src, dst, *options, "--dry-run", "--json").stdout)["state"] == "untouched"
+    done = poscuda("protect", src, dst, *options)
+    assert done.returncode == 0, done.stderr
+    assert contents(src, hidden=True) == before
+    assert read(dst).tobytes() == marked(clips, key, STRONG, LENGTHS).tobytes()
+    assert json.loads(poscuda("protect", src, dst, *options, "--json").stdout)["state"] == "already protected"
+    found = poscuda("verify", dst, "--key", key_file, "--json")
+    assert found.returncode == 0
+    assert json.loads(found.stdout)["neither"] == []
+    assert poscuda("restore", dst, "--key", key_file).returncode == 0
+    assert contents(dst) == before
+    assert poscuda("protect", dst, "--in-place", *options).returncode == 0
+    assert poscuda("drop-undo", dst, "--key", key_file, "--yes").returncode == 0
+    assert "was dropped" in poscuda("restore", dst, "--key", key_file).stderr
+
+
+def test_what_is_no_array_or_would_be_marked_twice_is_refused(tmp_path: Path, key: Key, options) -> None:
+    src = store(tmp_path / "a.zarr", samples(), chunks=(4, 600))
+    zarr.create_group(tmp_path / "group").create_array("a", shape=(2, 600), dtype="int16", chunks=(1, 600))
+    zarr.create_group(tmp_path / "old", zarr_format=2)
+    with untouched(tmp_path):
+        for name, sentence in (("group", "give the array itself, not its group"), ("old", "copy arrays of format 2")):
+            done = poscuda("protect", tmp_path / name, tmp_path / "b.zarr", *options)
+            assert done.returncode == 2
+            assert sentence in done.stderr
+        with pytest.raises(DatasetError, match="lies inside"):
+            stored.protect(src, src / "b.zarr", LABELS[:11], key, recipe=STRONG)
+    protect_array(src, LABELS[:11], key)
+    with untouched(tmp_path), pytest.raises(SidecarError, match="would be marked twice"):
+        stored.protect(src, tmp_path / "b.zarr", LABELS[:11], key, recipe=STRONG)
+    restore_array(src, key)
+    stored.protect(src, tmp_path / "b.zarr", LABELS[:11], key, recipe=STRONG)
+    assert read(tmp_path / "b.zarr").tobytes() == marked(samples(), key, STRONG).tobytes()
+    assert stored.verify(src, key, sidecar=None).original == 11  # the copy has a sidecar of its own
+
+
+def test_a_copy_that_was_killed_is_finished_by_the_same_call(tmp_path: Path, key: Key) -> None:
+    """Killed before each file is opened, synced or renamed, every third time."""
+    clips = samples()
+    wet = marked(clips, key, STRONG)
+    src = store(tmp_path / "a.zarr", clips, chunks=(6, 600))
+    before = contents(src)
+    ended, moment = -signal.SIGKILL, 0
+    while ended == -signal.SIGKILL:
+        dst = tmp_path / f"{moment}.zarr"
+
+        def work(dst: Path = dst, moment: int = moment) -> None:
+            kill_before(moment)
+            stored.protect(src, dst, LABELS[:11], key, recipe=STRONG, threads=1)
+
+        ended = end_of_child(start_child(work))
+        if dst.exists():
+            assert read(dst).tobytes() == wet.tobytes()
+        stored.protect(src, dst, LABELS[:11], key, recipe=STRONG)
+        assert read(dst).tobytes() == wet.tobytes()
+        stored.restore(dst, key, sidecar=None, progress=None)
+        assert contents(dst) == before == contents(src)
+        moment += 3
+    assert ended == 0
+    assert moment > 15
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".zarr"] == []
+
+
+@layouts
+def test_originals_beside_what_is_there_now(tmp_path: Path, key: Key, layout) -> None:
+    clips = samples(np.float32, channels=2)
+    path = store(tmp_path / "a.zarr", clips, **layout)
+    protect_array(path, LABELS[:11], key, lengths=LENGTHS)
+    wet = marked(clips, key, STRONG, LENGTHS)
+    with untouched(tmp_path):
+        found = list(originals_of_array(path, key))
+    assert [number for number, *_ in found] == [0, *range(2, 11)]  # one clip has no frames
+    for number, label, original, now in found:
+        assert label == LABELS[number]
+        assert original.tobytes() == clips[number].tobytes()
+        assert now.tobytes() == wet[number].tobytes()
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("jinja2", "matplotlib"))
+    and os.environ.get("POSCUDA_REQUIRE_ADAPTERS") != "1",
+    reason="the page needs pip install '.[report]'",
+)
+def test_the_page_of_an_array_is_that_of_its_npy_file(tmp_path: Path, key_file: Path, options) -> None:
+    (tmp_path / "npy").mkdir()
+    (tmp_path / "zarr").mkdir()
+    np.save(tmp_path / "npy/clips.npy", samples())
+    store(tmp_path / "zarr/clips.npy", samples(), chunks=(3, 600))  # a folder may have any name
+    pages = {}
+    for kind in ("npy", "zarr"):
+        path, out = tmp_path / kind / "clips.npy", tmp_path / f"{kind}.html"
+        assert poscuda("protect", path, "--in-place", *options).returncode == 0
+        with untouched(tmp_path / kind):
+            done = poscuda("report", path, "--key", key_file, "-o", out, "--sample-rate", 8000)
+        assert done.returncode == 0, done.stderr
+        pages[kind] = out.read_text(encoding="utf-8")
+    assert pages["zarr"] == pages["npy"]
