@@ -67,6 +67,38 @@ def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, d
         sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def appearing(path: Path, *, mode: int | None, replacing: bool = False) -> Iterator[BinaryIO]:
+    """A new file that gets its name when the block ends, whole and durably; after an error it never does.
+
+    Its name is its own until then, so that processes that make the same file at the same time do not meet; one that is
+    killed leaves a hidden file that ends with `PART_SUFFIX`. FileExistsError if the name is taken by then, unless
+    `replacing`.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
+    try:
+        with _new(part, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        (os.replace if replacing else _give_name)(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _give_name(part: Path, path: Path) -> None:
+    """Rename, but never over what came there meanwhile, where the file system can tell."""
+    try:
+        os.link(part, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(
+                f"{path} appeared just now, and nothing is ever overwritten; choose another name."
+            ) from None
+        os.replace(part, path)  # a file system without links
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file's bytes and permissions under a new name, which appears once it is whole; not synced.
 

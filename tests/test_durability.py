@@ -174,6 +174,61 @@ def test_replace_keeps_the_old_content_when_the_new_cannot_be_synced(
     assert os.listdir(tmp_path) == ["file"]
 
 
+# appearing
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_a_file_appears_when_it_is_whole_and_on_the_disk(tmp_path: Path, synced: list[str], replacing: bool) -> None:
+    path = tmp_path / "file"
+    with durability.appearing(path, mode=0o600, replacing=replacing) as file:
+        file.write(b"content")
+        assert not path.exists()
+        (name,) = os.listdir(tmp_path)
+        assert name.startswith(".file.")
+        assert name.endswith(durability.PART_SUFFIX)
+    assert synced == [name, tmp_path.name]
+    assert path.read_bytes() == b"content"
+    assert mode_of(path) == 0o600
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_two_that_make_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with durability.appearing(path, mode=None, replacing=True) as one:
+        one.write(b"one")
+        with durability.appearing(path, mode=None, replacing=True) as other:
+            other.write(b"the other")
+        assert path.read_bytes() == b"the other"
+        with pytest.raises(FileExistsError, match="appeared just now"), durability.appearing(path, mode=None):
+            pass
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_nothing_appears_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half() -> None:
+        with durability.appearing(tmp_path / "file", mode=None) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), durability.appearing(tmp_path / "file", mode=None):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_appears_without_links_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", fail(errno.EPERM))
+    with durability.appearing(tmp_path / "file", mode=None) as file:
+        file.write(b"content")
+    with pytest.raises(FileExistsError, match="appeared just now"), durability.appearing(tmp_path / "file", mode=None):
+        pass
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 # copy
 
 CONTENTS = {

@@ -471,25 +471,6 @@ def test_nothing_is_overwritten_and_nothing_is_put_into_the_data(made: Made, tmp
             reporting.write_report(made.folder, KEY, tmp_path / "none" / "page.html")
 
 
-def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = tmp_path / "page.html"
-    taken.write_text("mine")
-    with pytest.raises(FileExistsError, match="appeared just now"):
-        reporting._write_new(taken, b"page")
-
-    def no_links(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(FileExistsError):
-        reporting._write_new(taken, b"page")
-    assert taken.read_text() == "mine"
-    reporting._write_new(tmp_path / "new.html", b"page")
-    assert (tmp_path / "new.html").read_bytes() == b"page"
-    assert stat.S_IMODE((tmp_path / "new.html").stat().st_mode) == 0o600
-    assert sorted(os.listdir(tmp_path)) == ["new.html", "page.html"]
-
-
 def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "page.html"
     write_tree(source, {"a/a.wav": wav(tone(900))})

@@ -72,20 +72,13 @@ def protect_parquet(
                 raise KeyError(
                     f"{source} has the columns {read.schema_arrow.names}, and none is {column!r}; say which."
                 )
-        part = durability.part_of(target)
-        part.unlink(missing_ok=True)
-        try:
-            with open(part, "xb") as file:
-                with pq.ParquetWriter(file, read.schema_arrow, compression=_compressions(read)) as write:
-                    for number in range(read.num_row_groups):
-                        table = _protected(read.read_row_group(number), protector)
-                        write.write_table(table, row_group_size=max(1, table.num_rows))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(part, target)  # unlike a rename, it never replaces what came there meanwhile
-        finally:
-            part.unlink(missing_ok=True)
-        durability.sync_folder(target.parent)
+        with (
+            durability.appearing(target, mode=None) as file,
+            pq.ParquetWriter(file, read.schema_arrow, compression=_compressions(read)) as write,
+        ):
+            for number in range(read.num_row_groups):
+                table = _protected(read.read_row_group(number), protector)
+                write.write_table(table, row_group_size=max(1, table.num_rows))
         return int(read.metadata.num_rows)
 
 

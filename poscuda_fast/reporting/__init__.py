@@ -90,7 +90,8 @@ def write_report(
             judged = _evaluation(evaluation, files_run)
             subject = _subject(source, "files", files_run)
             survey = survey_files(files_run, progress)
-    _write_new(page, render(subject, survey, judged).encode())
+    with durability.appearing(page, mode=0o600) as file:
+        file.write(render(subject, survey, judged).encode())
 
 
 def refuse_missing() -> None:
@@ -122,21 +123,3 @@ def _refuse_place(page: Path, source: Path) -> None:
             f"{page} lies inside {source}; the report is private and must not be published with the data, so choose "
             f"another place for it."
         )
-
-
-def _write_new(page: Path, content: bytes) -> None:
-    """Put a new file in its place in one step, for its owner's eyes only; FileExistsError if the name is taken."""
-    part = durability.part_of(page)
-    part.unlink(missing_ok=True)
-    durability.create(part, content, mode=0o600)
-    try:
-        os.link(part, page)
-    except FileExistsError:
-        raise FileExistsError(
-            f"{page} appeared just now, and nothing is ever overwritten; choose another name."
-        ) from None
-    except OSError:  # a file system without links
-        durability.create(page, content, mode=0o600)
-    finally:
-        part.unlink(missing_ok=True)
-    durability.sync_folder(page.parent)
