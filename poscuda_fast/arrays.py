@@ -29,14 +29,18 @@ class Clips(Protocol):
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
         """Store a dense buffer where the patches are."""
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        """Filter the patches in place; returns the saturated samples."""
-
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         """What each patch holds, as `reference.survey_patches`: silent in all channels, not finite in one."""
 
 
-def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> Clips:
+class ClipsInMemory(Clips, Protocol):
+    """Clips that kernels can work on where they lie."""
+
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
+        """Filter the patches in place; returns the saturated samples."""
+
+
+def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> ClipsInMemory:
     """Check an array or a list of arrays, and their lengths; see `protect` for what is accepted."""
     if isinstance(clips, np.ndarray):
         return ArrayClips(clips, lengths, writing=writing)

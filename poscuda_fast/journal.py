@@ -299,6 +299,8 @@ def _nonce(number: int) -> bytes:
 
 def _create(path: Path) -> None:
     """An empty file under a new name."""
+    if not path.absolute().parent.is_dir():
+        raise SidecarError(f"The folder of the sidecar {path} does not exist; make it, or choose another place.")
     try:
         durability.create(path, b"", mode=0o600)
     except FileExistsError:

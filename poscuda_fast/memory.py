@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import dense
-from poscuda_fast.arrays import Clips, open_clips
+from poscuda_fast.arrays import Clips, ClipsInMemory, open_clips
 from poscuda_fast.device_arrays import DeviceClips, is_on_device
 from poscuda_fast.discretion import discreet
 from poscuda_fast.kernels import SILENT, Engine, Marks
@@ -92,7 +92,7 @@ def protect(
     Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
     """
     begun = time.perf_counter()
-    audio: Clips = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     plan = make_plan(key, recipe, labels, classes, audio)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     tally = Tally(**plan.counts())

@@ -12,8 +12,9 @@ import itertools
 import json
 import os
 import stat
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from numpy.typing import NDArray
 
 from poscuda_fast import durability, inplace
 from poscuda_fast.arrays import ArrayClips, check_dtype, check_lengths
-from poscuda_fast.dense import mark_dense, survey_dense
+from poscuda_fast.dense import survey_dense
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.kernels import Engine, Marks, usable_cores
+from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.plan import Int64, Patches
 
 METADATA = "zarr.json"
+TASKS = "poscuda-tasks.json"  # beside it in a copy that tasks make: what they make it with
+_CONFIGURING = threading.Lock()  # Zarr's configuration is that of the process
 _METADATA_OF_2 = (".zarray", ".zgroup")
 FORMAT = 3
 SIDECAR = ".poscuda"
@@ -55,7 +58,7 @@ class ShardedClips:
         self.row_bytes = self.clips_a_row * int(np.prod(self.shape[1:])) * self.dtype.itemsize
         self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded, the one used last at the end
         self._one: tuple[int, NDArray[Any]] = (-1, np.empty(0, self.dtype))
-        self._changed: set[int] = set()
+        self._changed: dict[int, set[int]] = {}  # rows, and the shards along the frames that differ in each
         self._workers = workers or usable_cores()
         self._pool = ThreadPoolExecutor(self._workers)
         self._writing: dict[int, list[Future[None]]] = {}
@@ -73,15 +76,8 @@ class ShardedClips:
                 self._begin_writing(other)
             n = part.n_frames * self.channels
             self._row(row).write(part, dense[done : done + n])
-            self._changed.add(row)
+            self._changed.setdefault(row, set()).update(columns(self._array, part))
             done += n
-
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        """Filter the patches in place."""
-        dense = self.read(patches)
-        saturated = mark_dense(dense, patches, self.channels, marks, engine)
-        self.write(patches, dense)
-        return saturated
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         """What each patch holds."""
@@ -135,12 +131,12 @@ class ShardedClips:
     def _begin_writing(self, row: int) -> None:
         """Write a row's shards in the background, each by one task; what waits to be written stays bounded."""
         samples = self._rows.pop(row).array
-        self._changed.remove(row)
+        changed = self._changed.pop(row)
         for other in list(self._writing)[: max(0, len(self._writing) - self._workers)]:
             self._wait_for(other)
         self._writing[row] = [
             self._pool.submit(replace, self._path, region, samples[(slice(None), *region[1:])])
-            for region in regions(self._array, row)
+            for region in regions(self._array, row, changed)
         ]
 
     def _wait_for(self, row: int) -> None:
@@ -196,9 +192,24 @@ def open_folder(
     workers: int | None = None,
 ) -> tuple[ShardedStorage, ShardedClips]:
     """Where a Zarr array is kept, and its clips; as `open_exact`."""
+    refuse_no_path(path)
     folder = Path(os.path.realpath(path))
+    if (folder / TASKS).exists():
+        raise DatasetError(
+            f"{folder} is a protected copy that shard_tasks began: it would be marked twice, and its only undo is its "
+            f"source. Give that."
+        )
     clips = ShardedClips(folder, lengths, workers)
     return ShardedStorage(folder, clips, sidecar), clips
+
+
+def refuse_no_path(path: object) -> None:
+    """TypeError if an array was given in place of its folder."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path is a {type(path).__name__}; expected the folder that the Zarr array is kept in, for example "
+            f"array.store.root / array.path."
+        )
 
 
 def open_exact(path: str | os.PathLike[str]) -> Any:
@@ -206,7 +217,7 @@ def open_exact(path: str | os.PathLike[str]) -> Any:
     folder = Path(path)
     try:
         metadata = json.loads((folder / METADATA).read_bytes())
-        is_array = metadata["zarr_format"] == FORMAT and metadata["node_type"] == "array"
+        is_array = metadata["zarr_format"] == FORMAT and metadata["node_type"] == "array" and "codecs" in metadata
     except (OSError, ValueError, KeyError, TypeError):
         is_array = False
     if not is_array:
@@ -225,6 +236,8 @@ def open_exact(path: str | os.PathLike[str]) -> Any:
     array = zarr.open_array(folder, mode="r")
     if array.ndim not in (2, 3):
         raise ValueError(f"{folder} has shape {array.shape}; expected (n_clips, n_frames[, n_channels]).")
+    if array.shape[2:] == (0,):
+        raise ValueError(f"{folder} has shape {array.shape}, and so no channels; there is nothing to protect.")
     check_dtype(array.dtype, str(folder))
     return array
 
@@ -247,18 +260,27 @@ def full_lengths(array: Any) -> Int64:
     return np.broadcast_to(np.int64(array.shape[1]), array.shape[:1])
 
 
-def regions(array: Any, row: int) -> Iterator[tuple[slice, ...]]:
-    """The shards of a row."""
+def columns(array: Any, patches: Patches) -> set[int]:
+    """Which shards along the frames patches lie in, counted from the first."""
+    step = shards(array)[1]
+    spans = {*zip(patches.starts // step, (patches.starts + patches.sizes - 1) // step, strict=True)}
+    return {column for first, last in spans for column in range(int(first), int(last) + 1)}
+
+
+def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iterator[tuple[slice, ...]]:
+    """The shards of a row, or those of some columns."""
     first, *others = shards(array)
     rows = slice(row * first, min((row + 1) * first, array.shape[0]))
     steps = [range(0, n, step) for n, step in zip(array.shape[1:], others, strict=True)]
     for begins in itertools.product(*steps):
+        if columns is not None and begins[0] // others[0] not in columns:
+            continue
         ends = [min(b + step, n) for b, step, n in zip(begins, others, array.shape[1:], strict=True)]
         yield (rows, *(slice(begin, end) for begin, end in zip(begins, ends, strict=True)))
 
 
-def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> None:
-    """Put a whole shard in the place of the old one, in one step and durably."""
+def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> None:
+    """Put a whole shard in the place of the old one, in one step and durably; others may do so unless `alone`."""
     name, content = _encode(folder, region, samples)
     path = folder / name
     if content is None:
@@ -271,20 +293,34 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> N
             above.mkdir(exist_ok=True)
             durability.sync_folder(above.parent)
     mode = stat.S_IMODE(os.stat(path).st_mode) if path.exists() else None
-    durability.replace(path, content, mode=mode)
+    if alone:
+        durability.replace(path, content, mode=mode)
+        return
+    with durability.appearing(path, mode=mode, replacing=True) as file:
+        file.write(content)
 
 
 def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
-    """The name of a shard's file, and its content, which is decoded again and compared; none if it is empty."""
+    """The name of a shard's file, and its content, which is decoded again and compared; none if it is empty.
+
+    Zarr leaves out chunks that are equal to the fill value, as -0.0 is to 0.0, unless it is told not to.
+    """
     import zarr  # noqa: PLC0415
     from zarr.buffer.cpu import Buffer  # noqa: PLC0415
     from zarr.storage import MemoryStore  # noqa: PLC0415
 
     kept: dict[str, Any] = {METADATA: Buffer.from_bytes((folder / METADATA).read_bytes())}
-    memory = zarr.open_array(MemoryStore(kept), mode="r+")
-    memory[region] = samples
-    if np.asarray(memory[region]).tobytes() != samples.tobytes():
-        raise DatasetError(f"The codecs of {folder} do not give back the samples that they were given; not written.")
+    for write_all in (False, True):
+        with _CONFIGURING, zarr.config.set({"array.write_empty_chunks": write_all}):
+            memory = zarr.open_array(MemoryStore(kept), mode="r+")
+        memory[region] = samples
+        if np.asarray(memory[region]).tobytes() == samples.tobytes():
+            break
+    else:
+        raise DatasetError(
+            f"The codecs of {folder} do not give back the samples that they were given; the shard that begins at "
+            f"{tuple(part.start for part in region)} was not written. Copy the array into one with other codecs."
+        )
     place = tuple(part.start // step for part, step in zip(region, shards(memory), strict=True))
     name = memory.metadata.encode_chunk_key(place)
     return name, kept[name].to_bytes() if name in kept else None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from poscuda_fast import array_runs, durability, inplace, pages, pcm, runs, sharded
 from poscuda_fast.array_target import Storage, StoredClips
 from poscuda_fast.discretion import discreet
-from poscuda_fast.errors import DatasetError
+from poscuda_fast.errors import BusyError, DatasetError, SidecarError
 from poscuda_fast.inplace import Progress
+from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mapping import SIDECAR_SUFFIX
@@ -85,16 +87,18 @@ def protect(
         return run(src, sidecar, progress, dry_run=dry_run)
     copy = _Copy(src, dst, sidecar)
     if copy.is_whole:
+        copy.tidy()
         return run(dst, copy.sidecar, progress, dry_run=dry_run)
-    if dry_run or not copy.is_begun:
-        # What can be refused is refused before the copy is made.
-        runs.refuse_protected(src, [_beside(src, zarr=sharded.is_zarr(src))], key)
-        rehearsed = run(src, None, progress if dry_run else None, dry_run=True)
-        if dry_run:
-            return rehearsed
-        copy.begin()
-    report = run(copy.part, copy.sidecar_of_part, progress, dry_run=False)
-    copy.finish()
+    if dry_run:
+        copy.refuse_marked(key)
+        return run(src, None, progress, dry_run=True)
+    with copy.alone():
+        if not copy.is_begun:
+            copy.refuse_marked(key)
+            run(src, None, None, dry_run=True)  # what can be refused is refused before the copy is made
+            copy.begin()
+        report = run(copy.part, copy.sidecar_of_part, progress, dry_run=False)
+        copy.finish()
     return report
 
 
@@ -113,28 +117,72 @@ def verify(path: Path, key: Key, *, sidecar: Path | None) -> Verification:
 
 
 class _Copy:
-    """A copy that gets its name once it is protected: what stands there is never an original."""
+    """A copy that gets its name once it is protected: what stands there is never an original.
+
+    Until then it lies in a hidden folder beside its place, whose lock keeps a second run out from the first byte on.
+    """
 
     def __init__(self, src: Path, dst: Path, sidecar: Path | None) -> None:
         self._src, self._dst, self._is_zarr = src, dst, sharded.is_zarr(src)
-        self.part = durability.part_of(dst)
+        self._folder = durability.part_of(dst)
+        self.part = self._folder / dst.name
         self.sidecar = sidecar or _beside(dst, zarr=self._is_zarr)
         self.sidecar_of_part = self.part / sharded.SIDECAR if self._is_zarr and sidecar is None else self.sidecar
-        self.is_whole = os.path.lexists(dst) and os.path.lexists(self.sidecar)
-        # The sidecar is begun when everything has been copied.
-        self.is_begun = os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
         self._refuse()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an earlier call finished it."""
+        return os.path.lexists(self._dst) and os.path.lexists(self.sidecar)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether everything was copied: the sidecar is begun after that."""
+        return os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the copy's own folder; BusyError if another run does, or has just ended."""
+        with contextlib.suppress(FileExistsError):
+            self._folder.mkdir()
+        held = os.stat(self._folder).st_ino
+        with inplace.locked(self._folder):
+            try:
+                if os.path.lexists(self._dst) or os.stat(self._folder).st_ino != held:
+                    raise BusyError(f"Another run was at work on {self._dst} just now; run the same command again.")
+                yield
+            finally:
+                self.tidy()
+
+    def tidy(self) -> None:
+        """Take the folder away, unless something is left in it to go on with."""
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def refuse_marked(self, key: Key) -> None:
+        """SidecarError if the source is protected already, or if the sidecar is that of a copy that has gone."""
+        runs.refuse_protected(self._src, [_beside(self._src, zarr=self._is_zarr)], key)
+        if os.path.lexists(self.sidecar_of_part):
+            with Journal(self.sidecar_of_part, key) as journal:
+                if journal.state not in (State.NEW, State.APPLYING, State.UNDONE):
+                    raise SidecarError(
+                        f"{journal.path} tells of a run over {self._dst} (state {journal.state.value}), which is not "
+                        f"there. Put it back; or, for a new copy, move the sidecar away. Nothing was written."
+                    )
 
     def begin(self) -> None:
         """Copy the array as it is, durably."""
         inplace.refuse_without_room(self._dst, sum(path.stat().st_size for path in self._files(self._src)))
         if self._is_zarr:
-            if self.part.is_dir():
-                shutil.rmtree(self.part)
-            shutil.copytree(self._src, self.part, copy_function=_copy, ignore=shutil.ignore_patterns(*_OURS))
+            for path in (self.part, durability.part_of(self.part)):
+                if path.is_dir():
+                    shutil.rmtree(path)
+            ignored = shutil.ignore_patterns(*_OURS)
+            shutil.copytree(self._src, durability.part_of(self.part), copy_function=_copy_file, ignore=ignored)
+            os.replace(durability.part_of(self.part), self.part)
         else:
             durability.copy(self._src, self.part)
-        durability.sync_files(self.part.parent, self._files(self.part))
+        durability.sync_files(self._folder, self._files(self.part))
 
     def finish(self) -> None:
         """Give it its name."""
@@ -161,7 +209,7 @@ class _Copy:
 _OURS = (f"{sharded.SIDECAR}*", f".*{durability.PART_SUFFIX}")
 
 
-def _copy(source: str, target: str) -> None:
+def _copy_file(source: str, target: str) -> None:
     durability.copy_part(Path(source), Path(target))
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from audiofiles import contents, end_of_child, kill_before, start_child, untouched
+from audiofiles import contents, end_of_child, in_child, kill_before, start_child, untouched
 
-from poscuda_fast import AudioFileError, DatasetError, Key, Recipe, SidecarError, protect, stored
+from poscuda_fast import (
+    AudioFileError,
+    BusyError,
+    DatasetError,
+    Key,
+    Recipe,
+    SidecarError,
+    array_runs,
+    drop_undo,
+    durability,
+    protect,
+    stored,
+)
 
 STRONG = Recipe.strong()
 LABELS = np.arange(7) % 2
@@ -48,17 +62,64 @@ def test_a_copy_is_protected_and_the_same_call_again_says_so(tmp_path: Path, key
     assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
 
 
-def test_a_copy_of_what_is_protected_would_be_marked_twice(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
-    make(tmp_path, key, dst=None)
+def kill(done: int, total: int) -> None:
+    """Progress that is never told of."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("state", ["complete", "final", "applying", "undoing", "a copy"])
+def test_a_copy_of_what_is_protected_would_be_marked_twice(tmp_path: Path, key: Key, clips: np.ndarray, state) -> None:
+    source = tmp_path / ("b.npy" if state == "a copy" else "a.npy")
+    if state == "applying":
+        assert in_child(lambda: make(tmp_path, key, dst=None, progress=kill)) == -signal.SIGKILL
+    else:
+        make(tmp_path, key, dst=source.name if state == "a copy" else None)
+    if state == "final":
+        drop_undo(source, key)
+    if state == "undoing":
+        undo = {"sidecar": None, "progress": kill}
+        assert in_child(lambda: stored.restore(source, key, **undo)) == -signal.SIGKILL
     with untouched(tmp_path):
         for dry_run in (False, True):
             with pytest.raises(SidecarError, match="it would be marked twice"):
-                make(tmp_path, key, dry_run=dry_run)
+                make(tmp_path, key, src=source.name, dst="c.npy", dry_run=dry_run)
         with pytest.raises(SidecarError, match="was not made with the key"):
-            make(tmp_path, Key.generate())
-    stored.restore(tmp_path / "a.npy", key, sidecar=None, progress=None)
-    assert make(tmp_path, key) == "protected"
+            make(tmp_path, Key.generate(), src=source.name, dst="c.npy")
+    if state != "final":
+        stored.restore(source, key, sidecar=None, progress=None)
+        assert make(tmp_path, key, src=source.name, dst="c.npy") == "protected"
+        assert np.array_equal(np.load(tmp_path / "c.npy"), marked(clips, key))
+
+
+def test_a_sidecar_without_its_copy_is_not_taken_for_that_of_a_new_one(tmp_path: Path, key: Key, clips) -> None:
+    make(tmp_path, key)
+    (tmp_path / "b.npy").unlink()
+    with untouched(tmp_path), pytest.raises(SidecarError, match="move the sidecar away"):
+        make(tmp_path, key)
+    (tmp_path / "b.npy.poscuda").unlink()
+    make(tmp_path, key)
     assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_second_run_waits_outside_from_the_first_byte_on(tmp_path: Path, key: Key, monkeypatch) -> None:
+    tried: list[str] = []
+
+    def try_too(real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if not tried or tried[-1] != real.__name__:
+                tried.append(real.__name__)
+                with pytest.raises(BusyError):
+                    make(tmp_path, key)
+            return real(*arguments, **named)
+
+        return wrapped
+
+    for module, name in ((durability, "copy"), (durability, "sync_files"), (array_runs, "protect")):
+        monkeypatch.setattr(module, name, try_too(getattr(module, name)))
+    assert make(tmp_path, key) == "protected"
+    assert tried == ["protect", "copy", "sync_files", "protect"]
+    assert make(tmp_path, key) == "already protected"
 
 
 @pytest.mark.usefixtures("clips")

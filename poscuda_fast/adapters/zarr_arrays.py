@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast import array_runs, durability, sharded
-from poscuda_fast.arrays import check_lengths
+from poscuda_fast import array_runs, durability, runs, sharded
 from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.inplace import Progress
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.memory import check_key, protect
+from poscuda_fast.memory import check_key, make_plan, protect
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.report import Report
-from poscuda_fast.sharded import METADATA
+from poscuda_fast.sharded import METADATA, TASKS
 from poscuda_fast.verification import Verification
 
 PathLike = str | os.PathLike[str]
@@ -167,31 +167,48 @@ def shard_tasks(
     Raises
     ------
     DatasetError
-        `src` is not an array that can be copied exactly, or `dst` is there with other metadata.
-    TypeError, ValueError
-        The labels or lengths do not fit.
+        `src` is not an array that can be copied exactly, or is such a copy itself; or `dst` is there and was not begun
+        with the same arguments, or lies where `src` does.
+    SidecarError
+        `src` is protected: the copy would be marked twice.
+    KeyFileError, TypeError, ValueError, OSError
+        As for `Key.load` and `protect_array`.
+
+    Notes
+    -----
+    What the copy is made with is written beside its metadata: the key's fingerprint, the recipe, and a keyed MAC of the
+    labels, the lengths and the source's place. A worker that is killed may leave a hidden file that ends with
+    ".poscuda-part", which Zarr does not look at.
     """
-    source = sharded.open_exact(src)
-    given = np.asarray(labels)
-    if given.shape != source.shape[:1]:
-        raise ValueError(f"labels has shape {given.shape} for {source.shape[0]} clips; give one label for each clip.")
-    frames = check_lengths(lengths, sharded.full_lengths(source))
+    sharded.refuse_no_path(src)
     if isinstance(key_file, Key):
         raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
-    _copy_metadata(Path(src), Path(dst))
-    step = sharded.shards(source)[0]
+    key, source, target = Key.load(key_file), Path(os.path.realpath(src)), Path(os.path.realpath(dst))
+    if source == target or source in target.parents or target in source.parents:
+        raise DatasetError(f"{dst} and {src} are one, or lie inside one another; choose a separate place for the copy.")
+    storage, clips = sharded.open_folder(source, None, lengths=lengths)
+    plan = make_plan(key, recipe, labels, classes, clips)
+    runs.refuse_protected(source, [storage.sidecar], key)
+    run = {
+        "fingerprint": key.fingerprint,
+        "recipe": recipe.to_dict(),
+        "source": runs.keyed_mac(key, b"tasks", os.fsencode(source) + plan.digest()),
+    }
+    _begin_copy(source, target, json.dumps(run, indent=1).encode())
+    given = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    step = clips.clips_a_row
     return [
         ShardTask(
-            os.path.abspath(src),
-            os.path.abspath(dst),
+            str(source),
+            str(target),
             os.path.abspath(key_file),
             recipe,
             None if classes is None else tuple(classes),
             first,
-            tuple(given[first : first + step].tolist()),
-            tuple(frames[first : first + step].tolist()),
+            tuple(given[first : first + step]),
+            tuple(clips.lengths[first : first + step].tolist()),
         )
-        for first in range(0, source.shape[0], step)
+        for first in range(0, clips.shape[0], step)
     ]
 
 
@@ -242,17 +259,22 @@ class ShardTask:
             classes=self.classes, threads=1,
         )  # fmt: skip
         for region in sharded.regions(target, self.first // step):
-            sharded.replace(Path(self.dst), region, clips[(slice(None), *region[1:])])
+            sharded.replace(Path(self.dst), region, clips[(slice(None), *region[1:])], alone=False)
         return len(clips)
 
 
-def _copy_metadata(src: Path, dst: Path) -> None:
-    """Begin a copy, or go on with one that was begun."""
-    content = (src / METADATA).read_bytes()
-    if os.path.lexists(dst) and not ((dst / METADATA).is_file() and (dst / METADATA).read_bytes() == content):
+def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
+    """Begin a copy, or go on with one that was begun with the same key, recipe, labels and source."""
+    tells, metadata = dst / TASKS, (src / METADATA).read_bytes()
+    if os.path.lexists(dst) and not (dst.is_dir() and (tells.is_file() or not any(dst.iterdir()))):
         raise DatasetError(
-            f"{dst} exists and is no copy of {src}, and nothing is ever overwritten; choose another name."
+            f"{dst} exists and is no copy that was begun here, and nothing is ever overwritten; choose another name."
         )
-    if not dst.is_dir():
-        dst.mkdir(parents=True)
-        durability.create(dst / METADATA, content, mode=None)
+    dst.mkdir(parents=True, exist_ok=True)
+    for path, content in ((tells, run), (dst / METADATA, metadata)):
+        if not path.exists():
+            durability.create(path, content, mode=None)
+        if path.read_bytes() != content:
+            raise DatasetError(
+                f"{path} is of another key, recipe, labels, lengths or source; choose another place for this copy."
+            )

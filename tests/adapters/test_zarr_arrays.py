@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 from audio_folders import SPEECH
-from audiofiles import contents, end_of_child, start_child
+from audiofiles import contents, end_of_child, kill_before, start_child, untouched
 from recipes import protect_folder
 
 from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, drop_undo, inplace, protect, sharded
@@ -224,11 +224,16 @@ def test_what_cannot_be_kept_exactly_is_refused(tmp_path: Path, key: Key) -> Non
     (tmp_path / "lossy/zarr.json").write_text(text.replace('"codecs": [', quantized, 1))
     zarr.create_array(tmp_path / "double", shape=(2, 600), dtype="float64")
     zarr.create_array(tmp_path / "flat", shape=(600,), dtype="int16")
+    zarr.create_array(tmp_path / "mute", shape=(2, 600, 0), dtype="int16", chunks=(1, 600, 1))
+    store(tmp_path / "cut", samples(), chunks=(4, 600))
+    (tmp_path / "cut/zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
     before = contents(tmp_path, hidden=True)
     for name, error, sentence in (
         ("group", DatasetError, "is not the folder of a Zarr array of format 3; give the array itself"),
         ("two", DatasetError, "copy arrays of format 2"),
         ("nowhere", DatasetError, "is not the folder"),
+        ("cut", DatasetError, "is not the folder"),
+        ("mute", ValueError, "and so no channels"),
         ("lossy", DatasetError, r"encoded with numcodecs\.quantize, which may not give back"),
         ("double", TypeError, r"use clips\.astype\(numpy\.float32\)"),
         ("flat", ValueError, r"has shape \(600,\); expected \(n_clips, n_frames"),
@@ -268,10 +273,125 @@ def test_two_tasks_never_write_one_shard(tmp_path: Path, key_file: Path) -> None
     for task in (half, shifted):
         with pytest.raises(ValueError, match="are not whole shards of 4 clips, and another task would write the rest"):
             task()
-    with pytest.raises(DatasetError, match="exists and is no copy of"):
-        shard_tasks(src, key_file.parent, LABELS[:11], key_file)
-    with pytest.raises(ValueError, match="one label for each clip"):
-        shard_tasks(src, tmp_path / "other.zarr", LABELS[:10], key_file)
+
+
+def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Path, key: Key, key_file: Path) -> None:
+    clips = samples()
+    src, dst = store(tmp_path / "src.zarr", clips, chunks=(4, 600)), tmp_path / "dst.zarr"
+    store(tmp_path / "other.zarr", clips[::-1], chunks=(4, 600))  # of the same metadata
+    (tmp_path / "link.zarr").symlink_to(src)
+    with untouched(tmp_path):
+        for where, sentence in (
+            (tmp_path / "other.zarr", "exists and is no copy that was begun here"),
+            (src, "are one, or lie inside one another"),
+            (tmp_path / "link.zarr", "are one, or lie inside one another"),
+            (src / "inside.zarr", "are one, or lie inside one another"),
+            (tmp_path, "are one, or lie inside one another"),
+        ):
+            with pytest.raises(DatasetError, match=sentence):
+                shard_tasks(src, where, LABELS[:11], key_file)
+        for labels, error in (
+            (LABELS[:10], ValueError),
+            ([-1] * 11, ValueError),
+            ([1, "a"] + [1] * 9, TypeError),
+        ):
+            with pytest.raises(error):
+                shard_tasks(src, dst, labels, key_file)
+        with pytest.raises(OSError, match="no key file"):
+            shard_tasks(src, dst, LABELS[:11], tmp_path / "no.key")
+        with pytest.raises(TypeError, match="the folder that the Zarr array is kept in"):
+            shard_tasks(zarr.open_array(src), dst, LABELS[:11], key_file)
+    for task in shard_tasks(src, dst, LABELS[:11], key_file):
+        task()
+    wet = marked(clips, key, Recipe.strong())
+    with untouched(tmp_path):
+        for labels, options in (
+            (LABELS[1:12], {}),
+            (LABELS[:11], {"recipe": PAPER}),
+            (LABELS[:11], {"lengths": LENGTHS}),
+        ):
+            with pytest.raises(DatasetError, match="is of another key, recipe, labels, lengths or source"):
+                shard_tasks(src, dst, labels, key_file, **options)
+        for again in (protect_array, verify_array, restore_array):
+            arguments = (LABELS[:11], key) if again is protect_array else (key,)
+            with pytest.raises(DatasetError, match="would be marked twice"):
+                again(dst, *arguments)
+        with pytest.raises(DatasetError, match="would be marked twice"):
+            shard_tasks(dst, tmp_path / "c.zarr", LABELS[:11], key_file)
+    for task in shard_tasks(src, dst, LABELS[:11], key_file):
+        task()
+    assert read(dst).tobytes() == wet.tobytes()
+    protect_array(src, LABELS[:11], key)
+    with untouched(tmp_path), pytest.raises(SidecarError, match="would be marked twice"):
+        shard_tasks(src, tmp_path / "c.zarr", LABELS[:11], key_file)
+
+
+def test_a_copy_that_was_hardly_begun_goes_on(tmp_path: Path, key: Key, key_file: Path) -> None:
+    """Killed before each file is opened, synced or renamed."""
+    clips = samples()
+    src = store(tmp_path / "src.zarr", clips, chunks=(4, 600))
+    ended, moment = -signal.SIGKILL, 0
+    while ended == -signal.SIGKILL:
+        dst = tmp_path / f"{moment}.zarr"
+
+        def work(dst: Path = dst, moment: int = moment) -> None:
+            kill_before(moment)
+            for task in shard_tasks(src, dst, LABELS[:11], key_file):
+                task()
+
+        ended = end_of_child(start_child(work))
+        for task in shard_tasks(src, dst, LABELS[:11], key_file):
+            task()
+        assert read(dst).tobytes() == marked(clips, key, Recipe.strong()).tobytes()
+        moment += 2
+    assert ended == 0
+    assert moment > 15
+
+
+def test_workers_that_write_the_same_shard_do_not_meet(tmp_path: Path, key: Key, key_file: Path, monkeypatch) -> None:
+    """A scheduler gives a task out again while a worker that it lost still runs."""
+    clips = samples(n_clips=4)
+    src = store(tmp_path / "src.zarr", clips, chunks=(4, 600))
+    (task,) = shard_tasks(src, tmp_path / "dst.zarr", LABELS[:4], key_file)
+    real, names = os.fsync, []
+
+    def late(descriptor: int) -> None:
+        names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if len(names) == 1:
+            task()
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", late)
+    task()
+    assert len({name for name in names if name.endswith(".poscuda-part")}) == 2
+    assert read(tmp_path / "dst.zarr").tobytes() == marked(clips, key, Recipe.strong()).tobytes()
+
+
+def test_only_shards_that_differ_are_written(tmp_path: Path, key: Key) -> None:
+    clips = samples()
+    path = store(tmp_path / "a.zarr", clips, chunks=(4, 20))
+    before = {name: (path / name).stat().st_ino for name in contents(path)}
+    protect_array(path, LABELS[:11], key, recipe=Recipe.paper(patch=40, taps=9))
+    changed = {name for name, number in before.items() if (path / name).stat().st_ino != number}
+    wet = read(path)
+    expected = {f"c/{row // 4}/{column // 20}" for row, column in zip(*np.nonzero(wet != clips), strict=True)}
+    assert wet.tobytes() == marked(clips, key, Recipe.paper(patch=40, taps=9)).tobytes()
+    assert expected <= changed
+    assert len(changed) < len(before) / 2
+
+
+def test_samples_that_equal_the_fill_value_but_for_their_bits_are_kept(tmp_path: Path, key: Key) -> None:
+    clips = samples(np.float32)
+    clips[:, 400:] = np.array(0x7FC00123, np.uint32).view(np.float32)  # one of many NaNs, as padding
+    clips[2, :400] = -0.0
+    path = tmp_path / "a.zarr"
+    options: dict[str, Any] = {"shape": clips.shape, "dtype": np.float32, "config": {"write_empty_chunks": True}}
+    zarr.create_array(path, shards=(4, 600), chunks=(1, 200), fill_value=np.nan, **options)[:] = clips
+    assert read(path).tobytes() == clips.tobytes()
+    protect_array(path, LABELS[:11], key, lengths=[400] * 11)
+    assert read(path).tobytes() == marked(clips, key, Recipe.strong(), [400] * 11).tobytes()
+    restore_array(path, key)
+    assert read(path).tobytes() == clips.tobytes()
 
 
 def test_dask_runs_the_tasks(tmp_path: Path, key: Key, key_file: Path) -> None:
