@@ -40,7 +40,7 @@ def run(folder: Path | None, say: Callable[[str], None]) -> bool:
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="poscuda-demo-"))
     else:
-        folder.mkdir()
+        _make_new(folder)
     key = Key.generate()
     key.save(folder / "demo.key")
     say(f"Key with fingerprint {key.fingerprint} saved to {folder / 'demo.key'}")
@@ -48,6 +48,14 @@ def run(folder: Path | None, say: Callable[[str], None]) -> bool:
     say(f"Everything is in {folder}; delete it when you have looked. {time.perf_counter() - begun:.1f} s in all.")
     say("Every byte is as promised." if good else "SOMETHING IS NOT AS PROMISED: please report this.")
     return good
+
+
+def _make_new(folder: Path) -> None:
+    """Make a folder; FileExistsError if its name is taken."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} exists, and the demo needs a new folder; choose another name.") from None
 
 
 def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:

@@ -16,7 +16,7 @@ from poscuda_fast.files import FileTarget
 from poscuda_fast.inplace import Progress
 from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine
-from poscuda_fast.key import Key
+from poscuda_fast.key import Key, holds_key
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest, compare, digest
 from poscuda_fast.memory import check_key
@@ -88,8 +88,8 @@ def protect_folder(
     Raises
     ------
     DatasetError
-        No audio, a file without a label, links, colliding names, a `dst` that is in use; all of it
-        before anything is written.
+        No audio, a file without a label, links, colliding names, a `dst` that is in use, a key among the
+        files, which would be published with them; all of it before anything is written.
     AudioFileError
         Encoding again would not keep every sample.
     ValueError
@@ -139,6 +139,7 @@ def protect_folder(
         if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
             inplace.refuse_other_run(journal, target.header())
         else:
+            _refuse_keys(place, others)
             _preflight(journal, place, target, found, plan)
         if journal.state in (State.COMPLETE, State.FINAL):
             inplace.refuse_unprotected(journal, target)
@@ -297,7 +298,16 @@ def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[A
         inplace.refuse_without_room(place.root, kept + sum(file.size for file in found))
 
 
+def _refuse_keys(place: Place, others: list[str]) -> None:
+    """DatasetError if a key lies among the files: it would be published with them."""
+    listing.refuse(
+        [f"{name} holds a key; move it to another place" for name in others if holds_key(place.source / name)],
+        f"Whoever gets {place.root} would get a key with it",
+    )
+
+
 def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
-    advice = "ask for conversion to FLAC, or leave it out" if copying else "protect a copy, converted to FLAC"
+    to_flac = "let the copy turn it into FLAC (--lossy-to-flac, lossy='flac'), or leave it out"
+    advice = to_flac if copying else "protect a copy, which can turn it into FLAC"
     problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
     listing.refuse(problems, "Some files cannot be kept in their format")

@@ -183,15 +183,22 @@ def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
     for field, expected in header.items():
         if journal.header.get(field) != expected:
             raise SidecarError(
-                f"The sidecar {journal.path} was made for {_FIELD_NAMES.get(field, f'other {field}')}. To change that, "
+                f"The sidecar {journal.path} was made for {_FIELD_NAMES[field]}. To change that, "
                 f"restore first and protect again; if it belongs to other data, move it away. Nothing was written."
             )
 
 
 _FIELD_NAMES = {
+    "kind": "other data (files or an array)",
+    "files": "other files",
     "recipe": "another recipe",
     "labels": "other labels or lengths",
+    "counts": "other data (of other lengths)",
+    "copied": "a copy, or for data that are edited where they are, and this is the other",
+    "n_files": "other files (of another number)",
+    "dtype": "other data (of another dtype)",
     "identity": "other data",
+    "patches": "other data (with other patches)",
     "shape": "other data (another shape)",
     "place": "other data (another part of the file)",
 }

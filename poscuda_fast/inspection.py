@@ -13,7 +13,7 @@ from poscuda_fast import listing, pcm, sharded
 from poscuda_fast.encoded import Encoding
 from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.listing import AudioFile
-from poscuda_fast.place import SIDECAR
+from poscuda_fast.place import SIDECAR, Place
 from poscuda_fast.plan import shape
 from poscuda_fast.recipe import Recipe
 
@@ -61,7 +61,7 @@ def inspect(path: Path, recipe: Recipe | None, strength: float = 1.0) -> dict[st
             layout.channels * pcm.CODINGS[file.coding],
         ),
         "edit": _manner(file),
-        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
+        "sidecar": _sidecar(*Place.of(real, None, None).sidecars_around()),
     }
 
 
@@ -110,6 +110,8 @@ def _inspect_folder(path: Path, recipe: Recipe | None, strength: float) -> dict[
             files.append(listing.read_layout(path, name))
         except AudioFileError as error:
             refused.append(str(error))
+    if n_lossy := sum(file.lossy for file in files):
+        refused.insert(0, f"{n_lossy} lossy files, unless a copy turns them into FLAC (--lossy-to-flac)")
     kinds = Counter(
         f"{_kind(file)} {file.coding} {file.layout.channels} ch {file.layout.sample_rate} Hz" for file in files
     )
@@ -121,7 +123,7 @@ def _inspect_folder(path: Path, recipe: Recipe | None, strength: float) -> dict[
         "parent folders": len({os.path.dirname(name) for name in names}),
         **_effect(recipe or listing.usual_recipe(files, strength), [file.frames for file in files], None),
         "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
-        "sidecar": _sidecar(path / SIDECAR),
+        "sidecar": _sidecar(*Place.of(path, None, None).sidecars_around()),
     }
 
 
@@ -140,13 +142,14 @@ def _kind(file: AudioFile) -> str:
 
 def _manner(file: AudioFile) -> str:
     if file.lossy:
-        return "refused: lossy; a copy can be made as FLAC"
+        return "refused: lossy, unless a copy turns it into FLAC (--lossy-to-flac)"
     if isinstance(file.layout, Encoding):
         return "decoded, filtered and encoded again without loss"
     return "patch bytes alone, in place"
 
 
-def _sidecar(path: Path) -> str:
-    if os.path.lexists(path):
-        return f"{path.name} is there: poscuda verify tells the state"
+def _sidecar(*paths: Path) -> str:
+    for path in paths:
+        if os.path.lexists(path):
+            return f"{path} is there: poscuda verify tells the state"
     return "none: not protected by this library, or its sidecar was moved away"

@@ -21,7 +21,8 @@ from poscuda_fast.errors import KeyFileError
 SALT = b"poscuda-fast/1"
 MASTER_BYTES = 32
 MAX_FILE_BYTES = 4096
-_KEY_LINE = re.compile(r"POSCUDA-KEY-1:([A-Za-z0-9_-]{48})")
+KEY_PREFIX = "POSCUDA-KEY-1:"
+_KEY_LINE = re.compile(KEY_PREFIX + "([A-Za-z0-9_-]{48})")
 _FINGERPRINT_LINE = re.compile(r"#\s*fingerprint\s+([0-9a-f]{16})\s*")
 
 
@@ -92,8 +93,10 @@ class Key(Secret):
         text = (
             "# poscuda-fast key. Keep it secret and backed up: without it there is no undo and no verify.\n"
             f"# fingerprint {self.fingerprint}\n"
-            f"POSCUDA-KEY-1:{base64.urlsafe_b64encode(body).decode('ascii')}\n"
+            f"{KEY_PREFIX}{base64.urlsafe_b64encode(body).decode('ascii')}\n"
         )
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"The folder of {path} does not exist; make it, or choose another place.")
         try:
             durability.create(path, text.encode("ascii"), mode=0o600)
         except FileExistsError:
@@ -117,6 +120,17 @@ class Key(Secret):
 
     def __repr__(self) -> str:
         return f"Key(fingerprint={self._fingerprint!r})"
+
+
+def holds_key(path: str | os.PathLike[str]) -> bool:
+    """Whether a file could be a key file: small, with a line that begins as a key does."""
+    try:
+        if os.stat(path).st_size > MAX_FILE_BYTES:
+            return False
+        with open(path, "rb") as file:
+            return any(line.startswith(KEY_PREFIX.encode()) for line in file.read(MAX_FILE_BYTES).splitlines())
+    except OSError:
+        return False
 
 
 def _checksum(master: bytes) -> bytes:
@@ -176,7 +190,7 @@ def _parse(path: Path, content: bytes) -> Key:
     match = _KEY_LINE.fullmatch(rest[0])
     if match is None:
         raise KeyFileError(
-            f"The key line of {path} is not 'POSCUDA-KEY-1:' and 48 base64url characters; restore a backup."
+            f"The key line of {path} is not {KEY_PREFIX!r} and 48 base64url characters; restore a backup."
         )
     body = base64.urlsafe_b64decode(match[1])
     master, check = body[:MASTER_BYTES], body[MASTER_BYTES:]

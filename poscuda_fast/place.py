@@ -47,6 +47,8 @@ class Place:
             raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
         source = Path(os.path.realpath(src))
         target = source if dst is None else Path(os.path.realpath(dst))
+        if dst is not None and sidecar is not None and source in _in_full(sidecar).parents:
+            raise SidecarError(f"The sidecar {sidecar} of a copy would lie inside {src}; choose another place for it.")
         if dst is not None and target == source:
             raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
         if source.is_dir():

@@ -26,7 +26,7 @@ from poscuda_fast.verification import Verification
 
 def is_array(path: Path) -> bool:
     """Whether a path is that of an array rather than of audio files."""
-    return path.suffix == ".npy" or sharded.is_zarr(path)
+    return sharded.is_zarr(path) or (path.suffix == ".npy" and not path.is_dir())
 
 
 def open_stored(
@@ -196,8 +196,9 @@ class _Copy:
         source, target = Path(os.path.realpath(self._src)), Path(os.path.realpath(self._dst))
         if source == target:
             raise DatasetError(f"{self._dst} is {self._src} itself; to edit in place, ask for that.")
-        if source in target.parents:
-            raise DatasetError(f"{self._dst} lies inside {self._src}; choose a separate place for the copy.")
+        for path in (target, Path(os.path.realpath(self.sidecar))):
+            if source in path.parents:
+                raise DatasetError(f"{path} lies inside {self._src}; choose a separate place for the copy.")
         if os.path.lexists(self._dst) and not self.is_whole:
             raise DatasetError(
                 f"{self._dst} exists, and nothing is ever overwritten; choose another place for the copy."

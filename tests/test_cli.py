@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audiofiles import lossy
 
 from poscuda_fast import Key, Recipe, synth
 from poscuda_fast.cli import main
@@ -183,6 +184,8 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
     dry = poscuda("protect", *source, "--in-place", "--key", key_file, "--blur", 0.3, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.endswith("No files were modified.\n")
+    quiet = poscuda("protect", *source, "--in-place", "--key", key_file, "--blur", 0.3, "--dry-run", "--quiet")
+    assert quiet.stdout == ""
     assert tree(tmp_path) == before
     arguments = ("protect", *source, "--in-place", "--key", key_file, "--blur", 0.3, "--json")
     would = json.loads(poscuda(*arguments, "--dry-run").stdout)
@@ -257,7 +260,8 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["verify", "CLIPS"], "needs --key"),
         (["inspect", "MISSING"], "does not exist"),
         (["inspect", "KEY"], "cannot be used"),
-        (["demo", "--out", "SPEECH"], "File exists"),
+        (["demo", "--out", "SPEECH"], "exists, and the demo needs a new folder"),
+        (["keygen", "MISSING/a.key"], "The folder of"),
         (["dance"], "No such command"),
     ],
 )
@@ -265,6 +269,7 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     tmp_path: Path, speech: Path, array: Path, key_file: Path, arguments: list[str], message: str
 ) -> None:
     places = {
+        "MISSING/a.key": tmp_path / "missing" / "a.key",
         "SPEECH": speech,
         "OUT": tmp_path / "out",
         "KEY": key_file,
@@ -365,6 +370,51 @@ def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path)
     facts = json.loads(poscuda("inspect", speech, "--json").stdout)
     assert (facts["audio files"], facts["patches"], facts["parent folders"]) == (6, 434, 2)
     assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
+
+
+def test_inspect_finds_the_sidecar_of_the_folder_above_and_counts_lossy_files(speech: Path, key_file: Path) -> None:
+    lossy(speech / "yes" / "a.mp3", "MP3", "MPEG_LAYER_III")
+    assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 2
+    assert "1 lossy files, unless a copy turns them into FLAC" in poscuda("inspect", speech).stdout
+    (speech / "yes" / "a.mp3").unlink()
+    assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 0
+    for path in (speech, speech / "yes", speech / "yes" / "0.wav"):
+        assert f"{speech / '.poscuda'} is there" in poscuda("inspect", path).stdout
+
+
+@pytest.mark.parametrize("way", ["copy", "in place"])
+def test_a_key_that_lies_among_the_files_is_not_published(tmp_path: Path, speech: Path, key_file: Path, way) -> None:
+    (speech / "notes.txt").write_text("a POSCUDA-KEY-1: is what a key line begins with")
+    inside = key_file.rename(speech / "my.key")
+    before = tree(tmp_path)
+    where = [tmp_path / "out"] if way == "copy" else ["--in-place"]
+    done = poscuda("protect", speech, *where, "--key", inside)
+    assert done.returncode == 2
+    assert "my.key holds a key; move it" in done.stderr
+    assert "notes.txt" not in done.stderr
+    assert tree(tmp_path) == before
+    outside = inside.rename(tmp_path / "my.key")
+    assert poscuda("protect", speech, *where, "--key", outside).returncode == 0
+
+
+def test_a_sidecar_is_that_of_its_own_run(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    out = tmp_path / "out"
+    done = poscuda("protect", speech, out, "--key", key_file, "--sidecar", speech / "x.poscuda")
+    assert done.returncode == 2
+    assert "would lie inside" in done.stderr
+    assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
+    done = poscuda("protect", out, "--in-place", "--key", key_file)
+    assert done.returncode == 2
+    assert "was made for a copy, or for data that are edited where they are, and this is the other" in done.stderr
+
+
+def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").returncode == 0
+    command = [*COMMAND, "drop-undo", speech, "--key", key_file]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "The undo was not dropped; --yes" in done.stderr
+    assert poscuda("restore", speech, "--key", key_file).returncode == 0
 
 
 def test_demo_keeps_every_promise_in_an_empty_folder(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def protect(
         show(report, as_json=as_json)
         if report.classes == 1 and report.clips > 1:
             click.echo("Note: all clips are of one class; is that what the labels should say?", err=True)
-    if dry_run and not as_json:
+    if dry_run and not (as_json or quiet):
         click.echo("No files were modified.")
 
 
@@ -183,6 +183,13 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
         show(report, as_json=as_json)
 
 
+def _is_sure(src: Path) -> bool:
+    try:
+        return click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)
+    except click.Abort:  # nobody is there to answer
+        return False
+
+
 @click.command("drop-undo", cls=Command)
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
@@ -201,8 +208,8 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
       poscuda drop-undo clips.npy --key my.key --yes
     """
     key = poscuda_fast.Key.load(key_file)
-    if not (yes or click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)):
-        raise click.ClickException("The undo was not dropped.")
+    if not (yes or _is_sure(src)):
+        raise click.ClickException("The undo was not dropped; --yes drops it without a question.")
     report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
     if not quiet:
         show(report, as_json=as_json)
