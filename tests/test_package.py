@@ -39,6 +39,7 @@ LEVELS = [
     {"array_target"},
     {"array_runs"},
     {"memmap", "sharded"},
+    {"array_copy"},
     {"pcm", "encoded"},
     {"listing", "manifest", "records", "stored"},
     {"place", "filtering", "staging", "wavedit", "reencode"},
