@@ -39,7 +39,7 @@ def open_stored(
     Raises
     ------
     DatasetError, AudioFileError, TypeError, ValueError
-        It is not there, or not an array of int16 or float32 clips that can be edited exactly, or the lengths do not fit.
+        It is not there, or no array of int16 or float32 clips that can be edited exactly; or lengths do not fit.
     """
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give a .npy file, or the folder of a Zarr array.")
