@@ -124,7 +124,7 @@ class Protector:
 
         `names` says what the entries are called in messages, where they have no path: "entry 0" and so on by default.
         """
-        labels = [_plain(label) for label in _entries(labels, "The column of labels")]
+        labels = plain_entries(labels, "The column of labels")
         if isinstance(column, np.ndarray) and column.dtype != object:
             return self._protect_arrays(column, labels)
         entries = _entries(column, f"The column {self.audio!r}")
@@ -198,9 +198,9 @@ def _entries(column: Any, name: str) -> list[Any]:
     return list(column.tolist() if dimensions == 1 and hasattr(column, "tolist") else column)
 
 
-def _plain(label: Any) -> Any:
-    """A label out of the tensor or array of one that a list may hold it in."""
-    return label.tolist() if hasattr(label, "tolist") else label
+def plain_entries(column: Any, name: str) -> list[Any]:
+    """Labels or lengths as Python's own, out of the tensors or arrays of one that a list may hold them in."""
+    return [entry.tolist() if hasattr(entry, "tolist") else entry for entry in _entries(column, name)]
 
 
 def _blob_of(entry: Any, name: str) -> Blob | None:
