@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
     present, values, table = _rank(values)
     if classes is None:
         return ClassRows(tuple(integer_token(int(label)) for label in present), values, table)
-    names_given = _check_classes(classes)
+    names_given = check_classes(classes)
     if present.size and int(present[-1]) >= len(names_given):
         first = int(np.flatnonzero(table[values] == len(present) - 1)[0])
         raise ValueError(f"labels[{first}] is {present[-1]}, but classes has {len(names_given)} names.")
@@ -110,9 +110,14 @@ def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> 
     return ClassRows(tuple(ranked), values, ranks[order][table] if len(names) else table)
 
 
-def _check_classes(classes: Sequence[str]) -> list[str]:
+def check_classes(classes: Sequence[str]) -> list[str]:
+    """Class names as a list; TypeError or ValueError unless they are different names, each at a place of its own."""
     if isinstance(classes, str | bytes):
         raise TypeError(f"classes is the single text {classes!r}; give a sequence of class names.")
+    if isinstance(classes, Mapping | Set) or not isinstance(classes, Iterable):
+        raise TypeError(
+            f"classes is a {type(classes).__name__}; give a sequence of class names, in the order that labels index."
+        )
     names = list(classes)
     for index, name in enumerate(names):
         if not isinstance(name, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from poscuda_fast.blobs import Blob, protect_blobs
 from poscuda_fast.discretion import discreet
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
+from poscuda_fast.labels import check_classes, encode
 from poscuda_fast.memory import protect
 from poscuda_fast.recipe import Recipe
 
@@ -41,14 +42,17 @@ class Protector:
         (datasets, Parquet), or with "array" and "sampling_rate"; or an array of int16 or float32 samples,
         (n_frames,) or (n_frames, n_channels).
     label : str or callable
-        The column of labels, or a function of (batch, number) that gives the label of one entry.
+        The column of labels, or a function of (batch, number) that gives the label of one entry; it gets the batch as
+        it came, where a Series is indexed by place with `iloc`.
     lossy : str
         "refuse" MP3 and Ogg, or turn them into 16-bit "flac".
 
     Raises
     ------
     TypeError
-        A recipe, or a way to the key, of another kind.
+        A recipe, or a way to the key, of another kind; or `classes` that are no sequence of names.
+    ValueError
+        `classes` names one twice, or `lossy` is something else.
     OSError, KeyFileError
         On the first batch, if the key file cannot be read there.
     """
@@ -71,7 +75,7 @@ class Protector:
             raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
         self.key_file = os.path.abspath(key_file)
         self.recipe = recipe
-        self.classes = None if classes is None else list(classes)
+        self.classes = None if classes is None else check_classes(classes)
         self.audio = audio
         self.label = label
         self.lossy = lossy
@@ -86,35 +90,52 @@ class Protector:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with its audio protected; other columns, and all of what came in, are left as they are.
 
+        Parameters
+        ----------
+        batch : dict of columns
+            Arrays, lists, pandas Series, tensors or Arrow arrays; a label belongs to the audio at its place, whatever
+            the index of a Series.
+
+        Returns
+        -------
+        dict of columns
+            The audio as a NumPy array if it came as one, and else as a list.
+
         Raises
         ------
         KeyError
             The batch has no such column.
         AudioFileError, TypeError, ValueError
-            Audio or labels that cannot be used; the sentence says which entry.
+            Audio or labels that cannot be used; the sentence says which entry. Or a table instead of a dict.
         """
+        if not isinstance(batch, Mapping):
+            raise TypeError(
+                f"The batch is a {type(batch).__name__}; expected a dict of columns. Give dict(frame) of a pandas "
+                f"DataFrame, or table.to_pydict() of an Arrow table."
+            )
         column = _column(batch, self.audio)
-        labels = self._labels(batch, len(column))
         result = dict(batch)
-        result[self.audio] = self.protect(column, labels)
+        result[self.audio] = self.protect(column, self._labels(batch, column))
         return result
 
     @discreet
-    def protect(self, column: Any, labels: Any) -> Any:
-        """A column of audio, protected; a NumPy array stays one."""
+    def protect(self, column: Any, labels: Any, names: Sequence[str] | None = None) -> Any:
+        """A column of audio, protected; a NumPy array stays one, anything else becomes a list.
+
+        `names` says what the entries are called in messages, where they have no path: "entry 0" and so on by default.
+        """
+        labels = plain_entries(labels, "The column of labels")
         if isinstance(column, np.ndarray) and column.dtype != object:
             return self._protect_arrays(column, labels)
-        entries = list(column)
-        if len(labels) != len(entries):
-            raise ValueError(
-                f"labels has {len(labels)} entries for {len(entries)} clips; give one label for each clip."
-            )
+        entries = _entries(column, f"The column {self.audio!r}")
+        encode(labels, self.classes, len(entries))  # here, where they still have the places that a message tells of
+        names = [f"entry {n}" for n in range(len(entries))] if names is None else names
         found: list[Any] = [None] * len(entries)
-        blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, n)) is not None}
+        blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, names[n])) is not None}
+        clips = {n: _clip_of(entry, names[n]) for n, entry in enumerate(entries) if n not in blobs}
         edited = self._protect_blobs(list(blobs.values()), [labels[n] for n in blobs])
         for n, blob in zip(blobs, edited, strict=True):
             found[n] = _like(entries[n], blob)
-        clips = {n: _clip_of(entry, n) for n, entry in enumerate(entries) if n not in blobs}
         self._protect_clips(list(clips.values()), [labels[n] for n in clips])
         for n, clip in clips.items():
             found[n] = {**entries[n], "array": clip} if isinstance(entries[n], Mapping) else clip
@@ -145,43 +166,59 @@ class Protector:
             self._opened = Key.load(self.key_file), Engine(threads=1)
         return self._opened
 
-    def _labels(self, batch: Mapping[str, Any], n: int) -> Any:
+    def _labels(self, batch: Mapping[str, Any], column: Any) -> Any:
         if callable(self.label):
-            return [self.label(batch, number) for number in range(n)]
-        labels = _column(batch, self.label)
-        return labels.tolist() if isinstance(labels, np.ndarray) and labels.dtype == object else labels
+            return [self.label(batch, number) for number in range(len(_entries(column, f"The column {self.audio!r}")))]
+        return _column(batch, self.label)
 
 
 def label_of_folder(batch: Mapping[str, Any], number: int) -> str:
     """The name of the folder that an entry's `path` lies in, as `protect_folder` has it by default."""
-    folder = os.path.basename(os.path.dirname(str(_column(batch, "path")[number])))
+    paths = _column(batch, "path")
+    path = str(paths.iloc[number] if hasattr(paths, "iloc") else paths[number])
+    folder = os.path.basename(os.path.dirname(path))
     if not folder:
-        raise ValueError(f"{_column(batch, 'path')[number]!r} lies in no folder that could name its class.")
+        raise ValueError(f"{path!r} lies in no folder that could name its class.")
     return folder
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Any:
     if name not in batch:
-        raise KeyError(f"The batch has the columns {sorted(batch)}, and none is {name!r}; say which it is.")
+        raise KeyError(f"The batch has the columns {list(batch)}, and none is {name!r}; say which it is.")
     return batch[name]
 
 
-def _blob_of(entry: Any, number: int) -> Blob | None:
+def _entries(column: Any, name: str) -> list[Any]:
+    """A column's entries by place and as Python's own: Series have an index, tensors and Arrow scalars of theirs."""
+    if hasattr(column, "to_pylist"):
+        return list(column.to_pylist())
+    dimensions = getattr(column, "ndim", 1)
+    if not (isinstance(column, Iterable) and dimensions) or isinstance(column, str | bytes | bytearray | Mapping | Set):
+        raise TypeError(f"{name} is a {type(column).__name__}; expected a sequence with one entry for each clip.")
+    return list(column.tolist() if dimensions == 1 and hasattr(column, "tolist") else column)
+
+
+def plain_entries(column: Any, name: str) -> list[Any]:
+    """Labels or lengths as Python's own, out of the tensors or arrays of one that a list may hold them in."""
+    return [entry.tolist() if hasattr(entry, "tolist") else entry for entry in _entries(column, name)]
+
+
+def _blob_of(entry: Any, name: str) -> Blob | None:
     """The audio file that an entry holds, if it is one."""
     held = entry.get("bytes") if isinstance(entry, Mapping) else entry
     if not isinstance(held, bytes | bytearray | memoryview):
         return None
     path = entry.get("path") if isinstance(entry, Mapping) else None
-    return Blob(str(path) if path else f"entry {number}", bytes(held))
+    return Blob(str(path) if path else name, bytes(held))
 
 
-def _clip_of(entry: Any, number: int) -> NDArray[Any]:
+def _clip_of(entry: Any, name: str) -> NDArray[Any]:
     """A copy of the samples that an entry holds."""
     samples = entry.get("array") if isinstance(entry, Mapping) else entry
     if not isinstance(samples, np.ndarray):
         raise TypeError(
-            f"Entry {number} of the audio column is a {type(entry).__name__}; expected the bytes of an audio file, a "
-            f"dict with them, or an array of samples."
+            f"The audio of {name} is a {type(entry).__name__}; expected the bytes of an audio file, a dict with them, "
+            f"or an array of samples."
         )
     return samples.copy()
 

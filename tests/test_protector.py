@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,48 @@ def test_names_of_classes_are_those_that_labels_index(key: Key, key_file: Path) 
     assert np.array_equal(Protector(key_file, classes=["yes", "no"])({"audio": clips, "label": [1, 0]})["audio"], wet)
 
 
+BATCH: dict[str, Any] = {
+    "audio": [wav(noise(300 + n)) for n in range(4)],
+    "label": ["a", "b", "c", "d"],
+    "path": [f"/x/{word}/1.wav" for word in "abcd"],
+}
+# A module, the batch that it makes, the places in BATCH of its rows, and their labels.
+COLUMNS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], list[int], Sequence[Any]]] = {
+    "reordered frame": ("pandas", lambda made: dict(made.DataFrame(BATCH).iloc[[1, 0, 3, 2]]), [1, 0, 3, 2], "badc"),
+    "later rows": ("pandas", lambda made: dict(made.DataFrame(BATCH).iloc[2:]), [2, 3], "cd"),
+    "labels": ("pandas", lambda m: {**BATCH, "label": m.Series(list("abcd"), [3, 2, 1, 0])}, [0, 1, 2, 3], "abcd"),
+    "Arrow": ("pyarrow", lambda made: {name: made.array(BATCH[name]) for name in BATCH}, [0, 1, 2, 3], "abcd"),
+    "tensor": ("torch", lambda made: {**BATCH, "label": made.tensor([3, 2, 1, 0])}, [0, 1, 2, 3], [3, 2, 1, 0]),
+    "tensors": ("torch", lambda m: {**BATCH, "label": [m.tensor(n) for n in range(4)]}, [0, 1, 2, 3], [0, 1, 2, 3]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("label", ["label", label_of_folder])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_label_belongs_to_the_audio_at_its_place(key_file: Path, kind: str, label: Any) -> None:
+    module, columns, rows, labels = COLUMNS[kind]
+    batch = columns(pytest.importorskip(module))
+    protector = Protector(key_file, label=label)
+    found = protector(batch)
+    plain = {
+        "audio": [BATCH["audio"][n] for n in rows],
+        "path": [BATCH["path"][n] for n in rows],
+        "label": list(labels),
+    }
+    assert found["audio"] == protector(plain)["audio"]
+    assert found["path"] is batch["path"]
+
+
+@pytest.mark.parametrize(("module", "kind", "way"), [
+    ("pandas", "DataFrame", r"dict\(frame\)"), ("pyarrow", "table", r"table\.to_pydict\(\)"),
+])  # fmt: skip
+def test_a_table_is_refused_with_the_way_to_its_columns(key_file: Path, module: str, kind: str, way: str) -> None:
+    table = getattr(pytest.importorskip(module), kind)(BATCH)
+    with pytest.raises(TypeError, match=way):
+        Protector(key_file)(table)
+
+
 def test_dicts_keep_what_else_they_have(key_file: Path, files: dict[str, bytes]) -> None:
     protector = Protector(key_file, label="word")
     entry = {"bytes": files["yes/a.wav"], "path": "a.wav", "more": 5}
@@ -132,13 +175,20 @@ def test_an_empty_batch_stays_empty(key_file: Path) -> None:
     [
         ({"label": [0]}, KeyError, "none is 'audio'"),
         ({"audio": [b"RIFF"]}, KeyError, "none is 'label'"),
-        ({"audio": ["a.wav"], "label": [0]}, TypeError, "Entry 0 of the audio column is a str"),
-        ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, TypeError, "Entry 0 of the audio .* is a dict"),
+        ({"audio": ["a.wav"], "label": [0]}, TypeError, "The audio of entry 0 is a str"),
+        ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, TypeError, "The audio of entry 0 is a dict"),
         ({"audio": [b"RIFF...."], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
         ({"audio": [b"no audio"], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
         ({"audio": [wav(noise(50))], "label": [None]}, TypeError, "neither|integers from 0"),
         ({"audio": np.zeros((2, 50)), "label": [0, 1]}, TypeError, "<f8"),
         ({"audio": np.zeros((2, 50), np.int16), "label": [0]}, ValueError, "1 entries for 2 clips"),
+        ({"audio": wav(noise(50)), "label": [0]}, TypeError, "The column 'audio' is a bytes; expected a sequence"),
+        ({"audio": 5, "label": [0]}, TypeError, "The column 'audio' is a int; expected a sequence"),
+        ({"audio": [wav(noise(50))], "label": "0"}, TypeError, "The column of labels is a str; expected a sequence"),
+        ({"audio": [wav(noise(50))], "label": np.array(0)}, TypeError, "The column of labels is a ndarray"),
+        ({"audio": [noise(50)[:, 0], wav(noise(50))], "label": [0, -1]}, ValueError, r"labels\[1\] is -1"),
+        ([wav(noise(50))], TypeError, "The batch is a list; expected a dict of columns"),
+        ({5: [], "label": []}, KeyError, "none is 'audio'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_said(key_file: Path, batch: Any, error: type[Exception], sentence: str) -> None:
@@ -151,6 +201,14 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, key: Key, key_
         Protector(key)
     with pytest.raises(TypeError, match="recipe is 5"):
         Protector(key_file, recipe=5)
+    for classes, sentence in (
+        ("yes no", "classes is the single text 'yes no'"), ({"no": 1, "yes": 0}, "classes is a dict"),
+        ({"yes", "no"}, "classes is a set"), (2, "classes is a int"), (["yes", 1], r"classes\[1\] is 1"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=sentence):
+            Protector(key_file, classes=classes)
+    with pytest.raises(ValueError, match="names 'yes' twice"):
+        Protector(key_file, classes=["yes", "yes"])
     with pytest.raises(ValueError, match="lossy is 'ogg'"):
         Protector(key_file, lossy="ogg")
     protector = Protector(tmp_path / "missing")

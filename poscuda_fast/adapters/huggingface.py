@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from poscuda_fast.key import Key
+from poscuda_fast.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 
 def protect_dataset(
@@ -29,9 +30,9 @@ def protect_dataset(
 ) -> Any:
     """A protected copy of a data set of audio files.
 
-    The files are never decoded by `datasets` (so that torchcodec is not needed): WAV files change in their patches
-    only, FLAC and other lossless ones keep format and subtype. Rows that hold a path get the bytes of the file behind
-    it.
+    The rows are worked on as Arrow, so that `datasets` decodes neither the files (torchcodec is not needed) nor any
+    other column: WAV files change in their patches only, FLAC and other lossless ones keep format and subtype. Rows
+    that hold a path get the bytes of the file behind it, which `datasets` opens: it may lie in an archive or far away.
 
     Parameters
     ----------
@@ -47,66 +48,121 @@ def protect_dataset(
     Returns
     -------
     datasets.Dataset or DatasetDict
-        With the features, splits and other columns that it came with. The cache of `datasets` tells it from one that is
-        made with another key by the key's fingerprint; the key is not in it.
+        With the features, splits, format and other columns that it came with. The cache of `datasets` tells it from one
+        that is made with another key by the key's fingerprint, and from one of other files behind the same paths by
+        their sizes and times; the key is not in it. Files at remote addresses are always read anew.
 
     Raises
     ------
     KeyError
         There is no such column.
+    TypeError
+        `dataset` is streamed, or anything else; or the column is not of the feature `Audio`.
+    ValueError
+        A row has no audio.
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`.
+        As for `Protector`; a label is named by its row.
     """
-    if isinstance(dataset, Mapping):
-        options: dict[str, Any] = {
-            "recipe": recipe,
-            "audio": audio,
-            "label": label,
-            "lossy": lossy,
-            "batch_size": batch_size,
-        }
-        parts = {name: protect_dataset(part, key_file, num_proc=num_proc, **options) for name, part in dataset.items()}
-        return type(dataset)(parts)  # type: ignore[call-arg]
     import datasets  # noqa: PLC0415 - an extra
 
+    if isinstance(dataset, datasets.DatasetDict):
+        options: dict[str, Any] = {"recipe": recipe, "audio": audio, "label": label, "lossy": lossy}
+        options |= {"batch_size": batch_size, "num_proc": num_proc}
+        return datasets.DatasetDict(
+            {name: protect_dataset(part, key_file, **options) for name, part in dataset.items()}
+        )
+    names = _class_names(dataset, audio, label)
+    protector = Protector(key_file, recipe=recipe, classes=names, audio=audio, label=label, lossy=lossy)
+    files = _files_behind(dataset.data.column(audio))
+    run = [dataset._fingerprint, Key.load(key_file).fingerprint, recipe.to_dict(), audio, label, names, lossy, files]  # noqa: SLF001
+    done = dataset.with_format("arrow").map(
+        _Batches(protector),
+        with_indices=True,
+        batched=True,
+        batch_size=batch_size,
+        num_proc=num_proc,
+        features=dataset.features,
+        new_fingerprint=hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
+        desc="protecting",
+    )
+    return done.with_format(**dataset.format)
+
+
+def _class_names(dataset: Any, audio: str, label: str) -> list[str] | None:
+    """The names of a ClassLabel, if it is one; the columns and all labels are checked."""
+    import datasets  # noqa: PLC0415
+
+    if not isinstance(dataset, datasets.Dataset):
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}; expected a datasets.Dataset or DatasetDict. Load what is streamed "
+            f"as a whole, with load_dataset(..., streaming=False)."
+        )
     for column in (audio, label):
         if column not in dataset.column_names:
             raise KeyError(
                 f"The data set has the columns {dataset.column_names}, and none is {column!r}; say which it is."
             )
-    features = dataset.features
-    names = features[label].names if isinstance(features[label], datasets.ClassLabel) else None
-    protector = Protector(key_file, recipe=recipe, classes=names, audio=audio, label=label, lossy=lossy)
-    # As plain structs: `datasets` encodes even bytes of the feature Audio through torchcodec.
-    plain = features.copy()
-    plain[audio] = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    undecoded = dataset.cast(plain)
-    run = [dataset._fingerprint, Key.load(key_file).fingerprint, recipe.to_dict(), audio, label, names, lossy]  # noqa: SLF001
-    done = undecoded.map(
-        _Batches(protector),
-        batched=True,
-        batch_size=batch_size,
-        num_proc=num_proc,
-        new_fingerprint=hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
-        desc="protecting",
-    )
-    return done.cast(features)
+    feature, names = dataset.features[audio], getattr(dataset.features[label], "names", None)
+    if not isinstance(feature, datasets.Audio):
+        raise TypeError(
+            f"The column {audio!r} has the feature {feature}; expected Audio. Cast it first, with "
+            f"dataset.cast_column({audio!r}, datasets.Audio())."
+        )
+    # A column alone: of rows that were chosen or shuffled, Arrow would gather the audio too.
+    labels = dataset.with_format(None).select_columns([label]).with_format("arrow")[:].column(label).to_pylist()
+    encode(labels, names, len(labels))
+    return names
+
+
+def _files_behind(column: pa.ChunkedArray) -> list[Any]:
+    """The paths of rows without bytes, and what tells whether a file behind them is another one now."""
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    without_bytes = pc.is_null(pc.struct_field(column, "bytes"))
+    paths = pc.struct_field(column, "path").filter(without_bytes).to_pylist()
+    return [[path, _state_of(path)] for path in paths if path is not None]
+
+
+def _state_of(path: str) -> list[int] | str:
+    """Size and time of a local file, or of the archive that it lies in; of others never the same twice."""
+    from datasets.utils.file_utils import is_local_path  # noqa: PLC0415
+
+    file = path.rpartition("::")[2]
+    if not is_local_path(file):
+        return os.urandom(16).hex()
+    try:
+        found = os.stat(file)
+    except OSError:
+        return "missing"  # reading it says so, if it is a row's that is asked for
+    return [found.st_size, found.st_mtime_ns]
 
 
 class _Batches:
-    """A batch of `datasets`, whose files may be paths only, for `Protector`; picklable without the key."""
+    """For `Dataset.map`: protects the audio of some rows, which may be paths only; picklable without the key."""
 
     def __init__(self, protector: Protector) -> None:
         self._protector = protector
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        column = self._protector.audio
-        filled = {**batch, column: [_with_bytes(entry) for entry in batch[column]]}
-        return {column: self._protector(filled)[column]}
+    def __call__(self, table: pa.Table, rows: list[int]) -> pa.Table:
+        import pyarrow as pa  # noqa: PLC0415
+
+        index = table.schema.get_field_index(self._protector.audio)
+        field = table.schema.field(index)
+        held = table.column(index).to_pylist()
+        entries = [_with_bytes(entry, row) for entry, row in zip(held, rows, strict=True)]
+        labels = table.column(str(self._protector.label)).to_pylist()
+        found = self._protector.protect(entries, labels, [f"row {row}" for row in rows])
+        return table.set_column(index, field, pa.array(found, field.type))
 
 
-def _with_bytes(entry: dict[str, Any]) -> dict[str, Any]:
+def _with_bytes(entry: dict[str, Any] | None, row: int) -> dict[str, Any]:
+    from datasets.utils.file_utils import xopen  # noqa: PLC0415
+
+    if entry is None or (entry["bytes"] is None and entry["path"] is None):
+        raise ValueError(
+            f"Row {row} has no audio, neither bytes nor a path; leave such rows out first, with dataset.select."
+        )
     if entry["bytes"] is not None:
         return entry
-    with open(entry["path"], "rb") as file:
-        return {"bytes": file.read(), "path": os.path.basename(entry["path"])}
+    with xopen(entry["path"], "rb") as file:
+        return {"bytes": file.read(), "path": os.path.basename(entry["path"].partition("::")[0])}

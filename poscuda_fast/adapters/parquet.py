@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from poscuda_fast import durability
+from poscuda_fast.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 def protect_parquet(
@@ -28,7 +28,7 @@ def protect_parquet(
     classes: Sequence[str] | None = None,
     lossy: str = "refuse",
 ) -> int:
-    """A protected copy of a Parquet file; one row group is in memory at a time.
+    """A protected copy of a Parquet file; one row group, and all labels, are in memory at a time.
 
     Parameters
     ----------
@@ -52,9 +52,10 @@ def protect_parquet(
     FileExistsError
         `dst` exists.
     KeyError
-        There is no such column.
+        There is no such column, or more than one.
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`; nothing is left under either name.
+        As for `Protector`, or a null instead of audio, a sample or a label; rows are counted from 0 in the whole file.
+        Nothing is left under either name.
 
     Notes
     -----
@@ -68,45 +69,83 @@ def protect_parquet(
     protector = Protector(key_file, recipe=recipe, classes=classes, audio=audio, label=label, lossy=lossy)
     with pq.ParquetFile(source) as read:
         for column in (audio, label):
-            if column not in read.schema_arrow.names:
+            if (found := read.schema_arrow.names.count(column)) != 1:
                 raise KeyError(
-                    f"{source} has the columns {read.schema_arrow.names}, and none is {column!r}; say which."
+                    f"{source} has the columns {read.schema_arrow.names}, and {found or 'none'} of them is {column!r}; "
+                    f"say which."
                 )
+        _check_samples(read.schema_arrow.field(audio).type)
+        labels = read.read(columns=[label]).column(label).to_pylist()
+        encode(labels, protector.classes, len(labels))  # before any audio is worked on, and by rows of the file
         with (
             durability.appearing(target, mode=None) as file,
             pq.ParquetWriter(file, read.schema_arrow, compression=_compressions(read)) as write,
         ):
+            first = 0
             for number in range(read.num_row_groups):
-                table = _protected(read.read_row_group(number), protector)
-                write.write_table(table, row_group_size=max(1, table.num_rows))
+                table = read.read_row_group(number)
+                rows = range(first, first + table.num_rows)
+                write.write_table(
+                    _protected(table, protector, labels[rows.start : rows.stop], rows),
+                    row_group_size=max(1, table.num_rows),
+                )
+                first = rows.stop
         return int(read.metadata.num_rows)
 
 
-def _protected(table: pa.Table, protector: Protector) -> pa.Table:
-    """A row group with its audio protected."""
+def _check_samples(kind: pa.DataType) -> None:
+    """TypeError if a column has lists of anything but samples that can be protected."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if _is_list(kind) and kind.value_type not in (pa.int16(), pa.float32()):
+        raise TypeError(f"The audio column holds lists of {kind.value_type}; int16 and float32 samples are protected.")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _protected(table: pa.Table, protector: Protector, labels: list[Any], rows: range) -> pa.Table:
+    """A row group with its audio protected; `rows` are its places in the file."""
     import pyarrow as pa  # noqa: PLC0415
 
     index = table.schema.get_field_index(protector.audio)
     field = table.schema.field(index)
-    entries: list[Any] = table.column(index).to_pylist()
-    sample = _sample_type(field.type)
-    if sample is not None:
-        entries = [np.array(entry, sample) for entry in entries]
-    labels = table.column(str(protector.label)).to_pylist()
-    found = protector.protect(entries, labels)
-    column = pa.array([entry.tolist() if sample is not None else entry for entry in found], field.type)
-    return table.set_column(index, field, column)
+    held = zip(table.column(index), rows, strict=True)
+    if _is_list(field.type):
+        clips = [_samples_of(entry, row) for entry, row in held]
+        try:
+            found = protector.protect(clips, labels)
+        except ValueError as error:
+            raise ValueError(
+                f"In rows {rows.start} to {rows.stop - 1}, the first of which is clip 0: {error}"
+            ) from None
+    else:
+        found = protector.protect([_file_of(entry, row) for entry, row in held], labels, [f"row {row}" for row in rows])
+    return table.set_column(index, field, pa.array(found, field.type))
 
 
-def _sample_type(kind: pa.DataType) -> Any:
-    """The NumPy dtype of a column of lists of samples; None for files."""
-    import pyarrow as pa  # noqa: PLC0415
+def _samples_of(entry: Any, row: int) -> NDArray[Any]:
+    """The samples in a list; ValueError if it is null or has a null, which as a float would be NaN."""
+    if not entry.is_valid or entry.values.null_count:
+        raise ValueError(
+            f"The audio of row {row} {'has a null among its samples' if entry.is_valid else 'is null'}; drop such rows "
+            f"first, or fill them."
+        )
+    samples: NDArray[Any] = entry.values.to_numpy()
+    return samples
 
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        return None
-    if kind.value_type not in (pa.int16(), pa.float32()):
-        raise TypeError(f"The audio column holds lists of {kind.value_type}; int16 and float32 samples are protected.")
-    return kind.value_type.to_pandas_dtype()
+
+def _file_of(entry: Any, row: int) -> Any:
+    """The file in an entry, as `Protector` takes it; ValueError if there is none."""
+    held = entry.as_py()
+    if held is None or (isinstance(held, dict) and held.get("bytes") is None):
+        raise ValueError(
+            f"The audio of row {row} is {held!r}, without the bytes of a file; drop such rows, or put the bytes in."
+        )
+    return held
 
 
 def _compressions(read: Any) -> dict[str, str]:

@@ -119,7 +119,7 @@ AFTER = {
 GIVEN = {
     "Parquet, PyTorch, and anything with batches": """
 import torch
-train_set = [(torch.zeros(1, 8000), "yes")] * 3
+train_set = [(torch.zeros(1, 8000), 16000, "yes", "speaker", 0)] * 3
 batch = {"audio": [torch.zeros(8000).numpy()], "label": ["yes"]}
 """,
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict, UserDict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ all_shapes = pytest.mark.parametrize("channels", [None, 1, 2])
 def test_items_are_protected_and_the_source_is_not(key: Key, key_file: Path, dtype, channels) -> None:
     clips = Clips(channels, dtype)
     before = [clip.clone() for clip in clips.waveforms]
-    found = pickle.loads(pickle.dumps(ProtectedDataset(clips, key_file, recipe=RECIPE)))
+    found = pickle.loads(pickle.dumps(ProtectedDataset(clips, key_file, label=2, recipe=RECIPE)))
     assert bytes(range(32)) not in pickle.dumps(found)
     assert len(found) == 4
     for n, wanted in enumerate(expected(clips, key)):
@@ -63,14 +65,16 @@ def test_items_are_protected_and_the_source_is_not(key: Key, key_file: Path, dty
 
 def test_workers_of_a_loader_protect_too(key: Key, key_file: Path) -> None:
     clips = Clips(1, torch.int16)
-    loader = torch.utils.data.DataLoader(ProtectedDataset(clips, key_file, recipe=RECIPE), batch_size=2, num_workers=2)
+    loader = torch.utils.data.DataLoader(
+        ProtectedDataset(clips, key_file, label=2, recipe=RECIPE), batch_size=2, num_workers=2
+    )
     found = torch.cat([waveforms for waveforms, _, _ in loader])
     assert torch.equal(found, torch.stack(expected(clips, key)))
 
 
 @both_types
 @all_shapes
-def test_a_batch_is_protected_where_it_is(key: Key, key_file: Path, dtype, channels) -> None:
+def test_a_batch_becomes_what_protect_makes_of_it(key: Key, key_file: Path, dtype, channels) -> None:
     clips = Clips(channels, dtype)
 
     def collate(items):
@@ -86,16 +90,97 @@ def test_padding_of_a_batch_stays(key: Key, key_file: Path) -> None:
     before = waveforms.clone()
     lengths = torch.tensor([300, 700])
     batch = (waveforms, torch.tensor([0, 1]), lengths)
-    found = ProtectCollate(key_file, recipe=RECIPE, lengths=2)(batch)[0]
+    found = ProtectCollate(key_file, label=1, recipe=RECIPE, lengths=2)(batch)[0]
     wet = before.clone()
     protect(wet.numpy(), [0, 1], key, recipe=RECIPE, lengths=[300, 700])
     assert torch.equal(found, wet)
     assert torch.equal(found[0, 300:], before[0, 300:])
-    assert found is waveforms
+    with pytest.raises(TypeError, match="lengths are whole numbers of frames"):
+        ProtectCollate(key_file, label=1, lengths=2)((waveforms, [0, 1], torch.tensor([0.5, 1.0])))
+
+
+@both_types
+@pytest.mark.parametrize("kept", [False, True], ids=["without collate", "with one that hands on"])
+def test_batches_that_a_data_set_holds_are_marked_once(key: Key, key_file: Path, dtype, kept: bool) -> None:
+    clips = Clips(2, dtype)
+    waveforms = torch.stack(clips.waveforms)
+    before = waveforms.clone()
+    batches = [[waveforms, torch.tensor([16_000] * 4), LABELS]]
+    collate = ProtectCollate(key_file, label=2, recipe=RECIPE, collate=(lambda batch: batch) if kept else None)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=collate)
+    for _epoch in range(3):
+        (found,) = loader
+        assert torch.equal(found[0], torch.stack(expected(clips, key)))
+    assert torch.equal(waveforms, before)
+    assert isinstance(found, list)
+
+
+class Named(NamedTuple):
+    wave: torch.Tensor
+    word: str
+
+
+ITEMS = {
+    "SPEECHCOMMANDS": (lambda clip: (clip, 16_000, "yes", "speaker", 0), 0, 2),
+    "list": (lambda clip: [clip, "yes"], 0, -1),
+    "named tuple": (lambda clip: Named(clip, "yes"), 0, 1),
+    "dict": (lambda clip: OrderedDict(wave=clip, word="yes"), "wave", "word"),
+    "mapping": (lambda clip: UserDict(wave=clip, word="yes"), "wave", "word"),
+}
+
+
+@pytest.mark.parametrize(("item", "audio", "label"), ITEMS.values(), ids=ITEMS)
+def test_items_keep_their_type(key: Key, key_file: Path, item: Any, audio: Any, label: Any) -> None:
+    clip = torch.from_numpy(noise(700)[:, 0].copy())
+    wet = clip.clone()
+    protect([wet.numpy()], ["yes"], key, recipe=RECIPE)
+    made = item(clip)
+    found = ProtectedDataset([made], key_file, audio=audio, label=label, recipe=RECIPE)[0]
+    assert type(found) is type(made)
+    assert (len(found), found[label]) == (len(made), "yes")
+    assert torch.equal(found[audio], wet)
+    assert made[audio] is clip
+    assert not torch.equal(clip, wet)
+
+
+WAVE = torch.zeros((1, 50))
+UNUSABLE = [
+    ((WAVE, 16_000, "a", "b", 0), 4.0, KeyError, "label is 4.0, but the tuple has 5 places"),
+    ((WAVE, 0), 2, KeyError, "label is 2, but the tuple has 2 places; say where"),
+    ({"audio": WAVE}, 1, KeyError, r"audio is 0, but the dict has the keys \['audio'\]"),
+    (WAVE, 1, TypeError, "An item or batch is a Tensor; expected a tuple, list or dict"),
+    ((WAVE.numpy(), 0), 1, TypeError, r"audio=0 is a ndarray; expected a tensor.*torch\.from_numpy"),
+    ((WAVE.bfloat16(), 0), 1, TypeError, r"dtype torch\.bfloat16; int16 and float32 .*waveform\.float\(\)"),
+    ((WAVE.double(), 0), 1, TypeError, r"dtype torch\.float64; int16 and float32"),
+    ((WAVE.clone().requires_grad_(), 0), 1, TypeError, r"wants gradients.*waveform\.detach\(\)"),
+    ((WAVE.to("meta"), 0), 1, TypeError, "on the device meta; expected cpu or cuda"),
+    ((WAVE[0, 0], 0), 1, ValueError, r"has shape \(\); expected . or . dimensions"),
+]
+
+
+@pytest.mark.parametrize(("item", "label", "error", "sentence"), UNUSABLE)
+def test_what_cannot_be_used_is_said(key_file: Path, item, label, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        ProtectedDataset([item], key_file, label=label)[0]
+    with pytest.raises(error, match=sentence):
+        ProtectCollate(key_file, label=label)(item)
+
+
+def test_labels_and_classes_that_cannot_be_used_are_said(key_file: Path) -> None:
+    for kind in (ProtectedDataset, ProtectCollate):
+        options = {"dataset": []} if kind is ProtectedDataset else {}
+        with pytest.raises(TypeError, match="classes is the single text 'yes no'"):
+            kind(**options, key_file=key_file, label=1, classes="yes no")
+        with pytest.raises(TypeError, match="required keyword-only argument: 'label'"):
+            kind(**options, key_file=key_file)
+    with pytest.raises(TypeError, match=r"labels\[0\] is \[0, 1\]; labels are integers"):
+        ProtectedDataset([(WAVE, torch.tensor([0, 1]))], key_file, label=1)[0]
+    with pytest.raises(TypeError, match="label=1 is a str; expected a sequence"):
+        ProtectCollate(key_file, label=1)((WAVE, "a"))
 
 
 def test_the_pickle_of_a_collate_function_has_no_key(key_file: Path) -> None:
-    collate = ProtectCollate(key_file, recipe=RECIPE)
+    collate = ProtectCollate(key_file, label=1, recipe=RECIPE)
     collate((torch.zeros((2, 500), dtype=torch.int16), [0, 1]))
     pickled = pickle.dumps(collate)
     assert bytes(range(32)) not in pickled
