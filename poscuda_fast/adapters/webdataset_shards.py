@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from poscuda_fast import durability
 from poscuda_fast.errors import DatasetError
@@ -87,11 +87,12 @@ def protect_shards(
     work = _Work(Protector(key_file, recipe=recipe, classes=classes, lossy=lossy), label, target)
     n_workers = min(len(todo), workers or usable_cores())
     if n_workers <= 1:
-        samples = sum(map(work, todo))
+        done = [work(shard) for shard in todo]
     else:
         with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
-            samples = sum(pool.map(work, todo))
-    return Shards(len(todo), len(shards) - len(todo), samples)
+            done = list(pool.map(work, todo))
+    made = [samples for samples in done if samples is not None]
+    return Shards(len(made), len(shards) - len(made), sum(made))
 
 
 def _shards(src: Any) -> list[Path]:
@@ -126,23 +127,26 @@ class _Work:
     def __init__(self, protector: Protector, label: Label, target: Path) -> None:
         self._protector, self._label, self._target = protector, label, target
 
-    def __call__(self, shard: Path) -> int:
-        """Make one shard's copy; how many samples it has."""
-        part = durability.part_of(self._target / shard.name)
-        part.unlink(missing_ok=True)
-        samples = 0
+    def __call__(self, shard: Path) -> int | None:
+        """Make one shard's copy; how many samples it has, or None if it is there by now."""
+        target = self._target / shard.name
+        if os.path.lexists(target):
+            return None
         try:
-            with open(part, "xb") as file:
-                with tarfile.open(shard) as read, tarfile.open(fileobj=file, mode="w", format=read.format) as write:
-                    for batch in _batches(_samples(read)):
-                        samples += len(batch)
-                        self._write(write, batch)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self._target / shard.name)
-        finally:
-            part.unlink(missing_ok=True)
-        durability.sync_folder(self._target)
+            with durability.appearing(target, mode=None) as file:
+                return self._copy(shard, file)
+        except FileExistsError:
+            if not os.path.lexists(target):
+                raise
+            return None
+
+    def _copy(self, shard: Path, file: IO[bytes]) -> int:
+        """Write a shard's protected form; how many samples it has."""
+        samples = 0
+        with tarfile.open(shard) as read, tarfile.open(fileobj=file, mode="w", format=read.format) as write:
+            for batch in _batches(_samples(read)):
+                samples += len(batch)
+                self._write(write, batch)
         return samples
 
     def _write(self, write: tarfile.TarFile, batch: list[_Group]) -> None:

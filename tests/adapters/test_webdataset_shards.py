@@ -46,6 +46,10 @@ def members(path: Path) -> list[tuple[Any, ...]]:
         ]
 
 
+def class_of(key: str, sample: dict[str, bytes]) -> str:
+    return sample["cls"].decode()
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, bytes]:
     return make_folder(tmp_path / "files")
@@ -76,9 +80,30 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, key_file: Path, file
     make_shards(tmp_path / "src", files)
     protect_shards(tmp_path / "src", tmp_path / "whole", key_file, recipe=RECIPE, workers=1)
     protect_shards(tmp_path / "src" / "0001.tar", tmp_path / "dst", key_file, recipe=RECIPE)
-    (tmp_path / "dst" / ".0002.tar.poscuda-part").write_bytes(b"half")
+    left = ".0002.tar.00000000.poscuda-part"  # a killed process's, or one's that is still at work
+    (tmp_path / "dst" / left).write_bytes(b"half")
     done = protect_shards(tmp_path / "src", tmp_path / "dst", key_file, recipe=RECIPE, workers=1)
     assert (done.made, done.found) == (2, 1)
+    assert contents(tmp_path / "dst", hidden=True) == {**contents(tmp_path / "whole", hidden=True), left: b"half"}
+
+
+def test_two_calls_at_once_make_whole_shards(tmp_path: Path, key_file: Path, files) -> None:
+    """The second begins, and ends, when the first has written half a shard."""
+    make_shards(tmp_path / "src", files)
+    protect_shards(tmp_path / "src", tmp_path / "whole", key_file, recipe=RECIPE, label=class_of, workers=1)
+    seen: list[str] = []
+
+    def label(key: str, sample: dict[str, bytes]) -> str:
+        seen.append(key)
+        if len(seen) == 3:
+            other = protect_shards(
+                tmp_path / "src", tmp_path / "dst", key_file, recipe=RECIPE, label=class_of, workers=1
+            )
+            assert other == Shards(3, 0, len(files) + 3)
+        return class_of(key, sample)
+
+    done = protect_shards(tmp_path / "src", tmp_path / "dst", key_file, recipe=RECIPE, label=label, workers=1)
+    assert done == Shards(0, 3, 0)
     assert contents(tmp_path / "dst", hidden=True) == contents(tmp_path / "whole", hidden=True)
 
 
