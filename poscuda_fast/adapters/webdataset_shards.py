@@ -6,10 +6,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -17,11 +20,14 @@ from poscuda_fast import durability
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.kernels import usable_cores
 from poscuda_fast.key import Key
+from poscuda_fast.labels import encode
 from poscuda_fast.listing import AUDIO_SUFFIXES
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 
 RUN = "poscuda-shards.json"  # beside the shards: what they were made with
+SHARD_SUFFIXES = (".tar",)
+REFUSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 SAMPLES_PER_BATCH = 64
 
 Sample = dict[str, bytes]  # extension -> content
@@ -29,7 +35,17 @@ Label = str | Callable[[str, Sample], "str | int"]
 
 
 class Shards(NamedTuple):
-    """How many shards were made now, how many were there already, and the samples in the former."""
+    """What `protect_shards` did.
+
+    Attributes
+    ----------
+    made : int
+        Shards that it made.
+    found : int
+        Shards that were there already, or that another call made meanwhile.
+    samples : int
+        Samples in the shards that it made.
+    """
 
     made: int
     found: int
@@ -52,17 +68,21 @@ def protect_shards(
     Parameters
     ----------
     src : path or sequence of paths
-        A folder of .tar files, or the files.
+        A folder of .tar files (not those of folders inside it, nor hidden ones), or the files.
     dst : path
-        The folder for the copies, which get the same names. A shard appears once it is whole and on the disk; shards
-        that are there are left as they are, so that the same call made again goes on where a run was stopped.
+        Another folder, for the copies, which get the same names. A shard appears once it is whole and on the disk;
+        shards that are there are left as they are, so that the same call made again goes on where a run was stopped,
+        and several machines may make it at once. A
+        process that is killed leaves a hidden file that ends with ".poscuda-part".
     key_file, recipe, classes, lossy
         As for `Protector`. A lossy file that becomes FLAC is named so.
     label : str or callable
         Which member of a sample is its label: an extension, whose content is a number or a name ("cls"), "json:FIELD"
-        for a field of its .json, or a function of (sample's key, {extension: bytes}).
+        for a field of its .json, or a function of (sample's key, {extension: bytes}). With several workers the function
+        must be one that can be pickled: defined at the top of a module.
     workers : int, optional
-        Processes; by default one for each core.
+        Processes; by default one for each core. More than one are spawned, and import the script that calls this: it
+        needs ``if __name__ == "__main__":`` around the call.
 
     Returns
     -------
@@ -71,54 +91,165 @@ def protect_shards(
     Raises
     ------
     DatasetError
-        No shards, a sample without a label, or shards in `dst` that another key or recipe made.
-    AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`; the shard in question is not made, others may be.
+        Before anything is written: no shards, or two of one name; compressed ones; `dst` is the shards'
+        own folder, or holds shards that were not made with this key, recipe, label, classes and lossy; the shards are
+        themselves protected copies. From a shard, which is then not made, while others may be: a sample
+        without a label.
+    AudioFileError
+        Audio that `Protector` refuses; the shard is not made.
+    TypeError, ValueError
+        An argument of another kind, or a function for `label` that cannot be sent to the workers; nothing was written.
+    BrokenProcessPool
+        A worker died; the same call made again goes on.
+    KeyFileError, OSError
+        The key file cannot be used, or a file cannot be read or written.
 
     Notes
     -----
     Members keep their order, names, modes and times; all but audio keep their bytes.
     """
+    protector = Protector(key_file, recipe=recipe, classes=classes, lossy=lossy)
+    encode([], classes, 0)
+    _check_label(label)
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers is {workers!r}; expected a number of processes from 1, or None for one a core.")
     shards = _shards(src)
     target = Path(dst)
+    _refuse_target(shards, target)
+    n_workers = min(len(shards), workers or usable_cores())
+    if n_workers > 1:
+        _check_picklable(label)
+    run = {
+        "fingerprint": Key.load(key_file).fingerprint,
+        "recipe": recipe.to_dict(),
+        "label": None if callable(label) else label,
+        "classes": protector.classes,
+        "lossy": lossy,
+    }
     target.mkdir(parents=True, exist_ok=True)
-    _refuse_other_run(target, Key.load(key_file), recipe)
-    todo = [shard for shard in shards if not os.path.lexists(target / shard.name)]
-    work = _Work(Protector(key_file, recipe=recipe, classes=classes, lossy=lossy), label, target)
-    n_workers = min(len(todo), workers or usable_cores())
-    if n_workers <= 1:
-        done = [work(shard) for shard in todo]
-    else:
-        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
-            done = list(pool.map(work, todo))
+    _begin(target / RUN, run)
+    done = _make(_Work(protector, label, target), shards, n_workers)
     made = [samples for samples in done if samples is not None]
     return Shards(len(made), len(shards) - len(made), sum(made))
 
 
+def _check_label(label: Any) -> None:
+    if not (isinstance(label, str) or callable(label)):
+        raise TypeError(f"label is {label!r}; expected an extension, 'json:FIELD' or a function.")
+    if isinstance(label, str) and not re.fullmatch(r"[^:]+(:.+)?", label, re.DOTALL):
+        raise ValueError(f"label is {label!r}; expected an extension such as 'cls', or 'json:FIELD'.")
+
+
+def _check_picklable(label: Label) -> None:
+    """TypeError if a function cannot be sent to other processes."""
+    try:
+        ForkingPickler.dumps(label)
+    except Exception as error:  # noqa: BLE001 - whatever pickle and the object's own methods raise
+        raise TypeError(
+            f"label is {label!r}, which cannot be sent to other processes ({error}); define the function at the top of "
+            f"a module, or give workers=1. Nothing was written."
+        ) from None
+
+
 def _shards(src: Any) -> list[Path]:
+    """The source's shards; DatasetError if they cannot be told apart, or cannot be read."""
     if isinstance(src, str | os.PathLike):
-        paths = sorted(Path(src).glob("*.tar")) if Path(src).is_dir() else [Path(src)]
+        paths = _of_folder(Path(src)) if Path(src).is_dir() else [Path(src)]
     else:
         paths = [Path(path) for path in src]
     if not paths:
-        raise DatasetError(f"{src} has no shards (*.tar); give their folder, or their paths.")
-    if len({path.name for path in paths}) != len(paths):
-        raise DatasetError("Two shards have the same name; copy them to different folders.")
+        raise DatasetError(
+            f"{src} has no shards ({', '.join(SHARD_SUFFIXES)}); give their folder, or their paths. "
+            f"Nothing was written."
+        )
+    seen: set[str] = set()
+    for path in paths:
+        if not path.is_file():
+            raise DatasetError(
+                f"{path} is not a file; give a folder of shards, or the paths of each (patterns and addresses are not "
+                f"looked up). Nothing was written."
+            )
+        if path.name.lower().endswith(REFUSED_SUFFIXES):
+            raise DatasetError(
+                f"{path} is compressed in a way that is not read here; give plain tar files. Nothing was written."
+            )
+        if path.name in seen:
+            raise DatasetError(
+                f"Two shards have the name {path.name}; copy them to different folders, in a call for each. "
+                f"Nothing was written."
+            )
+        seen.add(path.name)
     return paths
 
 
-def _refuse_other_run(target: Path, key: Key, recipe: Recipe) -> None:
-    """DatasetError if the shards that are there were made with another key or recipe."""
-    run = {"fingerprint": key.fingerprint, "recipe": recipe.to_dict()}
-    path = target / RUN
-    with contextlib.suppress(FileExistsError):
-        durability.create(path, json.dumps(run, indent=1).encode(), mode=None)
+def _of_folder(folder: Path) -> list[Path]:
+    """All that may be shards, those that will be refused too."""
+    suffixes = SHARD_SUFFIXES + REFUSED_SUFFIXES
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
+
+
+def _refuse_target(shards: Sequence[Path], target: Path) -> None:
+    """DatasetError if copies there would be mistaken for others, or would be copies of copies."""
+    if os.path.lexists(target) and not target.is_dir():
+        raise DatasetError(f"{target} is not a folder; choose another place for the copies. Nothing was written.")
+    folders = {shard.parent for shard in shards} | {Path(os.path.realpath(shard)).parent for shard in shards}
+    for folder in sorted(folders):
+        if os.path.realpath(folder) == os.path.realpath(target):
+            raise DatasetError(
+                f"{target} is the folder of the shards themselves; choose another for the copies. Nothing was written."
+            )
+        if os.path.lexists(folder / RUN):
+            raise DatasetError(
+                f"{folder} has a {RUN}: its shards are protected copies, and would be marked twice; give the original "
+                f"shards. Nothing was written."
+            )
+    for shard in shards:
+        copy = target / shard.name
+        if os.path.lexists(copy) and (copy.is_symlink() or not copy.is_file() or os.path.samefile(copy, shard)):
+            raise DatasetError(
+                f"{copy} is a link, a folder or {shard} itself, and no copy that was made here; choose another folder "
+                f"for the copies. Nothing was written."
+            )
+    # In this order: whoever makes copies there just now has written the run's file before them.
+    found = _of_folder(target) if target.is_dir() else []
+    if found and not os.path.lexists(target / RUN):
+        raise DatasetError(
+            f"{target} has shards ({found[0].name}) and no {RUN}, so that they cannot be told from originals; choose "
+            f"another folder for the copies. Nothing was written."
+        )
+
+
+def _begin(path: Path, run: Mapping[str, Any]) -> None:
+    """Write down what a run is; DatasetError if the folder is another's."""
+    if not os.path.lexists(path):
+        with contextlib.suppress(FileExistsError), durability.appearing(path, mode=None) as file:
+            file.write(json.dumps(run, indent=1).encode())
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
         found = None
-    if found != run:
-        raise DatasetError(f"{path} tells of another key or recipe than {run}; choose another folder for these shards.")
+    if not isinstance(found, dict):
+        raise DatasetError(f"{path} is damaged; choose another folder for the copies. No shard was written.")
+    differing = [f"{field} {found.get(field)!r}, not {run[field]!r}" for field in run if found.get(field) != run[field]]
+    if differing:
+        raise DatasetError(
+            f"{path} tells of a run with {'; '.join(differing)}; make the call as it was made then, or choose another "
+            f"folder for the copies. No shard was written."
+        )
+
+
+def _make(work: _Work, shards: Sequence[Path], n_workers: int) -> list[int | None]:
+    if n_workers == 1:
+        return [work(shard) for shard in shards]
+    try:
+        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+            return list(pool.map(work, shards))
+    except BrokenProcessPool:
+        raise BrokenProcessPool(
+            "A worker died: it was killed, memory ran out, or it could not import the script that made this call, "
+            'which needs `if __name__ == "__main__":` around it, or the function for label, which must not be of a '
+            "notebook. Shards that were made are whole; mend this, or give workers=1, and make the call again."
+        ) from None
 
 
 class _Work:
