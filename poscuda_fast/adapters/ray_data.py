@@ -45,8 +45,13 @@ def protect_dataset(
     -------
     ray.data.Dataset
         Lazily, as Ray's are; with all columns that it came with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An option that `Protector` refuses. What it raises later comes out of a worker, as Ray's own error around it.
     """
-    options["key_file"] = os.fspath(key_file)
+    options["key_file"] = Protector(key_file, **options).key_file  # whose workers may be at work in other folders
     return dataset.map_batches(
         Protector, fn_constructor_kwargs=options, batch_format="numpy", batch_size=batch_size, concurrency=concurrency
     )

@@ -204,3 +204,10 @@ def test_batches_of_another_kind_are_refused(tmp_path: Path, monkeypatch, batch,
     with pytest.raises(error, match=message):
         WriteFiles("src", "dst")(batch)
     assert not (tmp_path / "dst").exists()
+
+
+def test_options_are_checked_before_workers_start(key_file: Path) -> None:
+    with pytest.raises(ValueError, match="lossy is 'mp3'"):
+        protect_dataset(None, key_file, lossy="mp3")
+    with pytest.raises(TypeError, match="give the path of its key file"):
+        protect_dataset(None, Key(bytes(32)))
