@@ -126,7 +126,9 @@ def test_names_that_begin_with_dots_are_names(tmp_path: Path) -> None:
     assert contents(tmp_path / "dst", hidden=True) == {"..yes/a.wav": b"a", ".no/...wav": b"b"}
 
 
-@pytest.mark.parametrize(("src", "dst"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "link"), ("a", "link/b")])
+@pytest.mark.parametrize(
+    ("src", "dst"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "link"), ("a", "link/b"), ("link", "a")]
+)
 def test_originals_are_no_place_to_write_to(tmp_path: Path, src: str, dst: str) -> None:
     write_tree(tmp_path, {"a/b/0.wav": b"original"})
     (tmp_path / "link").symlink_to(tmp_path / "a")
