@@ -11,15 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import pytest
 import ray
 from audio_folders import RECIPE, make_folder, protected
-from audiofiles import contents
+from audiofiles import contents, encoded, noise, untouched, write_tree
 
-from poscuda_fast import Key
+from poscuda_fast import DatasetError, Key, durability, protect_folder
 from poscuda_fast.adapters.ray_data import WriteFiles, protect_dataset, write_files
-from poscuda_fast.protector import label_of_folder
+from poscuda_fast.protector import Protector, label_of_folder
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
@@ -111,6 +113,103 @@ def test_webdataset_shards_go_through(cluster, tmp_path: Path, key: Key, key_fil
     assert sorted(found) == sorted(expected[name] for name in files)
 
 
-def test_paths_outside_the_folder_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a.wav", "..", "."])
+def test_paths_outside_the_folder_are_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(ValueError, match="does not lie below"):
-        WriteFiles(tmp_path / "src", tmp_path / "dst")({"path": ["/etc/passwd"], "bytes": [b""]})
+        WriteFiles(tmp_path / "src", tmp_path / "dst")({"path": [str(tmp_path / "src" / path)], "bytes": [b""]})
+    assert not (tmp_path / "dst").exists()
+
+
+def test_names_that_begin_with_dots_are_names(tmp_path: Path) -> None:
+    batch = {"path": [str(tmp_path / "src/..yes/a.wav"), str(tmp_path / "src/.no/...wav")], "bytes": [b"a", b"b"]}
+    WriteFiles(tmp_path / "src", tmp_path / "dst")(batch)
+    assert contents(tmp_path / "dst", hidden=True) == {"..yes/a.wav": b"a", ".no/...wav": b"b"}
+
+
+@pytest.mark.parametrize(
+    ("src", "dst"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "link"), ("a", "link/b"), ("link", "a")]
+)
+def test_originals_are_no_place_to_write_to(tmp_path: Path, src: str, dst: str) -> None:
+    write_tree(tmp_path, {"a/b/0.wav": b"original"})
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with untouched(tmp_path):
+        with pytest.raises(DatasetError, match="or one lies inside the other; choose a separate folder"):
+            WriteFiles(tmp_path / src, tmp_path / dst)
+        with pytest.raises(DatasetError, match="or one lies inside the other; choose a separate folder"):
+            write_files(None, tmp_path / src, tmp_path / dst)
+
+
+def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
+    batch = {"path": [str(tmp_path / "src/yes/a.wav"), str(tmp_path / "src/yes/b.wav")], "bytes": [b"a", b"b"]}
+    write = WriteFiles(tmp_path / "src", tmp_path / "dst")
+    write(batch)
+    with untouched(tmp_path):
+        assert write(batch)["path"].tolist() == [str(tmp_path / "dst/yes/a.wav"), str(tmp_path / "dst/yes/b.wav")]
+        with pytest.raises(FileExistsError, match=r"dst/yes/b\.wav exists with other content"):
+            write({**batch, "bytes": [b"a", b"other"]})
+    (tmp_path / "dst/yes/c.wav").symlink_to(tmp_path / "dst/yes/nowhere")
+    with pytest.raises(FileExistsError, match=r"dst/yes/c\.wav exists"):
+        write({"path": [str(tmp_path / "src/yes/c.wav")], "bytes": [b"c"]})
+
+
+@pytest.mark.parametrize("content", [b"a", b"other"])
+def test_a_batch_that_is_written_twice_at_once(tmp_path: Path, monkeypatch, content: bytes) -> None:
+    """The second writer comes, and goes, when the first has written its part."""
+    appearing = durability.appearing
+    target = tmp_path / "dst/a.wav"
+
+    @contextlib.contextmanager
+    def second_in_between(path: Path, *, mode: int | None) -> Iterator[BinaryIO]:
+        with appearing(path, mode=mode) as file:
+            yield file
+            with appearing(path, mode=mode) as other:
+                other.write(content)
+
+    monkeypatch.setattr(durability, "appearing", second_in_between)
+    batch = {"path": [str(tmp_path / "src/a.wav")], "bytes": [b"a"]}
+    if content == b"a":
+        WriteFiles(tmp_path / "src", tmp_path / "dst")(batch)
+    else:
+        with pytest.raises(FileExistsError, match="exists with other content"):
+            WriteFiles(tmp_path / "src", tmp_path / "dst")(batch)
+    assert contents(tmp_path / "dst", hidden=True) == {target.name: content}
+
+
+def test_what_has_become_flac_is_named_so(tmp_path: Path, key_file: Path) -> None:
+    """As `protect_folder` has it, by the same bytes."""
+    make_folder(tmp_path / "src")
+    encoded(tmp_path / "src/yes/lossy.ogg", noise(9000), "OGG", "VORBIS")
+    files = contents(tmp_path / "src")
+    names = ["yes/lossy.ogg", "yes/made.flac", "yes/1.wav"]
+    batch = {
+        "path": np.array([str(tmp_path / "src" / name) for name in names], object),
+        "bytes": np.array([files[name] for name in names], object),
+    }
+    wet = Protector(key_file, recipe=RECIPE, audio="bytes", label=label_of_folder, lossy="flac")(batch)
+    WriteFiles(tmp_path / "src", tmp_path / "dst")(wet)
+    protect_folder(tmp_path / "src", tmp_path / "expected", Key.load(key_file), recipe=RECIPE, lossy="flac")
+    expected = contents(tmp_path / "expected")
+    made = ("yes/lossy.flac", "yes/made.flac", "yes/1.wav")
+    assert contents(tmp_path / "dst") == {name: expected[name] for name in made}
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        ({"bytes": [b""]}, KeyError, "none is 'path'; read files with"),
+        ({"path": ["src/a.wav"]}, KeyError, "none is 'bytes'"),
+        ({"path": ["src/a.wav"], "bytes": [np.zeros(9)]}, TypeError, "a ndarray in the column 'bytes'"),
+    ],
+)
+def test_batches_of_another_kind_are_refused(tmp_path: Path, monkeypatch, batch, error, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        WriteFiles("src", "dst")(batch)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_options_are_checked_before_workers_start(key_file: Path) -> None:
+    with pytest.raises(ValueError, match="lossy is 'mp3'"):
+        protect_dataset(None, key_file, lossy="mp3")
+    with pytest.raises(TypeError, match="give the path of its key file"):
+        protect_dataset(None, Key(bytes(32)))
