@@ -42,7 +42,7 @@ LEVELS = [
     {"array_copy"},
     {"pcm", "encoded"},
     {"listing", "manifest", "records", "stored"},
-    {"place", "filtering", "staging", "wavedit", "reencode"},
+    {"place", "filtering", "staging", "tar_samples", "wavedit", "reencode"},
     {"edits", "inspection"},
     {"blobs", "files", "final"},
     {"protector"},

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import itertools
 import json
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,17 +25,12 @@ from poscuda_fast.labels import encode
 from poscuda_fast.listing import AUDIO_SUFFIXES
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.tar_samples import Group, groups, kept, outline, reading, refuse_rest, writing
 
 RUN = "poscuda-shards.json"  # beside the shards: what they were made with
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 REFUSED_SUFFIXES = (".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 SAMPLES_PER_BATCH = 64
-_GZIP = b"\x1f\x8b"
-_GZIP_LEVEL = 6  # the gzip command's
-_READ_BYTES = 1 << 20
-_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)  # what tarfile and gzip raise for a damaged file
-# tarfile writes these for each name and size; it would prefer what was read to what is true now.
-_OF_TARFILE = {"hdrcharset", "path", "size"}
 
 Sample = dict[str, bytes]  # extension -> content
 Label = str | Callable[[str, Sample], "str | int"]
@@ -278,7 +271,7 @@ class _Work:
             _refuse_other(shard, target)
             return None
         try:
-            with durability.appearing(target, mode=None) as file, _naming(shard):
+            with durability.appearing(target, mode=None) as file:
                 return self._copy(shard, file)
         except FileExistsError:
             if not os.path.lexists(target):
@@ -287,23 +280,19 @@ class _Work:
 
     def _copy(self, shard: Path, file: IO[bytes]) -> int:
         """Write a shard's protected form; how many samples with audio it has."""
-        samples = 0
-        with _reading(shard) as source, tarfile.open(fileobj=source, mode="r:", tarinfo=_Header) as read:
-            common = _kept(read.pax_headers, {})
-            with (
-                _writing(file, source) as out,
-                tarfile.open(fileobj=out, mode="w:", format=tarfile.PAX_FORMAT, pax_headers=common) as write,
-            ):
-                for batch in _batches(_samples(read)):
+        with reading(shard) as (source, read):
+            samples = 0
+            with writing(file, source, read) as write:
+                for batch in _batches(groups(read)):
                     samples += self._write(write, batch, shard)
-            _refuse_rest(source)
-        if not samples:
-            raise DatasetError(
-                f"No member is audio, which is known by its suffix: {', '.join(sorted(AUDIO_SUFFIXES))}."
-            )
+            refuse_rest(source)
+            if not samples:
+                raise DatasetError(
+                    f"No member is audio, which is known by its suffix: {', '.join(sorted(AUDIO_SUFFIXES))}."
+                )
         return samples
 
-    def _write(self, write: tarfile.TarFile, batch: list[_Group], shard: Path) -> int:
+    def _write(self, write: tarfile.TarFile, batch: list[Group], shard: Path) -> int:
         """Write some samples with their audio protected; how many have any."""
         edited = iter(self._protected(batch, shard))
         samples = 0
@@ -316,11 +305,11 @@ class _Work:
                     content = entry["bytes"]
                     info.size = len(content)
                     group.rename(info, PurePosixPath(entry["path"]).suffix)
-                info.pax_headers = _kept(info.pax_headers, write.pax_headers)
+                info.pax_headers = kept(info.pax_headers, write.pax_headers)
                 write.addfile(info, io.BytesIO(content) if info.isreg() else None)
         return samples
 
-    def _protected(self, batch: list[_Group], shard: Path) -> Any:
+    def _protected(self, batch: list[Group], shard: Path) -> Any:
         """The audio of some samples, in order, each with its path inside the shard."""
         audio = [(group, member) for group in batch for member in group.members if member.is_audio]
         entries = [{"bytes": member.content, "path": f"{shard}/{member.info.name}"} for _, member in audio]
@@ -334,14 +323,14 @@ class _Work:
                 self._refuse_label(group, label)
             raise DatasetError(f"Samples {batch[0].key} to {batch[-1].key}: {error}") from None
 
-    def _refuse_label(self, group: _Group, label: Any) -> None:
+    def _refuse_label(self, group: Group, label: Any) -> None:
         """DatasetError if a sample's label cannot be used by itself."""
         try:
             encode([label], self._protector.classes, 1)
         except (TypeError, ValueError) as error:
             raise DatasetError(f"Sample {group.key}: {error}") from None
 
-    def _label_of(self, group: _Group) -> str | int:
+    def _label_of(self, group: Group) -> str | int:
         sample = {member.extension: member.content for member in group.members}
         if len(sample) != len(group.members):
             names = [member.info.name for member in group.members]
@@ -372,91 +361,9 @@ def _number_or_name(text: str) -> str | int:
     return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
 
 
-class _Header(tarfile.TarInfo):
-    """The header of a member; a damaged one is an error wherever it stands, and not the end of the file."""
-
-    __slots__ = ()
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except (tarfile.HeaderError, ValueError) as error:
-            raise tarfile.ReadError(str(error)) from None
-
-
-class _Member(NamedTuple):
-    """One file of a tar file."""
-
-    info: tarfile.TarInfo
-    content: bytes
-
-    @property
-    def extension(self) -> str:
-        """What comes behind the first dot of the name, as WebDataset has it."""
-        return PurePosixPath(self.info.name).name.partition(".")[2].lower()
-
-    @property
-    def is_audio(self) -> bool:
-        return PurePosixPath(self.info.name).suffix.lower() in AUDIO_SUFFIXES and not self.info.isdir()
-
-
-class _Group(NamedTuple):
-    """One sample: the members in a row that have one key."""
-
-    key: str
-    members: list[_Member]
-
-    def rename(self, info: tarfile.TarInfo, suffix: str) -> None:
-        """Give one of the members another suffix; DatasetError if the name is another's."""
-        old = PurePosixPath(info.name).suffix
-        if suffix == old:
-            return
-        name = info.name.removesuffix(old) + suffix
-        if any(member.info.name == name for member in self.members):
-            raise DatasetError(f"{info.name} would be named {name} as FLAC, and there is one already; rename one.")
-        info.name = name
-
-
-@contextlib.contextmanager
-def _reading(shard: Path) -> Iterator[Any]:
-    """A shard's tar file, without its compression."""
-    with open(shard, "rb") as raw:
-        if raw.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
-            yield raw
-            return
-        with gzip.open(raw) as source:
-            yield source
-
-
-@contextlib.contextmanager
-def _writing(file: Any, source: Any) -> Iterator[Any]:
-    """A way to write to `file` with the compression of `source`; equal content gives equal bytes."""
-    if not isinstance(source, gzip.GzipFile):
-        yield file
-        return
-    with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as out:
-        yield out
-
-
-@contextlib.contextmanager
-def _naming(shard: Path) -> Iterator[None]:
-    """What is wrong with a shard that is read comes out as a DatasetError that names it."""
-    try:
-        yield
-    except _BROKEN as error:
-        raise DatasetError(
-            f"{shard} is not a whole tar file, plain or compressed with gzip ({error}); make it anew from its source."
-        ) from None
-    except DatasetError as error:
-        raise DatasetError(f"{shard}: {error} No copy of it was made.") from None
-
-
 def _refuse_other(shard: Path, copy: Path) -> None:
     """DatasetError if a shard has not the members that its copy was made of."""
-    for one, other in itertools.zip_longest(_outline(shard), _outline(copy)):
+    for one, other in itertools.zip_longest(outline(shard), outline(copy)):
         if one != other:
             raise DatasetError(
                 f"{copy} was made of another shard than {shard}, or that was changed since; choose another folder for "
@@ -464,69 +371,9 @@ def _refuse_other(shard: Path, copy: Path) -> None:
             )
 
 
-def _outline(shard: Path) -> Iterator[tuple[str, int, float, int]]:
-    """What protecting leaves as it is in each member's header."""
-    with _naming(shard), _reading(shard) as source, tarfile.open(fileobj=source, mode="r:", tarinfo=_Header) as read:
-        for info in read:
-            name, size = _name(info), info.size
-            if _Member(info, b"").is_audio:
-                name, size = str(PurePosixPath(name).with_suffix("")), 0
-            yield name, info.mode, info.mtime, size
-
-
-def _name(info: tarfile.TarInfo) -> str:
-    """A member's name, which a sparse one may have elsewhere."""
-    return info.pax_headers.get("GNU.sparse.name", info.name)
-
-
-def _kept(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
-    """What is written of a member's pax headers: not what tells of its form before, nor what the file says for all."""
-    return {
-        name: text
-        for name, text in headers.items()
-        if name not in _OF_TARFILE and not name.startswith("GNU.sparse.") and common.get(name) != text
-    }
-
-
-def _refuse_rest(source: IO[bytes]) -> None:
-    """ReadError if a tar file has anything behind its end but zeros; what compressed it is checked to the end too."""
-    while rest := source.read(_READ_BYTES):
-        if rest.count(0) != len(rest):
-            raise tarfile.ReadError("there is more behind its end, as in tar files that were strung together")
-
-
-def _samples(read: tarfile.TarFile) -> Iterator[_Group]:
-    group: _Group | None = None
-    for info in read:
-        member = _read(read, info)
-        pure = PurePosixPath(info.name)
-        key = str(pure.parent / pure.name.partition(".")[0])
-        if group is None or group.key != key:
-            if group is not None:
-                yield group
-            group = _Group(key, [])
-        group.members.append(member)
-    if group is not None:
-        yield group
-
-
-def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    """One member with its content; a sparse one is made a regular one."""
-    if info.type not in tarfile.SUPPORTED_TYPES:
-        raise DatasetError(f"{info.name} is a member of the unknown type {info.type!r}; pack the shard without it.")
-    file = read.extractfile(info) if info.isreg() else None
-    member = _Member(info, file.read() if file is not None else b"")
-    if info.issparse():
-        info.type, info.size = tarfile.REGTYPE, len(member.content)
-        info.name = _name(info)
-    if member.is_audio and not info.isreg():
-        raise DatasetError(f"{info.name} is a link, or another thing that is no file; pack the audio itself.")
-    return member
-
-
-def _batches(groups: Iterator[_Group]) -> Iterator[list[_Group]]:
-    batch: list[_Group] = []
-    for group in groups:
+def _batches(found: Iterator[Group]) -> Iterator[list[Group]]:
+    batch: list[Group] = []
+    for group in found:
         batch.append(group)
         if len(batch) == SAMPLES_PER_BATCH:
             yield batch
