@@ -530,6 +530,13 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "other.html").exists()
 
 
+def test_the_rate_of_an_array_stands_under_arrays_where_no_mark_is_made() -> None:
+    report, protect = poscuda("report", "--help").stdout, poscuda("protect", "--help").stdout
+    assert re.search(r"An array SRC:\n +--sample-rate ", report)
+    assert "The mark" not in report
+    assert re.search(r"The mark:\n( .*\n)*  --sample-rate ", protect)
+
+
 # Its parts.
 
 
