@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import hmac
 import itertools
 import os
 import stat
@@ -25,10 +26,10 @@ from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.journal import Journal, State
 from poscuda_fast.kernels import Engine, Marks
 from poscuda_fast.key import Key
-from poscuda_fast.labels import label_of
+from poscuda_fast.labels import ClassRows, label_of
 from poscuda_fast.memory import check_key, count
 from poscuda_fast.place import PathLike, Place
-from poscuda_fast.plan import Patches
+from poscuda_fast.plan import Patches, Plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.records import WHOLE, Record, unpack
 from poscuda_fast.report import Tally
@@ -85,7 +86,10 @@ class ArrayClip(Secret):
     original, now : (n_frames,) or (n_frames, n_channels) int16 or float32
         As it was and as it is, padding included; copies.
     frames : int
-        Its length: of a clip shorter than a patch the true one, of any other with its padding.
+        Where its last patch ends: its length if it is shorter than a patch, or else the least that it can be, for the
+        sidecar does not keep lengths. See `ArrayRun.is_full`.
+    patch_frames : int
+        Frames in its patches.
     tally : Tally
         Its own counts of patches.
     """
@@ -96,6 +100,7 @@ class ArrayClip(Secret):
     original: NDArray[Any]
     now: NDArray[Any]
     frames: int
+    patch_frames: int
     tally: Tally
 
 
@@ -108,8 +113,10 @@ class Run:
         The sidecar.
     recipe : Recipe
         What was applied.
+    tokens : tuple of bytes
+        The class token of each row of the marks.
     labels : list of str or int
-        The label of each row of the marks.
+        The label that each of them stands for.
     n_clips : int
         Files or clips in all.
     """
@@ -123,7 +130,8 @@ class Run:
             )
         self.journal = journal
         self.recipe = Recipe.from_dict(journal.header["recipe"])
-        self.labels = [label_of(bytes.fromhex(token)) for token in sealed["tokens"]]
+        self.tokens = tuple(bytes.fromhex(token) for token in sealed["tokens"])
+        self.labels = [label_of(token) for token in self.tokens]
         self.n_clips = int(journal.header["counts"]["clips"])
         self._engine = Engine(threads=1)
 
@@ -174,6 +182,22 @@ class ArrayRun(Run):
         for patches, dry in _by_clip(self.journal.payloads(), self._audio.dtype, self._audio.channels):
             yield self._clip(patches, dry)
 
+    def is_full(self) -> bool:
+        """Whether all clips are known to be as long as the array is: none was given a length of its own.
+
+        Lengths are not kept, but a digest of all labels and lengths is. False also if some clips have no record.
+        """
+        rows = np.full(self.n_clips, -1, np.int32)
+        for payload in self.journal.payloads():
+            patches, _ = array_target.unpack(payload, self._audio.dtype)
+            rows[patches.clips] = patches.rows
+        if (rows < 0).any():
+            return False
+        labels = ClassRows(self.tokens, rows, np.arange(len(self.tokens), dtype=np.int32))
+        lengths = np.full(self.n_clips, self._audio.shape[1], np.int64)
+        digest = Plan(self.journal.key, self.recipe, labels, lengths).digest()
+        return hmac.compare_digest(runs.keyed_mac(self.journal.key, b"labels", digest), self.journal.header["labels"])
+
     def _clip(self, patches: Patches, dry: NDArray[Any]) -> ArrayClip:
         number = int(patches.clips[0])
         tally = Tally()
@@ -186,15 +210,14 @@ class ArrayRun(Run):
         original = now.copy()
         original[frames] = dry.reshape(-1, *now.shape[1:])
         verdict = wavedit.compare(found.tobytes(), dry.tobytes(), wet.tobytes())
-        label = self.labels[int(patches.rows[0])]
-        first = int(patches.sizes[0])
         return ArrayClip(
             number,
-            label,
+            self.labels[int(patches.rows[0])],
             "neither" if verdict == "torn" else verdict,
             original,
             now,
-            first if first < self.recipe.patch else len(now),
+            int(patches.starts[-1] + patches.sizes[-1]),
+            patches.n_frames,
             tally,
         )
 

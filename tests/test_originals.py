@@ -170,6 +170,44 @@ def test_a_clip_may_be_cut_by_the_end_of_a_batch(tmp_path: Path, key: Key, monke
     assert np.array_equal([now for *_, now in found], mapped)
 
 
+@pytest.mark.parametrize("recipe", [Recipe.paper(), Recipe.strong(), Recipe.paper(patch=300, every=500)])
+def test_what_the_sidecar_tells_of_lengths(tmp_path: Path, key: Key, recipe: Recipe) -> None:
+    lengths = np.array([1500, 1300, 200, 1100, 1500])
+    patch = min(recipe.patch, 200)
+    for name, given in (("full", None), ("other", lengths), ("empty", [1500, 0, 1500, 1500, 1500])):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(1).integers(-900, 900, (5, 1500)).astype(np.int16))
+        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r+")
+        protect_array_strongly(mapped, np.array(["b", "a", "b", "c", "a"]), key, recipe=recipe, lengths=given)
+        with open_array(mapped, key) as run:
+            assert run.is_full() == (name == "full")
+            clips = list(run.clips())
+        if name == "other":
+            assert all(patch <= clip.frames <= length for clip, length in zip(clips, lengths, strict=True))
+            assert recipe.patch <= 200 or clips[2].frames == 200
+        for clip in clips:
+            changed = np.flatnonzero(clip.now != clip.original)
+            assert changed.max() < clip.frames
+            assert changed.size <= clip.patch_frames
+            assert clip.patch_frames == clip.tally.frames_changed
+
+
+def test_lengths_are_not_known_of_a_run_that_was_stopped(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poscuda_fast.memory.BATCH_PATCHES", 20)
+    np.save(tmp_path / "clips.npy", np.ones((9, 1500), np.int16))
+    mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        protect_array_strongly(mapped, np.arange(9) % 2, key, progress=stop)
+    with open_array(mapped, key) as run:
+        assert not run.is_full()
+        assert 0 < len(list(run.clips())) < 9
+
+
 def test_a_clip_that_changed_is_named(tmp_path: Path, key: Key) -> None:
     np.save(tmp_path / "clips.npy", np.random.default_rng(1).integers(-900, 900, (5, 240)).astype(np.int16))
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
@@ -243,7 +281,7 @@ def test_errors_and_representations_give_nothing_away(audio: Path, tmp_path: Pat
         clip = next(run.clips())
         shown = (repr(clip) + repr(run)).encode()
         assert not any(form in shown for form in forms_of((audio / clip.name).read_bytes()[-40:]))
-    for secret in (clip, module.ArrayClip(0, 0, "", np.zeros(1), np.zeros(1), 1, clip.tally)):
+    for secret in (clip, module.ArrayClip(0, 0, "", np.zeros(1), np.zeros(1), 1, 1, clip.tally)):
         with pytest.raises(TypeError, match="is secret"):
             pickle.dumps(secret)
     assert dataclasses.is_dataclass(clip)

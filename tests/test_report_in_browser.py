@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 from audiofiles import wav, write_tree
 
-from poscuda_fast import Key, protect_folder, synth
+from poscuda_fast import Key, Recipe, protect_folder, synth
 
 CHROMIUM = shutil.which("chromium")
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
@@ -24,6 +25,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium o
 from poscuda_fast import reporting  # noqa: E402 - it may be skipped
 
 PHONE, DESKTOP = (390, 844), (1280, 800)
+# As wide as `poscuda evaluate` makes its tables.
+EVALUATION = {
+    "kind": "poscuda evaluation",
+    "models": [{"model": "CNN (log-mel)", "clean": 100, "protected": 90.1, "protected_interval": [88.8, 100],
+                "keyed": 100, "miskeyed": 100}],
+    "attacks": [{"attack": "class sounds folded out", "model": "CNN (log-mel)", "protected": 100,
+                 "protected_interval": [88.8, 100]}],
+    "quality": {"log_spectral_distance_db": {"median": 11.59, "worst_5_percent": 21.76, "unit": "dB"},
+                "visqol": {"median": 4.49, "worst_5_percent": -3.61, "unit": "MOS-LQO"}},
+}  # fmt: skip
 PATIENCE = 120  # seconds, many times what the browser takes
 # What every element's right edge must not pass; asked by a script that is put into a copy of the page.
 PROBE = """<script>
@@ -32,9 +43,10 @@ addEventListener("load", () => {
     for (let above = one; above; above = above.parentElement) if (above.classList.contains("scroll")) return false;
     return one.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5;
   }).map(one => one.tagName);
+  const cut = [...document.querySelectorAll(".scroll")].filter(one => one.scrollWidth > one.clientWidth).length;
   const blind = [...document.images].filter(image => !image.complete || !image.naturalWidth).length;
   parent.postMessage(JSON.stringify({
-    width: document.documentElement.clientWidth, content: document.documentElement.scrollWidth, over, blind,
+    width: document.documentElement.clientWidth, content: document.documentElement.scrollWidth, over, cut, blind,
     sounds: [...document.querySelectorAll("audio")].map(one => one.error === null ? 1 : 0),
   }), "*");
 });
@@ -58,7 +70,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(root / "in" / "no" / "a.flac", rng.integers(-90, 90, 9000).astype(np.int16), 48_000)
     key = Key(bytes(range(32)))
     protect_folder(root / "in", root / "out", key)
-    reporting.write_report(root / "out", key, root / "page.html")
+    evaluation = EVALUATION | {"fingerprint": key.fingerprint, "recipe": Recipe.strong().to_dict()}
+    (root / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    reporting.write_report(root / "out", key, root / "page.html", evaluation=root / "e.json")
     return root / "page.html"
 
 
@@ -104,5 +118,5 @@ def test_nothing_is_wider_than_the_screen(page: Path, tmp_path: Path, width: int
     found = chromium(frame, DESKTOP, tmp_path / "profile", "--dump-dom", "--hide-scrollbars").stdout
     probe = re.search(r'data-probe="([^"]*)"', found)[1].replace("&quot;", '"')
     assert f'"width":{width},"content":{width},' in probe
-    assert '"over":[],"blind":0,' in probe
-    assert probe.endswith('"sounds":[' + ",".join(["1"] * 16) + "]}")
+    assert '"over":[],"cut":0,"blind":0,' in probe
+    assert probe.endswith('"sounds":[' + ",".join(["1"] * 18) + "]}")

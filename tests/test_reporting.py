@@ -123,6 +123,7 @@ class Made:
         self.manifest = Manifest.read(self.folder / "poscuda.json")
         ratios = {name: entry["snr_db"] for name, entry in self.manifest.files.items()}
         self.ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        self.worst = ["yes/silent.wav", *sorted(self.ratios, key=self.ratios.__getitem__)[:9]]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,8 @@ def test_names_are_escaped(made: Made) -> None:
 def test_its_facts_are_those_of_the_run(made: Made) -> None:
     text, report = made.page.text, made.report
     assert f"{made.folder.name}: what was protected" in text
-    assert f"Run complete Key fingerprint {KEY.fingerprint} Made by poscuda-fast {poscuda_fast.__version__}" in text
+    assert f"Run complete Key fingerprint {KEY.fingerprint} This page made 20" in text
+    assert f" UTC by poscuda-fast {poscuda_fast.__version__}" in text
     assert "Format 2. Every class has a sound of its own, at \N{MINUS SIGN}40.0 dB of full scale (strength 1)" in text
     assert "format 2, strength 1.0, hold 2, patch 32, every 128" in text.replace("\N{NO-BREAK SPACE}", " ")
     frames = sum(soundfile.info(str(made.source / name)).frames for name in made.manifest.files)
@@ -202,9 +204,11 @@ def test_its_facts_are_those_of_the_run(made: Made) -> None:
     assert report.silent_patches == 10
     assert report.saturated_samples > 0
     for fact in (
-        "12 files 12 protected", "2 classes", f"{report.patches:,} patches {share:.1f} % of all frames changed",
-        f"{median:.1f} dB median SNR of {len(made.ratios)} files with sound", f"{worst:.1f} dB SNR of the worst 5 %",
-        "10 silent patches", f"{report.saturated_samples:,} saturated samples",
+        "12 files 12 protected", "2 classes",
+        f"{report.patches:,} patches {share:.1f} % of the frames of protected files are in patches",
+        f"{median:.1f} dB median SNR of {len(made.ratios)} protected files with sound",
+        f"{worst:.1f} dB 5th percentile of the SNR 1 in 20 has less",
+        "10 silent patches zeros only: nothing covers the mark", f"{report.saturated_samples:,} saturated samples",
         "2 short files shorter than a patch of 32 frames",
     ):  # fmt: skip
         assert fact.replace("-", "\N{MINUS SIGN}") in text, fact
@@ -219,11 +223,12 @@ def test_its_classes_have_their_medians(made: Made) -> None:
 
 
 def test_the_clips_that_changed_most_are_shown_in_order(made: Made) -> None:
-    worst = sorted(made.ratios, key=made.ratios.__getitem__)[:10]
-    places = [made.page.text.index(f"{name} class", made.page.text.index("with the lowest SNR")) for name in worst]
+    lowest = made.page.text.index("with the lowest SNR Those that were silent before come first.")
+    places = [made.page.text.index(f"{name} class", lowest) for name in made.worst]
     assert places == sorted(places)
     assert "The 10 files with the lowest SNR" in made.page.text
-    for name in worst:
+    assert "yes/silent.wav class yes SNR silent before: no ratio 0.08 s" in made.page.text
+    for name in made.worst[1:]:
         assert f"SNR {made.ratios[name]:.1f} dB".replace("-", "\N{MINUS SIGN}") in made.page.text
     assert len(made.page.all("img")) == 40
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in made.page.all("img"))
@@ -233,7 +238,7 @@ def test_the_clips_that_changed_most_are_shown_in_order(made: Made) -> None:
 def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
     players = {fields["aria-label"]: fields["src"] for fields in made.page.all("audio")}
     assert len(players) == 20
-    for name in sorted(made.ratios, key=made.ratios.__getitem__)[:10]:
+    for name in made.worst:
         for word, root in (("before", made.source), ("after", made.folder)):
             heard, rate = samples_of(players[f"{name} {word}"])
             kept, true_rate = soundfile.read(root / name, dtype="float64", always_2d=True)
@@ -246,7 +251,7 @@ def test_its_lists_name_files(made: Made) -> None:
     assert "Files with silent patches 1 yes/silent.wav 10 silent patches" in text
     assert re.search(r"Files with saturated samples 1 yes/loud\.wav [\d,]+ saturated samples", text)
     assert "Files shorter than a patch 2 yes/one.wav 1 frame yes/tiny.wav 20 frames" in text
-    assert "Files that are not as the run left them none" in text
+    assert "Files that are not as protecting left them none" in text
     assert "does not know: not protected none" in text
 
 
@@ -261,7 +266,8 @@ def test_files_that_changed_are_listed(tmp_path: Path) -> None:
     (out / "more.wav").write_bytes(wav(tone(30)))
     reporting.write_report(out, KEY, tmp_path / "page.html")
     text = Page(tmp_path / "page.html").text
-    assert "not as the run left them 2 no/0.wav changed: neither original nor protected no/1.wav missing" in text
+    assert "not as protecting left them 3 no/0.wav changed: neither original nor protected no/1.wav missing" in text
+    assert f"no/{ODD} the original" in text
     assert "does not know: not protected 1 more.wav" in text
     assert "12 files 9 protected, 1 original, 1 changed since, 1 missing" in text
 
@@ -280,7 +286,13 @@ def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "and 87 more" in text
     assert "30 classes" in text
     assert "90 files 0 protected, 90 unchanged by protection" in text
-    assert "None can be told: nothing was changed, or all is silence." in text
+    assert "0 patches no file is protected" in text
+    assert "90 silent patches zeros only: they carry no mark" in text
+    assert "None has a ratio: none is protected, nothing was changed, or all was silent before." in text
+    assert (
+        "Files with the lowest SNR There are none: none is protected, nothing was changed, or samples are not finite."
+        in text
+    )
     assert "Format 1, the paper's method. Patches of 2 frames, 1 in each clip" in text
 
 
@@ -289,7 +301,8 @@ def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("channels", [None, 2])
-def test_an_array(tmp_path: Path, few: None, dtype: Any, channels: int | None) -> None:
+def test_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, channels: int | None) -> None:
+    monkeypatch.setattr(surveying, "WORST", 2)
     rng = np.random.default_rng(1)
     clips = rng.integers(-4000, 4000, (6, 2000) if channels is None else (6, 2000, channels)).astype(dtype)
     if dtype is np.float32:
@@ -311,16 +324,122 @@ def test_an_array(tmp_path: Path, few: None, dtype: Any, channels: int | None) -
     page = Page(out)
     assert seen == [(n, 6) for n in range(1, 6)]
     assert "clips.npy: what was protected" in page.text
-    assert f"6 clips 5 protected, 1 without a record 2 classes {report.patches:,} patches" in page.text
-    assert "The clip with the lowest SNR clip 2 class d SNR" in page.text
+    assert f"6 clips 5 protected, 1 empty 2 classes {report.patches:,} patches at most" in page.text
+    assert "Sample rate taken to be 8,000 Hz (--sample-rate)" in page.text
+    lowest = page.text.partition("The 2 clips with the lowest SNR")[2]
+    assert re.search(r"clip 4 class b<i> SNR silent before: no ratio at least 0\.2\d s .* clip 2 class d SNR", lowest)
+    assert "Left out, since they have no ratio: 1 clip silent before." in page.text
     assert "b<i> 3" in page.text
     assert "Clips shorter than a patch 1 clip 3 10 frames" in page.text
     assert "does not know" not in page.text
-    for fields, array in zip(page.all("audio"), (clips, mapped), strict=True):
+    shown = [(array, n) for n in (4, 2) for array in (clips, mapped)]
+    for fields, (array, n) in zip(page.all("audio"), shown, strict=True):
         heard, rate = samples_of(fields["src"])
         scale = 1 if dtype is np.int16 else 2**15
         assert rate == 8000
-        assert np.array_equal(heard, np.rint(np.asarray(array[2]).reshape(2000, -1) * scale).astype(np.int16))
+        assert np.array_equal(heard, np.rint(np.asarray(array[n]).reshape(2000, -1) * scale).astype(np.int16))
+
+
+def written(source: Path, out: Path) -> str:
+    """The text of the page of what was protected."""
+    reporting.write_report(source, KEY, out)
+    return Page(out).text
+
+
+@pytest.mark.usefixtures("few")
+def test_the_length_of_clips_with_padding_is_a_bound(tmp_path: Path) -> None:
+    clips = np.random.default_rng(1).integers(-4000, 4000, (6, 40_000)).astype(np.int16)
+    clips[:, 16_000:] = 0
+    labels = [0, 1] * 3
+    for name, lengths in (("padded", np.full(6, 16_000)), ("whole", None)):
+        np.save(tmp_path / f"{name}.npy", clips)
+        mapped = np.load(tmp_path / f"{name}.npy", mmap_mode="r+")
+        protect_memmap(mapped, labels, KEY, lengths=lengths, recipe=Recipe.paper(patch=400, every=1600))
+    padded = written(tmp_path / "padded.npy", tmp_path / "padded.html")
+    (share,) = re.findall(r"60 patches at most ([\d.]+) % of the frames of protected clips are in patches", padded)
+    assert 25 <= float(share) < 28
+    (seconds,) = re.findall(r"at least ([\d.]+) s Lengths are not kept: what is shown may end with padding\.", padded)
+    assert 0.9 < float(seconds) <= 1
+    whole = written(tmp_path / "whole.npy", tmp_path / "whole.html")
+    assert "150 patches 25.0 % of the frames of protected clips are in patches" in whole
+    assert re.search(r"SNR \S+ dB 2\.50 s Before", whole)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_clip_shorter_than_a_patch_is_shown_without_its_padding(tmp_path: Path) -> None:
+    np.save(tmp_path / "clips.npy", np.full((1, 500), 700, np.int16))
+    mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
+    protect_memmap(mapped, [0], KEY, lengths=[20])
+    reporting.write_report(tmp_path / "clips.npy", KEY, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert "1 clip 1 protected 1 class 1 patch 100.0 % of the frames" in page.text
+    assert re.search(r"dB less than 0\.01 s Before", page.text)
+    assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20, 20]
+
+
+@pytest.mark.usefixtures("few")
+def test_samples_that_are_not_finite_outside_patches_leave_a_clip_without_a_ratio(tmp_path: Path) -> None:
+    clips = np.random.default_rng(1).normal(0, 0.1, (3, 2000)).astype(np.float32)
+    np.save(tmp_path / "clips.npy", clips)
+    wet = clips.copy()
+    poscuda_fast.protect(wet, [0, 1, 1], KEY)
+    outside = np.flatnonzero(wet[1] == clips[1])[:2]
+    clips[1, outside] = np.inf, np.nan
+    np.save(tmp_path / "clips.npy", clips)
+    protect_memmap(np.load(tmp_path / "clips.npy", mmap_mode="r+"), [0, 1, 1], KEY)
+    text = written(tmp_path / "clips.npy", tmp_path / "page.html")
+    assert "3 clips 3 protected" in text
+    assert "Left out, since they have no ratio: 1 clip with samples that are not finite." in text
+    assert "Those that were silent before" not in text
+
+
+@pytest.mark.usefixtures("few")
+def test_a_clip_of_an_array_that_changed(tmp_path: Path) -> None:
+    clips = np.random.default_rng(1).integers(-4000, 4000, (3, 2000)).astype(np.int16)
+    np.save(tmp_path / "clips.npy", clips)
+    mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
+    protect_memmap(mapped, [0, 1, 1], KEY)
+    mapped[1][mapped[1] != clips[1]] += 1
+    text = written(tmp_path / "clips.npy", tmp_path / "page.html")
+    assert "3 clips 2 protected, 1 half written or changed" in text
+    assert "not as protecting left them 1 clip 1 half written, or changed inside patches" in text
+
+
+@pytest.mark.usefixtures("few")
+def test_what_nothing_changed_in_is_not_protected(tmp_path: Path) -> None:
+    make_audio(tmp_path / "in")
+    (tmp_path / "in" / "yes" / "float.wav").unlink()  # which has room for an edit so small
+    protect_folder(tmp_path / "in", None, KEY, recipe=Recipe.strong(1e-9))
+    text = written(tmp_path / "in", tmp_path / "page.html")
+    assert "11 files 0 protected, 11 unchanged by protection 2 classes 0 patches no file is protected" in text
+    assert "\N{EN DASH} median SNR of 0 protected files with sound" in text
+    assert "no 0 \N{EN DASH} yes 0 \N{EN DASH}" in text
+    assert "Left out" not in text
+
+
+@pytest.mark.usefixtures("few")
+def test_what_was_put_back_is_not_counted_as_protected(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {f"{n % 2}/{n}.wav": wav(tone(4096 + 128 * n)) for n in range(4)})
+    protect_folder(tmp_path / "in", tmp_path / "out", KEY)
+    for n in (1, 2, 3):
+        (tmp_path / "out" / f"{n % 2}" / f"{n}.wav").write_bytes((tmp_path / "in" / f"{n % 2}/{n}.wav").read_bytes())
+    text = written(tmp_path / "out", tmp_path / "some.html")
+    assert "4 files 1 protected, 3 original 2 classes 32 patches 25.0 % of the frames of protected files" in text
+    assert "median SNR of 1 protected file with sound" in text
+    assert re.search(r"Protected files Median SNR 0 1 \S+ dB 1 0 \N{EN DASH}", text)
+
+    (tmp_path / "out" / "0" / "0.wav").write_bytes(b"changed")
+    poscuda_fast.restore_folder(tmp_path / "out", KEY, partial=True)
+    text = written(tmp_path / "out", tmp_path / "none.html")
+    assert "Run undone in part: run restore again for the rest" in text
+    assert "4 files 0 protected, 3 original, 1 changed since 2 classes 0 patches no file is protected" in text
+
+
+def test_more_than_two_channels(tmp_path: Path, few: None) -> None:
+    write_tree(tmp_path / "in", {"a/a.wav": wav(tone(4000, 3))})
+    protect_folder(tmp_path / "in", None, KEY)
+    text = written(tmp_path / "in", tmp_path / "page.html")
+    assert "Pictures show the first of 3 channels, sounds are the first 2." in text
 
 
 def test_one_file_with_a_sidecar_elsewhere(tmp_path: Path) -> None:
@@ -346,7 +465,8 @@ def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_run_that_was_stopped(tmp_path: Path) -> None:
+def test_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poscuda_fast.files.FILES_PER_BATCH", 1)
     make_audio(tmp_path / "in")
 
     def stop(done: int, total: int) -> None:
@@ -357,7 +477,9 @@ def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
     text = Page(tmp_path / "page.html").text
     assert "Run not finished: run protect again" in text
-    assert "12 files" in text
+    assert re.search(r"12 files \d protected, \d+ not reached 2 classes", text)
+    assert re.search(r"Audio files that the run does not know or has not reached: not protected \d+ no/", text)
+    assert re.search(r"yes 0 \N{EN DASH}", text)
 
 
 @pytest.mark.usefixtures("few")
@@ -530,11 +652,33 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "other.html").exists()
 
 
+def test_the_rate_of_an_array_stands_under_arrays_where_no_mark_is_made() -> None:
+    report, protect = poscuda("report", "--help").stdout, poscuda("protect", "--help").stdout
+    assert re.search(r"An array SRC:\n +--sample-rate ", report)
+    assert "The mark" not in report
+    assert re.search(r"The mark:\n( .*\n)*  --sample-rate ", protect)
+
+
 # Its parts.
 
 
 def test_the_template_lies_beside_the_module() -> None:
     assert (importlib.resources.files("poscuda_fast.reporting") / paging.TEMPLATE).is_file()
+
+
+@pytest.mark.usefixtures("few")
+def test_the_template_is_given_what_it_uses_and_no_more(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jinja2
+    import jinja2.meta
+
+    given = {}
+    render = jinja2.Template.render
+    monkeypatch.setattr("jinja2.Template.render", lambda page, **fields: given.update(fields) or render(page, **fields))
+    reporting.write_report(made.folder, KEY, tmp_path / "page.html")
+    source = (importlib.resources.files("poscuda_fast.reporting") / paging.TEMPLATE).read_text(encoding="utf-8")
+    assert set(given) == jinja2.meta.find_undeclared_variables(jinja2.Environment(autoescape=True).parse(source))
 
 
 @pytest.mark.parametrize("rate", [1, 100, 8000, 16_000, 48_000, 512_000])
@@ -557,8 +701,7 @@ def test_pictures_leave_the_style_of_their_user_alone() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    silent = np.zeros((5, 1), np.float32)
-    drawn, scale = pictures.draw(Excerpt("a", 0, 0.0, 5 / 8000, 8000, silent, silent))
+    drawn, scale = pictures.draw(excerpt(5, 1, 8000))
     assert [picture.title for picture in drawn] == ["Before", "After", "Difference"]
     assert scale.alt.startswith("Colours from")
     assert dict(mpl.rcParams) == before
@@ -573,7 +716,7 @@ def test_a_player_is_limited_to_full_scale() -> None:
 
 def excerpt(frames: int, channels: int, rate: int) -> Excerpt:
     samples = np.zeros((frames, channels), np.float32)
-    return Excerpt("a", 0, 0.0, frames / rate, rate, samples, samples)
+    return Excerpt("a", 0, 0.0, frames / rate, at_least=False, sample_rate=rate, before=samples, after=samples)
 
 
 @pytest.mark.parametrize(
@@ -594,8 +737,8 @@ def test_long_clips_are_cut_so_that_the_page_stays_small(excerpts: list[Excerpt]
     "ratios", [[3.0], [1.0] * 9, [-5.0, 40.0], list(np.linspace(-90, 90, 1000)), [0.01, 0.02], [-1e4, 1e4], [0.5, 1.0]]
 )
 def test_a_histogram_counts_every_clip_once_and_stays_in_its_frame(ratios: list[float]) -> None:
-    drawn = histogram(ratios)
-    counts = [int(re.search(r"([\d,]+) clips?$", bar.title)[1].replace(",", "")) for bar in drawn.bars]
+    drawn = histogram(ratios, "files")
+    counts = [int(re.search(r"([\d,]+) files?$", bar.title)[1].replace(",", "")) for bar in drawn.bars]
     assert sum(counts) == len(ratios)
     for bar in drawn.bars:
         assert LEFT <= bar.x <= bar.x + bar.width <= 353
@@ -607,24 +750,28 @@ def test_a_histogram_counts_every_clip_once_and_stays_in_its_frame(ratios: list[
 
 
 def test_no_clip_no_histogram() -> None:
-    assert histogram([]) is None
+    assert histogram([], "clips") is None
 
 
 @pytest.mark.parametrize("different", [1, 2, 20, 60])
 def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run(different: int) -> None:
-    found = Survey()
+    found = Survey([2, 1, 0])
     rng = np.random.default_rng(3)
     ratios = rng.permutation(np.repeat(np.arange(float(different)), 60 // different))
+    ratios[ratios == different - 1] = -np.inf  # silent before
     samples = np.zeros((1, 1), np.float32)
     for n, ratio in enumerate(ratios.tolist()):
         found.add(
             surveying.Measured(
-                str(n), n % 3, "protected", 1, 8000, ratio, surveying.Tally(), False, lambda: (samples, samples)
+                name=str(n), label=n % 3, verdict="protected", frames=1, at_least=False, patch_frames=1,
+                sample_rate=8000, snr_db=ratio, tally=surveying.Tally(), short=False,
+                excerpt=lambda: (samples, samples),
             )
         )  # fmt: skip
     order = sorted(range(60), key=lambda n: (ratios[n], n))[:10]
     assert [one.name for one in found.worst] == [str(n) for n in order]
     assert [row.label for row in found.classes] == [0, 1, 2]
+    assert (found.silent_before, len(found.snr_db)) == (60 // different, 60 - 60 // different)
 
 
 def test_names_are_counted_and_some_are_kept() -> None:

@@ -15,6 +15,7 @@ SECTIONS = {
     "What it prints": ("as_json", "quiet"),
 }
 _SECTION_OF = {name: section for section, names in SECTIONS.items() for name in names}
+_SECTION_IN = {("report", "sample_rate"): "An array SRC"}  # of a command's option, where it means something else
 
 EPILOG = """\b
 Examples:
@@ -56,7 +57,9 @@ class Command(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):  # the first lines tell of arguments
-                sections[_SECTION_OF.get(parameter.name or "", "Options")].append(record)
+                name = parameter.name or ""
+                section = _SECTION_IN.get((self.name or "", name)) or _SECTION_OF.get(name, "Options")
+                sections[section].append(record)
         for name, records in sections.items():
             if records:
                 with formatter.section(name):

@@ -37,9 +37,9 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML page that shows what was protected, for the owner of the data.
 
-    It needs no network and no other file. It shows the ten clips that changed most, before and after: whoever has it
-    can learn marks from it, so it is as secret as the sidecar, and is written for its owner's eyes only (mode 0600).
-    The data and their sidecar are read and not changed.
+    It needs no network and no other file. It shows ten clips before and after, those that were silent before and then
+    those with the lowest SNR: whoever has it can learn marks from it, so it is as secret as the sidecar, and is written
+    for its owner's eyes only (mode 0600). The data and their sidecar are read and not changed.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ def write_report(
     if stored.is_array(source):
         with open_array(source, key, sidecar) as clips_run:
             judged = _evaluation(evaluation, clips_run)
-            subject = _subject(source, "clips", clips_run)
+            subject = _subject(source, "clips", clips_run, sample_rate)
             survey = survey_array(clips_run, sample_rate, progress)
     else:
         with open_files(source, key, sidecar) as files_run:
             judged = _evaluation(evaluation, files_run)
-            subject = _subject(source, "files", files_run)
+            subject = _subject(source, "files", files_run, None)
             survey = survey_files(files_run, progress)
     with durability.appearing(page, mode=0o600) as file:
         file.write(render(subject, survey, judged).encode())
@@ -104,10 +104,18 @@ def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
     return None if path is None else read_evaluation(path, run.journal.key.fingerprint, run.recipe)
 
 
-def _subject(source: Path, unit: str, run: Run) -> Subject:
-    # A name that is not UTF-8 is shown as well as can be.
-    name = os.fsencode(Path(os.path.realpath(source)).name).decode("utf-8", "replace")
-    return Subject(name, unit, run.journal.state, run.recipe, run.journal.key.fingerprint, run.n_clips)
+def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subject:
+    return Subject(
+        # A name that is not UTF-8 is shown as well as can be.
+        name=os.fsencode(Path(os.path.realpath(source)).name).decode("utf-8", "replace"),
+        unit=unit,
+        state=run.journal.state,
+        recipe=run.recipe,
+        fingerprint=run.journal.key.fingerprint,
+        n_clips=run.n_clips,
+        n_classes=len(run.labels),
+        sample_rate=sample_rate,
+    )
 
 
 def _refuse_place(page: Path, source: Path) -> None:

@@ -1,4 +1,4 @@
-"""How many clips have which SNR, as the bars and ticks of a drawing."""
+"""How many files or clips have which SNR, as the bars and ticks of a drawing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Histogram(NamedTuple):
     median_x: float
 
 
-def histogram(ratios: Sequence[float]) -> Histogram | None:
-    """The drawing for ratios in dB; None if there are none."""
+def histogram(ratios: Sequence[float], unit: str) -> Histogram | None:
+    """The drawing for ratios in dB of so many "files" or "clips"; None if there are none."""
     if not ratios:
         return None
     values = np.array(ratios)
@@ -56,7 +56,7 @@ def histogram(ratios: Sequence[float]) -> Histogram | None:
 
     bars = [
         Bar(x_of(edge), y_of(n), round(step * per_db - 1, 2), round(n * per_count, 2),
-            f"{_text(edge)} to {_text(edge + step)} dB: {n:,} {'clip' if n == 1 else 'clips'}")
+            f"{_text(edge)} to {_text(edge + step)} dB: {n:,} {unit[:-1] if n == 1 else unit}")
         for edge, n in zip(edges[:-1].tolist(), counts.tolist(), strict=True) if n
     ]  # fmt: skip
     every = step * max(1, math.ceil(n_bars / 6))

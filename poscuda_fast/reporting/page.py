@@ -25,7 +25,10 @@ TEMPLATE = "page.html"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """What a report is about: its name, "files" or "clips", and what its sidecar says of the run."""
+    """What a report is about: its name, "files" or "clips", and what its sidecar says of the run.
+
+    `sample_rate` is that of an array, as its owner told it; None of files, which tell their own.
+    """
 
     name: str
     unit: str
@@ -33,6 +36,8 @@ class Subject:
     recipe: Recipe
     fingerprint: str
     n_clips: int
+    n_classes: int
+    sample_rate: int | None
 
 
 class Shown(NamedTuple):
@@ -64,15 +69,15 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    classes = [(str(row.label), f"{row.clips:,}", _db(row.median_db)) for row in survey.classes]
+    classes = [(str(row.label), f"{row.protected:,}", _db(row.median_db)) for row in survey.classes]
     page: str = environment.from_string(text).render(
         subject=subject,
-        state=STATES[subject.state],
         about=_about(subject),
         recipe=recipe_in_words(subject.recipe),
         fields=[(name, "none" if value is None else str(value)) for name, value in subject.recipe.to_dict().items()],
         facts=_facts(subject, survey),
-        histogram=histogram(survey.snr_db),
+        histogram=histogram(survey.snr_db, subject.unit),
+        without_ratio=_without_ratio(subject.unit, survey),
         left=LEFT,
         width=WIDTH,
         height=HEIGHT,
@@ -80,7 +85,8 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         classes_open=len(classes) <= CLASSES_OPEN,
         shown=_show(survey.worst),
         shown_title=_shown_title(subject.unit, len(survey.worst)),
-        lists=_lists(subject.unit, survey),
+        silent_first=survey.silent_before > 0,
+        lists=_lists(subject, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
         attack_columns=ATTACK_COLUMNS,
@@ -92,7 +98,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
 STATES = {
     State.COMPLETE: "complete",
     State.APPLYING: "not finished: run protect again",
-    State.UNDOING: "being undone: run restore again to finish",
+    State.UNDOING: "undone in part: run restore again for the rest",
 }
 
 
@@ -118,39 +124,76 @@ def recipe_in_words(recipe: Recipe) -> str:
 
 def _about(subject: Subject) -> list[tuple[str, str]]:
     now = dt.datetime.now(dt.timezone.utc)
-    return [
-        ("Run", STATES[subject.state]),
-        ("Key fingerprint", subject.fingerprint),
-        ("Made by", f"poscuda-fast {poscuda_fast.__version__}"),
-        ("Date", f"{now:%Y-%m-%d %H:%M} UTC"),
-    ]
+    about = [("Run", STATES[subject.state]), ("Key fingerprint", subject.fingerprint)]
+    if subject.sample_rate is not None:
+        about.append(("Sample rate", f"taken to be {subject.sample_rate:,} Hz (--sample-rate)"))
+    about.append(("This page", f"made {now:%Y-%m-%d %H:%M} UTC by poscuda-fast {poscuda_fast.__version__}"))
+    return about
 
 
 def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     """(value, name, remark) of each number at the top."""
-    tally, verdicts = survey.tally, survey.verdicts
-    share = 100 * tally.frames_changed / survey.frames if survey.frames else 0.0
-    median, worst = (_db(value) for value in _percentiles(survey.snr_db))
-    protected = verdicts["protected"]
-    rest = [f"{verdicts[word]:,} {name}" for word, name in _VERDICTS if verdicts[word]]
-    unknown = subject.n_clips - tally.clips
-    rest += [f"{unknown:,} without a record" if subject.unit == "clips" else f"{unknown:,} not reached"] * (unknown > 0)
+    unit, verdicts, n_ratios = subject.unit, survey.verdicts, len(survey.snr_db)
+    median, low = (_db(value) for value in _percentiles(survey.snr_db))
+    words = [f"{verdicts['protected']:,} protected"]
+    words += [f"{verdicts[word]:,} {name}" for word, name in _VERDICTS if verdicts[word]]
+    if subject.n_clips > survey.clips:
+        words.append(f"{subject.n_clips - survey.clips:,} {_unrecorded(subject)}")
+    in_silence = "nothing covers the mark" if isinstance(subject.recipe, StrongRecipe) else "they carry no mark"
     return [
-        (f"{subject.n_clips:,}", subject.unit, f"{protected:,} protected" + "".join(f", {part}" for part in rest)),
-        (f"{tally.classes:,}", "class" if tally.classes == 1 else "classes", ""),
-        (f"{tally.patches:,}", "patches", f"{share:.1f} % of all frames changed"),
-        (median, "median SNR", f"of {len(survey.snr_db):,} {subject.unit} with sound"),
-        (worst, "SNR of the worst 5 %", "or less"),
-        (f"{tally.silent_patches:,}", "silent patches", "zeros only"),
-        (f"{tally.saturated_samples:,}", "saturated samples", "limited to full scale"),
-        (f"{tally.short_clips:,}", f"short {subject.unit}", f"shorter than a patch of {subject.recipe.patch:,} frames"),
+        (f"{subject.n_clips:,}", _noun(subject.n_clips, unit[:-1]), ", ".join(words)),
+        (f"{subject.n_classes:,}", _noun(subject.n_classes, "class", "classes"), ""),
+        (f"{survey.patches:,}", _noun(survey.patches, "patch", "patches"), _share(unit, survey)),
+        (median, "median SNR", f"of {n_ratios:,} protected {_noun(n_ratios, unit[:-1])} with sound"),
+        (low, "5th percentile of the SNR", "1 in 20 has less"),
+        (
+            f"{survey.silent_patches:,}",
+            _noun(survey.silent_patches, "silent patch", "silent patches"),
+            f"zeros only: {in_silence}",
+        ),
+        (f"{survey.saturated_samples:,}", _noun(survey.saturated_samples, "saturated sample"), "limited to full scale"),
+        (
+            f"{survey.short.total:,}",
+            _noun(survey.short.total, f"short {unit[:-1]}"),
+            f"shorter than a patch of {subject.recipe.patch:,} {_noun(subject.recipe.patch, 'frame')}",
+        ),
     ]
 
 
 _VERDICTS = (
-    ("equal", "unchanged by protection"), ("original", "original"), ("torn", "half written"),
+    ("equal", "unchanged by protection"), ("original", "original"), ("torn", "half written or changed"),
     ("neither", "changed since"), ("missing", "missing"),
 )  # fmt: skip
+
+
+def _unrecorded(subject: Subject) -> str:
+    """What clips without a record are."""
+    if subject.unit == "files":
+        return "not reached"
+    return "empty" if subject.state is State.COMPLETE else "empty or not reached"
+
+
+def _share(unit: str, survey: Survey) -> str:
+    """How many of the frames that are known of are in patches."""
+    if not survey.frames:
+        return f"no {unit[:-1]} is protected"
+    share = 100 * survey.patch_frames / survey.frames
+    return f"{'at most ' * survey.at_least}{share:.1f} % of the frames of protected {unit} are in patches"
+
+
+def _without_ratio(unit: str, survey: Survey) -> str:
+    """Which protected clips the histogram leaves out; empty if none."""
+    reasons = [
+        f"{n:,} {_noun(n, unit[:-1])} {why}"
+        for n, why in ((survey.silent_before, "silent before"), (survey.not_finite, "with samples that are not finite"))
+        if n
+    ]
+    return f"Left out, since they have no ratio: {', '.join(reasons)}." if reasons else ""
+
+
+def _noun(n: int, one: str, many: str = "") -> str:
+    """The word for so many."""
+    return one if n == 1 else many or f"{one}s"
 
 
 def _percentiles(ratios: list[float]) -> tuple[float | None, float | None]:
@@ -164,6 +207,16 @@ def _db(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f} dB".replace("-", "\N{MINUS SIGN}")
 
 
+def _db_or_silence(value: float) -> str:
+    return "silent before: no ratio" if math.isinf(value) else _db(value)
+
+
+def _seconds(excerpt: Excerpt) -> str:
+    if excerpt.seconds < 0.01:
+        return "less than 0.01 s"
+    return f"{'at least ' * excerpt.at_least}{excerpt.seconds:.2f} s"
+
+
 def _show(worst: list[Excerpt]) -> list[Shown]:
     seconds, most_channels = what_fits(worst)
     shown = []
@@ -172,16 +225,17 @@ def _show(worst: list[Excerpt]) -> list[Shown]:
         pictures, scale = draw(part)
         heard = len(part.before) / part.sample_rate
         notes = [f"The first {heard:.1f} s are shown."] if heard < excerpt.seconds - 0.05 else []
+        if excerpt.at_least:
+            notes.append("Lengths are not kept: what is shown may end with padding.")
         channels = part.before.shape[1]
         if channels > 1:
-            shown_as = " and sounds are" if most_channels == 1 else " show"
-            notes.append(f"Pictures{shown_as} the first of {channels} channels.")
+            notes.append(_which_channels(channels, most_channels))
         shown.append(
             Shown(
                 excerpt.name,
                 str(excerpt.label),
-                _db(excerpt.snr_db),
-                f"{excerpt.seconds:.2f} s",
+                _db_or_silence(excerpt.snr_db),
+                _seconds(excerpt),
                 pictures,
                 scale,
                 player(part.before[:, :most_channels], part.sample_rate),
@@ -192,20 +246,28 @@ def _show(worst: list[Excerpt]) -> list[Shown]:
     return shown
 
 
+def _which_channels(channels: int, most_heard: int) -> str:
+    if most_heard == 1:
+        return f"Pictures and sounds are the first of {channels} channels."
+    sounds = f", sounds are the first {most_heard}" if channels > most_heard else ""
+    return f"Pictures show the first of {channels} channels{sounds}."
+
+
 def _shown_title(unit: str, n: int) -> str:
+    if n == 0:
+        return f"{unit.capitalize()} with the lowest SNR"
     return f"The {n} {unit} with the lowest SNR" if n > 1 else f"The {unit[:-1]} with the lowest SNR"
 
 
-def _lists(unit: str, survey: Survey) -> list[Listing]:
-    one = unit.capitalize()
-    return [
-        Listing(f"{one} with silent patches", survey.silent),
-        Listing(f"{one} with saturated samples", survey.saturated),
-        Listing(f"{one} shorter than a patch", survey.short),
-        Listing(f"{one} that are not as the run left them", survey.changed),
-        *(
-            [Listing("Audio files that the run does not know: not protected", survey.unlisted)]
-            if unit == "files"
-            else []
-        ),
+def _lists(subject: Subject, survey: Survey) -> list[Listing]:
+    units = subject.unit.capitalize()
+    lists = [
+        Listing(f"{units} with silent patches", survey.silent),
+        Listing(f"{units} with saturated samples", survey.saturated),
+        Listing(f"{units} shorter than a patch", survey.short),
+        Listing(f"{units} that are not as protecting left them", survey.changed),
     ]
+    if subject.unit == "files":
+        reached = " or has not reached" if subject.n_clips > survey.clips else ""
+        lists.append(Listing(f"Audio files that the run does not know{reached}: not protected", survey.unlisted))
+    return lists

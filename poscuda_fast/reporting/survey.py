@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +23,7 @@ from poscuda_fast.report import Tally
 WORST = 10  # clips that are shown
 MOST_SECONDS = 10.0  # of a clip that is shown
 NAMES_KEPT = 200  # of each list
-PROTECTED = {"protected", "equal"}  # what an edit can be measured in
-AS_LEFT = PROTECTED | {"original"}
+AS_LEFT = {"protected", "equal"}  # by protecting
 _FULL_SCALE = {"PCM_16": 2.0**15, "PCM_24": 2.0**23, "FLOAT": 1.0}
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -32,13 +32,16 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Measured(NamedTuple):
     """One clip: what it is, its counts, and how to get its beginning before and after (frames, channels), full scale 1.
 
-    `snr_db` is None where nothing changed, or where the clip is not protected now.
+    `frames` is its length, or the least that it can be where `at_least`; `snr_db` as `_ratio` gives it, None where the
+    clip is not protected now.
     """
 
     name: str
     label: str | int
     verdict: str
     frames: int
+    at_least: bool
+    patch_frames: int
     sample_rate: int
     snr_db: float | None
     tally: Tally
@@ -52,10 +55,14 @@ class Excerpt(Secret):
 
     Attributes
     ----------
-    name, label, snr_db
+    name, label
         Of the clip.
+    snr_db : float
+        Minus infinity if it was silent before.
     seconds : float
         Its length.
+    at_least : bool
+        Whether it may be longer.
     sample_rate : int
         Hz.
     before, after : (frames, channels) float32
@@ -66,6 +73,7 @@ class Excerpt(Secret):
     label: str | int
     snr_db: float
     seconds: float
+    at_least: bool
     sample_rate: int
     before: NDArray[np.float32]
     after: NDArray[np.float32]
@@ -95,41 +103,55 @@ class Named:
 
 
 class ClassRow(NamedTuple):
-    """One class: its label, its clips, and their median SNR in dB, None if nothing changed in them."""
+    """One class: its label, how many of its clips are protected, and their median SNR in dB, None if none has one."""
 
     label: str | int
-    clips: int
+    protected: int
     median_db: float | None
 
 
 class Survey:
-    """What was found in all clips.
+    """What was found in all clips that the run has recorded.
+
+    Parameters
+    ----------
+    labels : sequence of str or int
+        The run's classes.
 
     Attributes
     ----------
-    tally : Tally
-        Counts of all clips and patches that the run has recorded.
-    frames : int
-        In all these clips.
+    clips : int
+        How many were looked at.
     verdicts : Counter
         Clips by what they are now.
+    patches, patch_frames, frames : int
+        Of the clips that are protected now: their patches, the frames in these, and all frames.
+    at_least : bool
+        Whether there may be more frames than that, since some lengths are not known.
+    silent_patches, saturated_samples : int
+        Of the clips that are as protecting left them.
     snr_db : list of float
-        Of every clip that is protected and changed.
+        Of every clip that is protected now and has one.
+    silent_before, not_finite : int
+        Protected clips that have none: those that were silent before, and those with samples that are not finite.
     silent, saturated, short, changed, unlisted : Named
-        Clips with silent patches, with saturated samples, shorter than a patch, not as the run left them, and files
-        unknown to it.
+        Clips with silent patches, with saturated samples, shorter than a patch, not as protecting left them, and files
+        without a record.
     worst : list of Excerpt
-        Of the clips with the lowest SNR, lowest first.
+        Of the clips that were silent before, and then of those with the lowest SNR, lowest first.
     """
 
-    def __init__(self) -> None:
-        self.tally = Tally()
-        self.frames = 0
+    def __init__(self, labels: Sequence[str | int]) -> None:
+        self.clips = self.patches = self.patch_frames = self.frames = 0
+        self.at_least = False
+        self.silent_patches = self.saturated_samples = 0
         self.verdicts: Counter[str] = Counter()
         self.snr_db: list[float] = []
+        self.silent_before = self.not_finite = 0
         self.silent, self.saturated, self.short, self.changed, self.unlisted = (Named() for _ in range(5))
         self._heap: list[tuple[float, int, Excerpt]] = []
-        self._of_class: dict[str | int, list[float | None]] = defaultdict(list)
+        self._protected_of: Counter[str | int] = Counter()
+        self._ratios_of: dict[str | int, list[float]] = {label: [] for label in labels}
 
     @property
     def worst(self) -> list[Excerpt]:
@@ -139,53 +161,72 @@ class Survey:
     def classes(self) -> list[ClassRow]:
         """A row for each class, numbers before names, in order."""
         rows = []
-        for label in sorted(self._of_class, key=lambda label: (isinstance(label, str), label)):
-            ratios = [ratio for ratio in self._of_class[label] if ratio is not None]
-            median = float(np.median(ratios)) if ratios else None
-            rows.append(ClassRow(label, len(self._of_class[label]), median))
+        for label in sorted(self._ratios_of, key=lambda label: (isinstance(label, str), label)):
+            ratios = self._ratios_of[label]
+            rows.append(ClassRow(label, self._protected_of[label], float(np.median(ratios)) if ratios else None))
         return rows
 
     def add(self, clip: Measured) -> None:
         """Count one clip, and keep its beginning if it is among the worst so far."""
-        self.tally.add(clip.tally)
-        self.tally.clips += 1
-        self.tally.short_clips += clip.short
-        self.frames += clip.frames
+        self.clips += 1
         self.verdicts[clip.verdict] += 1
-        self._of_class[clip.label].append(clip.snr_db)
-        self.tally.classes = len(self._of_class)
+        if clip.short:
+            self.short.add(clip.name, _number(clip.frames, "frame"))
+        if clip.verdict in AS_LEFT:
+            self._add_found(clip)
+        else:
+            self.changed.add(clip.name, _REMARKS[clip.verdict])
+        if clip.verdict == "protected":
+            self._add_protected(clip)
+
+    def _add_found(self, clip: Measured) -> None:
+        """Count what protecting met with in a clip."""
+        self.silent_patches += clip.tally.silent_patches
+        self.saturated_samples += clip.tally.saturated_samples
         if clip.tally.silent_patches:
             self.silent.add(clip.name, _number(clip.tally.silent_patches, "silent patch", "silent patches"))
         if clip.tally.saturated_samples:
             self.saturated.add(clip.name, _number(clip.tally.saturated_samples, "saturated sample"))
-        if clip.short:
-            self.short.add(clip.name, _number(clip.frames, "frame"))
-        if clip.verdict not in AS_LEFT:
-            self.changed.add(clip.name, _REMARKS[clip.verdict])
-        if clip.snr_db is not None:
+
+    def _add_protected(self, clip: Measured) -> None:
+        self.patches += clip.tally.patches
+        self.patch_frames += clip.patch_frames
+        self.frames += clip.frames
+        self.at_least |= clip.at_least
+        self._protected_of[clip.label] += 1
+        if clip.snr_db is None:
+            return
+        if math.isnan(clip.snr_db):
+            self.not_finite += 1
+            return
+        if math.isinf(clip.snr_db):
+            self.silent_before += 1
+        else:
             self.snr_db.append(clip.snr_db)
-            self._rank(clip, clip.snr_db)
+            self._ratios_of[clip.label].append(clip.snr_db)
+        self._rank(clip, clip.snr_db)
 
     def _rank(self, clip: Measured, ratio: float) -> None:
         """Keep the lowest; of equal ones those that came first."""
         if len(self._heap) == WORST and -ratio <= self._heap[0][0]:
             return
         seconds = clip.frames / clip.sample_rate
-        excerpt = Excerpt(clip.name, clip.label, ratio, seconds, clip.sample_rate, *clip.excerpt())
-        entry = (-ratio, -self.tally.clips, excerpt)
+        excerpt = Excerpt(clip.name, clip.label, ratio, seconds, clip.at_least, clip.sample_rate, *clip.excerpt())
+        entry = (-ratio, -self.clips, excerpt)
         (heapq.heapreplace if len(self._heap) == WORST else heapq.heappush)(self._heap, entry)
 
 
 _REMARKS = {
+    "original": "the original",
     "missing": "missing",
     "neither": "changed: neither original nor protected",
-    "torn": "half written, only inside patches",
+    "torn": "half written, or changed inside patches",
 }
 
 
 def survey_files(run: FilesRun, progress: Progress | None) -> Survey:
     """Measure every file of a run."""
-    found = Survey()
+    found = Survey(run.labels)
     names = set()
     for clip in run.clips():
         found.add(_measure_file(clip, run.recipe.patch))
@@ -198,7 +239,7 @@ def survey_files(run: FilesRun, progress: Progress | None) -> Survey:
 
 def survey_array(run: ArrayRun, sample_rate: int, progress: Progress | None) -> Survey:
     """Measure every clip of an array."""
-    found = Survey()
+    found = Survey(run.labels)
     for clip in _measure_clips(run, sample_rate):
         found.add(clip)
         _advance(progress, found, run.n_clips)
@@ -207,7 +248,7 @@ def survey_array(run: ArrayRun, sample_rate: int, progress: Progress | None) -> 
 
 def _advance(progress: Progress | None, found: Survey, total: int) -> None:
     if progress is not None:
-        progress(found.tally.clips, total)
+        progress(found.clips, total)
 
 
 def _measure_file(clip: FileClip, patch: int) -> Measured:
@@ -215,44 +256,72 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
     ratio, sample_rate = None, 1
     if clip.original is not None:
         samples, sample_rate = _samples(clip.original, record)
-        if clip.verdict in PROTECTED:
-            ratio = snr.ratio_db(snr.energy(samples.reshape(-1)), clip.noise)
+        if clip.verdict == "protected":
+            ratio = _ratio(snr.energy(samples.reshape(-1)), clip.noise)
 
     def excerpt() -> Pair:
         before, after = (_samples(content or b"", record) for content in (clip.original, clip.now))
         full = _FULL_SCALE[record.coding]
         return _beginning(before[0], sample_rate, full), _beginning(after[0], sample_rate, full)
 
-    short = record.frames < patch
-    return Measured(clip.name, clip.label, clip.verdict, record.frames, sample_rate, ratio, clip.tally, short, excerpt)
+    return Measured(
+        name=clip.name,
+        label=clip.label,
+        verdict=clip.verdict,
+        frames=record.frames,
+        at_least=False,
+        patch_frames=sum(record.sizes),
+        sample_rate=sample_rate,
+        snr_db=ratio,
+        tally=clip.tally,
+        short=record.frames < patch,
+        excerpt=excerpt,
+    )
 
 
 def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
+    full = run.is_full()
     for clip in run.clips():
         ratio = None
-        if clip.verdict in PROTECTED:
-            edit = clip.now.reshape(-1).astype(np.float64) - clip.original.reshape(-1)
-            ratio = snr.ratio_db(snr.energy(clip.original.reshape(-1)), snr.energy(edit))
+        if clip.verdict == "protected":
+            with np.errstate(invalid="ignore"):  # infinity less itself, outside patches
+                edit = clip.now.reshape(-1).astype(np.float64) - clip.original.reshape(-1)
+            ratio = _ratio(snr.energy(clip.original.reshape(-1)), snr.energy(edit))
+        short = clip.frames < run.recipe.patch
+        frames = len(clip.now) if full else clip.frames
+        shown = slice(frames) if short else slice(None)
 
-        def excerpt(original: NDArray[Any] = clip.original, now: NDArray[Any] = clip.now) -> Pair:
-            full = 1.0 if original.dtype.kind == "f" else _FULL_SCALE["PCM_16"]
+        def excerpt(original: NDArray[Any] = clip.original[shown], now: NDArray[Any] = clip.now[shown]) -> Pair:
+            full_scale = 1.0 if original.dtype.kind == "f" else _FULL_SCALE["PCM_16"]
             shape = len(original), -1
             return (
-                _beginning(original.reshape(shape), sample_rate, full),
-                _beginning(now.reshape(shape), sample_rate, full),
+                _beginning(original.reshape(shape), sample_rate, full_scale),
+                _beginning(now.reshape(shape), sample_rate, full_scale),
             )
 
         yield Measured(
-            f"clip {clip.number}",
-            clip.label,
-            clip.verdict,
-            clip.frames,
-            sample_rate,
-            ratio,
-            clip.tally,
-            clip.frames < run.recipe.patch,
-            excerpt,
+            name=f"clip {clip.number}",
+            label=clip.label,
+            verdict="torn" if clip.verdict == "neither" else clip.verdict,  # what is outside patches is not known
+            frames=frames,
+            at_least=not short and frames < len(clip.now),
+            patch_frames=clip.patch_frames,
+            sample_rate=sample_rate,
+            snr_db=ratio,
+            tally=clip.tally,
+            short=short,
+            excerpt=excerpt,
         )
+
+
+def _ratio(signal: float, noise: float) -> float | None:
+    """SNR in dB; None if nothing changed, minus infinity if all was silent, NaN if a sample is not finite."""
+    if noise == 0:
+        return None
+    if signal == 0:
+        return -math.inf
+    ratio = snr.ratio_db(signal, noise)
+    return math.nan if ratio is None else ratio
 
 
 def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
