@@ -154,7 +154,7 @@ def report(
 ) -> None:
     """Write a private HTML page that shows what was protected in SRC, for its owner.
 
-    It shows the clips that changed most, before and after, to see and to hear, and opens without a network. Keep it
+    It shows the clips with the lowest SNR, before and after, to see and to hear, and opens without a network. Keep it
     as secret as the sidecar. It needs pip install 'poscuda-fast[report]'.
 
     \b
