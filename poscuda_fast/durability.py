@@ -181,6 +181,12 @@ def _copy_range(source: int, target: int, size: int) -> bool:
     return True
 
 
+def overlap(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths are one place, or one lies inside the other, whatever links lead there."""
+    first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return first == second or first in second.parents or second in first.parents
+
+
 def part_of(path: Path) -> Path:
     """The name under which a file is written before it gets its own."""
     return path.with_name(part_name(path.name))

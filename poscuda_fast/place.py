@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path, PurePosixPath
 
-from poscuda_fast import listing
+from poscuda_fast import durability, listing
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.listing import AudioFile
 from poscuda_fast.manifest import Manifest, compare, digest
@@ -52,7 +52,7 @@ class Place:
         if dst is not None and target == source:
             raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
         if source.is_dir():
-            if target != source and (target in source.parents or source in target.parents):
+            if target != source and durability.overlap(source, target):
                 raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
             beside = target / SIDECAR if sidecar is None else _in_full(sidecar)
             manifests = (target / listing.MANIFEST, source / listing.MANIFEST)

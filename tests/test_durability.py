@@ -229,6 +229,16 @@ def test_a_file_appears_without_links_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_places_overlap_whatever_links_lead_there(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a")
+    a, b = tmp_path / "a", tmp_path / "a" / "b"
+    for one, other in ((a, a), (a, b), (b, a), (tmp_path / "link", a), (tmp_path / "link" / "b" / "new", a)):
+        assert durability.overlap(one, other)
+    for one, other in ((a, tmp_path / "ab"), (b, tmp_path / "a" / "c"), (tmp_path / "link" / "c", b)):
+        assert not durability.overlap(one, other)
+
+
 # copy
 
 CONTENTS = {

@@ -108,8 +108,7 @@ class WriteFiles:
 
     def __init__(self, src: str | os.PathLike[str], dst: str | os.PathLike[str], audio: str = "bytes") -> None:
         self.src, self.dst, self.audio = os.path.abspath(src), os.path.abspath(dst), audio
-        source, target = Path(os.path.realpath(src)), Path(os.path.realpath(dst))
-        if source == target or source in target.parents or target in source.parents:
+        if durability.overlap(src, dst):
             raise DatasetError(
                 f"{self.dst} is {self.src} itself, or one lies inside the other; choose a separate folder to write to. "
                 f"Nothing was written."

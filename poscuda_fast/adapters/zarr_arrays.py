@@ -184,7 +184,7 @@ def shard_tasks(
     if isinstance(key_file, Key):
         raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
     key, source, target = Key.load(key_file), Path(os.path.realpath(src)), Path(os.path.realpath(dst))
-    if source == target or source in target.parents or target in source.parents:
+    if durability.overlap(source, target):
         raise DatasetError(f"{dst} and {src} are one, or lie inside one another; choose a separate place for the copy.")
     storage, clips = sharded.open_folder(source, None, lengths=lengths)
     plan = make_plan(key, recipe, labels, classes, clips)
