@@ -245,7 +245,7 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for an array SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
         (["protect", "CLIPS", "OUT", "--key", "KEY"], "needs --labels"),
-        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "are for audio files"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "is for audio files"),
         (["protect", "SPEECH/yes/0.wav/x.npy", "--in-place", "--key", "KEY", "--labels", "LABELS"], "Not a directory"),
         (["restore", "CLIPS", "--key", "KEY", "--partial"], "--partial is for audio files"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
