@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 from collections import Counter
@@ -47,7 +48,7 @@ class Corpus:
     Attributes
     ----------
     clean, protected : (n, L) int16
-        The same clips before and after, zero-padded; mapped from files.
+        The same clips before and after, zero-padded; mapped from files that have no name any more.
     miskeyed : (m, L) int16
         The first m test clips, each with the mark of the class that follows its own.
     labels, lengths : (n,) int64
@@ -158,7 +159,10 @@ def gather(
 
 
 def _new(path: Path, n: int, frames: int) -> Clips:
+    """An array in a file without a name, where the system lets: no process that is killed leaves originals behind."""
     made: Clips = np.lib.format.open_memmap(path, "w+", np.dtype(np.int16), (n, frames))
+    with contextlib.suppress(OSError):  # Windows keeps the name of a file that is mapped
+        path.unlink()
     return made
 
 
