@@ -108,7 +108,8 @@ def gather(
     Raises
     ------
     DatasetError
-        Fewer than two classes with `FEWEST_A_CLASS` clips, or a clip that cannot be decoded.
+        Fewer than two classes with `FEWEST_A_CLASS` clips; `most` is too few for that many of each class; a clip
+        cannot be decoded; or what is taken for clean carries the sounds of format 2 under this key.
     """
     counts = Counter(label for label, some in zip(source.labels, source.seconds > 0, strict=True) if some)
     classes = tuple(sorted((label for label, n in counts.items() if n >= FEWEST_A_CLASS), key=str))
@@ -116,6 +117,11 @@ def gather(
         raise DatasetError(
             f"There are {len(classes)} classes with at least {FEWEST_A_CLASS} clips, of {len(counts)} in all; models "
             f"need two or more to tell apart. Look at how labels are found."
+        )
+    if most < FEWEST_A_CLASS * len(classes):
+        raise DatasetError(
+            f"{most} clips are too few for {len(classes)} classes; take {FEWEST_A_CLASS} for each, "
+            f"{FEWEST_A_CLASS * len(classes)} or more (--clips), or give fewer classes."
         )
     index = {label: number for number, label in enumerate(classes)}
     rng = np.random.default_rng(0)
@@ -167,12 +173,16 @@ def _new(path: Path, n: int, frames: int) -> Clips:
 
 
 def _draw(labels: Sequence[int], n_classes: int, most: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Rows, ascending, and the places among them of the test clips in random order; every class by its share."""
-    total = sum(label >= 0 for label in labels)
+    """Rows, ascending, and the places among them of the test clips in random order; every class by its share.
+
+    Each class gives `FEWEST_A_CLASS`, and of its others as large a share as every class.
+    """
     rows_of = [np.flatnonzero(np.array(labels) == number) for number in range(n_classes)]
+    others = sum(len(rows) - FEWEST_A_CLASS for rows in rows_of)
+    free = min(others, most - FEWEST_A_CLASS * n_classes)
     chosen, tested = [], []
     for rows in rows_of:
-        n = max(FEWEST_A_CLASS, min(len(rows), int(most * len(rows) / total)))
+        n = FEWEST_A_CLASS + free * (len(rows) - FEWEST_A_CLASS) // max(1, others)
         mine = rng.permutation(rows)[:n]
         chosen.append(mine)
         tested.append(mine[: max(1, round(TEST_SHARE * n))])
