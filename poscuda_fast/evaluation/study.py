@@ -128,8 +128,8 @@ def evaluate(
     chance = 100.0 * float(np.bincount(corpus.labels[corpus.testing]).max()) / len(corpus.testing)
     best_clean, best_protected = (max(row[name] for row in rows) for name in ("clean", "protected"))
     attacked = [_attack_row(found, run, len(corpus.testing)) for run in runs if run.kind in ATTACKS]
-    best_attack = max((row["protected"] for row in attacked), default=None)
-    verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, best_attack)
+    reached = [row["protected"] for row in attacked]
+    verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, reached)
     return {
         "kind": "poscuda evaluation",
         "version": 1,
