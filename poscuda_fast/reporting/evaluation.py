@@ -55,8 +55,19 @@ _MEASURES = {
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
 
 
-def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe) -> Evaluation:
-    """An evaluation of the run of this key and recipe.
+def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe, labels: str) -> Evaluation:
+    """An evaluation of the run of this key and recipe, over clips of these labels and lengths.
+
+    Parameters
+    ----------
+    path : path
+        What `poscuda evaluate` stored.
+    fingerprint : str
+        Of the run's key.
+    recipe : Recipe
+        Of the run.
+    labels : str
+        The keyed MAC in the header of the run's sidecar, of all labels and lengths.
 
     Raises
     ------
@@ -83,6 +94,11 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
         raise DatasetError(
             f"{path} evaluates the recipe {fields.get('recipe')!r}, and the data are protected with "
             f"{recipe.to_dict()!r}; evaluate again."
+        )
+    if fields.get("labels") != labels:
+        raise DatasetError(
+            f"{path} evaluates other clips: their labels or lengths are not those that were protected; give the "
+            f"evaluation of these data."
         )
     try:
         return _prepare(fields)
