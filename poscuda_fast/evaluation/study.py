@@ -30,6 +30,7 @@ USUAL_CLIPS = 2400  # with fewer to train on, more epochs are taken, so that no 
 MOST_TIMES = 8
 SHIFT_SECONDS = 0.1
 MEASURED_CLIPS, BY_PACKAGES = 200, 40  # ViSQOL and its like take half a second a clip
+SPLIT = "Clips were drawn at random: those of one speaker may be in both parts."
 Fields = dict[str, Any]
 
 
@@ -150,6 +151,7 @@ def evaluate(
             "seconds_heard": round(corpus.seconds, 3),
             "cut_clips": corpus.cut,
             "were_protected": corpus.was_protected,
+            "split": SPLIT,
         },
         "models": rows,
         "attacks": attacked,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from poscuda_fast.errors import DatasetError
+from poscuda_fast.evaluation.words import MEASURES
 from poscuda_fast.recipe import Recipe
 
 KIND, VERSION = "poscuda evaluation", 1
@@ -44,14 +45,6 @@ class Evaluation:
 MODEL_COLUMNS = ("Model", "Clean", "Protected", "95 % interval", "Keyed", "Miskeyed")
 ATTACK_COLUMNS = ("Attack", "Model", "Protected", "95 % interval")
 QUALITY_COLUMNS = ("Measure", "Unit", "Median", "Worst 5 %")
-_MEASURES = {
-    "snr_db": "SNR",
-    "patch_snr_db": "SNR inside patches",
-    "log_spectral_distance_db": "log-spectral distance",
-    "visqol": "ViSQOL",
-    "stoi": "STOI",
-    "pesq": "PESQ",
-}
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
 
 
@@ -72,7 +65,7 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
     Raises
     ------
     DatasetError
-        The file is no evaluation, is damaged, or is of another version, key or recipe.
+        The file is no evaluation, is damaged, or is of another version, key or recipe, or of other clips.
     OSError
         It cannot be read.
     """
@@ -131,7 +124,7 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
     ]
     quality = [
         [
-            _MEASURES.get(name, name),
+            MEASURES.get(name, name),
             str(one.get("unit") or MISSING),
             *(MISSING if one.get(end) is None else _number(float(one[end])) for end in ("median", "worst_5_percent")),
         ]
