@@ -436,6 +436,8 @@ def test_evaluate_says_what_it_lacks(tmp_path: Path, error: str, sentence: str) 
         (["--seeds", "0"], "0 is not in the range"),
         (["--clips", "1"], "1 is not in the range"),
         (["-o", "nowhere/found.json"], "The folder of nowhere/found.json does not exist"),
+        (["-o", "found.svg"], "--out found.svg is a name for the plot"),
+        (["-o", "."], ". exists, and nothing is overwritten"),
     ],
 )
 def test_evaluate_refuses_before_it_trains(tmp_path: Path, options: list[str], sentence: str) -> None:
