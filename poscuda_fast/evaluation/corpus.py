@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from poscuda_fast import listing, runs
 from poscuda_fast.blobs import Blob, protect_blobs
+from poscuda_fast.discretion import discreet
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
 from poscuda_fast.journal import Journal, State
@@ -252,6 +253,7 @@ class Folder:
         Files are protected and their sidecar is not there; its originals cannot be had; or labels cannot be found.
     """
 
+    @discreet
     def __init__(
         self,
         src: PathLike,
@@ -338,6 +340,7 @@ class Array:
         It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range.
     """
 
+    @discreet
     def __init__(
         self,
         path: Path,

@@ -178,6 +178,15 @@ def test_protected_files_are_never_taken_for_clean_ones(
         assert opened(src, key, sidecar=tmp_path / "safe").was_protected
 
 
+def test_errors_carry_no_secrets(tmp_path: Path, key: Key, folder: Path) -> None:
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
+    soundfile.write(tmp_path / "dst/yes/new.wav", synth.speak("yes", 0, 99), synth.SAMPLE_RATE)
+    with pytest.raises(DatasetError, match=r"yes/new\.wav has no label") as caught:
+        opened(tmp_path / "dst", key)
+    traces = [trace for trace in caught.traceback if trace.frame.f_globals["__name__"].startswith("poscuda_fast")]
+    assert [trace.frame.f_locals for trace in traces if trace.name != "guarded"] == [{}] * (len(traces) - 1)
+
+
 def test_a_sidecar_that_is_asked_for_must_be_there(tmp_path: Path, key: Key, folder: Path) -> None:
     for missing in (tmp_path / "typo", folder / ".poscuda"):
         with pytest.raises(SidecarError, match=r"There is no sidecar .*; give the one that was written"):
