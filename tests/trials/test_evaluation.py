@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import shlex
@@ -160,22 +161,21 @@ def test_labels_are_those_of_the_sidecar_whatever_is_beside_it(tmp_path: Path, k
     assert set(opened(tmp_path / "dst", key).labels) == {*"0123456789", "e"}
 
 
-@pytest.mark.parametrize("moved", ["away", "not"])
-@pytest.mark.parametrize("given", ["dst", "dst/yes", ".", "dst/yes/0.wav"])
+@pytest.mark.parametrize(
+    ("gone", "given"),
+    [("sidecar", "dst"), *itertools.product(("sidecar", "manifest"), (".", "dst/yes", "dst/yes/0.wav"))],
+)
 def test_protected_files_are_never_taken_for_clean_ones(
-    tmp_path: Path, key: Key, folder: Path, moved: str, given: str
+    tmp_path: Path, key: Key, folder: Path, gone: str, given: str
 ) -> None:
-    """With the sidecar moved away, or where it tells of more or less than what was given."""
+    """Where the sidecar was moved away, or tells of more or less than what was given."""
     protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
-    if moved == "away":
-        os.rename(tmp_path / "dst/.poscuda", tmp_path / "safe")
-    elif given == "dst":
-        return
-    src = tmp_path if given == "." else tmp_path / given
-    with pytest.raises((DatasetError, SidecarError), match=r"is protected, as|is protected already by"):
-        opened(src, key)
+    os.rename(tmp_path / "dst" / {"sidecar": ".poscuda", "manifest": "poscuda.json"}[gone], tmp_path / "safe")
+    sentence = "is protected, as" if gone == "sidecar" else "is protected already by"
+    with pytest.raises((DatasetError, SidecarError), match=sentence):
+        opened(tmp_path / given, key)
     if given == "dst":
-        assert opened(src, key, sidecar=tmp_path / "safe").was_protected
+        assert opened(tmp_path / "dst", key, sidecar=tmp_path / "safe").was_protected
 
 
 def test_errors_carry_no_secrets(tmp_path: Path, key: Key, folder: Path) -> None:
