@@ -42,48 +42,59 @@ def uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand((len(waves), *shape), generator=generator).to(waves)
 
 
-def fold(clips: NDArray[Any], lengths: Ints, period: float) -> NDArray[np.float64]:
-    """The mean over all whole turns of some (n, L) clips, each from its first frame on: (period rounded up,).
+def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]:
+    """(period,) the mean over all whole turns of some (n, L) clips, each from its first frame on.
 
-    What is said averages out over the turns of a class's clips; a sound in step with them does not. A turn that is no
-    whole number of frames, as in clips that were resampled, is stretched to one.
+    What is said averages out over the turns of a class's clips; a sound in step with them does not.
     """
-    size = math.ceil(period)
-    total, turns = np.zeros(size), 0
+    total, turns = np.zeros(period), 0
     for clip, length in zip(clips, lengths.tolist(), strict=True):
-        wave = _stretched(clip[:length], period, size)
-        n = len(wave) // size
-        total += wave[: n * size].reshape(n, size).sum(axis=0, dtype=np.float64)
+        n = length // period
+        total += clip[: n * period].reshape(n, period).sum(axis=0, dtype=np.float64)
         turns += n
     return total / max(1, turns)
 
 
-def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64], period: float | None = None) -> Clips:
-    """The clips without a wave that repeats turn after turn, every `period` frames if that is not the turn's length."""
-    period = len(turn) if period is None else period
-    turns = math.ceil(clips.shape[1] / period) + 1
-    wave = _stretched(np.tile(turn, turns), len(turn), period)[: clips.shape[1]]
-    inside = np.arange(clips.shape[1]) < lengths[:, None]
-    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
-    return cleaned
+def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64]) -> Clips:
+    """The clips without a wave that repeats turn after turn."""
+    return _without(clips, lengths, _repeated(turn, clips.shape[1]))
 
 
 def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: float) -> Clips:
     """The clips, each without its class's mean turn of `period` frames, less that of all clips."""
     cleaned = clips.copy()
-    common = fold(clips, lengths, period)
+    common = repeating(clips, lengths, period)
     for label in np.unique(labels):
         own = labels == label
-        turn = fold(clips[own], lengths[own], period) - common
-        cleaned[own] = subtract(clips[own], lengths[own], turn, period)
+        wave = repeating(clips[own], lengths[own], period) - common
+        cleaned[own] = _without(clips[own], lengths[own], wave)
     return cleaned
 
 
-def _stretched(wave: NDArray[Any], period: float, wanted: float) -> NDArray[Any]:
-    """A wave in which what took `period` frames takes `wanted`."""
-    if period == wanted:
-        return wave
-    import soxr  # noqa: PLC0415 - not needed where turns are whole
+def repeating(clips: NDArray[Any], lengths: Ints, period: float) -> NDArray[np.float64]:
+    """(L,) the mean turn of some (n, L) clips, over and over.
 
-    longer: NDArray[Any] = soxr.resample(wave.astype(np.float64), period, wanted, quality="HQ")
-    return longer
+    A turn that is no whole number of frames, as after resampling, is the sum of its harmonics.
+    """
+    frames = clips.shape[1]
+    if period == round(period):
+        return _repeated(fold(clips, lengths, round(period)), frames)
+    inside = np.arange(frames) < lengths[:, None]
+    total = np.where(inside, clips, 0).sum(axis=0, dtype=np.float64)
+    repeated = np.zeros(frames)
+    for order in range(math.ceil(period / 2)):  # below half the sample rate
+        wave = np.exp(2j * np.pi * order / period * np.arange(frames))
+        level = np.vdot(wave, total) / max(1, lengths.sum())
+        repeated += (level * wave).real * (1 if order == 0 else 2)
+    return repeated
+
+
+def _repeated(turn: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
+    return np.tile(turn, -(-frames // len(turn)))[:frames]
+
+
+def _without(clips: Clips, lengths: Ints, wave: NDArray[np.float64]) -> Clips:
+    """The clips less a (L,) wave, which does not go beyond their ends."""
+    inside = np.arange(clips.shape[1]) < lengths[:, None]
+    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
+    return cleaned

@@ -327,14 +327,14 @@ def test_sounds_are_folded_out_at_every_rate(tmp_path: Path, key: Key, rate: int
         assert apart[1] < 0.1 * apart[0], own
 
 
-def test_folding_turns_that_are_not_whole() -> None:
-    """A wave of a period of 10.4 frames is found and taken away."""
-    wave = np.rint(8000 * np.sin(2 * np.pi * np.arange(4000) / 10.4)).astype(np.int16)[None]
-    turn = attacks.fold(wave, np.array([4000]), 10.4)
-    assert len(turn) == 11
-    left = attacks.subtract(wave, np.array([3900]), turn, 10.4)
-    assert np.abs(left[0, 100:3800]).max() < 100
-    assert np.array_equal(left[0, 3900:], wave[0, 3900:])
+def test_turns_that_are_not_whole_are_found() -> None:
+    """A wave of a period of 10.4 frames, with harmonics up to half the sample rate, in clips of two lengths."""
+    phase = 2 * np.pi * np.arange(4000) / 10.4
+    wave = sum(1000 * np.cos(order * phase + order) for order in range(6))
+    clips = np.tile(np.rint(wave), (2, 1)).astype(np.int16)
+    clips[1, 3000:] = 30000
+    found = attacks.repeating(clips, np.array([4000, 3000]), 10.4)
+    assert np.abs(found - wave).max() < 20
 
 
 def test_an_attack_that_cannot_be_tried_is_told(tmp_path: Path, key: Key, folder: Path) -> None:
