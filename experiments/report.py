@@ -46,7 +46,7 @@ def evaluation() -> str:
         f"{result['seconds'] / 60:.0f} minutes and said **{verdict['word']}**: {verdict['sentence']} "
         f"{verdict['uncertainty']}"
     )
-    head = "| accuracy on clean test clips, % | learnt from clean clips | protected ones | 95 % | keyed | mis-keyed |"
+    head = "| accuracy, % | learnt from clean clips | protected ones | 95 % | keyed | mis-keyed |"
     lines = [said, "", head, "|---|---|---|---|---|---|"]
     for row in result["models"]:
         low, high = row["protected_interval"]
@@ -57,6 +57,12 @@ def evaluation() -> str:
     for row in result["attacks"]:
         low, high = row["protected_interval"]
         lines.append(f"| {row['model']}, {row['attack']} | | {row['protected']} | {low} to {high} | | |")
+    columns = (
+        f"Clean and protected: on {data['test_clips']} clean test clips, after the best epoch. Keyed and mis-keyed: "
+        f"the model of protected clips, after its last epoch, on test clips with the mark of their own class, or of "
+        f"another. {data['split']}"
+    )
+    lines += ["", columns]
     return "\n".join([*lines, "", source(result)])
 
 

@@ -248,7 +248,7 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for an array SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
         (["protect", "CLIPS", "OUT", "--key", "KEY"], "needs --labels"),
-        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "are for audio files"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--label", "yes"], "is for audio files"),
         (
             ["protect", "SPEECH/yes/0.wav/x.npy", "--in-place", "--key", "KEY", "--labels", "LABELS"],
             "does not exist; give a .npy",
@@ -489,6 +489,8 @@ def test_evaluate_says_what_it_lacks(tmp_path: Path, error: str, sentence: str) 
         (["--seeds", "0"], "0 is not in the range"),
         (["--clips", "1"], "1 is not in the range"),
         (["-o", "nowhere/found.json"], "The folder of nowhere/found.json does not exist"),
+        (["-o", "found.svg"], "--out found.svg is a name for the plot"),
+        (["-o", "."], ". exists, and nothing is overwritten"),
     ],
 )
 def test_evaluate_refuses_before_it_trains(tmp_path: Path, options: list[str], sentence: str) -> None:

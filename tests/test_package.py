@@ -52,7 +52,8 @@ LEVELS = [
     {"poscuda_fast"},  # the public names
     {"demo", "doctor"},
     {"evaluation.decoding", "evaluation.models", "evaluation.padded", "evaluation.verdict", "evaluation.words"},
-    {"evaluation.corpus", "evaluation.quality", "evaluation.training"},
+    {"evaluation.sources", "evaluation.quality", "evaluation.training"},
+    {"evaluation.corpus"},
     {"evaluation.attacks"},
     {"evaluation.study"},
     {"evaluation"},

@@ -22,6 +22,7 @@ from test_cli import poscuda
 
 import poscuda_fast
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect_folder, protect_memmap, synth
+from poscuda_fast.journal import Journal
 from poscuda_fast.manifest import Manifest
 
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
@@ -497,12 +498,15 @@ def test_a_long_clip_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def evaluation(made: Made, **changes: Any) -> dict[str, Any]:
+    with Journal(made.folder / ".poscuda", KEY) as journal:
+        labels = journal.header["labels"]
     fields = {
         "kind": "poscuda evaluation",
         "version": 1,
         "date": "2026-11-25",
         "fingerprint": KEY.fingerprint,
         "recipe": made.manifest.recipe.to_dict(),
+        "labels": labels,
         "verdict": {"word": "in part", "sentence": "It <em>helps</em>.", "uncertainty": "One training."},
         "data": {"training_clips": 2400, "test_clips": 600, "classes": 10, "chance": 10.0},
         "models": [
@@ -551,6 +555,8 @@ def test_an_evaluation_may_lack_what_is_optional(made: Made, tmp_path: Path) -> 
         ({"fingerprint": "00ff"}, "evaluates the key '00ff', and the data are protected with"),
         ({"recipe": {"format": 1}}, "evaluates the recipe {'format': 1}"),
         ({"recipe": None}, "evaluates the recipe None"),
+        ({"labels": "00ff"}, "evaluates other clips: their labels or lengths"),
+        ({"labels": None}, "evaluates other clips"),
         ({"models": [{"clean": 1}]}, r"is damaged \('model'\); evaluate again"),
         ({"models": 5}, "is damaged"),
         ({"verdict": "no"}, "is damaged"),

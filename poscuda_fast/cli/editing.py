@@ -9,7 +9,18 @@ import click
 
 import poscuda_fast
 from poscuda_fast.cli.help_pages import Command
-from poscuda_fast.cli.options import JSON, KEY, QUIET, SIDECAR, progress_bar, recipe_options, show, take_recipe
+from poscuda_fast.cli.options import (
+    JSON,
+    KEY,
+    QUIET,
+    SIDECAR,
+    progress_bar,
+    recipe_options,
+    refuse_array_options,
+    refuse_audio_options,
+    show,
+    take_recipe,
+)
 from poscuda_fast.recipe import Recipe
 
 
@@ -117,9 +128,7 @@ def protect(
 def _protect_audio(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
-    for name in ("labels_file", "classes_file", "lengths_file"):
-        if options[name] is not None:
-            raise click.UsageError(f"--{name[:-5]} is for an array SRC; use --labels-from or --label for audio files.")
+    refuse_array_options(options)
     labels_from: Any = options["labels_from"]
     if options["label"] is not None:
         if src.is_dir():
@@ -134,10 +143,7 @@ def _protect_array(
 ) -> poscuda_fast.Report:
     from poscuda_fast import stored, vectors  # noqa: PLC0415
 
-    if options["label"] is not None or options["labels_from"] != "folder":
-        raise click.UsageError("--label and --labels-from are for audio files; an array SRC takes --labels FILE.npy.")
-    if options["labels_file"] is None:
-        raise click.UsageError("An array SRC needs --labels FILE.npy with one label for each clip.")
+    refuse_audio_options(options)
     return stored.protect(
         src,
         dst,

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import poscuda_fast
+from poscuda_fast import durability
 from poscuda_fast.cli.help_pages import Command
-from poscuda_fast.cli.options import JSON, KEY, QUIET, SIDECAR, progress_bar, recipe_options, take_recipe
+from poscuda_fast.cli.options import (
+    JSON,
+    KEY,
+    QUIET,
+    RECIPE_FIELDS,
+    SIDECAR,
+    progress_bar,
+    recipe_options,
+    refuse_array_options,
+    refuse_audio_options,
+    take_recipe,
+)
 from poscuda_fast.recipe import Recipe
+
+if TYPE_CHECKING:
+    from poscuda_fast.evaluation import sources
 
 USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
 MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which needs torch
@@ -44,7 +62,7 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     type=click.IntRange(min=10),
     default=3000,
     show_default=True,
-    help="Use at most so many, drawn class by class.",
+    help="Use at most so many, drawn class by class, at least 5 of each.",
 )
 @click.option(
     "--seconds",
@@ -67,23 +85,22 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
     SRC is clean, or protected with its sidecar beside it; it is only read. Models learn from four fifths of the
     clips and are tested on clean clips of the last fifth. It "works" if, with 95 % certainty, no more than a quarter is
-    left of what the best model learns from clean clips, "in part" up to 60 %. Needs the extra "experiments" (PyTorch).
+    left of what the best model learns from clean clips, "in part" up to 60 %. The same is asked of the better of two
+    attacks: where that earns a worse word, it "works, but not against attacks", or only in part. What is protected
+    already is evaluated with the recipe and labels in its sidecar. Needs the extra "experiments" (PyTorch).
 
     \b
     Examples:
       poscuda evaluate recordings/ --key my.key
       poscuda evaluate digits/ --key my.key --labels-from 'regex:^(\\d)_' -o digits.json
       poscuda evaluate protected/ --key my.key --seeds 3 --no-attacks
+      poscuda evaluate clips.npy --key my.key --labels labels.npy --sample-rate 8000
     """
-    plot = out.with_suffix(".svg")
-    for path in (out, plot):
-        if os.path.lexists(path):
-            raise FileExistsError(f"{path} exists, and nothing is overwritten; choose another name with --out.")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another place with --out.")
+    plot = _plot_beside(out)
     key = poscuda_fast.Key.load(key_file)
     try:
-        from poscuda_fast.evaluation import corpus, study, words  # noqa: PLC0415 - they need torch
+        importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
+        from poscuda_fast.evaluation import study, words  # noqa: PLC0415 - they need torch
     except ImportError as error:
         raise ImportError(f"poscuda evaluate needs {error.name}: pip install 'poscuda-fast[experiments]'.") from None
     except OSError as error:  # torchaudio beside a torch that it was not built for
@@ -91,45 +108,101 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
             f"pip install 'poscuda-fast[experiments]'."
         ) from None
-    from poscuda_fast import stored  # noqa: PLC0415
+    with contextlib.ExitStack() as stack:
+        try:  # before hours of work
+            file, picture = (stack.enter_context(durability.appearing(path, mode=None)) for path in (out, plot))
+        except OSError as error:
+            reason = error.strerror or error
+            raise click.ClickException(
+                f"{out} cannot be written ({reason}); choose another place with --out."
+            ) from None
+        source = _source(src, key, options)
+        with progress_bar(quiet=quiet) as progress:
+            found = study.evaluate(
+                source,
+                key,
+                clips=options["clips"],
+                seconds=options["seconds"],
+                models=tuple(dict.fromkeys(options["models"])) or study.MODELS,
+                epochs=options["epochs"],
+                seeds=options["seeds"],
+                with_attacks=options["attacks"],
+                progress=progress,
+                tell=None if quiet else lambda line: click.echo(line, err=True),
+            )
+        if not quiet:
+            click.echo(words.text(found))
+        file.write(words.stored(found))
+        words.plot(found, picture)
+    if not quiet:
+        click.echo(f"Wrote {out} and {plot}.")
 
-    rate = options["sample_rate"] or USUAL_RATE
-    recipe, strength = take_recipe(options)
-    sidecar = options["sidecar"]
-    source: corpus.Source
+
+def _plot_beside(out: Path) -> Path:
+    """Where an evaluation's plot is written; an error if a result cannot be written to `out`."""
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} exists, and nothing is overwritten; choose another name with --out.")
+    plot = out.with_suffix(".svg")
+    if out.suffix.lower() == plot.suffix:
+        raise click.UsageError(
+            f"--out {out} is a name for the plot, which is written beside the result; give a name such as "
+            f"{out.with_suffix('.json')}."
+        )
+    if os.path.lexists(plot):
+        raise FileExistsError(f"{plot} exists, and nothing is overwritten; choose another name with --out.")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another place with --out.")
+    return plot
+
+
+def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> sources.Source:
+    """The clips to evaluate; UsageError for options that do not fit them."""
+    from poscuda_fast import stored  # noqa: PLC0415
+    from poscuda_fast.evaluation import sources  # noqa: PLC0415
+
+    source: sources.Source
     if stored.is_array(src):
-        source = corpus.Array(
+        refuse_audio_options(options)
+        rate = USUAL_RATE if options["sample_rate"] is None else options["sample_rate"]
+        # The rate is that of the clips, and of the recipe only where it has one.
+        recipe, strength = take_recipe({**options, "sample_rate": None})
+        source = sources.Array(
             src,
             key,
             options["labels_file"],
             classes=options["classes_file"],
             lengths=options["lengths_file"],
-            recipe=recipe or Recipe.strong(strength),
+            recipe=recipe or Recipe.strong(strength, sample_rate=rate),
             sample_rate=rate,
-            sidecar=sidecar,
+            sidecar=options["sidecar"],
         )
+        fixed = set(RECIPE_FIELDS) - {"sample_rate"}
     else:
-        source = corpus.Folder(
-            src, key, recipe=recipe, strength=strength, labels_from=options["labels_from"], sidecar=sidecar
-        )
-    with progress_bar(quiet=quiet) as progress:
-        found = study.evaluate(
-            source,
+        refuse_array_options(options)
+        recipe, strength = take_recipe(dict(options))
+        source = sources.Folder(
+            src,
             key,
-            clips=options["clips"],
-            seconds=options["seconds"],
-            models=tuple(dict.fromkeys(options["models"])) or study.MODELS,
-            epochs=options["epochs"],
-            seeds=options["seeds"],
-            with_attacks=options["attacks"],
-            progress=progress,
-            tell=None if quiet else lambda line: click.echo(line, err=True),
+            recipe=recipe,
+            strength=strength,
+            labels_from=options["labels_from"],
+            sidecar=options["sidecar"],
         )
-    words.store(found, out)
-    words.plot(found, plot)
-    if not quiet:
-        click.echo(words.text(found))
-        click.echo(f"Wrote {out} and {plot}.")
+        fixed = {*RECIPE_FIELDS, "labels_from"}
+    if source.was_protected:
+        _refuse_given(fixed)
+    return source
+
+
+def _refuse_given(names: set[str]) -> None:
+    """UsageError if an option was given that what is protected already would not follow."""
+    context = click.get_current_context()
+    for name in sorted(names):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"SRC is protected already, and is evaluated with the recipe and labels of its sidecar; leave out "
+                f"--{name.replace('_', '-')}."
+            )
 
 
 @click.command(cls=Command)

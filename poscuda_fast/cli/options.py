@@ -21,6 +21,7 @@ QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 
 _PAPER = ("patch", "taps", "blur", "patches", "every", "identity")
+RECIPE_FIELDS = ("paper", "strength", "sample_rate", *_PAPER)  # the options of `recipe_options`
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,6 +60,22 @@ def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
     if wants_paper:
         return Recipe.paper(**paper), 1.0
     return Recipe.strong(**strong) if "sample_rate" in strong else None, strong.get("strength", 1.0)
+
+
+def refuse_array_options(options: dict[str, Any]) -> None:
+    """UsageError if audio files were given what only an array takes."""
+    for name in ("labels_file", "classes_file", "lengths_file"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name[:-5]} is for an array SRC; audio files take --labels-from.")
+
+
+def refuse_audio_options(options: dict[str, Any]) -> None:
+    """UsageError if an array was given what only audio files take, or no labels."""
+    if options.get("label") is not None or options["labels_from"] != "folder":
+        name = "labels-from" if options.get("label") is None else "label"
+        raise click.UsageError(f"--{name} is for audio files; an array SRC takes --labels FILE.npy.")
+    if options["labels_file"] is None:
+        raise click.UsageError("An array SRC needs --labels FILE.npy with one label for each clip.")
 
 
 def show(result: Any, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,17 +57,44 @@ def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]
 
 def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64]) -> Clips:
     """The clips without a wave that repeats turn after turn."""
-    wave = np.tile(turn, -(-clips.shape[1] // len(turn)))[: clips.shape[1]]
-    inside = np.arange(clips.shape[1]) < lengths[:, None]
-    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
+    return _without(clips, lengths, _repeated(turn, clips.shape[1]))
+
+
+def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: float) -> Clips:
+    """The clips, each without its class's mean turn of `period` frames, less that of all clips."""
+    cleaned = clips.copy()
+    common = repeating(clips, lengths, period)
+    for label in np.unique(labels):
+        own = labels == label
+        wave = repeating(clips[own], lengths[own], period) - common
+        cleaned[own] = _without(clips[own], lengths[own], wave)
     return cleaned
 
 
-def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: int) -> Clips:
-    """The clips, each without its class's mean turn of `period` frames, less that of all clips."""
-    cleaned = clips.copy()
-    common = fold(clips, lengths, period)
-    for label in np.unique(labels):
-        own = labels == label
-        cleaned[own] = subtract(clips[own], lengths[own], fold(clips[own], lengths[own], period) - common)
+def repeating(clips: NDArray[Any], lengths: Ints, period: float) -> NDArray[np.float64]:
+    """(L,) the mean turn of some (n, L) clips, over and over.
+
+    A turn that is no whole number of frames, as after resampling, is the sum of its harmonics.
+    """
+    frames = clips.shape[1]
+    if period == round(period):
+        return _repeated(fold(clips, lengths, round(period)), frames)
+    inside = np.arange(frames) < lengths[:, None]
+    total = np.where(inside, clips, 0).sum(axis=0, dtype=np.float64)
+    repeated = np.zeros(frames)
+    for order in range(math.ceil(period / 2)):  # below half the sample rate
+        wave = np.exp(2j * np.pi * order / period * np.arange(frames))
+        level = np.vdot(wave, total) / max(1, lengths.sum())
+        repeated += (level * wave).real * (1 if order == 0 else 2)
+    return repeated
+
+
+def _repeated(turn: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
+    return np.tile(turn, -(-frames // len(turn)))[:frames]
+
+
+def _without(clips: Clips, lengths: Ints, wave: NDArray[np.float64]) -> Clips:
+    """The clips less a (L,) wave, which does not go beyond their ends."""
+    inside = np.arange(clips.shape[1]) < lengths[:, None]
+    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
     return cleaned

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from poscuda_fast import listing
-from poscuda_fast.blobs import Blob, protect_blobs
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
-from poscuda_fast.journal import Journal, State
-from poscuda_fast.kernels import Engine
-from poscuda_fast.key import Key
-from poscuda_fast.listing import AudioFile
-from poscuda_fast.manifest import Manifest
-from poscuda_fast.memory import protect
-from poscuda_fast.originals import originals_of_array, originals_of_folder
-from poscuda_fast.place import PathLike, Place
-from poscuda_fast.recipe import Recipe
-from poscuda_fast.stored import open_stored
-from poscuda_fast.vectors import read_names, read_vector
+from poscuda_fast.evaluation.sources import Clips, Ints, Label, Source
+from poscuda_fast.recipe import Recipe, StrongRecipe
 
 TEST_SHARE = 0.2
 MOST_SIDE = 400  # of the test clips are enough for the mis-keyed test
 FEWEST_A_CLASS = 5
 MOST_RATE = 16_000  # Hz: what the models hear
 SHORTEST, LONGEST = 1.0, 4.0  # seconds, of what models hear; M5 needs most of a second
-CLIPS_PER_STEP = 64
-
-Clips = NDArray[np.int16]  # (n, frames)
-Ints = NDArray[np.int64]  # (n,)
-Label = str | int
+CERTAIN = 5.0  # standard errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +29,7 @@ class Corpus:
     Attributes
     ----------
     clean, protected : (n, L) int16
-        The same clips before and after, zero-padded; mapped from files.
+        The same clips before and after, zero-padded; mapped from files that have no name any more.
     miskeyed : (m, L) int16
         The first m test clips, each with the mark of the class that follows its own.
     labels, lengths : (n,) int64
@@ -56,10 +38,14 @@ class Corpus:
         The labels, sorted.
     training, testing : (k,) int64
         Rows, drawn class by class.
-    sample_rate, file_rate : int
-        Of the arrays and of most files, Hz.
+    sample_rate : int
+        Of the arrays, Hz.
+    file_rates : (n,) int64
+        Of the file that each clip is from, Hz.
     recipe : Recipe
         Of the marks.
+    labels_mac : str
+        See `Source`.
     seconds : float
         What is here of a clip, at most.
     cut : int
@@ -77,26 +63,12 @@ class Corpus:
     training: Ints
     testing: Ints
     sample_rate: int
-    file_rate: int
+    file_rates: Ints
     recipe: Recipe
+    labels_mac: str
     seconds: float
     cut: int
     was_protected: bool
-
-
-class Source(Protocol):
-    """Where clips come from."""
-
-    labels: Sequence[Label]
-    seconds: NDArray[np.float64]
-    rate: int
-    recipe: Recipe
-    was_protected: bool
-
-    def clips(
-        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
-    ) -> Iterator[tuple[int, list[Clips]]]:
-        """(row, [clean, protected, with the exchanged label's mark if there is one]), all (frames or fewer,)."""
 
 
 def gather(
@@ -107,7 +79,8 @@ def gather(
     Raises
     ------
     DatasetError
-        Fewer than two classes with `FEWEST_A_CLASS` clips, or a clip that cannot be decoded.
+        Fewer than two classes with `FEWEST_A_CLASS` clips; `most` is too few for that many of each class; a clip
+        cannot be decoded; or what is taken for clean carries the sounds of format 2 under this key.
     """
     counts = Counter(label for label, some in zip(source.labels, source.seconds > 0, strict=True) if some)
     classes = tuple(sorted((label for label, n in counts.items() if n >= FEWEST_A_CLASS), key=str))
@@ -116,11 +89,17 @@ def gather(
             f"There are {len(classes)} classes with at least {FEWEST_A_CLASS} clips, of {len(counts)} in all; models "
             f"need two or more to tell apart. Look at how labels are found."
         )
+    if most < FEWEST_A_CLASS * len(classes):
+        raise DatasetError(
+            f"{most} clips are too few for {len(classes)} classes; take {FEWEST_A_CLASS} for each, "
+            f"{FEWEST_A_CLASS * len(classes)} or more (--clips), or give fewer classes."
+        )
     index = {label: number for number, label in enumerate(classes)}
     rng = np.random.default_rng(0)
     heard = zip(source.labels, source.seconds > 0, strict=True)
     chosen, testing = _draw([index.get(label, -1) if some else -1 for label, some in heard], len(classes), most, rng)
-    rate = min(source.rate, MOST_RATE)
+    usual_rate, _ = Counter(source.rates.tolist()).most_common(1)[0]
+    rate = min(usual_rate, MOST_RATE)
     length = seconds or float(np.clip(np.percentile(source.seconds[chosen], 95), SHORTEST, LONGEST))
     frames = max(1, round(length * rate))
     width = max(frames, round(SHORTEST * rate))
@@ -139,6 +118,8 @@ def gather(
             miskeyed[side_of[row], : len(form)] = form
         if progress is not None:
             progress(done, len(chosen))
+    if not source.was_protected and isinstance(source.recipe, StrongRecipe):
+        _refuse_marked(clean, protected)
     return Corpus(
         clean,
         protected,
@@ -149,8 +130,9 @@ def gather(
         training=np.setdiff1d(np.arange(len(chosen)), testing),
         testing=testing,
         sample_rate=rate,
-        file_rate=source.rate,
+        file_rates=source.rates[chosen],
         recipe=source.recipe,
+        labels_mac=source.labels_mac,
         seconds=frames / rate,
         cut=int((source.seconds[chosen] * rate > frames + 1).sum()),
         was_protected=source.was_protected,
@@ -158,190 +140,42 @@ def gather(
 
 
 def _new(path: Path, n: int, frames: int) -> Clips:
+    """An array in a file without a name, where the system lets: no process that is killed leaves originals behind."""
     made: Clips = np.lib.format.open_memmap(path, "w+", np.dtype(np.int16), (n, frames))
+    with contextlib.suppress(OSError):  # Windows keeps the name of a file that is mapped
+        path.unlink()
     return made
 
 
+def _refuse_marked(clean: Clips, protected: Clips) -> None:
+    """DatasetError if the clips held already, most probably, the sounds that they were given."""
+    held = []
+    for before, after in zip(clean, protected, strict=True):
+        sound = after.astype(np.float64) - before
+        energy = float(sound @ sound)
+        if energy > 0:
+            held.append(float(before @ sound) / energy)  # 1 in what is marked, 0 on average in what is not
+    mean, error = np.mean(held or [0.0]), np.std(held or [0.0]) / max(1, len(held)) ** 0.5
+    if mean > max(0.5, CERTAIN * error):
+        raise DatasetError(
+            "These clips are protected with this key: they hold the sounds of their classes already. Give the sidecar "
+            "with their originals (--sidecar), or clean clips."
+        )
+
+
 def _draw(labels: Sequence[int], n_classes: int, most: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Rows, ascending, and the places among them of the test clips in random order; every class by its share."""
-    total = sum(label >= 0 for label in labels)
+    """Rows, ascending, and the places among them of the test clips in random order; every class by its share.
+
+    Each class gives `FEWEST_A_CLASS`, and of its others as large a share as every class.
+    """
     rows_of = [np.flatnonzero(np.array(labels) == number) for number in range(n_classes)]
+    others = sum(len(rows) - FEWEST_A_CLASS for rows in rows_of)
+    free = min(others, most - FEWEST_A_CLASS * n_classes)
     chosen, tested = [], []
     for rows in rows_of:
-        n = max(FEWEST_A_CLASS, min(len(rows), int(most * len(rows) / total)))
+        n = FEWEST_A_CLASS + free * (len(rows) - FEWEST_A_CLASS) // max(1, others)
         mine = rng.permutation(rows)[:n]
         chosen.append(mine)
         tested.append(mine[: max(1, round(TEST_SHARE * n))])
     all_rows = np.sort(np.concatenate(chosen))
     return all_rows, rng.permutation(np.searchsorted(all_rows, np.concatenate(tested)))
-
-
-class Folder:
-    """A folder of audio files, as it is or protected with its sidecar beside it."""
-
-    def __init__(
-        self,
-        src: PathLike,
-        key: Key,
-        *,
-        recipe: Recipe | None,
-        strength: float,
-        labels_from: str | Mapping[str, Label],
-        sidecar: PathLike | None,
-    ) -> None:
-        place = Place.of(Path(src), None, sidecar)
-        self._place, self._key, self._sidecar = place, key, sidecar
-        recorded = _recorded(place.sidecar, key)
-        self.was_protected = recorded is not None
-        names, _ = place.find()
-        if recorded is not None and place.manifest.is_file():
-            labels_from = {name: entry["label"] for name, entry in Manifest.read(place.manifest).files.items()}
-        self._files: list[AudioFile] = listing.read_layouts(place.source, names)
-        self.labels: Sequence[Label] = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
-        self.recipe = recorded or recipe or listing.usual_recipe(self._files, strength)
-        rates = Counter(file.layout.sample_rate for file in self._files)
-        self.rate = rates.most_common(1)[0][0]
-        self.seconds = np.array([file.frames / max(1, file.layout.sample_rate) for file in self._files])
-
-    def clips(
-        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
-    ) -> Iterator[tuple[int, list[Clips]]]:
-        engine = Engine(threads=1)
-
-        def mark(blobs: list[Blob], labels: list[Label]) -> list[Blob]:
-            return protect_blobs(blobs, labels, self._key, self.recipe, engine, lossy="flac") if blobs else []
-
-        for chunk, clean, wet in self._pairs(rows, mark):
-            wrong = {row: one for row, one in zip(chunk, clean, strict=True) if row in exchanged}
-            turned = mark(list(wrong.values()), [exchanged[row] for row in wrong])
-            miskeyed = dict(zip(wrong, turned, strict=True))
-            for row, *forms in zip(chunk, clean, wet, strict=True):
-                yield row, [_decoded(form, rate, frames) for form in (*forms, *_one(miskeyed.get(row)))]
-
-    def _pairs(
-        self, rows: Sequence[int], mark: Callable[[list[Blob], list[Label]], list[Blob]]
-    ) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
-        """Rows, their clean files, and their protected ones."""
-        if self.was_protected:
-            yield from self._recorded_pairs(rows)
-            return
-        for first in range(0, len(rows), CLIPS_PER_STEP):
-            chunk = list(rows[first : first + CLIPS_PER_STEP])
-            names = [self._files[row].name for row in chunk]
-            clean = [Blob(name, (self._place.source / name).read_bytes()) for name in names]
-            yield chunk, clean, mark(clean, [self.labels[row] for row in chunk])
-
-    def _recorded_pairs(self, rows: Sequence[int]) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
-        numbers = {self._files[row].name: row for row in rows}
-        for name, _, before, now in originals_of_folder(
-            self._place.data, self._key, list(numbers), sidecar=self._sidecar
-        ):
-            yield [numbers[name]], [Blob(name, before)], [Blob(name, now)]
-
-
-class Array:
-    """A .npy file or Zarr folder of clips, as it is or protected in its place; labels and the rest are in other files.
-
-    Raises
-    ------
-    DatasetError
-        There are no labels.
-    TypeError, ValueError, AudioFileError
-        It is not an array of clips, or the labels or lengths do not fit.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        key: Key,
-        labels: Path | None,
-        *,
-        recipe: Recipe,
-        classes: Path | None,
-        lengths: Path | None,
-        sample_rate: int,
-        sidecar: Path | None,
-    ) -> None:
-        if labels is None:
-            raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
-        given = read_vector(labels)
-        storage, self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
-        self._lengths = self._clips.lengths
-        if given.shape != self._lengths.shape:
-            raise ValueError(
-                f"{labels} has shape {given.shape} for {len(self._lengths)} clips; give one label for each clip."
-            )
-        recorded = _recorded(storage.sidecar, key)
-        self._path, self._key, self._sidecar = path, key, sidecar
-        self._classes = None if classes is None else read_names(classes)
-        self.was_protected = recorded is not None
-        self.recipe = recorded or recipe
-        self.labels: Sequence[Label] = given.tolist()
-        self.rate = sample_rate
-        self.seconds = self._lengths / sample_rate
-
-    def clips(
-        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
-    ) -> Iterator[tuple[int, list[Clips]]]:
-        for row, before, now in self._pairs(rows):
-            forms = [before, now]
-            if row in exchanged:
-                forms.append(self._marked(before, row, exchanged[row]))
-            # Rates above what models hear are thinned as files are, by the decoder of files.
-            yield row, [_as_clip(form[: self._lengths[row]], self.rate, rate, frames) for form in forms]
-
-    def _pairs(self, rows: Sequence[int]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
-        if self.was_protected:
-            wanted = set(rows)
-            for number, _, before, now in originals_of_array(self._path, self._key, sidecar=self._sidecar):
-                if number in wanted:
-                    yield number, before, now
-            return
-        for row in rows:
-            before = np.array(self._clips.clip(row))
-            yield row, before, self._marked(before, row, self.labels[row])
-
-    def _marked(self, clip: NDArray[Any], row: int, label: Label) -> NDArray[Any]:
-        wet = clip[None].copy()
-        lengths = [int(self._lengths[row])]
-        protect(wet, [label], self._key, recipe=self.recipe, classes=self._classes, lengths=lengths, threads=1)
-        found: NDArray[Any] = wet[0]
-        return found
-
-
-def _recorded(sidecar: Path, key: Key) -> Recipe | None:
-    """The recipe of a finished run, None if there is none; DatasetError if its originals cannot be had."""
-    if not sidecar.is_file():
-        return None
-    with Journal(sidecar, key) as journal:
-        if journal.state in (State.NEW, State.UNDONE):
-            return None
-        if journal.state is not State.COMPLETE:
-            raise DatasetError(
-                f"The run in {sidecar} is in state {journal.state.value}; evaluate clean files, or a finished run "
-                f"whose undo is still there."
-            )
-        return Recipe.from_dict(journal.header["recipe"])
-
-
-def _decoded(blob: Blob, rate: int, frames: int) -> Clips:
-    try:
-        return decode(io.BytesIO(blob.data), rate, frames).samples
-    except UnusableError as error:
-        raise DatasetError(f"{blob.name} cannot be decoded: {error}.") from None
-
-
-def _as_clip(samples: NDArray[Any], rate: int, wanted: int, frames: int) -> Clips:
-    """One clip of an array as 16-bit mono of another rate."""
-    scaled = samples / FULL_SCALE if samples.dtype.kind == "i" else samples.astype(np.float64)
-    mono = scaled.mean(axis=1) if scaled.ndim == 2 else scaled
-    if rate != wanted:
-        import soxr  # noqa: PLC0415 - not needed at this rate
-
-        mono = soxr.resample(mono, rate, wanted, quality="HQ")
-    clip: Clips = np.clip(np.rint(mono[:frames] * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-    return clip
-
-
-def _one(blob: Blob | None) -> tuple[Blob, ...]:
-    return () if blob is None else (blob,)

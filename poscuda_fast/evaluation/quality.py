@@ -54,7 +54,7 @@ def snr_db(original: Clip, protected: Clip) -> float:
     return _ratio_db(original, protected)
 
 
-def patch_snr_db(original: Clip, protected: Clip) -> float:
+def changed_snr_db(original: Clip, protected: Clip) -> float:
     """The same as `snr_db`, over those frames alone whose value was changed: how deep the edit is where it is."""
     changed = original != protected
     return _ratio_db(original[changed], protected[changed])
@@ -165,7 +165,7 @@ class Metric:
 
 METRICS = {
     "snr_db": Metric(lambda original, protected, _: snr_db(original, protected), "dB"),
-    "patch_snr_db": Metric(lambda original, protected, _: patch_snr_db(original, protected), "dB"),
+    "changed_snr_db": Metric(lambda original, protected, _: changed_snr_db(original, protected), "dB"),
     "log_spectral_distance_db": Metric(log_spectral_distance_db, "dB", bad="high"),
     "visqol": Metric(visqol, "MOS-LQO", package="visqol"),
     "stoi": Metric(stoi, "", package="pystoi"),

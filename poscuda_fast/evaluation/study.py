@@ -17,19 +17,21 @@ import numpy as np
 
 from poscuda_fast.discretion import discreet
 from poscuda_fast.evaluation.attacks import augmented, shift, unfolded
-from poscuda_fast.evaluation.corpus import Corpus, Source, gather
+from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.models import TITLES
 from poscuda_fast.evaluation.quality import OWN, installed, measure
+from poscuda_fast.evaluation.sources import Clips, Source
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step, train
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
-from poscuda_fast.recipe import StrongRecipe
+from poscuda_fast.recipe import Recipe, StrongRecipe
 
 MODELS = ("m5", "lstm", "cnn")
 USUAL_CLIPS = 2400  # with fewer to train on, more epochs are taken, so that no model is short of steps
 MOST_TIMES = 8
 SHIFT_SECONDS = 0.1
 MEASURED_CLIPS, BY_PACKAGES = 200, 40  # ViSQOL and its like take half a second a clip
+SPLIT = "Clips were drawn at random: those of one speaker may be in both parts."
 Fields = dict[str, Any]
 
 
@@ -72,7 +74,7 @@ def evaluate(
     Parameters
     ----------
     source : Source
-        `corpus.Folder` or `corpus.Array`; nothing there is changed.
+        `sources.Folder` or `sources.Array`; nothing there is changed.
     key : Key
         What the clips are or were protected with.
     clips : int
@@ -95,9 +97,12 @@ def evaluate(
     Returns
     -------
     dict
-        Plain JSON values: "verdict", "models", "attacks", "quality", "data", the recipe and the key's fingerprint, and
-        the versions that made them. Accuracies are in % on clean test clips, of the best epoch ("protected_final": of
-        the last), since nobody who trains has to stop later. No key, no positions, no names of files.
+        Plain JSON values: "verdict", "models", "attacks", "attacks_not_tried", "quality", "data", the recipe and the
+        key's fingerprint, "labels" (a keyed MAC of all labels and lengths, which tells these clips from others), and
+        the versions that made them. Accuracies are in %: "clean" and "protected" on clean test clips, of the best
+        epoch ("protected_final": of the last), since nobody who trains has to stop later; "keyed" and "miskeyed" of the
+        last epoch, on test clips with the mark of their own class and of the next. No key, no positions, no names of
+        files.
 
     Raises
     ------
@@ -128,14 +133,15 @@ def evaluate(
     chance = 100.0 * float(np.bincount(corpus.labels[corpus.testing]).max()) / len(corpus.testing)
     best_clean, best_protected = (max(row[name] for row in rows) for name in ("clean", "protected"))
     attacked = [_attack_row(found, run, len(corpus.testing)) for run in runs if run.kind in ATTACKS]
-    best_attack = max((row["protected"] for row in attacked), default=None)
-    verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, best_attack)
+    reached = [row["protected"] for row in attacked]
+    verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, reached)
     return {
         "kind": "poscuda evaluation",
         "version": 1,
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "fingerprint": key.fingerprint,
         "recipe": corpus.recipe.to_dict(),
+        "labels": corpus.labels_mac,
         "verdict": dataclasses.asdict(verdict),
         "data": {
             "training_clips": len(corpus.training),
@@ -146,9 +152,15 @@ def evaluate(
             "seconds_heard": round(corpus.seconds, 3),
             "cut_clips": corpus.cut,
             "were_protected": corpus.was_protected,
+            "split": SPLIT,
         },
         "models": rows,
         "attacks": attacked,
+        "attacks_not_tried": [
+            {"attack": _name(kind), "because": "the marks of format 1 are not in step"}
+            for kind in ATTACKS
+            if with_attacks and not _can_be_tried(kind, corpus.recipe)
+        ],
         "quality": measured,
         "epochs": given,
         "seeds": seeds,
@@ -179,10 +191,18 @@ def _runs(corpus: Corpus, models: Sequence[str], seeds: int, *, with_attacks: bo
             yield Run(model, "clean", seed)
             yield Run(model, "protected", seed)
     if with_attacks:
-        in_step = isinstance(corpus.recipe, StrongRecipe) and corpus.sample_rate == corpus.file_rate
         for kind, model in ATTACKS.items():
-            if kind != UNFOLDED or in_step:
+            if _can_be_tried(kind, corpus.recipe):
                 yield Run(model, kind, 0)
+
+
+def _can_be_tried(kind: str, recipe: Recipe) -> bool:
+    return kind != UNFOLDED or isinstance(recipe, StrongRecipe)
+
+
+def _name(kind: str) -> str:
+    """What an attack is called."""
+    return kind.removeprefix("protected, ")
 
 
 def _epochs(model: str, n_clips: int) -> int:
@@ -198,8 +218,7 @@ def _train(corpus: Corpus, run: Run, epochs: int, log: Callable[[dict[str, float
     if run.kind == SHIFTED:
         step = augmented(shift, corpus.sample_rate, SHIFT_SECONDS)
     elif run.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
-        cleaned = unfolded(audio[rows], labels[rows], corpus.lengths[rows], corpus.recipe.every)
-        training = Part(cleaned, np.arange(len(rows)), labels[rows])
+        training = Part(_unfolded(corpus, corpus.recipe.every), np.arange(len(rows)), labels[rows])
     tests = {"clean": Part(corpus.clean, testing, labels[testing])}
     if run.kind == "protected":
         side = np.arange(len(corpus.miskeyed))
@@ -208,6 +227,19 @@ def _train(corpus: Corpus, run: Run, epochs: int, log: Callable[[dict[str, float
     batch = min(Config.batch, max(8, len(rows) // 8))
     config = Config(model=run.model, epochs=epochs, seed=run.seed, batch=batch)
     return train(config, training, tests, len(corpus.classes), corpus.sample_rate, step=step, log=log)
+
+
+def _unfolded(corpus: Corpus, every: int) -> Clips:
+    """The protected clips to train on, attacked; clips from files of one rate have turns of one length."""
+    rows = corpus.training
+    cleaned = corpus.protected[rows]
+    periods = every * corpus.sample_rate / corpus.file_rates[rows]
+    for period in np.unique(periods):
+        mine = rows[periods == period]
+        cleaned[periods == period] = unfolded(
+            corpus.protected[mine], corpus.labels[mine], corpus.lengths[mine], float(period)
+        )
+    return cleaned
 
 
 def _mean(found: dict[Run, Result], model: str, kind: str, value: Callable[[Result], float]) -> float:
@@ -232,7 +264,7 @@ def _row(found: dict[Run, Result], model: str, n_tested: int) -> Fields:
 def _attack_row(found: dict[Run, Result], run: Run, n_tested: int) -> Fields:
     best = round(found[run].peak("clean"), 1)
     return {
-        "attack": run.kind.removeprefix("protected, "),
+        "attack": _name(run.kind),
         "model": TITLES[run.model],
         "protected": best,
         "protected_interval": list(interval(best, n_tested)),

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 Z95 = 1.959964  # of a normal distribution, two-sided 95 %
 FEWEST_TESTED = 50
 LEAST_LEARNT = 20.0  # percentage points above chance that the best model must reach on clean clips
 WORKS, IN_PART = 0.25, 0.6  # the share of what can be learnt that may be left, at most
+WORDS = ("works", "works in part", "does not work")
+AGAINST_ATTACKS = ("", "but only in part against attacks", "but not against attacks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`word` is "works", "works in part", "does not work" or "cannot tell"; the sentences say why, and how sure."""
+    """`word` is one of `WORDS` or "cannot tell"; the sentences say why, and how sure.
+
+    Where the accuracy of the better attack, by the same thresholds, earns a worse word than that of ordinary training,
+    `word` goes on with one of `AGAINST_ATTACKS`: "works, but not against attacks".
+    """
 
     word: str
     sentence: str
@@ -31,7 +38,7 @@ def interval(accuracy: float, n: int) -> tuple[float, float]:
 
 
 def judge(
-    clean: float, protected: float, chance: float, n_tested: int, seeds: int, attacked: float | None = None
+    clean: float, protected: float, chance: float, n_tested: int, seeds: int, attacked: Sequence[float] = ()
 ) -> Verdict:
     """The verdict on the best model's accuracies, in %, on clean test clips.
 
@@ -46,8 +53,8 @@ def judge(
         Test clips.
     seeds : int
         Trainings of each model, of which these are the means.
-    attacked : float, optional
-        Of the attack that gave most back.
+    attacked : sequence of float
+        Of each attack that was tried.
     """
     low, high = interval(protected, n_tested)
     clean_low, _ = interval(clean, n_tested)
@@ -64,13 +71,25 @@ def judge(
             uncertainty,
         )
     left = max(0.0, (protected - chance) / (clean - chance))
-    most = max(0.0, (high - chance) / (clean - chance))
     sentence = (
         f"The best model reaches {clean:.0f} % on clean recordings if it learns from clean clips, and "
         f"{protected:.0f} % if it learns from protected ones; always naming the commonest class gives {chance:.0f} %. "
         f"Of what can be learnt, {100 * left:.0f} % is left."
     )
-    if attacked is not None:
-        sentence += f" By the better of the attacks that were tried it is {max(attacked, protected):.0f} %."
-    word = "works" if most <= WORKS else "works in part" if left <= IN_PART else "does not work"
+    grade = _grade(clean, protected, chance, n_tested)
+    word = WORDS[grade]
+    if attacked:
+        which = "attack" if len(attacked) == 1 else "better attack" if len(attacked) == 2 else "best attack"
+        sentence += f" The {which} that was tried reaches {max(attacked):.0f} %."
+        grade_attacked = _grade(clean, max(attacked), chance, n_tested)
+        if grade_attacked > grade:
+            word += f", {AGAINST_ATTACKS[grade_attacked]}"
     return Verdict(word, sentence, uncertainty)
+
+
+def _grade(clean: float, reached: float, chance: float, n_tested: int) -> int:
+    """The place in `WORDS` of an accuracy that was reached with protected clips."""
+    _, high = interval(reached, n_tested)
+    if (high - chance) / (clean - chance) <= WORKS:
+        return 0
+    return 1 if (reached - chance) / (clean - chance) <= IN_PART else 2

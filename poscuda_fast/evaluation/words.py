@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
-
-from poscuda_fast import durability
+from typing import Any, BinaryIO
 
 BAR = 25  # characters for 100 %
-COLUMNS = ("clean", "protected", "keyed", "miskeyed")
+COLUMNS = {
+    "clean": "learnt from clean clips",
+    "protected": "from protected ones",
+    "keyed": "keyed, last epoch",
+    "miskeyed": "mis-keyed, last epoch",
+}
+MEASURES = {
+    "snr_db": "SNR",
+    "changed_snr_db": "SNR over changed frames",
+    "log_spectral_distance_db": "log-spectral distance",
+    "visqol": "ViSQOL",
+    "stoi": "STOI",
+    "pesq": "PESQ",
+}
 
 
 def text(found: dict[str, Any]) -> str:
     """What was found, in some lines."""
     data, verdict = found["data"], found["verdict"]
     lines = [
-        f"Accuracy in % on {data['test_clips']} clean test clips, best epoch; chance is {data['chance']:.1f}.",
         f"Learnt from {data['training_clips']} clips of {data['classes']} classes, {data['seconds_heard']:g} s each.",
-        "Clips were drawn at random: those of one speaker may be in both parts.",
+        data["split"],
+        "",
+        f"Accuracy in %; always naming the commonest class gives {data['chance']:.1f}.",
+        f"Clean, protected: a model of such clips, after its best epoch, on {data['test_clips']} clean test clips.",
+        "Keyed, mis-keyed: the model of protected clips, after its last epoch, on test clips with the mark of their",
+        "own class, or of another.",
         "",
         f"{'':<16}{'clean':>8}{'protected':>11}  {'95 %':<14}{'keyed':>7}{'mis-keyed':>11}",
     ]
@@ -29,34 +43,35 @@ def text(found: dict[str, Any]) -> str:
         )
         lines += [f"{'':<18}{_bar(row[name])} {name}" for name in ("clean", "protected")]
     if found["attacks"]:
-        lines += ["", "Attacks on the protected clips:"]
+        lines += ["", "Attacks on the protected clips, accuracy on clean test clips, best epoch:"]
         lines += [
             f"  {row['attack']}, {row['model']}: {row['protected']:.1f} ({_range(row)})" for row in found["attacks"]
         ]
-    lines += ["", "Quality of the protected clips (median, worst 5 %):"]
+    lines += [f"  {row['attack']}: not tried, because {row['because']}" for row in found["attacks_not_tried"]]
+    lines += ["", f"Quality of the protected clips at {data['sample_rate']} Hz (median, worst 5 %):"]
     lines += [
-        f"  {name}: {one['median']:.2f}, {one['worst_5_percent']:.2f} {one['unit']}".rstrip()
+        f"  {MEASURES[name]}: {one['median']:.2f}, {one['worst_5_percent']:.2f} {one['unit']}".rstrip()
         for name, one in found["quality"].items()
     ]
     lines += ["", f"Verdict: {verdict['word']}.", verdict["sentence"], verdict["uncertainty"]]
     return "\n".join(lines)
 
 
-def store(found: dict[str, Any], path: Path) -> None:
-    """Write an evaluation as JSON into a new file."""
-    durability.create(path, (json.dumps(found, indent=1) + "\n").encode(), mode=None)
+def stored(found: dict[str, Any]) -> bytes:
+    """An evaluation as the content of a JSON file."""
+    return (json.dumps(found, indent=1) + "\n").encode()
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Draw the accuracies, with their intervals, as an SVG file that does not exist yet."""
+def plot(found: dict[str, Any], file: BinaryIO) -> None:
+    """Draw the accuracies, with their intervals, as SVG into a file that is open for writing."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(8.5, 4), layout="constrained")
     panel = figure.add_subplot()
-    for number, name in enumerate(COLUMNS):
+    for number, (name, title) in enumerate(COLUMNS.items()):
         places = [place + (number - 1.5) * 0.2 for place in range(len(found["models"]))]
-        panel.bar(places, [row[name] for row in found["models"]], 0.2, label={"miskeyed": "mis-keyed"}.get(name, name))
+        panel.bar(places, [row[name] for row in found["models"]], 0.2, label=title)
         if name == "protected":
             _whiskers(panel, places, found["models"])
     if found["attacks"]:
@@ -68,9 +83,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
     panel.set_xticks(range(len(names)), names, fontsize="small")
     panel.axhline(found["data"]["chance"], linestyle=":", color="black", linewidth=0.8, label="chance")
     panel.set(ylabel="accuracy, %", ylim=(0, 102), title=f"Protection: {found['verdict']['word']}")
-    panel.legend(fontsize="small", ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    panel.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     FigureCanvasSVG(figure)
-    figure.savefig(path, format="svg")
+    figure.savefig(file, format="svg")
 
 
 def _whiskers(panel: Any, places: list[float], rows: list[dict[str, Any]]) -> None:

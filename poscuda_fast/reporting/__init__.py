@@ -101,7 +101,9 @@ def refuse_missing() -> None:
 
 
 def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
-    return None if path is None else read_evaluation(path, run.journal.key.fingerprint, run.recipe)
+    if path is None:
+        return None
+    return read_evaluation(path, run.journal.key.fingerprint, run.recipe, run.journal.header["labels"])
 
 
 def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subject:

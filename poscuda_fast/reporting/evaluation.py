@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from poscuda_fast.errors import DatasetError
+from poscuda_fast.evaluation.words import MEASURES
 from poscuda_fast.recipe import Recipe
 
 KIND, VERSION = "poscuda evaluation", 1
@@ -44,24 +45,27 @@ class Evaluation:
 MODEL_COLUMNS = ("Model", "Clean", "Protected", "95 % interval", "Keyed", "Miskeyed")
 ATTACK_COLUMNS = ("Attack", "Model", "Protected", "95 % interval")
 QUALITY_COLUMNS = ("Measure", "Unit", "Median", "Worst 5 %")
-_MEASURES = {
-    "snr_db": "SNR",
-    "patch_snr_db": "SNR inside patches",
-    "log_spectral_distance_db": "log-spectral distance",
-    "visqol": "ViSQOL",
-    "stoi": "STOI",
-    "pesq": "PESQ",
-}
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
 
 
-def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe) -> Evaluation:
-    """An evaluation of the run of this key and recipe.
+def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe, labels: str) -> Evaluation:
+    """An evaluation of the run of this key and recipe, over clips of these labels and lengths.
+
+    Parameters
+    ----------
+    path : path
+        What `poscuda evaluate` stored.
+    fingerprint : str
+        Of the run's key.
+    recipe : Recipe
+        Of the run.
+    labels : str
+        The keyed MAC in the header of the run's sidecar, of all labels and lengths.
 
     Raises
     ------
     DatasetError
-        The file is no evaluation, is damaged, or is of another version, key or recipe.
+        The file is no evaluation, is damaged, or is of another version, key or recipe, or of other clips.
     OSError
         It cannot be read.
     """
@@ -83,6 +87,11 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
         raise DatasetError(
             f"{path} evaluates the recipe {fields.get('recipe')!r}, and the data are protected with "
             f"{recipe.to_dict()!r}; evaluate again."
+        )
+    if fields.get("labels") != labels:
+        raise DatasetError(
+            f"{path} evaluates other clips: their labels or lengths are not those that were protected; give the "
+            f"evaluation of these data."
         )
     try:
         return _prepare(fields)
@@ -115,7 +124,7 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
     ]
     quality = [
         [
-            _MEASURES.get(name, name),
+            MEASURES.get(name, name),
             str(one.get("unit") or MISSING),
             *(MISSING if one.get(end) is None else _number(float(one[end])) for end in ("median", "worst_5_percent")),
         ]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,10 @@ import readme
 import soundfile
 from audiofiles import contents, untouched
 from recipes import protect_folder
+from test_cli import poscuda
 
-from poscuda_fast import DatasetError, Key, Recipe, drop_undo, protect, restore_folder, stored, synth
-from poscuda_fast.evaluation import corpus, study, words
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect, restore_folder, stored, synth
+from poscuda_fast.evaluation import attacks, corpus, sources, study, words
 from poscuda_fast.evaluation.verdict import interval, judge
 
 RECIPE = Recipe.strong(sample_rate=synth.SAMPLE_RATE)
@@ -41,12 +46,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "src"
 
 
-def opened(src: Path, key: Key, **given: Any) -> corpus.Folder:
+def opened(src: Path, key: Key, **given: Any) -> sources.Folder:
     options: dict[str, Any] = {"recipe": RECIPE, "strength": 1.0, "labels_from": "folder", "sidecar": None}
-    return corpus.Folder(src, key, **{**options, **given})
+    return sources.Folder(src, key, **{**options, **given})
 
 
-def gathered(source: corpus.Source, work: Path, **given: Any) -> corpus.Corpus:
+def gathered(source: sources.Source, work: Path, **given: Any) -> corpus.Corpus:
     work.mkdir()
     return corpus.gather(source, work, **{"most": 100, "seconds": None, "progress": None, **given})
 
@@ -74,7 +79,10 @@ def test_training_and_test_clips_are_apart_and_every_class_is_in_both(tmp_path: 
     assert sorted(everything) == list(range(21))
     assert np.bincount(found.labels[found.testing]).tolist() == [2, 3]
     few = gathered(opened(folder, key), tmp_path / "few", most=12)
-    assert np.bincount(few.labels).tolist() == [5, 7]
+    assert np.bincount(few.labels).tolist() == [5, 6]
+    assert np.bincount(gathered(opened(folder, key), tmp_path / "fewest", most=10).labels).tolist() == [5, 5]
+    with pytest.raises(DatasetError, match="9 clips are too few for 2 classes; take 5 for each, 10 or more"):
+        gathered(opened(folder, key), tmp_path / "none", most=9)
 
 
 def test_mis_keyed_clips_carry_the_mark_of_another_class(tmp_path: Path, key: Key, folder: Path) -> None:
@@ -99,8 +107,9 @@ def test_protected_files_give_the_same_clips_as_clean_ones(tmp_path: Path, key: 
         found = gathered(opened(tmp_path / "dst", key, recipe=None), tmp_path / "b")
     assert found.was_protected
     assert found.recipe == RECIPE
-    for name in ("clean", "protected", "miskeyed", "labels", "lengths", "training", "testing"):
+    for name in ("clean", "protected", "miskeyed", "labels", "lengths", "training", "testing", "file_rates"):
         assert np.array_equal(getattr(found, name), getattr(clean, name)), name
+    assert found.labels_mac == clean.labels_mac
 
 
 @pytest.mark.parametrize("protected", [False, True])
@@ -129,7 +138,7 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
         stored.protect(path, None, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     with untouched(tmp_path):
         its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("labels", "lengths"))
-        source = corpus.Array(
+        source = sources.Array(
             path,
             key,
             its_labels,
@@ -146,6 +155,118 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
     assert np.array_equal(found.protected, np.delete(scaled, 3, axis=0))
 
 
+def test_labels_are_those_of_the_sidecar_whatever_is_beside_it(tmp_path: Path, key: Key, folder: Path) -> None:
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE, labels_from=r"regex:(.)\.")
+    (tmp_path / "dst/poscuda.json").unlink()
+    assert set(opened(tmp_path / "dst", key).labels) == {*"0123456789", "e"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "given"),
+    [("sidecar", "dst"), *itertools.product(("sidecar", "manifest"), (".", "dst/yes", "dst/yes/0.wav"))],
+)
+def test_protected_files_are_never_taken_for_clean_ones(
+    tmp_path: Path, key: Key, folder: Path, gone: str, given: str
+) -> None:
+    """Where the sidecar was moved away, or tells of more or less than what was given."""
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
+    os.rename(tmp_path / "dst" / {"sidecar": ".poscuda", "manifest": "poscuda.json"}[gone], tmp_path / "safe")
+    sentence = "is protected, as" if gone == "sidecar" else "is protected already by"
+    with pytest.raises((DatasetError, SidecarError), match=sentence):
+        opened(tmp_path / given, key)
+    if given == "dst":
+        assert opened(tmp_path / "dst", key, sidecar=tmp_path / "safe").was_protected
+
+
+def test_errors_carry_no_secrets(tmp_path: Path, key: Key, folder: Path) -> None:
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
+    soundfile.write(tmp_path / "dst/yes/new.wav", synth.speak("yes", 0, 99), synth.SAMPLE_RATE)
+    with pytest.raises(DatasetError, match=r"yes/new\.wav has no label") as caught:
+        opened(tmp_path / "dst", key)
+    traces = [trace for trace in caught.traceback if trace.frame.f_globals["__name__"].startswith("poscuda_fast")]
+    assert [trace.frame.f_locals for trace in traces if trace.name != "guarded"] == [{}] * (len(traces) - 1)
+
+
+def test_a_sidecar_that_is_asked_for_must_be_there(tmp_path: Path, key: Key, folder: Path) -> None:
+    for missing in (tmp_path / "typo", folder / ".poscuda"):
+        with pytest.raises(SidecarError, match=r"There is no sidecar .*; give the one that was written"):
+            opened(folder, key, sidecar=missing)
+    (folder / ".poscuda").touch()
+    with pytest.raises(SidecarError, match="is empty, so that nothing tells"):
+        opened(folder, key)
+
+
+@pytest.mark.parametrize(("spoil", "word"), [("original", "is the original again"), ("torn", "is neither")])
+def test_a_clip_that_is_not_protected_any_more_is_refused(
+    tmp_path: Path, key: Key, folder: Path, spoil: str, word: str
+) -> None:
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
+    path = tmp_path / "dst/no/1.wav"
+    other = bytearray(path.read_bytes())
+    other[-3] ^= 1
+    path.write_bytes((folder / "no/1.wav").read_bytes() if spoil == "original" else other)
+    with pytest.raises(DatasetError, match=f"no/1.wav {word}"):
+        gathered(opened(tmp_path / "dst", key), tmp_path / "work")
+
+
+def save_array(folder: Path, *, n: int = 20) -> np.ndarray:
+    """clips.npy and labels.npy: noise of two classes."""
+    clips = np.random.default_rng(1).integers(-9000, 9000, (n, 9000)).astype(np.int16)
+    np.save(folder / "clips.npy", clips)
+    np.save(folder / "labels.npy", np.arange(n) % 2)
+    return clips
+
+
+def open_array(folder: Path, key: Key, **given: Any) -> sources.Array:
+    options: dict[str, Any] = {"classes": None, "lengths": None, "recipe": RECIPE, "sample_rate": 8000, "sidecar": None}
+    return sources.Array(folder / "clips.npy", key, folder / "labels.npy", **{**options, **given})
+
+
+def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> None:
+    clips = save_array(tmp_path)
+    path, sidecar = tmp_path / "clips.npy", tmp_path / "clips.npy.poscuda"
+    with pytest.raises(SidecarError, match="There is no sidecar"):
+        open_array(tmp_path, key, sidecar=sidecar)
+    sidecar.touch()
+    with pytest.raises(SidecarError, match="is empty"):
+        open_array(tmp_path, key)
+    sidecar.unlink()
+    stored.protect(path, None, np.arange(20) % 2, key, recipe=RECIPE)
+    assert open_array(tmp_path, key).was_protected
+    np.save(path, clips)
+    with pytest.raises(DatasetError, match="Clip 0 is the original again"):
+        gathered(open_array(tmp_path, key), tmp_path / "work")
+    np.save(tmp_path / "labels.npy", np.arange(20) // 2 % 2)
+    with pytest.raises(DatasetError, match="was protected with other labels or lengths than these"):
+        open_array(tmp_path, key)
+
+
+@pytest.mark.parametrize("strength", [1.0, 3.0])
+def test_clips_that_hold_their_marks_are_not_clean(tmp_path: Path, key: Key, folder: Path, strength: float) -> None:
+    """Where neither a sidecar nor a manifest is left."""
+    save_array(tmp_path)
+    stored.protect(
+        tmp_path / "clips.npy", None, np.arange(20) % 2, key, recipe=Recipe.strong(strength, sample_rate=16_000)
+    )
+    (tmp_path / "clips.npy.poscuda").unlink()
+    protect_folder(folder, tmp_path / "dst", key, recipe=Recipe.strong(strength))
+    for name in (".poscuda", "poscuda.json"):
+        (tmp_path / "dst" / name).unlink()
+    for number, source in enumerate((open_array(tmp_path, key), opened(tmp_path / "dst", key))):
+        with pytest.raises(DatasetError, match="These clips are protected with this key"):
+            gathered(source, tmp_path / f"{number}")
+    other = Key(bytes(32))
+    assert not gathered(opened(tmp_path / "dst", other), tmp_path / "other").was_protected
+
+
+@pytest.mark.parametrize("lengths", [np.full(20, 9000.0), np.full(19, 9000), np.full(20, 9001)])
+def test_lengths_that_do_not_fit_are_refused(tmp_path: Path, key: Key, lengths: np.ndarray) -> None:
+    save_array(tmp_path)
+    np.save(tmp_path / "lengths.npy", lengths)
+    with pytest.raises((TypeError, ValueError), match="lengths"):
+        open_array(tmp_path, key, lengths=tmp_path / "lengths.npy")
+
+
 def test_what_cannot_be_evaluated_is_said(tmp_path: Path, key: Key, folder: Path) -> None:
     with pytest.raises(DatasetError, match="There are 0 classes with at least 5 clips, of 1 in all"):
         gathered(opened(folder / "sun", key), tmp_path / "a")
@@ -156,6 +277,73 @@ def test_what_cannot_be_evaluated_is_said(tmp_path: Path, key: Key, folder: Path
     drop_undo(tmp_path / "final", key)
     with pytest.raises(DatasetError, match="is in state final; evaluate clean files"):
         opened(tmp_path / "final", key)
+
+
+KILLED = """
+import os, signal, sys
+from poscuda_fast import Key
+from poscuda_fast.evaluation import sources, study
+
+def die(done, total):
+    if [str(done), str(total)] == sys.argv[2:]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+key = Key(bytes(range(32)))
+source = sources.Folder(sys.argv[1], key, recipe=None, strength=1.0, labels_from="folder", sidecar=None)
+study.evaluate(source, key, epochs=1, models=("cnn",), with_attacks=False, progress=die)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file that is mapped keeps its name there")
+@pytest.mark.parametrize("step", [(15, 21), (1, 2)])
+def test_a_killed_evaluation_leaves_no_clips_behind(tmp_path: Path, folder: Path, step: tuple[int, int]) -> None:
+    """Neither while clips are gathered nor while models learn."""
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-c", KILLED, folder, *map(str, step)]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (work,) = (tmp_path / "tmp").glob("poscuda-evaluation-*")
+    assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+def test_sounds_are_folded_out_at_every_rate(tmp_path: Path, key: Key, rate: int) -> None:
+    """Of what tells the classes' marks apart little is left, also in the clips of another rate."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "src" / "ab"[number % 2] / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        own = 32000 if number % 6 < 2 else rate
+        soundfile.write(path, rng.normal(0, 0.01, own), own, "PCM_16")
+    found = gathered(opened(tmp_path / "src", key, recipe=None, strength=3.0), tmp_path / "work")
+    rows, labels = found.training, found.labels[found.training]
+    cleaned = study._unfolded(found, found.recipe.every or 0)
+    for own in (rate, 32000):
+        apart = []
+        for clips in (found.protected[rows], cleaned):
+            edits = clips - found.clean[rows].astype(float)
+            means = [edits[(labels == label) & (found.file_rates[rows] == own)].mean(axis=0) for label in (0, 1)]
+            apart.append(np.square(means[1] - means[0]).sum())
+        assert apart[1] < 0.1 * apart[0], own
+
+
+def test_turns_that_are_not_whole_are_found() -> None:
+    """A wave of a period of 10.4 frames, with harmonics up to half the sample rate, in clips of two lengths."""
+    phase = 2 * np.pi * np.arange(4000) / 10.4
+    wave = sum(1000 * np.cos(order * phase + order) for order in range(6))
+    clips = np.tile(np.rint(wave), (2, 1)).astype(np.int16)
+    clips[1, 3000:] = 30000
+    found = attacks.repeating(clips, np.array([4000, 3000]), 10.4)
+    assert np.abs(found - wave).max() < 20
+
+
+def test_an_attack_that_cannot_be_tried_is_told(tmp_path: Path, key: Key, folder: Path) -> None:
+    found = study.evaluate(opened(folder, key, recipe=Recipe.paper()), key, epochs=1, models=("cnn",))
+    assert [row["attack"] for row in found["attacks"]] == ["shifted at random"]
+    assert found["attacks_not_tried"] == [
+        {"attack": "class sounds folded out", "because": "the marks of format 1 are not in step"}
+    ]
+    assert "class sounds folded out: not tried, because the marks of format 1 are not in step" in words.text(found)
 
 
 def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
@@ -180,14 +368,19 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     (row,) = found["models"]
     assert row["protected_interval"][0] <= row["protected"] <= row["protected_interval"][1]
     assert found["verdict"]["word"] == "cannot tell"  # of five test clips
-    words.store(found, tmp_path / "found.json")
+    (tmp_path / "found.json").write_bytes(words.stored(found))
     assert json.loads((tmp_path / "found.json").read_text()) == found
     assert bytes(range(32)).hex() not in (tmp_path / "found.json").read_text()
-    words.plot(found, tmp_path / "found.svg")
+    with open(tmp_path / "found.svg", "wb") as file:
+        words.plot(found, file)
     assert "<svg" in (tmp_path / "found.svg").read_text()
     text = words.text(found)
     assert "Verdict: cannot tell." in text
     assert "shifted at random, M5" in text
+    assert found["attacks_not_tried"] == []
+    assert found["data"]["split"] in text
+    assert "after its last epoch, on test clips with the mark" in text
+    assert "SNR over changed frames" in text
 
 
 def test_the_commands_of_readme_run(tmp_path: Path, key: Key) -> None:
@@ -235,6 +428,26 @@ def test_verdicts(clean: float, protected: float, n: int, word: str) -> None:
     found = judge(clean, protected, 10.0, n, 1)
     assert found.word == word
     assert f"{n}" in found.uncertainty
+    assert "attack" not in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("protected", "attacked", "word", "sentence"),
+    [
+        (25, [12, 25], "works", "The better attack that was tried reaches 25 %."),
+        (25, [24], "works", "The attack that was tried reaches 24 %."),
+        (25, [50], "works, but only in part against attacks", "The attack that was tried reaches 50 %."),
+        (25, [20, 97], "works, but not against attacks", "The better attack that was tried reaches 97 %."),
+        (40, [50], "works in part", "reaches 50 %."),
+        (40, [70], "works in part, but not against attacks", "reaches 70 %."),
+        (90, [20], "does not work", "The attack that was tried reaches 20 %."),
+    ],
+)
+def test_verdicts_where_attacks_were_tried(protected: float, attacked: list[float], word: str, sentence: str) -> None:
+    """The attacked accuracy is held against the same thresholds, and is told as it is."""
+    found = judge(99, protected, 10.0, 1000, 1, attacked)
+    assert found.word == word
+    assert found.sentence.endswith(sentence)
 
 
 def test_the_command_offers_every_model() -> None:
@@ -242,3 +455,83 @@ def test_the_command_offers_every_model() -> None:
     from poscuda_fast.evaluation.models import NAMES
 
     assert set(MODELS) == set(NAMES)
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run commands in, with a key; nothing is trained in them."""
+    key.save(tmp_path / "my.key")
+    monkeypatch.chdir(tmp_path)
+    fields = json.loads((readme.ROOT / "experiments/results/evaluation.json").read_text())
+    monkeypatch.setattr(study, "evaluate", lambda source, *_, **__: fields | {"recipe": source.recipe.to_dict()})
+    return tmp_path
+
+
+def evaluated(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return poscuda("evaluate", *arguments, "--key", "my.key")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["src", "--labels", "labels.npy"], "--labels is for an array SRC"),
+        (["src", "--lengths", "labels.npy"], "--lengths is for an array SRC"),
+        (["clips.npy"], "An array SRC needs --labels"),
+        (["clips.npy", "--labels", "labels.npy", "--labels-from", "csv:a"], "--labels-from is for audio files"),
+        (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 1 to 512000"),
+        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "The sample rate is 0"),
+        (["dst", "--strength", "1"], "leave out --strength"),
+        (["dst", "--labels-from", "folder"], "leave out --labels-from"),
+        (["dst", "--paper"], "leave out --paper"),
+        (["marked/clips.npy", "--labels", "labels.npy", "--strength", "2"], "leave out --strength"),
+        (["src", "-o", "/proc/found.json"], "/proc/found.json cannot be written"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    at_home: Path, key: Key, folder: Path, arguments: list[str], sentence: str
+) -> None:
+    save_array(at_home)
+    if "dst" in arguments:
+        protect_folder(folder, at_home / "dst", key)
+    if "marked/clips.npy" in arguments:
+        (at_home / "marked").mkdir()
+        stored.protect(Path("clips.npy"), Path("marked/clips.npy"), np.arange(20) % 2, key, recipe=RECIPE)
+    before = set(at_home.iterdir())
+    done = evaluated(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert set(at_home.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (["--paper", "--sample-rate", "8000"], Recipe.paper()),
+        (["--sample-rate", "8000", "--strength", "2"], Recipe.strong(2, sample_rate=8000)),
+        ([], Recipe.strong()),
+    ],
+)
+def test_an_array_takes_its_rate_whatever_the_recipe(at_home: Path, options: list[str], recipe: Recipe) -> None:
+    save_array(at_home)
+    done = evaluated("clips.npy", "--labels", "labels.npy", *options, "-o", "found.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((at_home / "found.json").read_text())["recipe"] == recipe.to_dict()
+    assert "<svg" in (at_home / "found.svg").read_text()
+
+
+def test_what_appears_during_the_training_is_not_overwritten(
+    at_home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = study.evaluate
+
+    def slow(*given: Any, **options: Any) -> dict[str, Any]:
+        Path("found.svg").write_text("mine")
+        return plain(*given, **options)
+
+    monkeypatch.setattr(study, "evaluate", slow)
+    done = evaluated("src", "-o", "found.json")
+    assert done.returncode == 2
+    assert "found.svg appeared just now" in done.stderr
+    assert "Verdict:" in done.stdout
+    assert Path("found.svg").read_text() == "mine"
+    assert {path.name for path in at_home.iterdir()} == {"my.key", folder.name, "found.svg"}

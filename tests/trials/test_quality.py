@@ -46,7 +46,7 @@ def test_snr_over_the_patch_leaves_out_what_was_not_changed():
     original = np.full(100, 1000, np.int16)
     protected = original.copy()
     protected[20:30] += 100
-    assert quality.patch_snr_db(original, protected) == pytest.approx(20, abs=64 * EPSILON)
+    assert quality.changed_snr_db(original, protected) == pytest.approx(20, abs=64 * EPSILON)
     assert quality.snr_db(original, protected) == pytest.approx(30, abs=64 * EPSILON)
 
 
@@ -69,7 +69,7 @@ def test_snr_is_the_library_s(tmp_path):
     assert round(quality.snr_db(samples, protected), 3) == said
 
 
-@pytest.mark.parametrize("metric", [quality.snr_db, quality.patch_snr_db])
+@pytest.mark.parametrize("metric", [quality.snr_db, quality.changed_snr_db])
 def test_snr_of_an_unchanged_and_of_a_silent_clip(metric):
     clip = noise(20)
     assert metric(clip, clip) == math.inf
@@ -183,7 +183,7 @@ def test_measure_hears_true_frames_only_and_names_rows():
     protected[2, 5:10] += 500
     protected[3, 0] = 7
     result = quality.measure(original, protected, lengths, 8000, rows=[3, 2, 1, 0])
-    assert set(result) == {"snr_db", "patch_snr_db", "log_spectral_distance_db"}
+    assert set(result) == {"snr_db", "changed_snr_db", "log_spectral_distance_db"}
     snr = result["snr_db"]
     assert (snr["n"], snr["unchanged"], snr["missing"]) == (4, 1, 1)
     assert snr["missing_because"] == {"silent before it was changed": 1}
@@ -292,4 +292,4 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, speech):
 
 def test_installed_names_the_own_metrics_everywhere(monkeypatch):
     monkeypatch.setattr(quality.importlib.util, "find_spec", lambda _: None)
-    assert quality.installed() == quality.OWN == ("snr_db", "patch_snr_db", "log_spectral_distance_db")
+    assert quality.installed() == quality.OWN == ("snr_db", "changed_snr_db", "log_spectral_distance_db")

@@ -1,0 +1,349 @@
+"""Where a user's clips come from, clean and protected: a folder of audio files, or an array."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast import listing, runs
+from poscuda_fast.blobs import Blob, protect_blobs
+from poscuda_fast.discretion import discreet
+from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
+from poscuda_fast.journal import Journal, State
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.labels import encode
+from poscuda_fast.listing import AudioFile
+from poscuda_fast.manifest import Manifest, compare, digest
+from poscuda_fast.memory import make_plan, protect
+from poscuda_fast.originals import open_array, open_files
+from poscuda_fast.place import PathLike, Place
+from poscuda_fast.plan import Plan
+from poscuda_fast.recipe import MAX_RATE, Recipe
+from poscuda_fast.records import unpack
+from poscuda_fast.stored import open_stored
+from poscuda_fast.vectors import read_names, read_vector
+
+CLIPS_PER_STEP = 64
+MARKED = {"protected", "equal"}  # verdicts of `originals`; the latter: protecting changes nothing
+
+Clips = NDArray[np.int16]  # (n, frames)
+Ints = NDArray[np.int64]  # (n,)
+Label = str | int
+
+
+class Source(Protocol):
+    """Where clips come from.
+
+    Attributes
+    ----------
+    labels : sequence of str or int
+        The class of each clip.
+    seconds : (n,) float64
+        Of each clip.
+    rates : (n,) int64
+        Of each clip, Hz.
+    recipe : Recipe
+        Of the marks.
+    labels_mac : str
+        Of all labels and lengths, as the header of a sidecar has it: it tells these clips from others.
+    was_protected : bool
+        Whether the clips were protected already.
+    """
+
+    labels: Sequence[Label]
+    seconds: NDArray[np.float64]
+    rates: Ints
+    recipe: Recipe
+    labels_mac: str
+    was_protected: bool
+
+    def clips(
+        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
+    ) -> Iterator[tuple[int, list[Clips]]]:
+        """(row, [clean, protected, with the exchanged label's mark if there is one]), all (frames or fewer,)."""
+
+
+class Folder:
+    """A folder of audio files, clean, or protected with its sidecar beside it.
+
+    What is protected is marked with the recipe and the labels in its sidecar, whatever is given.
+
+    Raises
+    ------
+    SidecarError
+        A sidecar that was asked for is not there; one that is there is empty, damaged or of another key; or the files
+        are a part of what was protected, or hold such a part.
+    DatasetError
+        Files are protected and their sidecar is not there; its originals cannot be had; or labels cannot be found.
+    """
+
+    @discreet
+    def __init__(
+        self,
+        src: PathLike,
+        key: Key,
+        *,
+        recipe: Recipe | None,
+        strength: float,
+        labels_from: str | Mapping[str, Label],
+        sidecar: PathLike | None,
+    ) -> None:
+        place = Place.of(Path(src), None, sidecar)
+        self._place, self._key, self._sidecar = place, key, sidecar
+        header = _recorded(place.sidecar, key, "files", asked=sidecar is not None)
+        self.was_protected = header is not None
+        names, _ = place.find()
+        if header is None:
+            _refuse_protected(place.data, place.sidecars_around(), key)
+            _refuse_listed(place)
+        else:
+            labels_from = _recorded_labels(place.data, key, sidecar)
+        self._files: list[AudioFile] = listing.read_layouts(place.source, names)
+        self.labels: Sequence[Label] = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
+        self.rates = np.array([max(1, file.layout.sample_rate) for file in self._files], np.int64)
+        lengths = np.array([file.frames for file in self._files], np.int64)
+        self.seconds = lengths / self.rates
+        if header is None:
+            self.recipe = recipe or listing.usual_recipe(self._files, strength)
+            plan = Plan(key, self.recipe, encode(self.labels, None, len(self._files)), lengths)
+            self.labels_mac = _labels_mac(key, plan)
+        else:
+            self.recipe = Recipe.from_dict(header["recipe"])
+            self.labels_mac = header["labels"]
+
+    def clips(
+        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
+    ) -> Iterator[tuple[int, list[Clips]]]:
+        engine = Engine(threads=1)
+
+        def mark(blobs: list[Blob], labels: list[Label]) -> list[Blob]:
+            return protect_blobs(blobs, labels, self._key, self.recipe, engine, lossy="flac") if blobs else []
+
+        for chunk, clean, wet in self._pairs(rows, mark):
+            wrong = {row: one for row, one in zip(chunk, clean, strict=True) if row in exchanged}
+            turned = mark(list(wrong.values()), [exchanged[row] for row in wrong])
+            miskeyed = dict(zip(wrong, turned, strict=True))
+            for row, *forms in zip(chunk, clean, wet, strict=True):
+                yield row, [_decoded(form, rate, frames) for form in (*forms, *_one(miskeyed.get(row)))]
+
+    def _pairs(
+        self, rows: Sequence[int], mark: Callable[[list[Blob], list[Label]], list[Blob]]
+    ) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
+        """Rows, their clean files, and their protected ones."""
+        if self.was_protected:
+            yield from self._recorded_pairs(rows)
+            return
+        for first in range(0, len(rows), CLIPS_PER_STEP):
+            chunk = list(rows[first : first + CLIPS_PER_STEP])
+            names = [self._files[row].name for row in chunk]
+            clean = [Blob(name, (self._place.source / name).read_bytes()) for name in names]
+            yield chunk, clean, mark(clean, [self.labels[row] for row in chunk])
+
+    def _recorded_pairs(self, rows: Sequence[int]) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
+        numbers = {self._files[row].name: row for row in rows}
+        with open_files(self._place.data, self._key, self._sidecar) as run:
+            for clip in run.clips(numbers.keys()):
+                if clip.original is None or clip.now is None or clip.verdict not in MARKED:
+                    raise DatasetError(_unmarked(clip.name, clip.verdict))
+                yield [numbers[clip.name]], [Blob(clip.name, clip.original)], [Blob(clip.name, clip.now)]
+
+
+class Array:
+    """A .npy file or Zarr folder of clips, clean, or protected in its place; labels and the rest are in other files.
+
+    What is protected is marked with the recipe in its sidecar, whatever is given.
+
+    Raises
+    ------
+    DatasetError
+        There are no labels; they or the lengths are not those that it was protected with; or its originals cannot be
+        had.
+    SidecarError
+        A sidecar that was asked for is not there; or one that is there is empty, damaged, of another key, or of files.
+    TypeError, ValueError, AudioFileError
+        It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range.
+    """
+
+    @discreet
+    def __init__(
+        self,
+        path: Path,
+        key: Key,
+        labels: Path | None,
+        *,
+        recipe: Recipe,
+        classes: Path | None,
+        lengths: Path | None,
+        sample_rate: int,
+        sidecar: Path | None,
+    ) -> None:
+        if labels is None:
+            raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
+        if not 1 <= sample_rate <= MAX_RATE:
+            raise ValueError(f"The sample rate is {sample_rate}; expected a whole number of Hz from 1 to {MAX_RATE}.")
+        given = read_vector(labels)
+        storage, self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
+        self._lengths = self._clips.lengths
+        if given.shape != self._lengths.shape:
+            raise ValueError(
+                f"{labels} has shape {given.shape} for {len(self._lengths)} clips; give one label for each clip."
+            )
+        self._path, self._key, self._sidecar = path, key, sidecar
+        self._classes = None if classes is None else read_names(classes)
+        header = _recorded(storage.sidecar, key, "array", asked=sidecar is not None)
+        if header is None and sidecar is not None:
+            _refuse_protected(path, [open_stored(path)[0].sidecar], key)
+        self.was_protected = header is not None
+        self.recipe = recipe if header is None else Recipe.from_dict(header["recipe"])
+        self.labels: Sequence[Label] = given.tolist()
+        self.labels_mac = _labels_mac(key, make_plan(key, self.recipe, given, self._classes, self._clips))
+        if header is not None and self.labels_mac != header["labels"]:
+            raise DatasetError(
+                f"{path} was protected with other labels or lengths than these; give the same --labels, --classes and "
+                f"--lengths as then."
+            )
+        self.rates = np.full(len(self._lengths), sample_rate, np.int64)
+        self.seconds = self._lengths / sample_rate
+
+    def clips(
+        self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
+    ) -> Iterator[tuple[int, list[Clips]]]:
+        for row, before, now in self._pairs(rows):
+            forms = [before, now]
+            if row in exchanged:
+                forms.append(self._marked(before, row, exchanged[row]))
+            # Rates above what models hear are thinned as files are, by the decoder of files.
+            own = int(self.rates[row])
+            yield row, [_as_clip(form[: self._lengths[row]], own, rate, frames) for form in forms]
+
+    def _pairs(self, rows: Sequence[int]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+        if self.was_protected:
+            yield from self._recorded_pairs(set(rows))
+            return
+        for row in rows:
+            before = np.array(self._clips.clip(row))
+            yield row, before, self._marked(before, row, self.labels[row])
+
+    def _recorded_pairs(self, rows: set[int]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+        with open_array(self._path, self._key, self._sidecar) as run:
+            for clip in run.clips():
+                if clip.number in rows:
+                    if clip.verdict not in MARKED:
+                        raise DatasetError(_unmarked(f"Clip {clip.number}", clip.verdict))
+                    yield clip.number, clip.original, clip.now
+
+    def _marked(self, clip: NDArray[Any], row: int, label: Label) -> NDArray[Any]:
+        wet = clip[None].copy()
+        lengths = [int(self._lengths[row])]
+        protect(wet, [label], self._key, recipe=self.recipe, classes=self._classes, lengths=lengths, threads=1)
+        found: NDArray[Any] = wet[0]
+        return found
+
+
+def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, Any] | None:
+    """The header of a finished run; None if there is none and nobody said so, or if it was undone."""
+    if not os.path.lexists(sidecar):
+        if asked:
+            raise SidecarError(
+                f"There is no sidecar {sidecar}; give the one that was written when the data were protected, or, if "
+                f"they are clean, leave --sidecar out."
+            )
+        return None
+    with Journal(sidecar, key) as journal:
+        if journal.state is State.UNDONE:
+            return None
+        if journal.state is State.NEW:
+            raise SidecarError(
+                f"The sidecar {sidecar} is empty, so that nothing tells whether the data are clean or protected. If "
+                f"they are clean, take it away; if not, restore it from a backup."
+            )
+        if journal.state is not State.COMPLETE:
+            raise DatasetError(
+                f"The run in {sidecar} is in state {journal.state.value}; evaluate clean files, or a finished run "
+                f"whose undo is still there."
+            )
+        runs.reopen(journal, kind)
+        return journal.header
+
+
+def _recorded_labels(data: Path, key: Key, sidecar: PathLike | None) -> dict[str, Label]:
+    """By file, as the sidecar has them; the manifest may be gone."""
+    with open_files(data, key, sidecar) as run:
+        return {
+            record.name: run.labels[record.row] for payload in run.journal.payloads() for record, _ in unpack(payload)
+        }
+
+
+def _labels_mac(key: Key, plan: Plan) -> str:
+    """What `runs.describe` puts into the header of a sidecar."""
+    return runs.keyed_mac(key, b"labels", plan.digest())
+
+
+def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
+    """SidecarError if a sidecar says that the data, what holds them or a part of them is protected."""
+    try:
+        runs.refuse_protected(data, sidecars, key)
+    except SidecarError as error:
+        raise type(error)(f"{error} To evaluate what is protected, give all that was protected together.") from None
+
+
+def _refuse_listed(place: Place) -> None:
+    """DatasetError if a manifest beside, above or below the files says that they are protected."""
+    manifests = [place.source_manifest, *(folder / listing.MANIFEST for folder in place.data.parents)]
+    for name in (listing.MANIFEST, f"*{listing.SIDECAR_SUFFIX}.json"):
+        manifests += place.source.rglob(name) if place.only is None else []
+    problems = []
+    for manifest in dict.fromkeys(manifests):
+        if manifest.is_file():
+            problems += [f"{path} is protected, as {manifest} tells" for path in _listed(manifest, place.data)]
+    listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it with --sidecar")
+
+
+def _listed(manifest: Path, data: Path) -> list[Path]:
+    """The protected files among the data, by a manifest."""
+    found = []
+    for name, entry in Manifest.read(manifest).files.items():
+        path = manifest.parent / name
+        if data in (path, *path.parents) and compare(digest(path), entry) == "protected":
+            found.append(path)
+    return found
+
+
+def _unmarked(name: str, verdict: str) -> str:
+    """Why a clip of a run cannot be taken for a protected one."""
+    words = {"original": "is the original again", "missing": "is missing"}
+    return (
+        f"{name} {words.get(verdict, 'is neither the original nor the protected clip')}; put the protected one back, "
+        f"or restore them all and evaluate what is clean."
+    )
+
+
+def _decoded(blob: Blob, rate: int, frames: int) -> Clips:
+    try:
+        return decode(io.BytesIO(blob.data), rate, frames).samples
+    except UnusableError as error:
+        raise DatasetError(f"{blob.name} cannot be decoded: {error}.") from None
+
+
+def _as_clip(samples: NDArray[Any], rate: int, wanted: int, frames: int) -> Clips:
+    """One clip of an array as 16-bit mono of another rate."""
+    scaled = samples / FULL_SCALE if samples.dtype.kind == "i" else samples.astype(np.float64)
+    mono = scaled.mean(axis=1) if scaled.ndim == 2 else scaled
+    if rate != wanted:
+        import soxr  # noqa: PLC0415 - not needed at this rate
+
+        mono = soxr.resample(mono, rate, wanted, quality="HQ")
+    clip: Clips = np.clip(np.rint(mono[:frames] * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return clip
+
+
+def _one(blob: Blob | None) -> tuple[Blob, ...]:
+    return () if blob is None else (blob,)
