@@ -99,8 +99,9 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
     plot = _plot_beside(out)
     key = poscuda_fast.Key.load(key_file)
     try:
-        importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
         from poscuda_fast.evaluation import study, words  # noqa: PLC0415 - they need torch
+
+        importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
     except ImportError as error:
         raise ImportError(f"poscuda evaluate needs {error.name}: pip install 'poscuda-fast[experiments]'.") from None
     except OSError as error:  # torchaudio beside a torch that it was not built for

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from poscuda_fast import Key, Recipe, drop_undo, inplace, memmap, memory
+from poscuda_fast import Key, Recipe, drop_undo, inplace, mapping, memmap, memory
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.errors import PoscudaError
 from poscuda_fast.journal import Journal, State, _nonce
@@ -52,7 +52,7 @@ class Hooks:
             (Journal, "move"),
             (Journal, "make_final"),
             (ArrayClips, "write"),
-            (memmap.MappedFile, "sync"),
+            (mapping.MappedFile, "sync"),
         ):
             self._wrap(owner, name)
 

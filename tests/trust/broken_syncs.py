@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from array_worker import store_before_commit
 
-from poscuda_fast import durability, inplace, journal, memmap
+from poscuda_fast import durability, inplace, journal, mapping
 from poscuda_fast.array_target import IS_PROTECTED, ArrayTarget
 from poscuda_fast.journal import Journal, State
 
@@ -55,7 +55,7 @@ def early_undone(sidecar: Journal, target: ArrayTarget, *, partial: bool = False
 
 
 def _no_fsync(patching: pytest.MonkeyPatch) -> None:
-    patching.setattr(memmap.MappedFile, "sync", lambda self: None)
+    patching.setattr(mapping.MappedFile, "sync", lambda self: None)
     # Nor is the system asked to begin to write: that promises nothing, yet it often suffices.
     patching.setattr(durability, "start_writing", lambda *_: None)
     patching.setattr(durability, "sync_files", lambda *_: None)

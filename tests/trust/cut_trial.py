@@ -22,7 +22,7 @@ from recorder import Recorder, say
 from step_recorder import Steps
 from tracer import Untraceable
 
-from poscuda_fast import Key, Recipe, drop_undo, memmap, memory, restore_memmap
+from poscuda_fast import Key, Recipe, drop_undo, mapping, memory, restore_memmap
 from poscuda_fast.arrays import ArrayClips
 from poscuda_fast.errors import PoscudaError, SidecarError
 from poscuda_fast.plan import Patches
@@ -133,7 +133,7 @@ class CutTrial:
             say("sync_failed", self._data.path.name)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patching.setattr(memmap.MappedFile, "sync", fail)
+        patching.setattr(mapping.MappedFile, "sync", fail)
 
     def _tell_stores(self, patching: pytest.MonkeyPatch, say: Callable[..., None]) -> None:
         """Storing what is there already changes no byte, but the page is to be written once more."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from array_trial import Data, Worker
 
-from poscuda_fast import memmap, verify_memmap
+from poscuda_fast import mapping, verify_memmap
 from poscuda_fast.journal import Journal
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_a_failed_sync_is_raised_once_and_everything_is_stored_again(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patching:
-        patching.setattr(memmap.MappedFile, "sync", fail)
+        patching.setattr(mapping.MappedFile, "sync", fail)
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             call()
     assert len(tries) == 1

@@ -15,7 +15,7 @@ from recipes import protect_folder
 from sidecars import edit, edited
 from tampering import Array, check_damaged, damaged, outcome, reading, splice
 
-from poscuda_fast import Key, KeyFileError, PoscudaError, SidecarError, memmap, restore_folder, verify_memmap
+from poscuda_fast import Key, KeyFileError, PoscudaError, SidecarError, mapping, restore_folder, verify_memmap
 from poscuda_fast.journal import APPLICATION_ID, SCHEMA
 
 
@@ -105,7 +105,7 @@ def test_a_lost_batch_of_an_interrupted_run_is_refused(array: Array, monkeypatch
 
     array.restore()
     with monkeypatch.context() as patching:
-        patching.setattr(memmap.MappedFile, "sync", fail)
+        patching.setattr(mapping.MappedFile, "sync", fail)
         with pytest.raises(OSError, match="no sync"):
             array.protect()
     assert array.path.read_bytes() == array.protected
