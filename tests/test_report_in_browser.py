@@ -14,7 +14,8 @@ import pytest
 import soundfile
 from audiofiles import wav, write_tree
 
-from poscuda_fast import Key, Recipe, protect_folder, synth
+from poscuda_fast import Key, protect_folder, synth
+from poscuda_fast.journal import Journal
 
 CHROMIUM = shutil.which("chromium")
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
@@ -70,8 +71,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(root / "in" / "no" / "a.flac", rng.integers(-90, 90, 9000).astype(np.int16), 48_000)
     key = Key(bytes(range(32)))
     protect_folder(root / "in", root / "out", key)
-    evaluation = EVALUATION | {"fingerprint": key.fingerprint, "recipe": Recipe.strong().to_dict()}
-    (root / "e.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    with Journal(root / "out" / ".poscuda", key) as journal:
+        of_run = {"fingerprint": key.fingerprint, **{name: journal.header[name] for name in ("recipe", "labels")}}
+    (root / "e.json").write_text(json.dumps(EVALUATION | of_run), encoding="utf-8")
     reporting.write_report(root / "out", key, root / "page.html", evaluation=root / "e.json")
     return root / "page.html"
 
