@@ -69,9 +69,9 @@ def protect(
     Raises
     ------
     DatasetError
-        `dst` exists, other than as a copy that an earlier call began, or lies inside `src`.
+        `dst` exists, other than as a copy that an earlier call began; is, or lies inside, `src`; or has no folder.
     SidecarError
-        `src` is protected already: its copy would be marked twice.
+        `src` is protected already, so that its copy would be marked twice; or the sidecar is of a copy that has gone.
     AudioFileError, TypeError, ValueError, BusyError, OSError
         As for `open_stored` and `protect_memmap`.
     """

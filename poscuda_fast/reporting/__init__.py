@@ -65,7 +65,8 @@ def write_report(
     FileExistsError
         `out` exists.
     DatasetError
-        `src` does not exist, or `out` lies inside it; or the evaluation is damaged, or is of another key or recipe.
+        `src` does not exist, or `out` lies inside it; or the evaluation is damaged, or is of another
+        key, recipe, labels or lengths.
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
         other data.

@@ -1,4 +1,4 @@
-"""What is measured of each clip of a run, and what is kept of all of them: counts, and the ten that changed most."""
+"""What is measured of each clip of a run, and what is kept of all of them: counts, and the ten with the lowest SNR."""
 
 from __future__ import annotations
 
