@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def ours(backend: str) -> Callable[[Task, int], Callable[[], Any]]:
     def prepare(task: Task, threads: int) -> Callable[[], Any]:
         engine, flat, places = Engine(backend, threads), task.flat, task.places
         sizes = np.full(len(places), task.patch)
-        return lambda: engine.filter_patches(flat, places, sizes, task.rows, task.taps, 1)
+        return lambda: engine.mark_patches(flat, places, sizes, task.rows, Marks(task.taps, added=False), 1)
 
     return prepare
 

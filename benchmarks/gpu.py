@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast import Key, Recipe, kernels, protect
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 
 REPEATS = 7
 PATCHES = 1_000_000
@@ -80,8 +80,8 @@ def differs(rng: np.random.Generator, dtype: type, longest: int) -> bool:
     rows = rng.integers(0, 5, len(sizes))
     found = samples.copy()
     wanted = samples.copy()
-    over = Engine("cuda").filter_patches(found, starts, sizes, rows, taps, stride)
-    return over != Engine("cpu").filter_patches(wanted, starts, sizes, rows, taps, stride) or bool(
+    over = Engine("cuda").mark_patches(found, starts, sizes, rows, Marks(taps, added=False), stride)
+    return over != Engine("cpu").mark_patches(wanted, starts, sizes, rows, Marks(taps, added=False), stride) or bool(
         found.tobytes() != wanted.tobytes()
     )
 

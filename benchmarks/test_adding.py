@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from poscuda_fast import Key, Recipe, protect
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Marks
 
 N_CLIPS = 5_000
 N_FRAMES = 16_000
@@ -55,7 +55,7 @@ def test_adding_sounds(race: Any, dtype: type) -> None:
 
     def ours(backend: str) -> Any:
         engine = Engine(backend, 1)
-        return lambda: engine.add_patches(flat, starts, sizes, clip_rows, sounds, 1)
+        return lambda: engine.mark_patches(flat, starts, sizes, clip_rows, Marks(sounds, added=True), 1)
 
     race.per = N_CLIPS
     race.run(

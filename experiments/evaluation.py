@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks import stored
 from experiments import cells
 from experiments.conditions import study_key
+from poscuda_fast.evaluation import evaluate
 from poscuda_fast.evaluation.sources import Folder
-from poscuda_fast.evaluation.study import evaluate
 
 LABELS = r"regex:^(\d)_"
 

@@ -21,7 +21,8 @@ from matplotlib.lines import Line2D
 from benchmarks import stored
 from experiments.conditions import study_key
 from experiments.tables import CONDITIONS, LITERAL, MODELS, TARGET, Cell, cells
-from poscuda_fast import protect, synth
+from poscuda_fast import protect
+from poscuda_fast.cli import synth
 
 FOLDER = stored.EXPERIMENTS / "plots"
 CURVES = ("clean", "poscuda-0.01", "poscuda-0.3", "whole-0.01", "whole-0.3")

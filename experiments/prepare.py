@@ -26,9 +26,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.dataset import PER_CLIP, SPLITS, Dataset, load
+from experiments.decoding import decode_all, rate_of
 from experiments.layouts import Listing, find
 from poscuda_fast import DatasetError
-from poscuda_fast.evaluation.decoding import Decoded, UnusableError, decode_all, rate_of
+from poscuda_fast.evaluation.decoding import Decoded, UnusableError
 
 SECONDS = 1.0
 SKIPPED_SHOWN = 10

@@ -14,9 +14,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from poscuda_fast import durability
-from poscuda_fast.discretion import Secret, discreet
+from poscuda_fast import disk
 from poscuda_fast.errors import KeyFileError
+from poscuda_fast.secrecy import Secret, discreet
 
 SALT = b"poscuda-fast/1"
 MASTER_BYTES = 32
@@ -98,7 +98,7 @@ class Key(Secret):
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"The folder of {path} does not exist; make it, or choose another place.")
         try:
-            durability.create(path, text.encode("ascii"), mode=0o600)
+            disk.create(path, text.encode("ascii"), mode=0o600)
         except FileExistsError:
             raise FileExistsError(f"{path} exists, and a key file is never overwritten; choose another name.") from None
 
@@ -120,6 +120,12 @@ class Key(Secret):
 
     def __repr__(self) -> str:
         return f"Key(fingerprint={self._fingerprint!r})"
+
+
+def check_key(key: object) -> None:
+    """TypeError unless `key` is a Key; the message does not show what was given."""
+    if not isinstance(key, Key):
+        raise TypeError(f"key is a {type(key).__name__}; expected a poscuda_fast.Key, for example Key.load(path).")
 
 
 def holds_key(path: str | os.PathLike[str]) -> bool:

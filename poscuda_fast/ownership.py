@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast import dense
-from poscuda_fast.arrays import Clips, open_clips
-from poscuda_fast.device_arrays import is_on_device
-from poscuda_fast.discretion import discreet
-from poscuda_fast.kernels import Engine
-from poscuda_fast.key import Key
-from poscuda_fast.labels import ClassRows, encode, integer_token, name_token
-from poscuda_fast.memory import check_key, patches_per_batch
-from poscuda_fast.plan import Int64, Plan
+from poscuda_fast.arrays.device import is_on_device
+from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
+from poscuda_fast.kernels import Engine, Ints
+from poscuda_fast.key import Key, check_key
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.labels import ClassRows, encode, integer_token, name_token
+from poscuda_fast.mark.plan import Plan
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.results import Shown
+from poscuda_fast.secrecy import discreet
 
 CLIPS_PER_BATCH = 256
 BATCH_BYTES = 16 << 20  # of one batch that `predict` gets; one clip may be more
@@ -28,7 +28,7 @@ NO_CLASS = -1  # the row of a prediction that is none of the classes tested
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Shown):
     """What a model answered to marked clips; `str` shows it as a short table.
 
     Attributes
@@ -63,18 +63,15 @@ class Ownership:
         """The fields as plain JSON values."""
         return dataclasses.asdict(self)
 
-    def __str__(self) -> str:
-        rows = [
-            ("p value", f"{self.p_value:.3g}"),
-            ("hits", f"{self.hits:,} of {self.classes:,} classes"),
-            ("clips", f"{self.clips:,}"),
-            ("decoys", f"{self.decoys:,}"),
-            ("clean accuracy", f"{self.clean_accuracy:.1%}"),
-            ("keyed accuracy", f"{self.keyed_accuracy:.1%}"),
-            ("miskeyed accuracy", f"{self.miskeyed_accuracy:.1%}"),
-            ("key fingerprint", self.fingerprint),
-        ]
-        return "\n".join(f"{name:<18} {value}" for name, value in rows)
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The table, as (name, value)."""
+        yield "p value", f"{self.p_value:.3g}"
+        yield "hits", f"{self.hits:,} of {self.classes:,} classes"
+        yield "clips", f"{self.clips:,}"
+        yield "decoys", f"{self.decoys:,}"
+        for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy"):
+            yield name.replace("_", " "), f"{getattr(self, name):.1%}"
+        yield "key fingerprint", self.fingerprint
 
 
 @discreet
@@ -230,14 +227,14 @@ def _checked(decoys: object) -> int:
     return int(decoys)
 
 
-def _refuse_non_finite(audio: Clips, marks: Sequence[Plan], engine: Engine) -> None:
+def _refuse_non_finite(audio: ArrayClips | ListClips, marks: Sequence[Plan], engine: Engine) -> None:
     """ValueError, before the model is asked anything, if a mark would go over a NaN or infinite sample."""
     if audio.dtype.kind != "f":
         return
     for mark in marks:
-        for patches in mark.batches(patches_per_batch(mark.recipe, audio)):
-            flags = dense.survey_dense(audio.read(patches), patches, audio.channels, engine)
-            dense.refuse_non_finite(flags, patches)
+        for patches in mark.batches(packed.patches_per_batch(mark.recipe, audio.channels * audio.dtype.itemsize)):
+            flags = audio.survey(patches, engine)
+            packed.refuse_non_finite(flags, patches)
 
 
 def _batches(clips: Any, n_clips: int) -> Iterator[slice]:
@@ -264,7 +261,7 @@ def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
     return batch
 
 
-def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Sequence[str] | None) -> Int64:
+def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Sequence[str] | None) -> Ints:
     """The row of the class that is predicted for each clip of a batch: (n,), `NO_CLASS` where it is not tested."""
     n_clips = len(batch)
     predicted = np.asarray(predict(batch))
@@ -282,7 +279,7 @@ def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Se
     known = {token: row for row, token in enumerate(rows.tokens)}
     values, inverse = np.unique(predicted, return_inverse=True)
     found = np.array([known.get(_token(value, classes), NO_CLASS) for value in values.tolist()], np.int64)
-    answers: Int64 = found[inverse]
+    answers: Ints = found[inverse]
     return answers
 
 

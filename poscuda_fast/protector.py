@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.blobs import Blob, protect_blobs
-from poscuda_fast.discretion import discreet
+from poscuda_fast.arrays.memory import protect
+from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.labels import check_classes, encode
-from poscuda_fast.memory import protect
+from poscuda_fast.mark.labels import check_classes, encode
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.secrecy import discreet
 
 Labeller = Callable[[Mapping[str, Any], int], "str | int"]
 

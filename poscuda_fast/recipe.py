@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import numbers
 import operator
 from typing import Any, ClassVar
-
-import numpy as np
 
 MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
 MAX_FLOAT = 3.4028234663852886e38  # the largest float32: what a class is given must be finite
 SOUND_RATE = 8000  # Hz
 MAX_RATE = 512_000  # Hz: then every sample of a sound of 1024 frames is held for 64
+USUAL_RATE = 16_000  # Hz, of data that do not tell theirs
 UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, as a share of full scale
 
 
@@ -34,6 +35,9 @@ class Recipe:
 
     __slots__ = ()
 
+    def __init__(self, *_: object, **__: object) -> None:
+        raise TypeError("Recipe() makes no recipe; call Recipe.strong(...), the default, or Recipe.paper(...).")
+
     format: ClassVar[int]
     patch: int
     every: int | None
@@ -42,7 +46,7 @@ class Recipe:
     def strong(
         strength: float = 1.0,
         *,
-        sample_rate: int = 16_000,
+        sample_rate: int = USUAL_RATE,
         hold: int | None = None,
         patch: int | None = None,
         every: int | None = None,
@@ -221,11 +225,23 @@ class StrongRecipe(Recipe):
         return {"format": self.format, **dataclasses.asdict(self)}
 
 
+def chosen_recipe(recipe: Recipe | None, strength: float | None, sample_rate: int = USUAL_RATE) -> Recipe:
+    """The recipe that was given, or the default of that strength, 1 if none was given; ValueError if both were."""
+    if recipe is None:
+        return Recipe.strong(1.0 if strength is None else strength, sample_rate=sample_rate)
+    if strength is not None:
+        raise ValueError(
+            f"recipe is {recipe!r} and strength is {strength!r}; give one of them: Recipe.strong(strength) is a recipe "
+            f"of that strength."
+        )
+    return recipe
+
+
 def _number(name: str, value: object, example: float) -> float:
     """`value` as a finite float above 0, or an error that names the field."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"Recipe.{name} is {value!r}; it must be a number above 0, such as {example:g}.")
-    number = np.inf
+    number = math.inf
     with contextlib.suppress(OverflowError):  # an integer beyond every float
         number = float(value)
     if not 0.0 < number <= MAX_FLOAT:
@@ -235,7 +251,7 @@ def _number(name: str, value: object, example: float) -> float:
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
     """`value` as an int in [least, most], or an error that names the field."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"Recipe.{name} is {value!r}; it must be a whole number from {least} to {most}.")
     number = operator.index(value)
     if not least <= number <= most:

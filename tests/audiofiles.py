@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from poscuda_fast import Key, Recipe, pcm
+from poscuda_fast import Key, Recipe
 from poscuda_fast import protect as protect_arrays
+from poscuda_fast.files import headers
 from poscuda_fast.kernels import Engine
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Patches, Plan
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Patches, Plan
 
 CODES = {"PCM_16": (1, 16), "PCM_24": (1, 24), "FLOAT": (3, 32)}
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -177,7 +178,7 @@ def patch_bytes(
     offset: int, samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> set[int]:
     """The places of all bytes of a WAV file that lie in patches, where its samples begin at `offset`."""
-    frame = samples.shape[1] * pcm.CODINGS[coding]
+    frame = samples.shape[1] * headers.CODINGS[coding]
     patches = patches_of(len(samples), label, key, recipe)
     places = zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True)
     return {offset + byte for start, size in places for byte in range(start * frame, (start + size) * frame)}

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from poscuda_fast import Key, synth
+from poscuda_fast import Key
+from poscuda_fast.cli import synth
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ import pytest
 import soundfile
 from audiofiles import lossy
 
-from poscuda_fast import Key, Recipe, synth
-from poscuda_fast.cli import main
+from poscuda_fast import Key, Recipe
+from poscuda_fast.cli import main, synth
 from poscuda_fast.kernels import AUTO, BACKENDS, why_missing
 
 WORDS = ("no", "yes")

@@ -22,11 +22,11 @@ from devices import SIMULATED, Simulated, to_device
 from recipes import protect
 
 from poscuda_fast import Recipe, kernels
-from poscuda_fast.dense import mark_dense, survey_dense
-from poscuda_fast.device_arrays import DeviceClips, is_on_device
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast.arrays.device import DeviceClips, is_on_device
+from poscuda_fast.arrays.layouts import ArrayClips
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Marks
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
 
 HERE = Path(__file__).parent
 DTYPES = [np.int16, np.int32, np.float32]
@@ -73,7 +73,7 @@ class Case:
     def filter(self, backend: str, wet) -> int:
         on_device = not isinstance(wet, np.ndarray)
         engine = Engine(backend, on_device=on_device)
-        return engine.filter_patches(wet, self.starts, self.sizes, self.rows, self.taps, self.stride)
+        return engine.mark_patches(wet, self.starts, self.sizes, self.rows, Marks(self.taps, added=False), self.stride)
 
 
 # Samples in host memory.
@@ -367,7 +367,7 @@ def test_protect_on_the_device(dtype, shape, recipe, key) -> None:
 
 @needs_cuda
 def test_batches_on_the_device(key, monkeypatch) -> None:
-    monkeypatch.setattr("poscuda_fast.memory.BATCH_BYTES", 200)
+    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_BYTES", 200)
     before = random_samples(np.int16, (13, 60))
     wanted = before.copy()
     report = protect(wanted, [0] * 13, key, recipe=RECIPE, backend="cpu")
@@ -380,29 +380,23 @@ def test_batches_on_the_device(key, monkeypatch) -> None:
 @needs_cuda
 @each_clip_dtype
 @pytest.mark.parametrize("channels", [None, 2])
-def test_read_write_and_survey(dtype, channels, key) -> None:
+def test_device_clips_are_surveyed_and_marked_as_others_are(dtype, channels, key) -> None:
     shape = (6, 50) if channels is None else (6, 50, channels)
     content = random_samples(dtype, shape)
     content[1] = 0
     if channels:
         content[2, :, 0] = 0  # one silent channel does not make a silent patch
     clips = to_device(content)
-    audio = DeviceClips(clips, None)
+    audio, twin = DeviceClips(clips, None), ArrayClips(content.copy(), None)
     plan = planned(shape, RECIPE, key)
     (patches,) = plan.batches(100)
-    dense = audio.read(patches)
-    pieces = [content[c, s : s + n] for c, s, n in zip(patches.clips, patches.starts, patches.sizes, strict=True)]
-    assert dense.tobytes() == np.concatenate(pieces).tobytes()
     flags = audio.survey(patches, Engine("cuda"))
-    assert flags.tolist() == survey_dense(dense, patches, audio.channels, Engine("reference")).tolist()
+    assert flags.tolist() == twin.survey(patches, Engine("reference")).tolist()
     assert (flags & SILENT).sum() == 2
     over = audio.mark(patches, plan.marks, Engine("cuda"))
-    assert over == mark_dense(dense, patches, audio.channels, plan.marks, Engine("reference"))
-    assert audio.read(patches).tobytes() == dense.tobytes()
-    audio.write(patches, np.concatenate(pieces).reshape(-1))
-    assert clips.copy_to_host().tobytes() == content.tobytes()
+    assert over == twin.mark(patches, plan.marks, Engine("reference"))
+    assert clips.copy_to_host().tobytes() == twin.array.tobytes()
     nothing = planned((1, 0), RECIPE, key).of_clip(0)
-    assert audio.read(nothing).size == 0
     assert audio.survey(nothing, Engine("cuda")).size == 0
 
 
@@ -444,7 +438,7 @@ def interface(**changes) -> object:
     [
         ({"shape": (50,)}, ValueError, r"shape \(50,\); expected"),
         ({"shape": (2, 3, 4, 5)}, ValueError, "shape"),
-        ({"typestr": "<f8"}, TypeError, r"dtype <f8; use clips.astype\(numpy.float32\)"),
+        ({"typestr": "<f8"}, TypeError, r"dtype <f8; use astype\(numpy.float32\)"),
         ({"typestr": ">i2"}, TypeError, "byte order"),
         ({"data": (1 << 20, True)}, ValueError, "read-only"),
         ({"strides": (200, 2)}, ValueError, r"strides \(200, 2\) .* contiguous"),
@@ -477,12 +471,9 @@ def test_what_is_on_a_device() -> None:
 @needs_cuda
 def test_the_kernel_refuses_read_only_device_memory(backend) -> None:
     one = np.array([1])
-    for write in (
-        lambda: backend.filter_patches(interface(data=(1 << 20, True)), one, one, one - 1, np.ones((1, 1)), 1),
-        lambda: backend.write_patches(interface(data=(1 << 20, True)), one, one, 1, np.ones(1, np.int16)),
-    ):
+    for write in (backend.filter_patches, backend.add_patches):
         with pytest.raises(ValueError, match="read-only"):
-            write()
+            write(interface(data=(1 << 20, True)), one, one, one - 1, np.ones((1, 1), np.float32), 1)
 
 
 @needs_cuda
@@ -561,7 +552,7 @@ def test_what_is_missing_is_said(setup, message) -> None:
     """Importing the package and choosing automatically never ask for it."""
     code = f"""
 import importlib.util
-import poscuda_fast.memory, sys
+import poscuda_fast.arrays.memory, sys
 from poscuda_fast.kernels import Engine, why_missing
 Engine()
 assert "numba.cuda" not in sys.modules

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from poscuda_fast import durability
+from poscuda_fast import disk
 
 
 def mode_of(path: Path) -> int:
@@ -53,7 +53,7 @@ def test_create_writes_content_and_mode(tmp_path: Path, content: bytes, mode: in
     path = tmp_path / "new"
     old = os.umask(0)
     try:
-        durability.create(path, content, mode=mode)
+        disk.create(path, content, mode=mode)
     finally:
         os.umask(old)
     assert path.read_bytes() == content
@@ -67,22 +67,22 @@ def test_create_never_overwrites(tmp_path: Path, make: Callable[[Path], None]) -
     make(path)
     before = os.lstat(path)
     with pytest.raises(FileExistsError):
-        durability.create(path, b"new", mode=0o600)
+        disk.create(path, b"new", mode=0o600)
     after = os.lstat(path)
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
     assert os.listdir(tmp_path) == ["taken"]
 
 
 def test_create_syncs_the_file_and_then_its_folder(tmp_path: Path, synced: list[str]) -> None:
-    durability.create(tmp_path / "new", b"content", mode=0o600)
+    disk.create(tmp_path / "new", b"content", mode=0o600)
     assert synced == ["new", tmp_path.name]
-    durability.create(tmp_path / "scratch", b"content", mode=0o600, durable=False)
+    disk.create(tmp_path / "scratch", b"content", mode=0o600, durable=False)
     assert synced == ["new", tmp_path.name]
 
 
 def test_create_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    durability.create(Path("new"), b"content", mode=0o600)
+    disk.create(Path("new"), b"content", mode=0o600)
     assert (tmp_path / "new").read_bytes() == b"content"
 
 
@@ -94,7 +94,7 @@ def test_create_raises_a_failed_sync_once_and_leaves_nothing(
     failing = fail(number)
     monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(descriptor) or failing())
     with pytest.raises(OSError, match=os.strerror(number)):
-        durability.create(tmp_path / "new", b"content", mode=0o600)
+        disk.create(tmp_path / "new", b"content", mode=0o600)
     assert len(calls) == 1
     assert os.listdir(tmp_path) == []
 
@@ -102,12 +102,12 @@ def test_create_raises_a_failed_sync_once_and_leaves_nothing(
 def test_create_leaves_nothing_when_the_disk_is_full(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     script = (
-        "import resource, sys; from pathlib import Path; from poscuda_fast import durability\n"
+        "import resource, sys; from pathlib import Path; from poscuda_fast import disk\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: durability.create(Path(sys.argv[1]), bytes(5000), mode=0o600)\n"
+        "try: disk.create(Path(sys.argv[1]), bytes(5000), mode=0o600)\n"
         "except OSError as error: sys.exit(error.errno)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(durability.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(disk.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "new")], env=environment, check=False)
     assert done.returncode == errno.EFBIG
     assert os.listdir(tmp_path) == []
@@ -115,7 +115,7 @@ def test_create_leaves_nothing_when_the_disk_is_full(tmp_path: Path) -> None:
 
 def test_create_reports_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
-        durability.create(tmp_path / "missing" / "new", b"", mode=0o600)
+        disk.create(tmp_path / "missing" / "new", b"", mode=0o600)
     assert os.listdir(tmp_path) == []
 
 
@@ -128,26 +128,26 @@ def test_replace_puts_content_and_mode(tmp_path: Path, old: bytes | None) -> Non
     if old is not None:
         path.write_bytes(old)
         path.chmod(0o644)
-    durability.replace(path, b"new", mode=0o600)
+    disk.replace(path, b"new", mode=0o600)
     assert path.read_bytes() == b"new"
     assert mode_of(path) == 0o600
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_replace_syncs_the_content_before_it_gets_its_name(tmp_path: Path, synced: list[str]) -> None:
-    durability.replace(tmp_path / "file", b"new", mode=0o600)
-    assert synced[0] == durability.part_of(tmp_path / "file").name
+    disk.replace(tmp_path / "file", b"new", mode=0o600)
+    assert synced[0] == disk.part_of(tmp_path / "file").name
     assert synced[-1] == tmp_path.name
     synced.clear()
-    durability.replace(tmp_path / "file", b"newer", mode=0o600, durable=False)
+    disk.replace(tmp_path / "file", b"newer", mode=0o600, durable=False)
     assert synced == []
     assert (tmp_path / "file").read_bytes() == b"newer"
 
 
 def test_replace_takes_over_what_a_killed_one_left(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    durability.part_of(path).write_bytes(b"half")
-    durability.replace(path, b"new", mode=0o600)
+    disk.part_of(path).write_bytes(b"half")
+    disk.replace(path, b"new", mode=0o600)
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -156,7 +156,7 @@ def test_replace_exchanges_a_link_and_not_its_target(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"kept")
     link.symlink_to(target)
-    durability.replace(link, b"new", mode=0o600)
+    disk.replace(link, b"new", mode=0o600)
     assert target.read_bytes() == b"kept"
     assert not link.is_symlink()
     assert link.read_bytes() == b"new"
@@ -169,7 +169,7 @@ def test_replace_keeps_the_old_content_when_the_new_cannot_be_synced(
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        durability.replace(path, b"new", mode=0o600)
+        disk.replace(path, b"new", mode=0o600)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -180,12 +180,12 @@ def test_replace_keeps_the_old_content_when_the_new_cannot_be_synced(
 @pytest.mark.parametrize("replacing", [False, True])
 def test_a_file_appears_when_it_is_whole_and_on_the_disk(tmp_path: Path, synced: list[str], replacing: bool) -> None:
     path = tmp_path / "file"
-    with durability.appearing(path, mode=0o600, replacing=replacing) as file:
+    with disk.appearing(path, mode=0o600, replacing=replacing) as file:
         file.write(b"content")
         assert not path.exists()
         (name,) = os.listdir(tmp_path)
         assert name.startswith(".file.")
-        assert name.endswith(durability.PART_SUFFIX)
+        assert name.endswith(disk.PART_SUFFIX)
     assert synced == [name, tmp_path.name]
     assert path.read_bytes() == b"content"
     assert mode_of(path) == 0o600
@@ -194,12 +194,12 @@ def test_a_file_appears_when_it_is_whole_and_on_the_disk(tmp_path: Path, synced:
 
 def test_two_that_make_the_same_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with durability.appearing(path, mode=None, replacing=True) as one:
+    with disk.appearing(path, mode=None, replacing=True) as one:
         one.write(b"one")
-        with durability.appearing(path, mode=None, replacing=True) as other:
+        with disk.appearing(path, mode=None, replacing=True) as other:
             other.write(b"the other")
         assert path.read_bytes() == b"the other"
-        with pytest.raises(FileExistsError, match="appeared just now"), durability.appearing(path, mode=None):
+        with pytest.raises(FileExistsError, match="appeared just now"), disk.appearing(path, mode=None):
             pass
     assert path.read_bytes() == b"one"
     assert os.listdir(tmp_path) == ["file"]
@@ -207,23 +207,23 @@ def test_two_that_make_the_same_file_do_not_meet(tmp_path: Path) -> None:
 
 def test_nothing_appears_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half() -> None:
-        with durability.appearing(tmp_path / "file", mode=None) as file:
+        with disk.appearing(tmp_path / "file", mode=None) as file:
             file.write(b"half")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         half()
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)), durability.appearing(tmp_path / "file", mode=None):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), disk.appearing(tmp_path / "file", mode=None):
         pass
     assert os.listdir(tmp_path) == []
 
 
 def test_a_file_appears_without_links_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", fail(errno.EPERM))
-    with durability.appearing(tmp_path / "file", mode=None) as file:
+    with disk.appearing(tmp_path / "file", mode=None) as file:
         file.write(b"content")
-    with pytest.raises(FileExistsError, match="appeared just now"), durability.appearing(tmp_path / "file", mode=None):
+    with pytest.raises(FileExistsError, match="appeared just now"), disk.appearing(tmp_path / "file", mode=None):
         pass
     assert (tmp_path / "file").read_bytes() == b"content"
     assert os.listdir(tmp_path) == ["file"]
@@ -234,9 +234,9 @@ def test_places_overlap_whatever_links_lead_there(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a")
     a, b = tmp_path / "a", tmp_path / "a" / "b"
     for one, other in ((a, a), (a, b), (b, a), (tmp_path / "link", a), (tmp_path / "link" / "b" / "new", a)):
-        assert durability.overlap(one, other)
+        assert disk.overlap(one, other)
     for one, other in ((a, tmp_path / "ab"), (b, tmp_path / "a" / "c"), (tmp_path / "link" / "c", b)):
-        assert not durability.overlap(one, other)
+        assert not disk.overlap(one, other)
 
 
 # copy
@@ -297,9 +297,9 @@ def test_copy_preserves_every_byte(
 ) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(content)
-    monkeypatch.setattr(durability, "_clone", lambda *_: False)
+    monkeypatch.setattr(disk, "_clone", lambda *_: False)
     prepare(monkeypatch)
-    durability.copy(source, target)
+    disk.copy(source, target)
     assert target.read_bytes() == content
     assert source.read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
@@ -309,7 +309,7 @@ def test_copy_preserves_every_byte(
 def test_a_copy_that_may_share_blocks_is_a_file_of_its_own(tmp_path: Path, content: bytes) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(content)
-    durability.copy(source, target)
+    disk.copy(source, target)
     assert target.read_bytes() == content
     assert not os.path.samefile(source, target)
     with open(target, "ab") as file:
@@ -322,7 +322,7 @@ def test_copy_falls_back_where_blocks_cannot_be_shared(tmp_path: Path, monkeypat
     monkeypatch.setattr(fcntl, "ioctl", fail(errno.EOPNOTSUPP))
     without_copy_file_range(monkeypatch)
     (tmp_path / "source").write_bytes(CONTENTS["megabytes"])
-    durability.copy(tmp_path / "source", tmp_path / "target")
+    disk.copy(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENTS["megabytes"]
 
 
@@ -337,7 +337,7 @@ def test_copy_preserves_a_sparse_file(
         file.write(b"middle")
         file.truncate(2_500_000)
     prepare(monkeypatch)
-    durability.copy(source, target)
+    disk.copy(source, target)
     assert target.read_bytes() == source.read_bytes()
 
 
@@ -348,7 +348,7 @@ def test_copy_keeps_the_mode_but_can_be_written(tmp_path: Path, mode: int, expec
     source.chmod(mode)
     old = os.umask(0o077)
     try:
-        durability.copy(source, target)
+        disk.copy(source, target)
     finally:
         os.umask(old)
     assert mode_of(target) == expected
@@ -369,11 +369,11 @@ def test_the_copy_of_a_private_file_is_private_from_its_first_byte(
         modes.append(stat.S_IMODE(os.fstat(write).st_mode))
         return copy_file_range(read, write, *args)
 
-    monkeypatch.setattr(durability, "_clone", lambda *_: False)
+    monkeypatch.setattr(disk, "_clone", lambda *_: False)
     monkeypatch.setattr(os, "copy_file_range", noting)
     old = os.umask(0o022)
     try:
-        durability.copy(source, target)
+        disk.copy(source, target)
     finally:
         os.umask(old)
     assert modes
@@ -382,24 +382,24 @@ def test_the_copy_of_a_private_file_is_private_from_its_first_byte(
 
 def test_copy_takes_over_what_a_killed_one_left(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"content")
-    durability.part_of(tmp_path / "target").write_bytes(b"longer than the content")
-    durability.copy(tmp_path / "source", tmp_path / "target")
+    disk.part_of(tmp_path / "target").write_bytes(b"longer than the content")
+    disk.copy(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"content"
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
 
 
 def test_copy_of_a_missing_file_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="source"):
-        durability.copy(tmp_path / "source", tmp_path / "target")
+        disk.copy(tmp_path / "source", tmp_path / "target")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_copy_that_fails_raises_and_the_name_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").write_bytes(CONTENTS["megabytes"])
-    monkeypatch.setattr(durability, "_clone", lambda *_: False)
+    monkeypatch.setattr(disk, "_clone", lambda *_: False)
     monkeypatch.setattr(os, "copy_file_range", fail(errno.ENOSPC), raising=False)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        durability.copy(tmp_path / "source", tmp_path / "target")
+        disk.copy(tmp_path / "source", tmp_path / "target")
     assert not (tmp_path / "target").exists()
     assert os.listdir(tmp_path) == ["source"]
 
@@ -417,17 +417,17 @@ class Unloadable:
 def test_sync_files_syncs_each_file_and_then_its_name_where_syncfs_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str]
 ) -> None:
-    monkeypatch.setattr(durability.ctypes, "CDLL", Unloadable)
+    monkeypatch.setattr(disk.ctypes, "CDLL", Unloadable)
     files = [tmp_path / name for name in ("one", "two", "three")]
     for file in files:
         file.write_bytes(b"content")
-    durability.sync_files(tmp_path, iter(files))
+    disk.sync_files(tmp_path, iter(files))
     assert synced == ["one", "two", "three", tmp_path.name]
 
 
 def test_sync_files_covers_the_folder_at_once_where_it_can(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"content")
-    durability.sync_files(tmp_path, [tmp_path / "one"])
+    disk.sync_files(tmp_path, [tmp_path / "one"])
     assert (tmp_path / "one").read_bytes() == b"content"
 
 
@@ -436,9 +436,9 @@ def test_sync_files_reports_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: type | None
 ) -> None:
     if library is not None:
-        monkeypatch.setattr(durability.ctypes, "CDLL", library)
+        monkeypatch.setattr(disk.ctypes, "CDLL", library)
     with pytest.raises(FileNotFoundError, match="missing"):
-        durability.sync_files(tmp_path / "missing", [tmp_path / "missing" / "file"])
+        disk.sync_files(tmp_path / "missing", [tmp_path / "missing" / "file"])
 
 
 @pytest.mark.guards("I8")
@@ -450,12 +450,12 @@ def test_sync_files_raises_the_error_of_syncfs(tmp_path: Path, monkeypatch: pyte
         @staticmethod
         def syncfs(descriptor: int) -> int:
             assert os.path.samestat(os.fstat(descriptor), os.stat(tmp_path))
-            durability.ctypes.set_errno(errno.EIO)
+            disk.ctypes.set_errno(errno.EIO)
             return -1
 
-    monkeypatch.setattr(durability.ctypes, "CDLL", Failing)
+    monkeypatch.setattr(disk.ctypes, "CDLL", Failing)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)) as failure:
-        durability.sync_files(tmp_path, [])
+        disk.sync_files(tmp_path, [])
     assert failure.value.errno == errno.EIO
     assert failure.value.filename == str(tmp_path)
 
@@ -465,13 +465,13 @@ def test_sync_files_raises_the_error_of_fsync_and_goes_no_further(
 ) -> None:
     calls = []
     failing = fail(errno.EIO)
-    monkeypatch.setattr(durability.ctypes, "CDLL", Unloadable)
+    monkeypatch.setattr(disk.ctypes, "CDLL", Unloadable)
     monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(descriptor) or failing())
     files = [tmp_path / "one", tmp_path / "two"]
     for file in files:
         file.write_bytes(b"content")
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        durability.sync_files(tmp_path, files)
+        disk.sync_files(tmp_path, files)
     assert len(calls) == 1
 
 
@@ -483,30 +483,30 @@ def test_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patching:
         patching.setattr(os, "fsync", fail(errno.EIO))
         for call in (
-            lambda: durability.create(tmp_path / "new", b"", mode=0o600),
-            lambda: durability.replace(tmp_path / "source", b"", mode=0o600),
-            lambda: durability.sync_folder(tmp_path),
+            lambda: disk.create(tmp_path / "new", b"", mode=0o600),
+            lambda: disk.replace(tmp_path / "source", b"", mode=0o600),
+            lambda: disk.sync_folder(tmp_path),
         ):
             with pytest.raises(OSError, match=os.strerror(errno.EIO)):
                 call()
-    durability.copy(tmp_path / "source", tmp_path / "copy")
-    durability.sync_files(tmp_path, [tmp_path / "copy"])
+    disk.copy(tmp_path / "source", tmp_path / "copy")
+    disk.sync_files(tmp_path, [tmp_path / "copy"])
     assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_sync_folder_reports_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
-        durability.sync_folder(tmp_path / "missing")
+        disk.sync_folder(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("verb", [durability.create, durability.replace])
+@pytest.mark.parametrize("verb", [disk.create, disk.replace])
 def test_a_name_that_cannot_be_synced_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None]
 ) -> None:
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
 
-    monkeypatch.setattr(durability, "sync_folder", fail)
+    monkeypatch.setattr(disk, "sync_folder", fail)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         verb(tmp_path / "file", b"content", mode=None)
     assert list(tmp_path.iterdir()) == []

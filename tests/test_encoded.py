@@ -13,7 +13,7 @@ from audiofiles import contents, noise, read_samples, untouched
 from recipes import protect_folder
 
 from poscuda_fast import AudioFileError, DatasetError, restore_folder, verify_folder
-from poscuda_fast.encoded import Encoding, decode, encode, probe
+from poscuda_fast.files.encoded import Encoding, decode, encode, probe
 
 CONTAINERS = {"AIFF": "aiff", "CAF": "caf", "W64": "w64", "AU": "au", "RF64": "rf64"}
 LOSSLESS = [("FLAC", "PCM_16", "flac"), ("FLAC", "PCM_24", "flac")]
@@ -283,7 +283,7 @@ def test_flac_that_does_not_know_its_length_is_refused(tmp_path, key, frames):
 
 def _decoded(samples: np.ndarray, encoding: Encoding):
     """Samples as if they had been decoded."""
-    from poscuda_fast.encoded import Decoded
+    from poscuda_fast.files.encoded import Decoded
 
     return Decoded(samples, encoding, {})
 

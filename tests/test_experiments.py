@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from poscuda_fast import synth
+from poscuda_fast.cli import synth
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from audiofiles import noise, packed
 
-from poscuda_fast import Recipe, pcm
-from poscuda_fast.filtering import count_together, filter_together, refuse_non_finite
+from poscuda_fast import Recipe
+from poscuda_fast.files import headers
+from poscuda_fast.files.filtering import count_together, filter_together, refuse_non_finite
+from poscuda_fast.files.records import Record
 from poscuda_fast.kernels import Engine, Marks
-from poscuda_fast.records import Record
-from poscuda_fast.report import Tally
+from poscuda_fast.results import Tally
 
 KINDS = [
     ("PCM_16", 1, [40]),
@@ -49,7 +50,7 @@ def test_together_is_one_by_one():
         alone = filter_together([record], [content], TAPS, engine)
         assert together.wet[number] == alone.wet[0]
         assert together.noise[number] == alone.noise[0]
-        wet = pcm.to_samples(together.wet[number], record.coding).astype(np.float64)
+        wet = headers.to_samples(together.wet[number], record.coding).astype(np.float64)
         expected = float(((wet - samples[number].reshape(-1)) ** 2).sum())
         assert together.noise[number] == pytest.approx(expected, rel=1e-12)
         assert len(together.wet[number]) == len(content)

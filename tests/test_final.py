@@ -23,7 +23,7 @@ from poscuda_fast import (
     verify_memmap,
 )
 from poscuda_fast.cli import cli
-from poscuda_fast.journal import Journal
+from poscuda_fast.undo.journal import Journal
 
 FILES = {f"{'yes' if n % 2 else 'no'}/{n}.wav": wav(noise(600 + n, seed=n)) for n in range(4)}
 

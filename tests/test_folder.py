@@ -37,8 +37,9 @@ from audiofiles import (
 )
 from recipes import protect_folder
 
-from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, files, restore_folder, verify_folder
-from poscuda_fast.encoded import probe
+from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, restore_folder, verify_folder
+from poscuda_fast.files import target as files
+from poscuda_fast.files.encoded import probe
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 both_ways = pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
@@ -738,7 +739,7 @@ def test_verify_tells_of_files_that_no_run_knows(tmp_path, key, with_key):
     write_tree(src, {"yes/new.wav": wav(noise(500)), "yes/new.txt": b"", "yes/.new.wav": b""})
     found = verify_folder(src, key if with_key else None)
     assert (found.unlisted, found.protected, found.ok) == (("yes/new.wav",), 6, False)
-    assert "unlisted: yes/new.wav" in str(found)
+    assert "  unlisted         yes/new.wav" in str(found)
 
 
 @pytest.mark.parametrize("with_key", [True, False], ids=["key", "no key"])

@@ -16,9 +16,9 @@ from recipes import made, protect
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.kernels import Engine
-from poscuda_fast.labels import encode
-from poscuda_fast.marks import draw_sound, draw_taps
-from poscuda_fast.plan import Plan
+from poscuda_fast.mark.draw import draw_sound, draw_taps
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
 
 MASTER = bytes(range(32))
 FINGERPRINT = "847db78bd7fbd1a2"

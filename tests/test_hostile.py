@@ -24,7 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import protect_folder
 
-from poscuda_fast import AudioFileError, DatasetError, SidecarError, files, pcm, restore_folder, verify_folder
+from poscuda_fast import AudioFileError, DatasetError, SidecarError, restore_folder, verify_folder
+from poscuda_fast.arrays import mapped
+from poscuda_fast.files import headers
+from poscuda_fast.files import target as files
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -78,7 +81,7 @@ def refuse_everywhere(root: Path, src: Path, key, sentence: str, errors=DatasetE
 def test_read_wav_refuses(tmp_path, content, sentence):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
-    assert sentence in refusal(pcm.read_wav, path, HEADER_BYTES_READ)
+    assert sentence in refusal(headers.read_wav, path, HEADER_BYTES_READ)
 
 
 @wavs
@@ -103,7 +106,7 @@ def test_a_wav_file_cut_at_any_byte_is_refused(tmp_path, extensible, honest):
             cut[4:8] = struct.pack("<I", end - 8)
         path.write_bytes(cut)
         with open(path, "rb") as file, pytest.raises(AudioFileError, match=r"^a\.wav cannot be used: .+\.$"):
-            pcm.read_wav(file, "a.wav")
+            headers.read_wav(file, "a.wav")
         assert path.read_bytes() == cut
 
 
@@ -113,7 +116,7 @@ def test_an_rf64_file_cut_at_any_byte_is_refused(tmp_path):
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with open(path, "rb") as file, pytest.raises(AudioFileError, match=r"^a\.wav cannot be used: .+\.$"):
-            pcm.read_wav(file, "a.wav")
+            headers.read_wav(file, "a.wav")
 
 
 def test_a_hole_behind_a_header_costs_no_time_and_no_disk(tmp_path):
@@ -123,7 +126,7 @@ def test_a_hole_behind_a_header_costs_no_time_and_no_disk(tmp_path):
         file.truncate(2**26)  # a hole: zeros that are read as chunks
     begun = time.perf_counter()
     with open(path, "rb") as file, pytest.raises(AudioFileError, match="more than 1000 chunks"):
-        pcm.read_wav(file, "a.wav")
+        headers.read_wav(file, "a.wav")
     assert time.perf_counter() - begun < 5
     assert path.stat().st_size == 2**26
     assert path.stat().st_blocks * 512 < 2**20
@@ -133,7 +136,7 @@ def test_a_hole_behind_a_header_costs_no_time_and_no_disk(tmp_path):
 def test_read_npy_refuses(tmp_path, content, sentence):
     path = tmp_path / "a.npy"
     path.write_bytes(content)
-    assert sentence in refusal(pcm.read_npy, path, pcm.HEAD_BYTES + pcm.MAX_NPY_HEADER)
+    assert sentence in refusal(mapped.read_npy, path, headers.HEAD_BYTES + mapped.MAX_NPY_HEADER)
 
 
 @npys
@@ -142,7 +145,7 @@ def test_map_npy_refuses(tmp_path, content, sentence, writing):
     path = tmp_path / "a.npy"
     path.write_bytes(content)
     with untouched(tmp_path), pytest.raises(AudioFileError, match=re.escape(sentence)):
-        pcm.map_npy(path, writing=writing)
+        mapped.map_npy(path, writing=writing)
 
 
 class Trap:
@@ -159,10 +162,10 @@ def test_a_pickled_array_is_never_unpickled(tmp_path):
     path, trap = tmp_path / "a.npy", tmp_path / "sprung"
     np.save(path, np.array([[Trap(trap)]], dtype=object), allow_pickle=True)
     with untouched(tmp_path), pytest.raises(AudioFileError, match="its samples are object; expected int16"):
-        pcm.map_npy(path, writing=True)
+        mapped.map_npy(path, writing=True)
     path.write_bytes(pickle.dumps(Trap(trap)))
     with untouched(tmp_path), pytest.raises(AudioFileError, match=r"its \.npy header cannot be read"):
-        pcm.map_npy(path, writing=True)
+        mapped.map_npy(path, writing=True)
 
 
 def test_a_npy_file_cut_at_any_byte_is_refused(tmp_path):
@@ -172,7 +175,7 @@ def test_a_npy_file_cut_at_any_byte_is_refused(tmp_path):
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with pytest.raises(AudioFileError, match=r"a\.npy cannot be used: .+\.$"):
-            pcm.map_npy(path, writing=True)
+            mapped.map_npy(path, writing=True)
         assert path.stat().st_size == end
 
 
@@ -206,12 +209,12 @@ def test_any_wav_header_gives_a_refusal_or_a_layout_inside_the_file(template, ch
         file.write(content)
         file.flush()
         try:
-            layout = pcm.read_wav(file, "a.wav")
+            layout = headers.read_wav(file, "a.wav")
         except AudioFileError:
             return
         assert 20 <= layout.offset <= layout.offset + layout.frames * layout.frame_bytes <= len(content)
-        assert layout.coding in pcm.CODINGS
-        assert 1 <= layout.channels <= pcm.MAX_CHANNELS
+        assert layout.coding in headers.CODINGS
+        assert 1 <= layout.channels <= headers.MAX_CHANNELS
         assert layout.sample_rate > 0
 
 
@@ -219,13 +222,13 @@ def test_any_wav_header_gives_a_refusal_or_a_layout_inside_the_file(template, ch
 @given(template=st.sampled_from([wav(noise(30)), wav(noise(30, 2, "FLOAT"), "FLOAT"), wav(noise(0))]), changes=flips)
 def test_the_short_way_through_a_plain_header_ends_where_the_long_one_does(template, changes):
     content = flipped(template, changes, None)
-    short = pcm._plain_layout(content, len(content))
+    short = headers._plain_layout(content, len(content))
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
-        reader = pcm._Reader(file.fileno(), "a.wav")
+        reader = headers._Reader(file.fileno(), "a.wav")
         try:
-            long = pcm._any_layout(reader, len(content))
+            long = headers._any_layout(reader, len(content))
         except AudioFileError:
             assert short is None
             return
@@ -233,9 +236,9 @@ def test_the_short_way_through_a_plain_header_ends_where_the_long_one_does(templ
 
 
 def test_plain_headers_go_the_short_way():
-    for coding in pcm.CODINGS:
+    for coding in headers.CODINGS:
         content = wav(noise(30, 2, coding), coding)
-        assert pcm._plain_layout(content, len(content)) == pcm.WavLayout(44, 30, 2, coding, 16000)
+        assert headers._plain_layout(content, len(content)) == headers.WavLayout(44, 30, 2, coding, 16000)
 
 
 @settings(max_examples=400, deadline=None, database=None)
@@ -246,7 +249,7 @@ def test_any_npy_header_gives_a_refusal_or_a_layout_of_the_whole_file(template, 
         file.write(content)
         file.flush()
         try:
-            layout = pcm.read_npy(file, "a.npy")
+            layout = mapped.read_npy(file, "a.npy")
         except AudioFileError:
             return
         assert layout.dtype in (np.dtype(np.int16), np.dtype(np.float32))

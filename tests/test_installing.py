@@ -16,8 +16,7 @@ import click
 import pytest
 
 import poscuda_fast
-from poscuda_fast import extras
-from poscuda_fast.cli import cli
+from poscuda_fast.cli import cli, extras
 from poscuda_fast.kernels import why_missing
 
 ROOT = Path(__file__).parents[1]

@@ -18,17 +18,11 @@ from recipes import protect_memmap
 from secret_forms import forms_of
 from sidecars import edit, edited
 
-from poscuda_fast import (
-    BusyError,
-    Key,
-    Recipe,
-    SidecarError,
-    memory,
-    restore_memmap,
-)
-from poscuda_fast.journal import Journal, State
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast import BusyError, Key, Recipe, SidecarError, restore_memmap
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
+from poscuda_fast.undo.journal import Journal, State
 
 HEADER = {"kind": "test", "recipe": {"patch": 240}}
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
@@ -209,7 +203,7 @@ def numbers_in(value: Any) -> set[int]:
 
 @pytest.mark.parametrize("undone", [False, True])
 def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, undone: bool) -> None:
-    monkeypatch.setattr(memory, "BATCH_BYTES", 3 * 2 * 240)
+    monkeypatch.setattr(packed, "BATCH_BYTES", 3 * 2 * 240)
     data = tmp_path / "clips.npy"
     sidecar = tmp_path / "clips.npy.poscuda"
     names = ["sheila", "marvin", "bed"]

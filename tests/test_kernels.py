@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import poscuda_fast
-from poscuda_fast.kernels import AUTO, BACKENDS, PATCHES_PER_THREAD, Engine, cpu, load, why_missing
+from poscuda_fast.kernels import AUTO, BACKENDS, PATCHES_PER_THREAD, Engine, Marks, compiling, load, why_missing
 
 HERE = Path(poscuda_fast.__file__).parents[1]
 DTYPES = [np.int16, np.int32, np.float32]
@@ -34,7 +34,9 @@ def filtered(samples, places, taps, rows=None, stride=1, backend="reference", th
     wet = np.array(samples)
     starts, sizes = np.array(places, np.int64).reshape(-1, 2).T
     rows = np.zeros(len(places), np.int64) if rows is None else np.array(rows, np.int64)
-    over = Engine(backend, threads).filter_patches(wet, starts, sizes, rows, np.atleast_2d(taps), stride)
+    over = Engine(backend, threads).mark_patches(
+        wet, starts, sizes, rows, Marks(np.atleast_2d(taps), added=False), stride
+    )
     assert type(over) is int
     return wet, over
 
@@ -375,7 +377,7 @@ def test_every_number_of_threads_gives_the_same_bits(backend, dtype) -> None:
 
 
 def test_the_compiler_may_fuse_but_not_reorder() -> None:
-    assert set(cpu._OPTIONS["fastmath"]) <= {"contract"}
+    assert set(compiling._OPTIONS["fastmath"]) <= {"contract"}
 
 
 @each_backend
@@ -387,7 +389,7 @@ def test_an_engine_can_be_used_again_and_from_threads(backend) -> None:
 
     def run(_: int) -> tuple[np.ndarray, int]:
         wet = samples.copy()
-        return wet, engine.filter_patches(wet, starts, sizes, rows, taps, 1)
+        return wet, engine.mark_patches(wet, starts, sizes, rows, Marks(taps, added=False), 1)
 
     with ThreadPoolExecutor(3) as pool:
         for found in pool.map(run, range(6)):
@@ -407,7 +409,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch) -> None:
     monkeypatch.setattr(engine, "_kernels", Failing())
     starts, sizes = np.array(places).T
     with pytest.raises(MemoryError, match="in a later part"):
-        engine.filter_patches(samples, starts, sizes, rows, taps, 1)
+        engine.mark_patches(samples, starts, sizes, rows, Marks(taps, added=False), 1)
 
 
 @each_backend
@@ -426,7 +428,7 @@ def test_places_outside_the_samples_are_refused(backend, start, size, row, strid
     samples = np.ones(100, np.int16)
     places = [np.array([0, value]) for value in (start, size, row)]
     with pytest.raises(IndexError, match=r"outside the samples|has no filter"):
-        Engine(backend).filter_patches(samples, *places, np.ones((1, 3), np.float32), stride)
+        Engine(backend).mark_patches(samples, *places, Marks(np.ones((1, 3), np.float32), added=False), stride)
     assert (samples == 1).all()
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast.labels import DENSE_LABELS, ClassRows, encode, integer_token, name_token
-from poscuda_fast.plan import Plan
+from poscuda_fast.mark.labels import DENSE_LABELS, ClassRows, encode, integer_token, name_token
+from poscuda_fast.mark.plan import Plan
 
 MASTER = bytes(range(32))
 

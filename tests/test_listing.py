@@ -13,19 +13,19 @@ import soundfile
 from audiofiles import noise, wav, write_tree
 
 from poscuda_fast import AudioFileError, DatasetError, Recipe
-from poscuda_fast.encoded import Encoding
-from poscuda_fast.listing import (
+from poscuda_fast.files.encoded import Encoding
+from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.label_sources import find_labels
+from poscuda_fast.files.listing import (
     AUDIO_SUFFIXES,
     collisions,
     find_files,
-    find_labels,
     read_layout,
     read_layouts,
     refuse,
     refuse_unsafe,
-    usual_recipe,
+    usual_rate,
 )
-from poscuda_fast.pcm import WavLayout
 
 NAMES = ["no/1.wav", "yes/1.wav", "yes/2.flac"]
 
@@ -288,4 +288,4 @@ def test_the_default_recipe_is_for_the_rate_of_most_files(tmp_path, rates, hold)
     for number, rate in enumerate(rates):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros(50, np.int16), rate)
     names = [f"{number}.wav" for number in range(len(rates))]
-    assert usual_recipe(read_layouts(tmp_path, names), 2.0) == Recipe.strong(2.0, hold=hold)
+    assert Recipe.strong(2.0, sample_rate=usual_rate(read_layouts(tmp_path, names))) == Recipe.strong(2.0, hold=hold)

@@ -14,7 +14,7 @@ from audiofiles import noise, wav, write_tree
 from recipes import protect_folder
 
 from poscuda_fast import DatasetError, Recipe, restore_folder, verify_folder
-from poscuda_fast.manifest import Manifest
+from poscuda_fast.files.manifest import Manifest
 
 ENTRY = {
     "label": "yes",

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from recipes import protect, protect_folder, protect_memmap
 
-from poscuda_fast import Key, Recipe, SidecarError, memory, restore_memmap, verify_memmap
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast import Key, Recipe, SidecarError, restore_memmap, verify_memmap
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
 
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
 HEADER_BYTES = 44  # of a plain WAV file
@@ -80,7 +81,7 @@ class Clips:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "BATCH_BYTES", 4 * 40 * 2)
+    monkeypatch.setattr(packed, "BATCH_BYTES", 4 * 40 * 2)
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_only_bytes_of_patches_change(tmp_path: Path, key: Key, layout: dict[str
 
 def test_many_clips_take_several_batches(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = Clips(tmp_path / "clips.npy", shape=(2_000, 60))
-    monkeypatch.setattr(memory, "BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(packed, "BATCH_BYTES", 1 << 14)
     check_round_trip(clips, key, np.arange(2_000) % 35, recipe=SMALL)
 
 
@@ -477,10 +478,10 @@ def refuses(clips: Clips, key: Key, arr: Any, kind: type[Exception], message: st
         (lambda arr: arr.copy(), TypeError, "arr is a memmap that is not mapped from a file"),
         (lambda arr: arr + np.int16(0), TypeError, "not mapped from a file"),
         (lambda arr: arr[[0, 1, 2, 3, 4, 5, 6, 7, 8]], TypeError, "not mapped from a file"),
-        (lambda arr: arr.tolist(), TypeError, "arr is a list that is not mapped from a file"),
+        (lambda arr: arr.tolist(), TypeError, "arr is a list; expected an array that is mapped from a file"),
         (lambda arr: None, TypeError, "arr is a NoneType"),
         (lambda arr: arr.view(np.uint16), TypeError, "dtype <u2; scale it to 16 bits"),
-        (lambda arr: arr.view(np.float64), TypeError, r"dtype <f8; use clips\.astype\(numpy\.float32\)"),
+        (lambda arr: arr.view(np.float64), TypeError, r"dtype <f8; use astype\(numpy\.float32\)"),
         (lambda arr: arr.view(">i2"), TypeError, "dtype >i2; it is not in this machine's byte order"),
         (lambda arr: arr[0], ValueError, r"shape \(300,\); expected \(n_clips, n_frames\)"),
         (lambda arr: arr[None, None], ValueError, r"shape \(1, 1, 9, 300\)"),
@@ -513,7 +514,7 @@ def test_a_private_mapping_is_refused(clips: Clips, key: Key) -> None:
 def test_a_view_made_read_only_is_refused(clips: Clips, key: Key) -> None:
     arr = clips.map()
     arr.flags.writeable = False
-    refuses(clips, key, arr, ValueError, 'clips is read-only.*open it with mode="r\\+"')
+    refuses(clips, key, arr, ValueError, 'arr is read-only.*open it with mode="r\\+"')
 
 
 def test_a_pickled_mapping_is_refused(clips: Clips, key: Key) -> None:
@@ -524,7 +525,7 @@ def test_a_pickled_mapping_is_refused(clips: Clips, key: Key) -> None:
 
 def test_samples_that_are_not_aligned_are_refused(tmp_path: Path, key: Key) -> None:
     clips = Clips(tmp_path / "clips.raw", offset=45)
-    refuses(clips, key, clips.map(), ValueError, "clips is not aligned to its 2-byte samples")
+    refuses(clips, key, clips.map(), ValueError, "arr is not aligned to its 2-byte samples")
 
 
 @pytest.mark.parametrize("dtype", [">i2", ">f4", "<f8", "<i4", "u1"])
@@ -532,7 +533,7 @@ def test_other_dtypes_are_refused(tmp_path: Path, key: Key, dtype: str) -> None:
     clips = Clips(tmp_path / "clips.npy")
     np.save(clips.path, np.ones((9, 300), dtype))
     clips.original = clips.path.read_bytes()
-    refuses(clips, key, clips.map(), TypeError, f"clips has dtype {re.escape(np.dtype(dtype).str)}; ")
+    refuses(clips, key, clips.map(), TypeError, f"arr has dtype {re.escape(np.dtype(dtype).str)}; ")
 
 
 def test_a_file_without_a_name_is_refused(key: Key) -> None:
@@ -852,7 +853,7 @@ def test_an_interrupted_run_continues_only_as_it_was_begun(clips: Clips, key: Ke
 def test_another_batch_size_continues_a_run(clips: Clips, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = clips.protected_bytes(key, LABELS, recipe=SMALL)
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
-    monkeypatch.setattr(memory, "BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr(packed, "BATCH_BYTES", 1 << 20)
     assert restore_memmap(clips.map(), key).state == "restored"
     assert clips.path.read_bytes() == clips.original
     assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
@@ -870,7 +871,7 @@ def test_an_interrupted_run_is_resumed_with_another_batch_size(
     expected = clips.protected_bytes(key, LABELS, recipe=SMALL)
     with pytest.raises(KeyboardInterrupt):
         protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=stop)
-    monkeypatch.setattr(memory, "BATCH_BYTES", size)
+    monkeypatch.setattr(packed, "BATCH_BYTES", size)
     assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
     assert clips.path.read_bytes() == expected
 

@@ -13,12 +13,14 @@ from audiofiles import encoded, noise, untouched, wav, write_tree
 from recipes import protect_folder, protect_memmap
 from secret_forms import forms_of
 
-from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, drop_undo, inplace, restore_folder, synth
-from poscuda_fast import originals as module
+from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, Verdict, disk, drop_undo, restore_folder
 from poscuda_fast import protect_folder as protect_strongly
 from poscuda_fast import protect_memmap as protect_array_strongly
-from poscuda_fast.labels import encode, integer_token, label_of, name_token
-from poscuda_fast.originals import open_array, open_files, originals_of_array, originals_of_folder
+from poscuda_fast.arrays import originals
+from poscuda_fast.arrays.originals import open_array, originals_of_array
+from poscuda_fast.cli import synth
+from poscuda_fast.files.originals import open_files, originals_of_folder
+from poscuda_fast.mark.labels import encode, integer_token, label_of, name_token
 
 KINDS = ("PCM_16", "PCM_24", "FLOAT")
 
@@ -95,9 +97,10 @@ def test_a_file_that_changed_is_named_and_no_original_is_made_up(audio: Path, tm
     (copy / "yes" / "PCM_16.wav").write_bytes(original)
     with open_files(copy, key) as run:
         clips = {clip.name: clip for clip in run.clips()}
-    assert {name: clip.verdict for name, clip in clips.items() if clip.verdict != "protected"} == {
-        "no/PCM_16.wav": "neither", "no/PCM_24.wav": "neither", "no/a.flac": "neither", "no/empty.wav": "equal",
-        "yes/FLOAT.wav": "missing", "yes/PCM_16.wav": "original", "yes/silent.wav": "equal", "yes/tiny.wav": "missing",
+    assert {name: clip.verdict for name, clip in clips.items() if clip.verdict is not Verdict.PROTECTED} == {
+        "no/PCM_16.wav": Verdict.NEITHER, "no/PCM_24.wav": Verdict.NEITHER, "no/a.flac": Verdict.NEITHER,
+        "no/empty.wav": Verdict.UNCHANGED, "yes/FLOAT.wav": Verdict.MISSING, "yes/PCM_16.wav": Verdict.ORIGINAL,
+        "yes/silent.wav": Verdict.UNCHANGED, "yes/tiny.wav": Verdict.MISSING,
     }  # fmt: skip
     assert clips["no/PCM_16.wav"].original is None
     assert clips["no/PCM_24.wav"].original is None
@@ -117,7 +120,7 @@ def test_a_half_written_file_has_an_original(audio: Path, key: Key) -> None:
     (audio / "no" / "large.wav").write_bytes(before[: len(before) // 2] + after[len(before) // 2 :])
     with open_files(audio, key) as run:
         (clip,) = run.clips(["no/large.wav"])
-    assert (clip.verdict, clip.original) == ("torn", before)
+    assert (clip.verdict, clip.original) == (Verdict.TORN, before)
     with pytest.raises(DatasetError, match=r"large\.wav is neither"):
         list(originals_of_folder(audio, key))
 
@@ -159,7 +162,7 @@ def test_every_original_of_an_array_is_given(tmp_path: Path, key: Key, dtype, ch
 
 
 def test_a_clip_may_be_cut_by_the_end_of_a_batch(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poscuda_fast.memory.BATCH_PATCHES", 7)
+    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_PATCHES", 7)
     clips = np.random.default_rng(1).integers(-900, 900, (5, 2000)).astype(np.int16)
     np.save(tmp_path / "clips.npy", clips)
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
@@ -194,7 +197,7 @@ def test_what_the_sidecar_tells_of_lengths(tmp_path: Path, key: Key, recipe: Rec
 def test_lengths_are_not_known_of_a_run_that_was_stopped(
     tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poscuda_fast.memory.BATCH_PATCHES", 20)
+    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_PATCHES", 20)
     np.save(tmp_path / "clips.npy", np.ones((9, 1500), np.int16))
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
 
@@ -215,7 +218,9 @@ def test_a_clip_that_changed_is_named(tmp_path: Path, key: Key) -> None:
     mapped[2, 100] += 1
     with open_array(mapped, key) as run:
         assert {clip.frames for clip in run.clips()} == {240}
-        assert [clip.verdict for clip in run.clips()] == ["protected"] * 2 + ["neither"] + ["protected"] * 2
+        assert [clip.verdict for clip in run.clips()] == [Verdict.PROTECTED] * 2 + [Verdict.NEITHER] + [
+            Verdict.PROTECTED
+        ] * 2
     with pytest.raises(DatasetError, match="Clip 2 is neither"):
         list(originals_of_array(mapped, key))
 
@@ -251,9 +256,9 @@ def test_nobody_writes_meanwhile_and_the_lock_ends_with_the_reading(audio: Path,
     next(reading)
     with pytest.raises(BusyError):
         restore_folder(copy, key)
-    with inplace.locked(copy, shared=True):
+    with disk.locked(copy, shared=True):
         pass
-    with pytest.raises(BusyError), inplace.locked(copy):  # the folder itself, whatever sidecar others have
+    with pytest.raises(BusyError), disk.locked(copy):  # the folder itself, whatever sidecar others have
         pass
     reading.close()
     restore_folder(copy, key)
@@ -262,9 +267,9 @@ def test_nobody_writes_meanwhile_and_the_lock_ends_with_the_reading(audio: Path,
     np.save(path, np.ones((2, 300), np.int16))
     mapped = np.load(path, mmap_mode="r+")
     protect_memmap(mapped, np.arange(2), key)
-    with open_array(mapped, key), pytest.raises(BusyError), inplace.locked(path):
+    with open_array(mapped, key), pytest.raises(BusyError), disk.locked(path):
         pass
-    with inplace.locked(path):
+    with disk.locked(path):
         pass
 
 
@@ -275,13 +280,13 @@ def test_errors_and_representations_give_nothing_away(audio: Path, tmp_path: Pat
     with pytest.raises(DatasetError) as caught:
         list(originals_of_folder(copy, key))
     for frame, _ in traceback.walk_tb(caught.value.__traceback__):
-        if frame.f_globals["__name__"] not in (__name__, "poscuda_fast.discretion"):
+        if frame.f_globals["__name__"] not in (__name__, "poscuda_fast.secrecy"):
             assert not frame.f_locals
     with open_files(copy, key) as run:
         clip = next(run.clips())
         shown = (repr(clip) + repr(run)).encode()
         assert not any(form in shown for form in forms_of((audio / clip.name).read_bytes()[-40:]))
-    for secret in (clip, module.ArrayClip(0, 0, "", np.zeros(1), np.zeros(1), 1, 1, clip.tally)):
+    for secret in (clip, originals.ArrayClip(0, 0, Verdict.NEITHER, np.zeros(1), np.zeros(1), 1, 1, clip.tally)):
         with pytest.raises(TypeError, match="is secret"):
             pickle.dumps(secret)
     assert dataclasses.is_dataclass(clip)

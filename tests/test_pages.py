@@ -10,18 +10,20 @@ import pytest
 from awkward import awkward_arrays, random_samples
 from recipes import protect_memmap
 
-from poscuda_fast import Key, Recipe, memory, pages, restore_memmap, verify_memmap
-from poscuda_fast.arrays import ArrayClips
+from poscuda_fast import Key, Recipe, restore_memmap, verify_memmap
+from poscuda_fast.arrays import mapped, memory
+from poscuda_fast.arrays.layouts import ArrayClips
+from poscuda_fast.arrays.mapped import MappedArray
 from poscuda_fast.kernels import will_need
-from poscuda_fast.mapping import MappedFile
-from poscuda_fast.plan import Patches
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.plan import Patches, make_plan
 
 RECIPE = Recipe.paper(patch=8, taps=5, patches=2)
 
 
 def patches_of(audio: ArrayClips, labels: Any = None) -> Patches:
     labels = np.arange(len(audio.lengths)) % 3 if labels is None else labels
-    plan = memory.make_plan(Key(bytes(range(32))), RECIPE, labels, None, audio)
+    plan = make_plan(Key(bytes(range(32))), RECIPE, labels, None, audio.lengths)
     return next(plan.batches(1 << 20))
 
 
@@ -40,53 +42,51 @@ def test_the_reach_of_a_patch_covers_its_samples_and_no_more(channels) -> None:
             assert (low - lowest, high - low) == (first[number], n_bytes), name
 
 
-def mapped(path: Path, n_clips: int = 40, frames: int = 600) -> tuple[np.memmap, MappedFile, ArrayClips]:
+def mapped_array(path: Path, n_clips: int = 40, frames: int = 600) -> tuple[np.memmap, MappedArray]:
     random_samples(np.int16, (n_clips, frames)).tofile(path)
     arr = np.memmap(path, np.int16, "r+", shape=(n_clips, frames))
-    return arr, MappedFile(arr, None), ArrayClips(arr, None)
+    return arr, MappedArray(arr, None)
 
 
 def batches(audio: ArrayClips, n: int) -> list[Patches]:
-    plan = memory.make_plan(Key(bytes(range(32))), RECIPE, np.arange(len(audio.lengths)) % 3, None, audio)
+    plan = make_plan(Key(bytes(range(32))), RECIPE, np.arange(len(audio.lengths)) % 3, None, audio.lengths)
     return list(plan.batches(2))[:n]
 
 
-@pytest.mark.parametrize("n", [0, 1, pages.BATCHES_AHEAD, pages.BATCHES_AHEAD + 1, 20])
+@pytest.mark.parametrize("n", [0, 1, mapped.BATCHES_AHEAD, mapped.BATCHES_AHEAD + 1, 20])
 def test_every_batch_is_asked_for_before_its_turn(n, tmp_path, monkeypatch) -> None:
-    _, file, audio = mapped(tmp_path / "clips")
-    ahead = pages.Pages(file, audio)
+    _, ahead = mapped_array(tmp_path / "clips")
     asked: list[Patches] = []
-    monkeypatch.setattr(ahead, "read", asked.append)
-    given = batches(audio, n)
+    monkeypatch.setattr(ahead, "will_read", asked.append)
+    given = batches(ahead, n)
     found = []
     for number, patches in enumerate(ahead.read_ahead(iter(given))):
-        assert len(asked) == min(n, number + pages.BATCHES_AHEAD + 1)
+        assert len(asked) == min(n, number + mapped.BATCHES_AHEAD + 1)
         found.append(patches)
     assert all(a is b for a, b in zip(found, given, strict=True))
     assert len(asked) == n
 
 
 def test_writing_back_begins_when_all_is_read_and_covers_every_patch(tmp_path, monkeypatch) -> None:
-    arr, file, audio = mapped(tmp_path / "clips")
-    ahead = pages.Pages(file, audio)
+    arr, ahead = mapped_array(tmp_path / "clips")
     spans: list[tuple[int, int]] = []
-    monkeypatch.setattr(pages, "_write_back", lambda path, begin, n: spans.append((begin, begin + n)))
-    given = batches(audio, 15)
+    monkeypatch.setattr(mapped, "_write_back", lambda path, begin, n: spans.append((begin, begin + n)))
+    given = batches(ahead, 15)
     for number, patches in enumerate(ahead.read_ahead(iter(given))):
-        ahead.write(patches)
-        if number < 15 - pages.BATCHES_AHEAD:
+        ahead.write(patches, ahead.read(patches))
+        if number < 15 - mapped.BATCHES_AHEAD:
             assert not spans
     ahead._background.shutdown()
     for patches in given:
         for clip, start, size in zip(patches.clips, patches.starts, patches.sizes, strict=True):
             begin = (clip * arr.shape[1] + start) * 2
             assert any(low <= begin and begin + 2 * size <= high for low, high in spans)
-    assert len(spans) == pages.BATCHES_AHEAD  # the batches that were still waiting when all had been asked for
+    assert len(spans) == mapped.BATCHES_AHEAD  # the batches that were still waiting when all had been asked for
 
 
 def test_advice_changes_nothing(tmp_path) -> None:
     """Stretches at both ends of the mapping, overlapping, of one byte, and beyond the end."""
-    arr, _, _ = mapped(tmp_path / "clips")
+    arr, _ = mapped_array(tmp_path / "clips")
     before = arr.tobytes()
     flat = arr.reshape(-1)
     for first, n_bytes in (([0], 1), ([0, 1, arr.nbytes - 1], 1), ([0, 100], arr.nbytes), ([arr.nbytes - 1], 1 << 20)):
@@ -100,8 +100,8 @@ def test_advice_changes_nothing(tmp_path) -> None:
 @pytest.mark.parametrize("view", ["whole", "part", "reversed"])
 def test_a_run_over_many_batches_writes_the_right_bytes(view, tmp_path, monkeypatch) -> None:
     """With more batches than are read ahead, through views that begin elsewhere in the file."""
-    monkeypatch.setattr(memory, "BATCH_BYTES", 100)
-    arr, _, _ = mapped(tmp_path / "clips")
+    monkeypatch.setattr(packed, "BATCH_BYTES", 100)
+    arr, _ = mapped_array(tmp_path / "clips")
     part = {"whole": arr, "part": arr[3:, 100:], "reversed": arr[::-1, ::-1]}[view]
     original, twin = arr.tobytes(), np.array(part)
     key, labels = Key(bytes(range(32))), np.arange(len(part)) % 3

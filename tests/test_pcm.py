@@ -14,29 +14,32 @@ from audiofiles import UNKNOWN, chunk, format_body, noise, packed, rf64, riff, w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poscuda_fast import AudioFileError, pcm
+from poscuda_fast import AudioFileError
+from poscuda_fast.arrays import mapped
+from poscuda_fast.arrays.mapped import map_npy
+from poscuda_fast.files import headers
 
 CODINGS = ["PCM_16", "PCM_24", "FLOAT"]
 EDGES_24 = [-(2**23), 1 - 2**23, -(2**16) - 1, -(2**15), -257, -256, -1, 0, 1, 127, 128, 255, 256, 2**16, 2**23 - 1]
 
 
-def layout_of(path: Path) -> pcm.WavLayout:
+def layout_of(path: Path) -> headers.WavLayout:
     with open(path, "rb") as file:
-        return pcm.read_wav(file, str(path))
+        return headers.read_wav(file, str(path))
 
 
-def npy_layout_of(path: Path) -> pcm.NpyLayout:
+def npy_layout_of(path: Path) -> mapped.NpyLayout:
     with open(path, "rb") as file:
-        return pcm.read_npy(file, str(path))
+        return mapped.read_npy(file, str(path))
 
 
-def samples_at(path: Path, layout: pcm.WavLayout) -> np.ndarray:
+def samples_at(path: Path, layout: headers.WavLayout) -> np.ndarray:
     """The samples that a layout points to."""
     data = path.read_bytes()[layout.offset : layout.offset + layout.frames * layout.frame_bytes]
-    return pcm.to_samples(data, layout.coding).reshape(layout.frames, layout.channels)
+    return headers.to_samples(data, layout.coding).reshape(layout.frames, layout.channels)
 
 
-def agree_with_soundfile(path: Path, layout: pcm.WavLayout) -> None:
+def agree_with_soundfile(path: Path, layout: headers.WavLayout) -> None:
     info = soundfile.info(str(path))
     assert (layout.frames, layout.channels, layout.coding) == (info.frames, info.channels, info.subtype)
     assert layout.sample_rate == info.samplerate
@@ -53,7 +56,7 @@ def test_wav_layout_is_where_the_samples_were_written(tmp_path, coding, channels
     path.write_bytes(wav(samples, coding, 22050, extensible=extensible))
     layout = layout_of(path)
     header = 12 + 8 + (40 if extensible else 16) + 8
-    assert layout == pcm.WavLayout(header, 101, channels, coding, 22050)
+    assert layout == headers.WavLayout(header, 101, channels, coding, 22050)
     assert samples_at(path, layout).tobytes() == samples.tobytes()
     agree_with_soundfile(path, layout)
 
@@ -95,7 +98,7 @@ def test_rf64_beyond_4_gib_is_read_from_its_header_alone(tmp_path):
     header = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(header + 2 * frames)  # a hole: no disk space is used
-    assert layout_of(path) == pcm.WavLayout(header, frames, 1, "PCM_16", 16000)
+    assert layout_of(path) == headers.WavLayout(header, frames, 1, "PCM_16", 16000)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_bytes_behind_what_the_header_counts_do_not_matter(tmp_path, trailing):
     samples = noise(40, 2)
     path = tmp_path / "a.wav"
     path.write_bytes(wav(samples) + trailing)
-    assert layout_of(path) == pcm.WavLayout(44, 40, 2, "PCM_16", 16000)
+    assert layout_of(path) == headers.WavLayout(44, 40, 2, "PCM_16", 16000)
 
 
 def test_odd_data_at_the_end_of_a_file_may_lack_its_pad_byte(tmp_path):
@@ -143,7 +146,7 @@ def test_a_riff_size_that_says_nothing_is_not_needed_where_the_data_says_its_own
     path = tmp_path / "a.wav"
     content = wav(samples)
     path.write_bytes(content[:4] + struct.pack("<I", size) + content[8:])
-    assert layout_of(path) == pcm.WavLayout(44, 9, 1, "PCM_16", 16000)
+    assert layout_of(path) == headers.WavLayout(44, 9, 1, "PCM_16", 16000)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -164,64 +167,64 @@ def test_valid_bits_of_0_mean_all_of_them(tmp_path):
 
 
 def test_frame_bytes():
-    assert pcm.WavLayout(44, 1, 1, "PCM_16", 8000).frame_bytes == 2
-    assert pcm.WavLayout(44, 1, 2, "PCM_24", 8000).frame_bytes == 6
-    assert pcm.WavLayout(44, 1, 8, "FLOAT", 8000).frame_bytes == 32
+    assert headers.WavLayout(44, 1, 1, "PCM_16", 8000).frame_bytes == 2
+    assert headers.WavLayout(44, 1, 2, "PCM_24", 8000).frame_bytes == 6
+    assert headers.WavLayout(44, 1, 8, "FLOAT", 8000).frame_bytes == 32
 
 
 def test_24_bit_samples_are_little_endian_twos_complement():
     data = bytes.fromhex("000000 010000 ffffff ffff7f 000080 563412".replace(" ", ""))
-    samples = pcm.to_samples(data, "PCM_24")
+    samples = headers.to_samples(data, "PCM_24")
     assert samples.tolist() == [0, 1, -1, 2**23 - 1, -(2**23), 0x123456]
-    assert pcm.to_bytes(samples, "PCM_24") == data
+    assert headers.to_bytes(samples, "PCM_24") == data
 
 
 @pytest.mark.parametrize("edge", EDGES_24)
 def test_24_bit_edges_survive_both_ways(edge):
     data = edge.to_bytes(3, "little", signed=True)
-    samples = pcm.to_samples(data, "PCM_24")
+    samples = headers.to_samples(data, "PCM_24")
     assert samples.dtype == np.dtype(np.int32)
     assert samples.tolist() == [edge]
-    assert pcm.to_bytes(samples, "PCM_24") == data
-    assert pcm.to_bytes(np.array([edge], np.int32), "PCM_24") == data
+    assert headers.to_bytes(samples, "PCM_24") == data
+    assert headers.to_bytes(np.array([edge], np.int32), "PCM_24") == data
 
 
 def test_every_24_bit_value_survives_both_ways():
     every = np.arange(-(2**23), 2**23, dtype=np.int32)
-    back = pcm.to_samples(pcm.to_bytes(every, "PCM_24"), "PCM_24")
+    back = headers.to_samples(headers.to_bytes(every, "PCM_24"), "PCM_24")
     assert np.array_equal(back, every)
 
 
 def test_every_16_bit_value_survives_both_ways():
     every = np.arange(-(2**15), 2**15).astype(np.int16)
-    data = pcm.to_bytes(every, "PCM_16")
+    data = headers.to_bytes(every, "PCM_16")
     assert data[:4] == b"\x00\x80\x01\x80"
-    assert np.array_equal(pcm.to_samples(data, "PCM_16"), every)
+    assert np.array_equal(headers.to_samples(data, "PCM_16"), every)
 
 
 def test_float_samples_keep_every_bit():
     words = [0, 0x80000000, 1, 0x807FFFFF, 0x3F800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC12345]
     data = struct.pack(f"<{len(words)}I", *words)
-    samples = pcm.to_samples(data, "FLOAT")
+    samples = headers.to_samples(data, "FLOAT")
     assert samples.dtype == np.dtype(np.float32)
     assert samples[4] == 1.0
-    assert pcm.to_bytes(samples, "FLOAT") == data
+    assert headers.to_bytes(samples, "FLOAT") == data
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 @given(data=st.binary(max_size=240))
 def test_to_bytes_is_the_inverse_of_to_samples(coding, data):
-    whole = data[: len(data) // pcm.CODINGS[coding] * pcm.CODINGS[coding]]
-    samples = pcm.to_samples(whole, coding)
+    whole = data[: len(data) // headers.CODINGS[coding] * headers.CODINGS[coding]]
+    samples = headers.to_samples(whole, coding)
     assert samples.dtype == np.dtype(audiofiles.DTYPES[coding])
-    assert len(samples) == len(whole) // pcm.CODINGS[coding]
-    assert pcm.to_bytes(samples, coding) == whole
+    assert len(samples) == len(whole) // headers.CODINGS[coding]
+    assert headers.to_bytes(samples, coding) == whole
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_samples_are_a_copy_of_the_bytes_that_may_be_written(coding):
     data = bytes(24)
-    samples = pcm.to_samples(data, coding)
+    samples = headers.to_samples(data, coding)
     samples += 1
     assert data == bytes(24)
     assert samples.any()
@@ -230,7 +233,7 @@ def test_samples_are_a_copy_of_the_bytes_that_may_be_written(coding):
 @pytest.mark.parametrize("coding", CODINGS)
 def test_to_bytes_takes_frames_of_channels(coding):
     samples = noise(11, 3, coding)
-    assert pcm.to_bytes(samples, coding) == packed(samples, coding)
+    assert headers.to_bytes(samples, coding) == packed(samples, coding)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -245,10 +248,10 @@ def test_npy_layout_is_where_numpy_wrote_the_samples(tmp_path, version, dtype, s
     layout = npy_layout_of(path)
     assert layout.offset == path.stat().st_size - array.nbytes
     assert (layout.shape, layout.dtype, layout.order) == (shape, np.dtype(dtype), order)
-    mapped = pcm.map_npy(path, writing=False)
-    assert mapped.tobytes(order="A") == path.read_bytes()[layout.offset :]
-    assert np.array_equal(mapped, np.load(path))
-    assert mapped.flags[f"{order}_CONTIGUOUS"]
+    arr = map_npy(path, writing=False)
+    assert arr.tobytes(order="A") == path.read_bytes()[layout.offset :]
+    assert np.array_equal(arr, np.load(path))
+    assert arr.flags[f"{order}_CONTIGUOUS"]
 
 
 def test_npy_of_a_shape_in_two_dimensions_without_samples(tmp_path):
@@ -256,16 +259,16 @@ def test_npy_of_a_shape_in_two_dimensions_without_samples(tmp_path):
     np.save(path, np.zeros((0, 100), np.int16))
     assert npy_layout_of(path).shape == (0, 100)
     with pytest.raises(AudioFileError, match=r"a\.npy cannot be used: its shape \(0, 100\) holds no samples\."):
-        pcm.map_npy(path, writing=True)
+        map_npy(path, writing=True)
 
 
 def test_a_npy_file_mapped_for_writing_is_the_file(tmp_path):
     path = tmp_path / "a.npy"
     array = noise(60).reshape(3, 20)
     np.save(path, array)
-    mapped = pcm.map_npy(path, writing=True)
-    mapped[1, 2:5] = 7
-    mapped.flush()
+    arr = map_npy(path, writing=True)
+    arr[1, 2:5] = 7
+    arr.flush()
     array[1, 2:5] = 7
     expected = io.BytesIO()
     np.save(expected, array)
@@ -275,4 +278,4 @@ def test_a_npy_file_mapped_for_writing_is_the_file(tmp_path):
 def test_a_npy_file_mapped_for_reading_cannot_be_written(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, noise(60).reshape(3, 20))
-    assert not pcm.map_npy(path, writing=False).flags.writeable
+    assert not map_npy(path, writing=False).flags.writeable

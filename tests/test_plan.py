@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from poscuda_fast import Key, Recipe, plan
-from poscuda_fast.labels import encode
-from poscuda_fast.marks import WORDS_PER_BLOCK, draw_words
-from poscuda_fast.plan import Patches, Plan
+from poscuda_fast import Key, Recipe
+from poscuda_fast.mark import plan
+from poscuda_fast.mark.draw import WORDS_PER_BLOCK, draw_words
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Patches, Plan
 
 MASTER = bytes(range(32))
 

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import protect
 
-from poscuda_fast import Key, Recipe, Report, arrays, memory
+from poscuda_fast import Key, Recipe, Report
+from poscuda_fast.arrays import layouts
 from poscuda_fast.kernels import Engine
+from poscuda_fast.mark import packed, plan
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 8, "taps": 5, "blur": 0.9, "patches": 2}
@@ -62,8 +64,8 @@ def test_every_layout_with_lengths(dtype, tmp_path, key: Key) -> None:
 @pytest.mark.parametrize("step", [1, 7, 33])
 def test_every_layout_in_small_steps(step, tmp_path, key: Key, monkeypatch) -> None:
     """Irregular samples are gathered a bounded number at a time; a bound of a few samples shows that none is lost."""
-    monkeypatch.setattr(arrays, "SAMPLES_PER_STEP", step)
-    monkeypatch.setattr(memory, "BATCH_BYTES", 100)
+    monkeypatch.setattr(layouts, "SAMPLES_PER_STEP", step)
+    monkeypatch.setattr(packed, "BATCH_BYTES", 100)
     lengths = [50, 3, 49, 17]
     for name, clips in awkward_arrays(np.int16, 4, 50, 2, tmp_path):
         if clips.shape[:2] != (4, 50):
@@ -73,8 +75,8 @@ def test_every_layout_in_small_steps(step, tmp_path, key: Key, monkeypatch) -> N
         below = Memory(clips)
         protect(clips, [0, 1, 0, 2], key, recipe=RECIPE, lengths=lengths)
         assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
-        audio = arrays.ArrayClips(clips, lengths)
-        (patches,) = memory.make_plan(key, RECIPE, [0, 1, 0, 2], None, audio).batches(100)
+        audio = layouts.ArrayClips(clips, lengths)
+        (patches,) = plan.make_plan(key, RECIPE, [0, 1, 0, 2], None, audio.lengths).batches(100)
         spans = list(zip(patches.clips, patches.starts, patches.starts + patches.sizes, strict=True))
         dense = np.concatenate([clips[clip, first:end].reshape(-1) for clip, first, end in spans])
         assert np.array_equal(audio.read(patches), dense), name
@@ -180,7 +182,7 @@ def test_arrays_lists_backends_threads_and_batches_agree(data) -> None:
         for threads in (1, 2, None):
             for other in (clips.copy(), clips.copy(order="F"), [clip.copy() for clip in clips]):
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(memory, "BATCH_BYTES", data.draw(st.sampled_from([1, 200, 8 << 20])))
+                    patch.setattr(packed, "BATCH_BYTES", data.draw(st.sampled_from([1, 200, 8 << 20])))
                     found = protect(
                         other, labels, Key(MASTER), recipe=recipe, lengths=lengths, backend=backend, threads=threads
                     )
@@ -372,7 +374,7 @@ def test_options_are_given_by_name(key: Key) -> None:
 @pytest.mark.parametrize("batch_bytes", [1, 8 << 20])
 def test_non_finite_samples_in_patches_are_refused(bad, form, batch_bytes, key: Key, monkeypatch) -> None:
     """At each end of each patch; outside the patches they are left alone."""
-    monkeypatch.setattr(memory, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(packed, "BATCH_BYTES", batch_bytes)
     clean = random_samples(np.float32, (3, 60, 2))
     labels = [0, 1, 2]
     for clip in range(3):
@@ -414,7 +416,7 @@ def test_non_finite_padding_is_left_alone(key: Key) -> None:
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monkeypatch) -> None:
     """Ctrl-C in the first, second or last batch: it is raised, and no clip is left half filtered."""
-    monkeypatch.setattr(memory, "BATCH_BYTES", 1)  # one patch a batch
+    monkeypatch.setattr(packed, "BATCH_BYTES", 1)  # one patch a batch
     real, calls = Engine.mark_patches, []
 
     def interrupted(self, *arguments) -> int:

@@ -14,7 +14,7 @@ import readme
 import soundfile
 from readme import ROOT, TEXT
 
-from poscuda_fast import synth
+from poscuda_fast.cli import synth
 
 TITLE = "poscuda_fast"
 # What each recipe prints; those of the frameworks are run by tests/adapters/test_recipes_of_readme.py.

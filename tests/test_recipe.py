@@ -118,9 +118,7 @@ def test_a_blur_beyond_float64_is_refused() -> None:
         Recipe.paper(blur=10**400)
 
 
-@pytest.mark.parametrize(
-    "blur", [True, np.True_, "0.01", b"", [0.01], 0.01j, Decimal("0.01"), Fraction(1, 100), np.array(0.01)]
-)
+@pytest.mark.parametrize("blur", [True, np.True_, "0.01", b"", [0.01], 0.01j, Decimal("0.01"), np.array(0.01)])
 def test_a_blur_of_another_type_is_refused(blur) -> None:
     with pytest.raises(TypeError, match=r"Recipe\.blur is .*; it must be a number above 0") as caught:
         Recipe.paper(blur=blur)

@@ -14,8 +14,9 @@ import pytest
 import soundfile
 from audiofiles import wav, write_tree
 
-from poscuda_fast import Key, protect_folder, synth
-from poscuda_fast.journal import Journal
+from poscuda_fast import Key, protect_folder
+from poscuda_fast.cli import synth
+from poscuda_fast.undo.journal import Journal
 
 CHROMIUM = shutil.which("chromium")
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":

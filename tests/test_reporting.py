@@ -21,9 +21,10 @@ from secret_forms import forms_of
 from test_cli import poscuda
 
 import poscuda_fast
-from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect_folder, protect_memmap, synth
-from poscuda_fast.journal import Journal
-from poscuda_fast.manifest import Manifest
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, Verdict, drop_undo, protect_folder, protect_memmap
+from poscuda_fast.cli import synth
+from poscuda_fast.files.manifest import Manifest
+from poscuda_fast.undo.journal import Journal
 
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
     pytest.importorskip("jinja2", reason="the report's tests need pip install '.[report]'")
@@ -467,7 +468,7 @@ def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poscuda_fast.files.FILES_PER_BATCH", 1)
+    monkeypatch.setattr("poscuda_fast.files.target.FILES_PER_BATCH", 1)
     make_audio(tmp_path / "in")
 
     def stop(done: int, total: int) -> None:
@@ -769,7 +770,7 @@ def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run(different:
     for n, ratio in enumerate(ratios.tolist()):
         found.add(
             surveying.Measured(
-                name=str(n), label=n % 3, verdict="protected", frames=1, at_least=False, patch_frames=1,
+                name=str(n), label=n % 3, verdict=Verdict.PROTECTED, frames=1, at_least=False, patch_frames=1,
                 sample_rate=8000, snr_db=ratio, tally=surveying.Tally(), short=False,
                 excerpt=lambda: (samples, samples),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from poscuda_fast import synth
+from poscuda_fast.cli import synth
 
 
 def test_equal_arguments_give_equal_samples_and_others_do_not() -> None:

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Recipe, pcm, restore_folder, verify_folder, wavedit
-from poscuda_fast.records import Record
-from poscuda_fast.snr import energy
+from poscuda_fast import DatasetError, Recipe, restore_folder, verify_folder
+from poscuda_fast.files import headers
+from poscuda_fast.files import wav as wavedit
+from poscuda_fast.files.records import Places, Record
+from poscuda_fast.mark.snr import energy
 
 FRAMES = 200
 EXTRA = chunk(b"LIST", b"INFO" + bytes(31))
@@ -28,7 +30,7 @@ def write(path: Path, coding: str, channels: int, places: list[tuple[int, int]])
     content = wav(noise(FRAMES, channels, coding), coding, before=EXTRA, after=EXTRA)
     path.write_bytes(content)
     with open(path, "rb") as file:
-        layout = pcm.read_wav(file, "a.wav")
+        layout = headers.read_wav(file, "a.wav")
     starts, sizes = [start for start, _ in places], [size for _, size in places]
     record = Record("a.wav", 0, coding, channels, FRAMES, layout.offset, len(content), starts, sizes, "")
     return content, record
@@ -38,7 +40,7 @@ def exchanged(content: bytes, record: Record, patches: bytes) -> bytes:
     """A file's bytes with other patches."""
     edited = bytearray(content)
     done = 0
-    for place, n in record.places():
+    for place, n in Places(record):
         edited[place : place + n] = patches[done : done + n]
         done += n
     assert done == len(patches) == record.kept
@@ -68,7 +70,7 @@ def test_a_survey_is_two_whole_digests(tmp_path, monkeypatch, coding, channels, 
     originals = exchanged(content, record, bytes(record.kept))
     assert isinstance(wavedit.read(path, record), wavedit.Whole if piece > len(content) else wavedit.Pieces)
 
-    assert wavedit.read(path, record).now == b"".join(content[place : place + n] for place, n in record.places())
+    assert wavedit.read(path, record).now == b"".join(content[place : place + n] for place, n in Places(record))
     assert wavedit.read(path, record).digest() == sha256(content)
     seen = wavedit.read(path, record).survey(other, listening=True)
     assert (seen.as_found, seen.as_edited) == (sha256(content), sha256(edited))

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from poscuda_fast.key import Key
-from poscuda_fast.labels import encode
+from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 

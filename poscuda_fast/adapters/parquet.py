@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poscuda_fast import durability
-from poscuda_fast.labels import encode
+from poscuda_fast import disk
+from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 
@@ -78,7 +78,7 @@ def protect_parquet(
         labels = read.read(columns=[label]).column(label).to_pylist()
         encode(labels, protector.classes, len(labels))  # before any audio is worked on, and by rows of the file
         with (
-            durability.appearing(target, mode=None) as file,
+            disk.appearing(target, mode=None) as file,
             pq.ParquetWriter(file, read.schema_arrow, compression=_compressions(read)) as write,
         ):
             first = 0

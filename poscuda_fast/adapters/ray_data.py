@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poscuda_fast import durability
+from poscuda_fast import disk
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.listing import LOSSY_SUFFIXES, suffix_of
+from poscuda_fast.files.listing import LOSSY_SUFFIXES, suffix_of
 from poscuda_fast.protector import Protector
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class WriteFiles:
 
     def __init__(self, src: str | os.PathLike[str], dst: str | os.PathLike[str], audio: str = "bytes") -> None:
         self.src, self.dst, self.audio = os.path.abspath(src), os.path.abspath(dst), audio
-        if durability.overlap(src, dst):
+        if disk.overlap(src, dst):
             raise DatasetError(
                 f"{self.dst} is {self.src} itself, or one lies inside the other; choose a separate folder to write to. "
                 f"Nothing was written."
@@ -162,7 +162,7 @@ class WriteFiles:
 def _write(target: Path, content: bytes) -> None:
     """Write a file, unless it is there by now; FileExistsError if another is."""
     if not os.path.lexists(target):
-        with contextlib.suppress(FileExistsError), durability.appearing(target, mode=None) as file:
+        with contextlib.suppress(FileExistsError), disk.appearing(target, mode=None) as file:
             file.write(content)
     if not target.is_file() or target.read_bytes() != content:
         raise FileExistsError(

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from poscuda_fast.arrays.memory import protect
 from poscuda_fast.key import Key
-from poscuda_fast.labels import check_classes
-from poscuda_fast.memory import protect
+from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.protector import Protector, plain_entries
 from poscuda_fast.recipe import Recipe
 

@@ -17,15 +17,15 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from poscuda_fast import durability
+from poscuda_fast import disk
+from poscuda_fast.adapters.tar_samples import Group, groups, kept, outline, reading, refuse_rest, writing
 from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.files.listing import AUDIO_SUFFIXES
 from poscuda_fast.kernels import usable_cores
 from poscuda_fast.key import Key
-from poscuda_fast.labels import encode
-from poscuda_fast.listing import AUDIO_SUFFIXES
+from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.tar_samples import Group, groups, kept, outline, reading, refuse_rest, writing
 
 RUN = "poscuda-shards.json"  # beside the shards: what they were made with
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -228,7 +228,7 @@ def _refuse_target(shards: Sequence[Path], target: Path) -> None:
 def _begin(path: Path, run: Mapping[str, Any]) -> None:
     """Write down what a run is; DatasetError if the folder is another's."""
     if not os.path.lexists(path):
-        with contextlib.suppress(FileExistsError), durability.appearing(path, mode=None) as file:
+        with contextlib.suppress(FileExistsError), disk.appearing(path, mode=None) as file:
             file.write(json.dumps(run, indent=1).encode())
     try:
         found = json.loads(path.read_bytes())
@@ -271,7 +271,7 @@ class _Work:
             _refuse_other(shard, target)
             return None
         try:
-            with durability.appearing(target, mode=None) as file:
+            with disk.appearing(target, mode=None) as file:
                 return self._copy(shard, file)
         except FileExistsError:
             if not os.path.lexists(target):

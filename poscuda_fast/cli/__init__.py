@@ -7,9 +7,8 @@ import sys
 import click
 
 import poscuda_fast
-from poscuda_fast.cli.editing import drop_undo, keygen, protect, restore, verify
+from poscuda_fast.cli import editing, looking
 from poscuda_fast.cli.help_pages import EPILOG, Group
-from poscuda_fast.cli.looking import demo, doctor, evaluate, inspect, report
 from poscuda_fast.errors import PoscudaError
 
 PROGRAM = "poscuda"
@@ -69,5 +68,8 @@ def completion(shell: str) -> None:
     click.echo(maker(cli, {}, PROGRAM, COMPLETE_VARIABLE).source())
 
 
-for command in (keygen, protect, verify, restore, drop_undo, evaluate, report, inspect, demo, doctor):
+for command in (
+    editing.keygen, editing.protect, editing.verify, editing.restore, editing.drop_undo,
+    looking.evaluate, looking.report, looking.inspect, looking.demo, looking.doctor,
+):  # fmt: skip
     cli.add_command(command)

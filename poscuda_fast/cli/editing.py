@@ -21,7 +21,7 @@ from poscuda_fast.cli.options import (
     show,
     take_recipe,
 )
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.recipe import chosen_recipe
 
 
 @click.command(cls=Command)
@@ -101,7 +101,7 @@ def protect(
     """
     if (dst is None) != in_place:
         raise click.UsageError("Give either DST, for a copy, or --in-place.")
-    from poscuda_fast import stored  # noqa: PLC0415 - NumPy is not needed to print a help page
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415 - NumPy is not needed to print a help page
 
     key = poscuda_fast.Key.load(key_file)
     recipe, strength = take_recipe(options)
@@ -113,8 +113,8 @@ def protect(
             "progress": progress,
             "dry_run": dry_run,
         }
-        if stored.is_array(src):
-            report = _protect_array(src, dst, key, options, common | {"recipe": recipe or Recipe.strong(strength)})
+        if is_array(src):
+            report = _protect_array(src, dst, key, options, common | {"recipe": chosen_recipe(recipe, strength)})
         else:
             report = _protect_audio(src, dst, key, options, common | {"recipe": recipe, "strength": strength})
     if not quiet:
@@ -141,14 +141,14 @@ def _protect_audio(
 def _protect_array(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
-    from poscuda_fast import stored, vectors  # noqa: PLC0415
+    from poscuda_fast.arrays import vectors  # noqa: PLC0415
 
     refuse_audio_options(options)
-    return stored.protect(
+    return poscuda_fast.protect_array(
         src,
-        dst,
         vectors.read_vector(options["labels_file"]),
         key,
+        dst=dst,
         classes=None if options["classes_file"] is None else vectors.read_names(options["classes_file"]),
         lengths=None if options["lengths_file"] is None else vectors.read_vector(options["lengths_file"]),
         **common,
@@ -175,14 +175,14 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
       poscuda restore protected/ --key my.key --partial
       poscuda restore clips.npy --key my.key
     """
-    from poscuda_fast import stored  # noqa: PLC0415
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
 
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
-        if stored.is_array(src):
+        if is_array(src):
             if partial:
                 raise click.UsageError("--partial is for audio files; an array is restored whole.")
-            report = stored.restore(src, key, sidecar=sidecar, progress=progress)
+            report = poscuda_fast.restore_array(src, key, sidecar=sidecar, progress=progress)
         else:
             report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
     if not quiet:
@@ -240,13 +240,13 @@ def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: b
       poscuda verify protected/ --key my.key
       poscuda verify clips.npy --key my.key --json
     """
-    from poscuda_fast import stored  # noqa: PLC0415
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
 
     key = None if key_file is None else poscuda_fast.Key.load(key_file)
-    if stored.is_array(src):
+    if is_array(src):
         if key is None:
             raise click.UsageError("An array is verified against its sidecar, which needs --key.")
-        verified = stored.verify(src, key, sidecar=sidecar)
+        verified = poscuda_fast.verify_array(src, key, sidecar=sidecar)
     else:
         verified = poscuda_fast.verify_folder(src, key, sidecar=sidecar)
     if not quiet:

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 import poscuda_fast
-from poscuda_fast import durability
+from poscuda_fast import disk
 from poscuda_fast.cli.help_pages import Command
 from poscuda_fast.cli.options import (
     JSON,
@@ -27,12 +27,11 @@ from poscuda_fast.cli.options import (
     refuse_audio_options,
     take_recipe,
 )
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.recipe import USUAL_RATE, chosen_recipe
 
 if TYPE_CHECKING:
     from poscuda_fast.evaluation import sources
 
-USUAL_RATE = 16_000  # Hz, of arrays, which do not tell theirs
 MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which needs torch
 
 
@@ -111,7 +110,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
         ) from None
     with contextlib.ExitStack() as stack:
         try:  # before hours of work
-            file, picture = (stack.enter_context(durability.appearing(path, mode=None)) for path in (out, plot))
+            file, picture = (stack.enter_context(disk.appearing(path, mode=None)) for path in (out, plot))
         except OSError as error:
             reason = error.strerror or error
             raise click.ClickException(
@@ -122,12 +121,12 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             found = study.evaluate(
                 source,
                 key,
-                clips=options["clips"],
+                n_clips=options["clips"],
                 seconds=options["seconds"],
                 models=tuple(dict.fromkeys(options["models"])) or study.MODELS,
                 epochs=options["epochs"],
                 seeds=options["seeds"],
-                with_attacks=options["attacks"],
+                attacks=options["attacks"],
                 progress=progress,
                 tell=None if quiet else lambda line: click.echo(line, err=True),
             )
@@ -158,11 +157,11 @@ def _plot_beside(out: Path) -> Path:
 
 def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> sources.Source:
     """The clips to evaluate; UsageError for options that do not fit them."""
-    from poscuda_fast import stored  # noqa: PLC0415
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
     from poscuda_fast.evaluation import sources  # noqa: PLC0415
 
     source: sources.Source
-    if stored.is_array(src):
+    if is_array(src):
         refuse_audio_options(options)
         rate = USUAL_RATE if options["sample_rate"] is None else options["sample_rate"]
         # The rate is that of the clips, and of the recipe only where it has one.
@@ -173,7 +172,7 @@ def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> source
             options["labels_file"],
             classes=options["classes_file"],
             lengths=options["lengths_file"],
-            recipe=recipe or Recipe.strong(strength, sample_rate=rate),
+            recipe=chosen_recipe(recipe, strength, rate),
             sample_rate=rate,
             sidecar=options["sidecar"],
         )
@@ -237,9 +236,10 @@ def report(
       poscuda report clips.npy --key my.key -o report.html --sample-rate 8000
       poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
     """
-    from poscuda_fast import reporting, stored  # noqa: PLC0415 - not needed for anything else
+    from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415 - not needed for anything else
 
-    if sample_rate is not None and not stored.is_array(src):
+    if sample_rate is not None and not is_array(src):
         raise click.UsageError("--sample-rate is for an array SRC; audio files tell their own.")
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
@@ -271,7 +271,7 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
       poscuda inspect recordings/ --strength 2
       poscuda inspect clips.npy --sample-rate 8000 --json
     """
-    from poscuda_fast import inspection  # noqa: PLC0415
+    from poscuda_fast.cli import inspection  # noqa: PLC0415
 
     facts = inspection.inspect(file, *take_recipe(fields))
     if as_json:
@@ -294,7 +294,7 @@ def demo(out: Path | None) -> int:
       poscuda demo
       poscuda demo --out demo
     """
-    from poscuda_fast import demo as show  # noqa: PLC0415
+    from poscuda_fast.cli import demo as show  # noqa: PLC0415
 
     return 0 if show.run(out, click.echo) else 1
 
@@ -312,7 +312,7 @@ def doctor(*, as_json: bool) -> int:
       poscuda doctor
       poscuda doctor --json
     """
-    from poscuda_fast import doctor as practice  # noqa: PLC0415
+    from poscuda_fast.cli import doctor as practice  # noqa: PLC0415
 
     found = practice.examine()
     if as_json:

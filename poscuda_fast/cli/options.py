@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from poscuda_fast.inplace import Progress
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.results import Progress
 
 KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
 SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Where the sealed originals are kept.")
@@ -45,8 +45,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
-    """The recipe that the options ask for, or None and a strength for the default; they are taken out of `options`."""
+def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
+    """The recipe that the options ask for, or None and the strength of the default; they are taken out of `options`."""
     strong, paper = (
         {name: value for name in names if (value := options.pop(name)) is not None}
         for names in (("strength", "sample_rate"), _PAPER)
@@ -58,8 +58,8 @@ def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float]:
             f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one of them."
         )
     if wants_paper:
-        return Recipe.paper(**paper), 1.0
-    return Recipe.strong(**strong) if "sample_rate" in strong else None, strong.get("strength", 1.0)
+        return Recipe.paper(**paper), None
+    return (Recipe.strong(**strong), None) if "sample_rate" in strong else (None, strong.get("strength"))
 
 
 def refuse_array_options(options: dict[str, Any]) -> None:

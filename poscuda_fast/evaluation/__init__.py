@@ -1,5 +1,25 @@
 """Does it work on my files? Small models are trained on them, clean and protected, and tested; needs PyTorch.
 
-The only part of the library that imports torch: nothing else imports it, but `poscuda evaluate` when it is called.
-`study.evaluate` is the whole of it.
+`evaluate` is the whole of it, on the clips of a `Folder` or an `Array`. No other part of the library imports torch.
 """
+
+from __future__ import annotations
+
+import importlib as _importlib
+import typing as _typing
+
+if _typing.TYPE_CHECKING:
+    from poscuda_fast.evaluation.sources import Array as Array
+    from poscuda_fast.evaluation.sources import Folder as Folder
+    from poscuda_fast.evaluation.study import evaluate as evaluate
+
+# Loaded on first use: decoding files or reading a result needs no PyTorch.
+_HOME = {"Array": "sources", "Folder": "sources", "evaluate": "study"}
+
+__all__ = ["Array", "Folder", "evaluate"]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,14 +1,7 @@
-"""Audio files of any rate, width and channels as 16-bit mono clips of one rate and length at most.
-
-Files are decoded in threads, which libsndfile and soxr let run side by side, and come back in their order.
-"""
+"""Audio files of any rate, width and channels as 16-bit mono clips of one rate and length at most."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,9 +13,6 @@ from numpy.typing import NDArray
 FULL_SCALE = 32768
 # Resampled beyond the cut, so that the last frames before it see what followed them.
 MARGIN_SECONDS = 0.25
-BATCH_BYTES = 2**20
-MOST_IN_BATCH = 256
-BATCHES_PER_JOB = 2  # one that is being decoded, one that waits to be taken
 BROKEN = (soundfile.SoundFileError, OSError, RuntimeError, ValueError, MemoryError)
 
 
@@ -83,48 +73,6 @@ def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
     return Decoded(clip, file.samplerate, file.channels, mono.size > frames)
 
 
-def decode_all(
-    root: Path, names: Sequence[str], rate: int, frames: int, jobs: int
-) -> Generator[list[Decoded | UnusableError], None, None]:
-    """The files of these names below `root` in order, some at a time, decoded by `jobs` threads.
-
-    What is held in memory is bounded by `jobs` and does not grow with the number of files.
-    """
-    size = min(MOST_IN_BATCH, max(1, BATCH_BYTES // (2 * frames)))
-    batches = (names[first : first + size] for first in range(0, len(names), size))
-
-    def work(batch: Sequence[str]) -> list[Decoded | UnusableError]:
-        return [_try(root / name, rate, frames) for name in batch]
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        ahead = islice(batches, BATCHES_PER_JOB * jobs)
-        waiting: deque[Future[list[Decoded | UnusableError]]] = deque(pool.submit(work, batch) for batch in ahead)
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(work, batch) for batch in islice(batches, 1))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def rate_of(path: Path | str) -> int:
-    """A file's sample rate in Hz by its header; UnusableError if it has none, or no frames."""
-    try:
-        info = soundfile.info(path)
-    except BROKEN as error:
-        raise UnusableError(reason(error)) from None
-    if info.frames < 1 or info.samplerate < 1:
-        raise UnusableError(f"it holds {info.frames} frames at {info.samplerate} Hz")
-    return int(info.samplerate)
-
-
 def reason(error: BaseException) -> str:
     """What an error says, without the path that libsndfile's carry."""
     return str(getattr(error, "error_string", None) or error or type(error).__name__)
-
-
-def _try(path: Path, rate: int, frames: int) -> Decoded | UnusableError:
-    try:
-        return decode(path, rate, frames)
-    except UnusableError as problem:
-        return problem

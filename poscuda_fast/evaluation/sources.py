@@ -11,28 +11,31 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import listing, runs
-from poscuda_fast.blobs import Blob, protect_blobs
-from poscuda_fast.discretion import discreet
+from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.opening import open_stored
+from poscuda_fast.arrays.originals import open_array
+from poscuda_fast.arrays.vectors import read_names, read_vector
+from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
-from poscuda_fast.journal import Journal, State
+from poscuda_fast.files import label_sources, listing
+from poscuda_fast.files.in_memory import Blob, protect_blobs
+from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.manifest import Manifest, compare, digest
+from poscuda_fast.files.originals import open_files
+from poscuda_fast.files.paths import Place
+from poscuda_fast.files.records import unpack
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.labels import encode
-from poscuda_fast.listing import AudioFile
-from poscuda_fast.manifest import Manifest, compare, digest
-from poscuda_fast.memory import make_plan, protect
-from poscuda_fast.originals import open_array, open_files
-from poscuda_fast.place import PathLike, Place
-from poscuda_fast.plan import Plan
-from poscuda_fast.recipe import MAX_RATE, Recipe
-from poscuda_fast.records import unpack
-from poscuda_fast.stored import open_stored
-from poscuda_fast.vectors import read_names, read_vector
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan, make_plan
+from poscuda_fast.recipe import MAX_RATE, Recipe, chosen_recipe
+from poscuda_fast.results import Verdict
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo.journal import SIDECAR, Journal, State
+from poscuda_fast.undo.record import keyed_mac, refuse_protected, reopen
 
 CLIPS_PER_STEP = 64
-MARKED = {"protected", "equal"}  # verdicts of `originals`; the latter: protecting changes nothing
 
 Clips = NDArray[np.int16]  # (n, frames)
 Ints = NDArray[np.int64]  # (n,)
@@ -91,10 +94,10 @@ class Folder:
         src: PathLike,
         key: Key,
         *,
-        recipe: Recipe | None,
-        strength: float,
-        labels_from: str | Mapping[str, Label],
-        sidecar: PathLike | None,
+        recipe: Recipe | None = None,
+        strength: float | None = None,
+        labels_from: str | Mapping[str, Label] = "folder",
+        sidecar: PathLike | None = None,
     ) -> None:
         place = Place.of(Path(src), None, sidecar)
         self._place, self._key, self._sidecar = place, key, sidecar
@@ -107,12 +110,14 @@ class Folder:
         else:
             labels_from = _recorded_labels(place.data, key, sidecar)
         self._files: list[AudioFile] = listing.read_layouts(place.source, names)
-        self.labels: Sequence[Label] = listing.find_labels(place.source, names, labels_from, whole=place.only is None)
+        self.labels: Sequence[Label] = label_sources.find_labels(
+            place.source, names, labels_from, whole=place.only is None
+        )
         self.rates = np.array([max(1, file.layout.sample_rate) for file in self._files], np.int64)
         lengths = np.array([file.frames for file in self._files], np.int64)
         self.seconds = lengths / self.rates
         if header is None:
-            self.recipe = recipe or listing.usual_recipe(self._files, strength)
+            self.recipe = chosen_recipe(recipe, strength, listing.usual_rate(self._files))
             plan = Plan(key, self.recipe, encode(self.labels, None, len(self._files)), lengths)
             self.labels_mac = _labels_mac(key, plan)
         else:
@@ -151,7 +156,7 @@ class Folder:
         numbers = {self._files[row].name: row for row in rows}
         with open_files(self._place.data, self._key, self._sidecar) as run:
             for clip in run.clips(numbers.keys()):
-                if clip.original is None or clip.now is None or clip.verdict not in MARKED:
+                if clip.original is None or clip.now is None or not clip.verdict.as_protected:
                     raise DatasetError(_unmarked(clip.name, clip.verdict))
                 yield [numbers[clip.name]], [Blob(clip.name, clip.original)], [Blob(clip.name, clip.now)]
 
@@ -190,7 +195,7 @@ class Array:
         if not 1 <= sample_rate <= MAX_RATE:
             raise ValueError(f"The sample rate is {sample_rate}; expected a whole number of Hz from 1 to {MAX_RATE}.")
         given = read_vector(labels)
-        storage, self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
+        self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
         self._lengths = self._clips.lengths
         if given.shape != self._lengths.shape:
             raise ValueError(
@@ -198,13 +203,13 @@ class Array:
             )
         self._path, self._key, self._sidecar = path, key, sidecar
         self._classes = None if classes is None else read_names(classes)
-        header = _recorded(storage.sidecar, key, "array", asked=sidecar is not None)
+        header = _recorded(self._clips.sidecar, key, "array", asked=sidecar is not None)
         if header is None and sidecar is not None:
-            _refuse_protected(path, [open_stored(path)[0].sidecar], key)
+            _refuse_protected(path, [open_stored(path).sidecar], key)
         self.was_protected = header is not None
         self.recipe = recipe if header is None else Recipe.from_dict(header["recipe"])
         self.labels: Sequence[Label] = given.tolist()
-        self.labels_mac = _labels_mac(key, make_plan(key, self.recipe, given, self._classes, self._clips))
+        self.labels_mac = _labels_mac(key, make_plan(key, self.recipe, given, self._classes, self._clips.lengths))
         if header is not None and self.labels_mac != header["labels"]:
             raise DatasetError(
                 f"{path} was protected with other labels or lengths than these; give the same --labels, --classes and "
@@ -236,7 +241,7 @@ class Array:
         with open_array(self._path, self._key, self._sidecar) as run:
             for clip in run.clips():
                 if clip.number in rows:
-                    if clip.verdict not in MARKED:
+                    if not clip.verdict.as_protected:
                         raise DatasetError(_unmarked(f"Clip {clip.number}", clip.verdict))
                     yield clip.number, clip.original, clip.now
 
@@ -270,7 +275,7 @@ def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, A
                 f"The run in {sidecar} is in state {journal.state.value}; evaluate clean files, or a finished run "
                 f"whose undo is still there."
             )
-        runs.reopen(journal, kind)
+        reopen(journal, kind)
         return journal.header
 
 
@@ -283,14 +288,14 @@ def _recorded_labels(data: Path, key: Key, sidecar: PathLike | None) -> dict[str
 
 
 def _labels_mac(key: Key, plan: Plan) -> str:
-    """What `runs.describe` puts into the header of a sidecar."""
-    return runs.keyed_mac(key, b"labels", plan.digest())
+    """What `describe` puts into the header of a sidecar."""
+    return keyed_mac(key, b"labels", plan.digest())
 
 
 def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
     """SidecarError if a sidecar says that the data, what holds them or a part of them is protected."""
     try:
-        runs.refuse_protected(data, sidecars, key)
+        refuse_protected(data, sidecars, key)
     except SidecarError as error:
         raise type(error)(f"{error} To evaluate what is protected, give all that was protected together.") from None
 
@@ -298,7 +303,7 @@ def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
 def _refuse_listed(place: Place) -> None:
     """DatasetError if a manifest beside, above or below the files says that they are protected."""
     manifests = [place.source_manifest, *(folder / listing.MANIFEST for folder in place.data.parents)]
-    for name in (listing.MANIFEST, f"*{listing.SIDECAR_SUFFIX}.json"):
+    for name in (listing.MANIFEST, f"*{SIDECAR}.json"):
         manifests += place.source.rglob(name) if place.only is None else []
     problems = []
     for manifest in dict.fromkeys(manifests):
@@ -312,14 +317,14 @@ def _listed(manifest: Path, data: Path) -> list[Path]:
     found = []
     for name, entry in Manifest.read(manifest).files.items():
         path = manifest.parent / name
-        if data in (path, *path.parents) and compare(digest(path), entry) == "protected":
+        if data in (path, *path.parents) and compare(digest(path), entry) is Verdict.PROTECTED:
             found.append(path)
     return found
 
 
-def _unmarked(name: str, verdict: str) -> str:
+def _unmarked(name: str, verdict: Verdict) -> str:
     """Why a clip of a run cannot be taken for a protected one."""
-    words = {"original": "is the original again", "missing": "is missing"}
+    words = {Verdict.ORIGINAL: "is the original again", Verdict.MISSING: "is missing"}
     return (
         f"{name} {words.get(verdict, 'is neither the original nor the protected clip')}; put the protected one back, "
         f"or restore them all and evaluate what is clean."

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast.discretion import discreet
 from poscuda_fast.evaluation.attacks import augmented, shift, unfolded
 from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.models import TITLES
@@ -25,6 +24,7 @@ from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step,
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
 from poscuda_fast.recipe import Recipe, StrongRecipe
+from poscuda_fast.secrecy import discreet
 
 MODELS = ("m5", "lstm", "cnn")
 USUAL_CLIPS = 2400  # with fewer to train on, more epochs are taken, so that no model is short of steps
@@ -60,12 +60,12 @@ def evaluate(
     source: Source,
     key: Key,
     *,
-    clips: int = 3000,
+    n_clips: int = 3000,
     seconds: float | None = None,
     models: Sequence[str] = MODELS,
     epochs: int | None = None,
     seeds: int = 1,
-    with_attacks: bool = True,
+    attacks: bool = True,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Fields:
@@ -74,10 +74,10 @@ def evaluate(
     Parameters
     ----------
     source : Source
-        `sources.Folder` or `sources.Array`; nothing there is changed.
+        A `Folder` or an `Array`; nothing there is changed.
     key : Key
         What the clips are or were protected with.
-    clips : int
+    n_clips : int
         At most so many are used, drawn class by class; a fifth of them to test.
     seconds : float, optional
         What models hear of a clip, from its beginning; by default what 95 % of the clips fit into, 1 to 4 s.
@@ -87,7 +87,7 @@ def evaluate(
         Of each training; by default `training.EPOCHS`, and more of them where there are few clips.
     seeds : int
         Trainings of each model; their means are told.
-    with_attacks : bool
+    attacks : bool
         Also train on protected clips that are shifted at random, and on ones whose class sounds were folded out.
     progress : callable, optional
         Called with (steps done, steps in all): clips while they are gathered, then epochs.
@@ -111,8 +111,8 @@ def evaluate(
     """
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="poscuda-evaluation-") as work:
-        corpus = gather(source, Path(work), most=clips, seconds=seconds, progress=progress)
-        runs = list(_runs(corpus, models, seeds, with_attacks=with_attacks))
+        corpus = gather(source, Path(work), most=n_clips, seconds=seconds, progress=progress)
+        runs = list(_runs(corpus, models, seeds, attacks=attacks))
         given = {model: epochs or _epochs(model, len(corpus.training)) for model in {run.model for run in runs}}
         total, done = sum(given[run.model] for run in runs), 0
         found: dict[Run, Result] = {}
@@ -159,7 +159,7 @@ def evaluate(
         "attacks_not_tried": [
             {"attack": _name(kind), "because": "the marks of format 1 are not in step"}
             for kind in ATTACKS
-            if with_attacks and not _can_be_tried(kind, corpus.recipe)
+            if attacks and not _can_be_tried(kind, corpus.recipe)
         ],
         "quality": measured,
         "epochs": given,
@@ -185,12 +185,12 @@ def _quality(corpus: Corpus) -> Fields:
     return found
 
 
-def _runs(corpus: Corpus, models: Sequence[str], seeds: int, *, with_attacks: bool) -> Iterator[Run]:
+def _runs(corpus: Corpus, models: Sequence[str], seeds: int, *, attacks: bool) -> Iterator[Run]:
     for seed in range(seeds):
         for model in models:
             yield Run(model, "clean", seed)
             yield Run(model, "protected", seed)
-    if with_attacks:
+    if attacks:
         for kind, model in ATTACKS.items():
             if _can_be_tried(kind, corpus.recipe):
                 yield Run(model, kind, 0)

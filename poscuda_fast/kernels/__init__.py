@@ -7,14 +7,15 @@ import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from poscuda_fast.discretion import Secret
-
-Int64 = NDArray[np.int64]
+from poscuda_fast.kernels.reference import FULL_SCALE, Flags, Samples, Table
+from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
+from poscuda_fast.kernels.reference import SILENT as SILENT
+from poscuda_fast.kernels.reference import Ints as Ints
+from poscuda_fast.secrecy import Secret
 
 BACKENDS = {
     "native": "poscuda_fast.kernels.native",
@@ -24,8 +25,6 @@ BACKENDS = {
 }
 AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that is there
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
-SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
-_DTYPES = {np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.float32)}
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
     "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
@@ -46,7 +45,7 @@ class Marks(Secret):
         Whether a sound is added (format 2), or the patch is convolved with its filter (format 1).
     """
 
-    table: NDArray[np.float32]
+    table: Table
     added: bool
 
     def __repr__(self) -> str:
@@ -56,17 +55,13 @@ class Marks(Secret):
 class Kernels(Protocol):
     """What every backend's module offers; the contract is in kernels/reference.py."""
 
-    def filter_patches(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
-    ) -> int:
+    def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
         """Convolve each patch with its filter, in place; returns the saturated samples."""
 
-    def add_patches(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, sounds: NDArray[np.float32], stride: int
-    ) -> int:
+    def add_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
         """Add its class's sound to each patch, in place; returns the saturated samples."""
 
-    def survey_patches(self, samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> NDArray[np.uint8]:
+    def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """What each patch holds: bits of SILENT and NOT_FINITE."""
 
 
@@ -118,44 +113,26 @@ class Engine:
         self._kernels = load(backend)
         self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
-    def mark_patches(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, marks: Marks, stride: int
-    ) -> int:
-        """Give each patch what its class gets; returns the saturated samples."""
-        work = self.add_patches if marks.added else self.filter_patches
-        return work(samples, starts, sizes, rows, marks.table, stride)
-
-    def filter_patches(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, taps: NDArray[np.float32], stride: int
-    ) -> int:
-        """`reference.filter_patches`, spread over threads."""
-        _check(samples, starts, sizes, stride)
-        _check_rows(rows, taps)
-
-        def run(some: slice) -> int:
-            return int(self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride))
-
-        return sum(self._spread(run, len(starts)))
-
-    def add_patches(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, sounds: NDArray[np.float32], stride: int
-    ) -> int:
-        """`reference.add_patches`, spread over threads."""
-        _check(samples, starts, sizes, stride)
-        _check_rows(rows, sounds)
-        if len(sizes) and sizes.max() > sounds.shape[1]:
+    def mark_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, marks: Marks, stride: int) -> int:
+        """Give each patch what its class gets, by `filter_patches` or `add_patches`; returns the saturated samples."""
+        starts, sizes = _checked(samples, starts, sizes, stride)
+        rows = np.ascontiguousarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(marks.table):
+            raise IndexError("a patch is of no class")
+        if marks.added and len(sizes) and sizes.max() > marks.table.shape[1]:
             raise IndexError("a patch is longer than its sound")
+        kernel = self._kernels.add_patches if marks.added else self._kernels.filter_patches
 
         def run(some: slice) -> int:
-            return int(self._kernels.add_patches(samples, starts[some], sizes[some], rows[some], sounds, stride))
+            return int(kernel(samples, starts[some], sizes[some], rows[some], marks.table, stride))
 
         return sum(self._spread(run, len(starts)))
 
-    def survey_patches(self, samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> NDArray[np.uint8]:
+    def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """`reference.survey_patches`, spread over threads."""
-        _check(samples, starts, sizes, stride)
+        starts, sizes = _checked(samples, starts, sizes, stride)
 
-        def run(some: slice) -> NDArray[np.uint8]:
+        def run(some: slice) -> Flags:
             return self._kernels.survey_patches(samples, starts[some], sizes[some], stride)
 
         return np.concatenate(self._spread(run, len(starts)))
@@ -180,23 +157,19 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int) -> None:
-    """Compiled kernels do not check: one wrong place would write into foreign memory."""
-    if samples.dtype not in _DTYPES:
+def _checked(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> tuple[Ints, Ints]:
+    """The places as kernels take them. Compiled kernels do not check: one wrong place would write elsewhere."""
+    if samples.dtype not in FULL_SCALE:
         raise TypeError(f"samples have dtype {samples.dtype.str}; expected int16, int32 (24-bit) or float32.")
     if len(starts):
         ends = starts + (sizes - 1) * stride
         lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
         if sizes.min() < 0 or lowest < 0 or highest >= samples.size:
             raise IndexError("a patch lies outside the samples")
+    return np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(sizes, np.int64)
 
 
-def _check_rows(rows: Int64, table: NDArray[np.float32]) -> None:
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
-        raise IndexError("a patch is of no class")
-
-
-def will_need(samples: NDArray[Any], first_bytes: Int64, n_bytes: int) -> None:
+def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:
     """Ask the system to read the pages of stretches of mapped memory, each `n_bytes` from `first_bytes` in `samples`.
 
     Advice: it is not given where there are no native kernels.

@@ -2,89 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-# "contract" lets the compiler fuse multiply and add. A product of two float32 values is exact in
-# float64, so fused and unfused sums have the same bits; nothing here may be reordered.
-_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-
-# Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
-_TOP = {"i2": 2.0**15, "i4": 2.0**23, "f4": 0.0}
-_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
+from poscuda_fast.kernels.compiling import kernel, use_wide_registers
+from poscuda_fast.kernels.reference import FULL_SCALE, Flags, Ints, Samples, Table, top_of
 
 
-@intrinsic
-def _prefer_512_bits(typing_context: Any) -> Any:
-    del typing_context
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        del signature, arguments
-        # llvmlite's own `add` knows no attributes that have values.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), emit
-
-
-def use_wide_registers() -> None:
-    """Called in a kernel: let LLVM use 512-bit registers there, where it prefers half of that; a third less time."""
-
-
-@overload(use_wide_registers)
-def _use_wide_registers() -> Callable[[], None]:
-    def implementation() -> None:
-        _prefer_512_bits()  # type: ignore[call-arg]
-
-    return implementation
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use; keep the result on disk where a cache folder is writable."""
-    compiled: Callable[..., Any]
-    try:
-        compiled = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no folder it may write
-        compiled = numba.njit(**_OPTIONS)(function)
-    return compiled
-
-
-def filter_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    taps: NDArray[np.float32],
-    stride: int,
-) -> int:
+def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
     """See `reference.filter_patches`: same arguments, same bits."""
-    top = _TOP[samples.dtype.str[1:]]
-    return int(_filter_patches(samples, starts, sizes, rows, taps, stride, top))
+    return int(_filter_patches(samples, starts, sizes, rows, taps, stride, top_of(samples.dtype)))
 
 
-def add_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    sounds: NDArray[np.float32],
-    stride: int,
-) -> int:
+def add_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
     """See `reference.add_patches`: same arguments, same bits."""
-    kind = samples.dtype.str[1:]
-    scaled = _FULL_SCALE[kind] * sounds.astype(np.float64)
-    return int(_add_patches(samples, starts, sizes, rows, scaled, stride, _TOP[kind]))
+    scaled = FULL_SCALE[samples.dtype] * sounds.astype(np.float64)
+    return int(_add_patches(samples, starts, sizes, rows, scaled, stride, top_of(samples.dtype)))
 
 
-def survey_patches(
-    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
-) -> NDArray[np.uint8]:
+def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
     """See `reference.survey_patches`."""
     flags = np.zeros(len(starts), np.uint8)
     _survey_patches(samples, starts, sizes, stride, flags)
@@ -93,13 +31,7 @@ def survey_patches(
 
 @kernel
 def _filter_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    taps: NDArray[np.float32],
-    stride: int,
-    top: float,
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, top: float
 ) -> int:
     n_taps = taps.shape[1]
     lead = n_taps - 1 - (n_taps - 1) // 2
@@ -124,13 +56,7 @@ def _filter_patches(
 
 @kernel
 def _add_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    sounds: NDArray[np.float64],
-    stride: int,
-    top: float,
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: NDArray[np.float64], stride: int, top: float
 ) -> int:
     y = np.zeros(sounds.shape[1])
     saturated = 0
@@ -203,13 +129,7 @@ def _store(y: NDArray[np.float64], samples: NDArray[Any], start: int, size: int,
 
 
 @kernel
-def _survey_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    stride: int,
-    flags: NDArray[np.uint8],
-) -> None:
+def _survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int, flags: Flags) -> None:
     for n in range(starts.size):
         silent = finite = True
         for t in range(sizes[n]):

@@ -17,6 +17,8 @@ import numpy as np
 from numba import cuda, float64
 from numpy.typing import NDArray
 
+from poscuda_fast.kernels.reference import FULL_SCALE, NOT_FINITE, SILENT, Flags, Ints, Samples, Table, top_of
+
 _config: Any = numba.config
 if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
     _INSTALL = "run pip install 'poscuda-fast[cuda12]', or [cuda13] if the driver is of CUDA 13."
@@ -28,14 +30,7 @@ if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
             raise ImportError(f"The cuda backend needs the CUDA compiler, which is not installed; {_INSTALL}")
         raise ImportError(f"The cuda backend needs an NVIDIA GPU and its driver: {' '.join(str(_problem).split())}")
 
-Int64 = NDArray[np.int64]
 _Launch = Callable[..., None]  # queues work on patches
-
-# Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
-_TOP = {"i2": 2**15, "i4": 2**23, "f4": 0}
-_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
-
-SILENT, NOT_FINITE = 1, 2  # the bits of a survey
 
 # A thread sums WIDTH neighbouring outputs at once, in registers. Threads would then read WIDTH samples apart
 # and meet in the same banks of shared memory; so x lies in rows of WIDTH samples, PITCH apart.
@@ -69,14 +64,7 @@ def _on_host(function: Callable[..., Any]) -> Any:
 # What every backend has.
 
 
-def filter_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    taps: NDArray[np.float32],
-    stride: int,
-) -> int:
+def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
     """See `reference.filter_patches`: same arguments, same bits.
 
     `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
@@ -85,21 +73,12 @@ def filter_patches(
     return _mark(samples, starts, sizes, rows, taps, stride, _launch_filter)
 
 
-def add_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    sounds: NDArray[np.float32],
-    stride: int,
-) -> int:
+def add_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
     """See `reference.add_patches`: same arguments, same bits; device memory too."""
     return _mark(samples, starts, sizes, rows, sounds, stride, _launch_add)
 
 
-def survey_patches(
-    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
-) -> NDArray[np.uint8]:
+def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
     """See `reference.survey_patches`: same arguments, same flags; device memory too."""
     flags = np.empty(len(starts), np.uint8)
     if isinstance(samples, np.ndarray):
@@ -115,7 +94,7 @@ def survey_patches(
 
 
 def _mark(
-    samples: Any, starts: Int64, sizes: Int64, rows: Int64, table: NDArray[np.float32], stride: int, launch: _Launch
+    samples: Any, starts: Ints, sizes: Ints, rows: Ints, table: NDArray[np.float32], stride: int, launch: _Launch
 ) -> int:
     """Whatever `launch` does to patches, where the samples are."""
     if isinstance(samples, np.ndarray):
@@ -131,21 +110,6 @@ def _mark(
 
 
 # Device memory.
-
-
-def read_patches(samples: Any, starts: Int64, sizes: Int64, stride: int) -> NDArray[Any]:
-    """The patches of a flat device array one behind the other, in host memory."""
-    view = _view(samples)
-    dense = cuda.device_array(int(sizes.sum()), view.dtype, stream=view.stream)
-    _move_all(view, dense, starts, sizes, stride, storing=False)
-    return _fetch(dense, view.stream)
-
-
-def write_patches(samples: Any, starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
-    """Store in a flat device array what `read_patches` returned."""
-    view = _view(samples, writing=True)
-    _move_all(view, cuda.to_device(dense, stream=view.stream), starts, sizes, stride, storing=True)
-    _wait(view.stream)
 
 
 def _view(samples: Any, *, writing: bool = False) -> Any:
@@ -166,13 +130,6 @@ def _wait(stream: Any) -> None:
     (stream or cuda).synchronize()
 
 
-def _move_all(view: Any, dense: Any, starts: Int64, sizes: Int64, stride: int, *, storing: bool) -> None:
-    if not sizes.sum():
-        return
-    places = cuda.to_device(np.stack([starts, sizes, np.cumsum(sizes) - sizes], axis=1), stream=view.stream)
-    _move[max(len(starts), FEWEST_BLOCKS), WARP, view.stream](view, dense, places, stride, storing)
-
-
 # Host memory.
 
 _kept = threading.local()  # stagings, for the thread's next call: pinning memory costs as much as filling it
@@ -180,9 +137,9 @@ _kept = threading.local()  # stagings, for the thread's next call: pinning memor
 
 def _mark_host(
     samples: NDArray[Any],
-    starts: Int64,
-    sizes: Int64,
-    rows: Int64,
+    starts: Ints,
+    sizes: Ints,
+    rows: Ints,
     table: NDArray[np.float32],
     stride: int,
     launch: _Launch,
@@ -209,7 +166,7 @@ def _mark_host(
     return saturated
 
 
-def _chunks(sizes: Int64, room: int) -> Iterator[slice]:
+def _chunks(sizes: Ints, room: int) -> Iterator[slice]:
     """Divide patches: at most `room` samples together, or one patch."""
     ends = np.cumsum(sizes)
     first = 0
@@ -231,7 +188,7 @@ class _Staging:
         self._sent: tuple[Any, ...] | None = None
 
     def send(
-        self, samples: NDArray[Any], starts: Int64, sizes: Int64, rows: Int64, table: Any, stride: int, launch: _Launch
+        self, samples: NDArray[Any], starts: Ints, sizes: Ints, rows: Ints, table: Any, stride: int, launch: _Launch
     ) -> None:
         """Pack patches; let the GPU fetch, mark and return them. Returns at once."""
         n, total = len(starts), int(sizes.sum())
@@ -266,7 +223,7 @@ def _pair(shape: Any, dtype: Any) -> tuple[NDArray[Any], Any]:
 
 
 @_on_host
-def _pack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
+def _pack(samples: NDArray[Any], starts: Ints, sizes: Ints, stride: int, dense: NDArray[Any]) -> None:
     place = 0
     for n in range(starts.size):
         for t in range(sizes[n]):
@@ -275,7 +232,7 @@ def _pack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, dense
 
 
 @_on_host
-def _unpack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, dense: NDArray[Any]) -> None:
+def _unpack(samples: NDArray[Any], starts: Ints, sizes: Ints, stride: int, dense: NDArray[Any]) -> None:
     place = 0
     for n in range(starts.size):
         for t in range(sizes[n]):
@@ -284,7 +241,7 @@ def _unpack(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, den
 
 
 @_on_host
-def _survey_host(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int, flags: NDArray[np.uint8]) -> None:
+def _survey_host(samples: NDArray[Any], starts: Ints, sizes: Ints, stride: int, flags: NDArray[np.uint8]) -> None:
     for n in range(starts.size):
         flags[n] = SILENT
         for t in range(sizes[n]):
@@ -300,10 +257,9 @@ def _survey_host(samples: NDArray[Any], starts: Int64, sizes: Int64, stride: int
 
 def _launch_add(samples: Any, places: Any, longest: int, sounds: Any, stride: int, saturated: Any, stream: Any) -> None:
     """Queue the adding of sounds at `places`; see `_launch_filter`."""
-    kind = samples.dtype.str[1:]
     blocks = -(-len(places) * longest // BLOCK)
     _add[max(blocks, FEWEST_BLOCKS), BLOCK, stream](
-        samples, places, longest, sounds, _FULL_SCALE[kind], stride, _TOP[kind], saturated
+        samples, places, longest, sounds, FULL_SCALE[samples.dtype], stride, int(top_of(samples.dtype)), saturated
     )
 
 
@@ -331,7 +287,7 @@ def _launch_filter(
     samples: Any, places: Any, longest: int, filters: Any, stride: int, saturated: Any, stream: Any
 ) -> None:
     """Queue the filtering of `places`: (n, 3) starts, sizes and rows in device memory, like all else."""
-    top = _TOP[samples.dtype.str[1:]]
+    top = int(top_of(samples.dtype))
     n, tap_rows, patch_rows = len(places), -(-filters.shape[1] // WIDTH), -(-longest // WIDTH)
     f_bytes = 8 * WIDTH * tap_rows
     x_bytes = 8 * PITCH * (patch_rows + tap_rows)
@@ -459,16 +415,3 @@ def _survey(samples: Any, places: Any, stride: int, found: Any) -> None:
         any_broken = cuda.syncthreads_or(np.int32(broken))
         if cuda.threadIdx.x == 0:
             found[n] = (0 if any_sounds else SILENT) | (NOT_FINITE if any_broken else 0)
-
-
-@_kernel
-def _move(samples: Any, dense: Any, places: Any, stride: int, storing: bool) -> None:  # noqa: FBT001
-    """One block a patch; `places` is (n, 3) starts, sizes and where each begins in `dense`."""
-    n = cuda.blockIdx.x
-    if n < places.shape[0]:
-        start, size, first = places[n, 0], places[n, 1], places[n, 2]
-        for t in range(cuda.threadIdx.x, size, cuda.blockDim.x):
-            if storing:
-                samples[start + t * stride] = dense[first + t]
-            else:
-                dense[first + t] = samples[start + t * stride]

@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Integers lie in [-top, top); int32 holds 24-bit PCM; 0 means floating point.
-_TOP = {"i2": 2.0**15, "i4": 2.0**23, "f4": 0.0}
-_FULL_SCALE = {"i2": 2.0**15, "i4": 2.0**23, "f4": 1.0}
+Samples = NDArray[Any]  # flat: int16, float32, or int32 that holds 24-bit PCM
+Ints = NDArray[np.int64]
+Table = NDArray[np.float32]  # a row for each class
+Flags = NDArray[np.uint8]
+
+SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
+
+# int32 holds 24-bit PCM.
+FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 1.0}
 
 
-def filter_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    taps: NDArray[np.float32],
-    stride: int,
-) -> int:
+def top_of(dtype: np.dtype[Any]) -> float:
+    """Integer samples lie in [-top, top); 0.0 for floating point, which has no limit."""
+    return FULL_SCALE[dtype] if dtype.kind == "i" else 0.0
+
+
+def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
     """Convolve each patch with its filter, in place.
 
     Patch n is ``samples[starts[n] + t * stride]`` for t in 0..sizes[n]-1; its filter is
@@ -43,20 +47,13 @@ def filter_patches(
     return saturated
 
 
-def add_patches(
-    samples: NDArray[Any],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    sounds: NDArray[np.float32],
-    stride: int,
-) -> int:
+def add_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
     """Add its sound to each patch, in place.
 
     Patches are as in `filter_patches`, none longer than the sounds; ``sounds[rows[n]]`` is a share of full scale.
     Returns how many samples were saturated.
     """
-    full_scale = _FULL_SCALE[samples.dtype.str[1:]]
+    full_scale = FULL_SCALE[samples.dtype]
     saturated = 0
     for start, size, row in zip(starts, sizes, rows, strict=True):
         places = start + stride * np.arange(size)
@@ -66,9 +63,7 @@ def add_patches(
     return saturated
 
 
-def survey_patches(
-    samples: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], stride: int
-) -> NDArray[np.uint8]:
+def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
     """What each patch holds, (n_patches,) uint8: bit 0 is set for zeros only, bit 1 for a NaN or infinity."""
     flags = np.zeros(len(starts), np.uint8)
     for n, (start, size) in enumerate(zip(starts, sizes, strict=True)):
@@ -79,7 +74,7 @@ def survey_patches(
 
 def _store(y: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
     """float64 sums as samples, and how many of them did not fit."""
-    top = _TOP[dtype.str[1:]]
+    top = top_of(dtype)
     if top == 0.0:
         with np.errstate(over="ignore", under="ignore"):
             return y.astype(np.float32), 0

@@ -6,17 +6,19 @@ import importlib.util
 import os
 from pathlib import Path
 
-from poscuda_fast import durability, stored
-from poscuda_fast.discretion import discreet
+from poscuda_fast import disk
+from poscuda_fast.arrays.opening import is_array
+from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.inplace import Progress
-from poscuda_fast.key import Key
-from poscuda_fast.memory import check_key
-from poscuda_fast.originals import Run, open_array, open_files
+from poscuda_fast.files.originals import open_files
+from poscuda_fast.key import Key, check_key
 from poscuda_fast.recipe import MAX_RATE
 from poscuda_fast.reporting.evaluation import Evaluation, read_evaluation
 from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
+from poscuda_fast.results import Progress
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo.record import Run
 
 NEEDED = ("jinja2", "matplotlib")
 SAMPLE_RATE = 16_000  # Hz, of an array unless told otherwise
@@ -81,7 +83,7 @@ def write_report(
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or not 1 <= sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz from 1 to {MAX_RATE}.")
     _refuse_place(page, source)
-    if stored.is_array(source):
+    if is_array(source):
         with open_array(source, key, sidecar) as clips_run:
             judged = _evaluation(evaluation, clips_run)
             subject = _subject(source, "clips", clips_run, sample_rate)
@@ -91,7 +93,7 @@ def write_report(
             judged = _evaluation(evaluation, files_run)
             subject = _subject(source, "files", files_run, None)
             survey = survey_files(files_run, progress)
-    with durability.appearing(page, mode=0o600) as file:
+    with disk.appearing(page, mode=0o600) as file:
         file.write(render(subject, survey, judged).encode())
 
 

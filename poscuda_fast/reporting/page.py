@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 import poscuda_fast
-from poscuda_fast.journal import State
 from poscuda_fast.recipe import UNIT_LEVEL, PaperRecipe, Recipe, StrongRecipe
 from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
 from poscuda_fast.reporting.pictures import Picture, draw
 from poscuda_fast.reporting.sounds import player, what_fits
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
+from poscuda_fast.results import Verdict
+from poscuda_fast.undo.journal import State
 
 CLASSES_OPEN = 12  # more than these are folded away
 TEMPLATE = "page.html"
@@ -135,8 +136,8 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     """(value, name, remark) of each number at the top."""
     unit, verdicts, n_ratios = subject.unit, survey.verdicts, len(survey.snr_db)
     median, low = (_db(value) for value in _percentiles(survey.snr_db))
-    words = [f"{verdicts['protected']:,} protected"]
-    words += [f"{verdicts[word]:,} {name}" for word, name in _VERDICTS if verdicts[word]]
+    words = [f"{verdicts[Verdict.PROTECTED]:,} protected"]
+    words += [f"{verdicts[one]:,} {name}" for one, name in _VERDICTS if verdicts[one]]
     if subject.n_clips > survey.clips:
         words.append(f"{subject.n_clips - survey.clips:,} {_unrecorded(subject)}")
     in_silence = "nothing covers the mark" if isinstance(subject.recipe, StrongRecipe) else "they carry no mark"
@@ -161,8 +162,8 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
 
 
 _VERDICTS = (
-    ("equal", "unchanged by protection"), ("original", "original"), ("torn", "half written or changed"),
-    ("neither", "changed since"), ("missing", "missing"),
+    (Verdict.UNCHANGED, "unchanged by protection"), (Verdict.ORIGINAL, "original"),
+    (Verdict.TORN, "half written or changed"), (Verdict.NEITHER, "changed since"), (Verdict.MISSING, "missing"),
 )  # fmt: skip
 
 

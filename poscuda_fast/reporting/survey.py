@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import pcm, snr
-from poscuda_fast.discretion import Secret
-from poscuda_fast.encoded import decode
-from poscuda_fast.inplace import Progress
-from poscuda_fast.originals import ArrayRun, FileClip, FilesRun
-from poscuda_fast.records import WHOLE, Record
-from poscuda_fast.report import Tally
+from poscuda_fast.arrays.originals import ArrayRun
+from poscuda_fast.files import headers
+from poscuda_fast.files.encoded import decode
+from poscuda_fast.files.originals import FileClip, FilesRun
+from poscuda_fast.files.records import WHOLE, Record
+from poscuda_fast.mark import snr
+from poscuda_fast.results import Progress, Tally, Verdict
+from poscuda_fast.secrecy import Secret
 
 WORST = 10  # clips that are shown
 MOST_SECONDS = 10.0  # of a clip that is shown
 NAMES_KEPT = 200  # of each list
-AS_LEFT = {"protected", "equal"}  # by protecting
 _FULL_SCALE = {"PCM_16": 2.0**15, "PCM_24": 2.0**23, "FLOAT": 1.0}
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
     name: str
     label: str | int
-    verdict: str
+    verdict: Verdict
     frames: int
     at_least: bool
     patch_frames: int
@@ -145,7 +145,7 @@ class Survey:
         self.clips = self.patches = self.patch_frames = self.frames = 0
         self.at_least = False
         self.silent_patches = self.saturated_samples = 0
-        self.verdicts: Counter[str] = Counter()
+        self.verdicts: Counter[Verdict] = Counter()
         self.snr_db: list[float] = []
         self.silent_before = self.not_finite = 0
         self.silent, self.saturated, self.short, self.changed, self.unlisted = (Named() for _ in range(5))
@@ -172,11 +172,11 @@ class Survey:
         self.verdicts[clip.verdict] += 1
         if clip.short:
             self.short.add(clip.name, _number(clip.frames, "frame"))
-        if clip.verdict in AS_LEFT:
+        if clip.verdict.as_protected:
             self._add_found(clip)
         else:
             self.changed.add(clip.name, _REMARKS[clip.verdict])
-        if clip.verdict == "protected":
+        if clip.verdict is Verdict.PROTECTED:
             self._add_protected(clip)
 
     def _add_found(self, clip: Measured) -> None:
@@ -217,10 +217,10 @@ class Survey:
 
 
 _REMARKS = {
-    "original": "the original",
-    "missing": "missing",
-    "neither": "changed: neither original nor protected",
-    "torn": "half written, or changed inside patches",
+    Verdict.ORIGINAL: "the original",
+    Verdict.MISSING: "missing",
+    Verdict.NEITHER: "changed: neither original nor protected",
+    Verdict.TORN: "half written, or changed inside patches",
 }
 
 
@@ -256,7 +256,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
     ratio, sample_rate = None, 1
     if clip.original is not None:
         samples, sample_rate = _samples(clip.original, record)
-        if clip.verdict == "protected":
+        if clip.verdict is Verdict.PROTECTED:
             ratio = _ratio(snr.energy(samples.reshape(-1)), clip.noise)
 
     def excerpt() -> Pair:
@@ -283,7 +283,7 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
     full = run.is_full()
     for clip in run.clips():
         ratio = None
-        if clip.verdict == "protected":
+        if clip.verdict is Verdict.PROTECTED:
             with np.errstate(invalid="ignore"):  # infinity less itself, outside patches
                 edit = clip.now.reshape(-1).astype(np.float64) - clip.original.reshape(-1)
             ratio = _ratio(snr.energy(clip.original.reshape(-1)), snr.energy(edit))
@@ -302,7 +302,9 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
         yield Measured(
             name=f"clip {clip.number}",
             label=clip.label,
-            verdict="torn" if clip.verdict == "neither" else clip.verdict,  # what is outside patches is not known
+            verdict=Verdict.TORN
+            if clip.verdict is Verdict.NEITHER
+            else clip.verdict,  # what is outside patches is not known
             frames=frames,
             at_least=not short and frames < len(clip.now),
             patch_frames=clip.patch_frames,
@@ -329,9 +331,9 @@ def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
     if record.offset == WHOLE:
         decoded = decode(content, record.name)
         return decoded.samples, decoded.encoding.sample_rate
-    layout = pcm.parse_wav(content, len(content), record.name)
+    layout = headers.parse_wav(content, len(content), record.name)
     end = record.offset + record.frames * record.frame_bytes
-    samples = pcm.to_samples(memoryview(content)[record.offset : end], record.coding)
+    samples = headers.to_samples(memoryview(content)[record.offset : end], record.coding)
     return samples.reshape(-1, record.channels), layout.sample_rate
 
 

@@ -19,7 +19,7 @@ import ray
 from audio_folders import RECIPE, make_folder, protected
 from audiofiles import contents, encoded, noise, untouched, write_tree
 
-from poscuda_fast import DatasetError, Key, durability, protect_folder
+from poscuda_fast import DatasetError, Key, disk, protect_folder
 from poscuda_fast.adapters.ray_data import WriteFiles, protect_dataset, write_files
 from poscuda_fast.protector import Protector, label_of_folder
 
@@ -155,7 +155,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"a", b"other"])
 def test_a_batch_that_is_written_twice_at_once(tmp_path: Path, monkeypatch, content: bytes) -> None:
     """The second writer comes, and goes, when the first has written its part."""
-    appearing = durability.appearing
+    appearing = disk.appearing
     target = tmp_path / "dst/a.wav"
 
     @contextlib.contextmanager
@@ -165,7 +165,7 @@ def test_a_batch_that_is_written_twice_at_once(tmp_path: Path, monkeypatch, cont
             with appearing(path, mode=mode) as other:
                 other.write(content)
 
-    monkeypatch.setattr(durability, "appearing", second_in_between)
+    monkeypatch.setattr(disk, "appearing", second_in_between)
     batch = {"path": [str(tmp_path / "src/a.wav")], "bytes": [b"a"]}
     if content == b"a":
         WriteFiles(tmp_path / "src", tmp_path / "dst")(batch)

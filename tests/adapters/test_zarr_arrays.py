@@ -16,8 +16,10 @@ from audio_folders import SPEECH
 from audiofiles import contents, end_of_child, kill_before, start_child, untouched
 from recipes import protect_folder
 
-from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, drop_undo, inplace, protect, sharded
-from poscuda_fast.adapters.zarr_arrays import protect_array, restore_array, shard_tasks, verify_array
+from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, disk, drop_undo, protect
+from poscuda_fast.adapters.zarr_tasks import shard_tasks
+from poscuda_fast.arrays import zarr as sharded
+from poscuda_fast.arrays.verbs import protect_array, restore_array, verify_array
 
 PAPER = Recipe.paper(patch=40, taps=9, patches=3)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -65,7 +67,7 @@ LENGTHS = [600, 0, 17, 599, 300, 600, 41, 600, 600, 128, 5]
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches a row of shards, and several rows a batch; few rows in memory."""
-    monkeypatch.setattr("poscuda_fast.memory.BATCH_BYTES", 3_000)
+    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_BYTES", 3_000)
     monkeypatch.setattr(sharded, "CACHE_BYTES", 1)
 
 
@@ -132,7 +134,7 @@ def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoi
     """Killed before and after each shard that is put in its place."""
     clips = samples(n_clips=10)
     wet = marked(clips, key, PAPER)
-    options = {"recipe": PAPER, "workers": 1}
+    options = {"recipe": PAPER, "threads": 1}
     path = store(tmp_path / "a.zarr", clips, shards=(4, 400), chunks=(2, 200))
     if undoing:
         protect_array(path, LABELS[:10], key, **options)
@@ -143,7 +145,7 @@ def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoi
 
         def work(trial: Path = trial, moment: int = moment) -> None:
             done = 0
-            real = sharded.durability.replace
+            real = sharded.disk.replace
 
             def replace(place: Path, *arguments: Any, **named: Any) -> None:
                 nonlocal done
@@ -154,8 +156,8 @@ def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoi
                 if done == (moment + 1) / 2:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            sharded.durability.replace = replace
-            restore_array(trial, key, workers=1) if undoing else protect_array(trial, LABELS[:10], key, **options)
+            sharded.disk.replace = replace
+            restore_array(trial, key, threads=1) if undoing else protect_array(trial, LABELS[:10], key, **options)
 
         ended = end_of_child(start_child(work))
         now = read(trial)
@@ -179,7 +181,7 @@ def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoi
 def test_a_shard_that_cannot_be_written_is_an_error_and_the_run_goes_on(tmp_path, key, monkeypatch) -> None:
     clips = samples()
     path = store(tmp_path / "a.zarr", clips, chunks=(2, 600))
-    real = sharded.durability.replace
+    real = sharded.disk.replace
 
     def replace(place: Path, *arguments: Any, **named: Any) -> None:
         if place.parent.name == "3":
@@ -187,7 +189,7 @@ def test_a_shard_that_cannot_be_written_is_an_error_and_the_run_goes_on(tmp_path
         real(place, *arguments, **named)
 
     with monkeypatch.context() as patching:
-        patching.setattr(sharded.durability, "replace", replace)
+        patching.setattr(sharded.disk, "replace", replace)
         with pytest.raises(OSError, match="No space left"):
             protect_array(path, LABELS[:11], key)
     assert protect_array(path, LABELS[:11], key).state == "protected"
@@ -207,7 +209,7 @@ def test_the_sidecar_knows_its_array(tmp_path: Path, key: Key) -> None:
         protect_array(path, LABELS[1:12], key)
     with pytest.raises(SidecarError, match="made for another recipe"):
         protect_array(path, LABELS[:11], key, recipe=PAPER)
-    with inplace.locked(path), pytest.raises(BusyError):
+    with disk.locked(path), pytest.raises(BusyError):
         restore_array(path, key)
     assert contents(tmp_path, hidden=True) == before
     assert drop_undo(path, key).state == "final"
@@ -231,11 +233,11 @@ def test_what_cannot_be_kept_exactly_is_refused(tmp_path: Path, key: Key) -> Non
     for name, error, sentence in (
         ("group", DatasetError, "is not the folder of a Zarr array of format 3; give the array itself"),
         ("two", DatasetError, "copy arrays of format 2"),
-        ("nowhere", DatasetError, "is not the folder"),
+        ("nowhere", DatasetError, "does not exist"),
         ("cut", DatasetError, "is not the folder"),
         ("mute", ValueError, "and so no channels"),
         ("lossy", DatasetError, r"encoded with numcodecs\.quantize, which may not give back"),
-        ("double", TypeError, r"use clips\.astype\(numpy\.float32\)"),
+        ("double", TypeError, r"use astype\(numpy\.float32\)"),
         ("flat", ValueError, r"has shape \(600,\); expected \(n_clips, n_frames"),
     ):
         with pytest.raises(error, match=sentence):
@@ -299,9 +301,9 @@ def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Pa
                 shard_tasks(src, dst, labels, key_file)
         with pytest.raises(OSError, match="no key file"):
             shard_tasks(src, dst, LABELS[:11], tmp_path / "no.key")
-        with pytest.raises(TypeError, match="the folder that the Zarr array is kept in"):
-            shard_tasks(zarr.open_array(src), dst, LABELS[:11], key_file)
-    for task in shard_tasks(src, dst, LABELS[:11], key_file):
+        with pytest.raises(TypeError, match="or a Zarr array in a local folder"):
+            shard_tasks(zarr.create_array({}, shape=(2, 9), dtype="int16"), dst, LABELS[:11], key_file)
+    for task in shard_tasks(zarr.open_array(src), dst, LABELS[:11], key_file):
         task()
     wet = marked(clips, key, Recipe.strong())
     with untouched(tmp_path):

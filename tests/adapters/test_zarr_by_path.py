@@ -15,9 +15,9 @@ from audiofiles import contents, end_of_child, kill_before, start_child, untouch
 from test_cli import poscuda
 from test_zarr_arrays import LABELS, LENGTHS, layouts, marked, read, samples, store
 
-from poscuda_fast import DatasetError, Key, Recipe, SidecarError, stored
-from poscuda_fast.adapters.zarr_arrays import protect_array, restore_array
-from poscuda_fast.originals import originals_of_array
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError
+from poscuda_fast.arrays.originals import originals_of_array
+from poscuda_fast.arrays.verbs import protect_array, restore_array, verify_array
 
 STRONG = Recipe.strong()
 
@@ -64,14 +64,14 @@ def test_what_is_no_array_or_would_be_marked_twice_is_refused(tmp_path: Path, ke
             assert done.returncode == 2
             assert sentence in done.stderr
         with pytest.raises(DatasetError, match="lies inside"):
-            stored.protect(src, src / "b.zarr", LABELS[:11], key, recipe=STRONG)
+            protect_array(src, LABELS[:11], key, dst=src / "b.zarr")
     protect_array(src, LABELS[:11], key)
     with untouched(tmp_path), pytest.raises(SidecarError, match="would be marked twice"):
-        stored.protect(src, tmp_path / "b.zarr", LABELS[:11], key, recipe=STRONG)
+        protect_array(src, LABELS[:11], key, dst=tmp_path / "b.zarr")
     restore_array(src, key)
-    stored.protect(src, tmp_path / "b.zarr", LABELS[:11], key, recipe=STRONG)
+    protect_array(src, LABELS[:11], key, dst=tmp_path / "b.zarr")
     assert read(tmp_path / "b.zarr").tobytes() == marked(samples(), key, STRONG).tobytes()
-    assert stored.verify(src, key, sidecar=None).original == 11  # the copy has a sidecar of its own
+    assert verify_array(src, key).original == 11  # the copy has a sidecar of its own
 
 
 def test_a_copy_that_was_killed_is_finished_by_the_same_call(tmp_path: Path, key: Key) -> None:
@@ -86,14 +86,14 @@ def test_a_copy_that_was_killed_is_finished_by_the_same_call(tmp_path: Path, key
 
         def work(dst: Path = dst, moment: int = moment) -> None:
             kill_before(moment)
-            stored.protect(src, dst, LABELS[:11], key, recipe=STRONG, threads=1)
+            protect_array(src, LABELS[:11], key, dst=dst, threads=1)
 
         ended = end_of_child(start_child(work))
         if dst.exists():
             assert read(dst).tobytes() == wet.tobytes()
-        stored.protect(src, dst, LABELS[:11], key, recipe=STRONG)
+        protect_array(src, LABELS[:11], key, dst=dst)
         assert read(dst).tobytes() == wet.tobytes()
-        stored.restore(dst, key, sidecar=None, progress=None)
+        restore_array(dst, key)
         assert contents(dst) == before == contents(src)
         moment += 3
     assert ended == 0

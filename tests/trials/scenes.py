@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.attacks.scene import Scene
 from experiments.conditions import Condition, mark_rows, study_key
-from poscuda_fast.synth import SAMPLE_RATE, WORDS, speak
+from poscuda_fast.cli.synth import SAMPLE_RATE, WORDS, speak
 
 RATE = 8000
 FRAMES = 3000

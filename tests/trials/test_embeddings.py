@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from experiments import cnn14, embeddings
-from poscuda_fast.synth import speak
+from poscuda_fast.cli.synth import speak
 
 pytest.importorskip("speechmos")
 onnx = pytest.importorskip("onnx")

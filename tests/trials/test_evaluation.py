@@ -21,7 +21,9 @@ from audiofiles import contents, untouched
 from recipes import protect_folder
 from test_cli import poscuda
 
-from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect, restore_folder, stored, synth
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect, restore_folder
+from poscuda_fast.arrays import verbs
+from poscuda_fast.cli import synth
 from poscuda_fast.evaluation import attacks, corpus, sources, study, words
 from poscuda_fast.evaluation.verdict import interval, judge
 
@@ -47,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(src: Path, key: Key, **given: Any) -> sources.Folder:
-    options: dict[str, Any] = {"recipe": RECIPE, "strength": 1.0, "labels_from": "folder", "sidecar": None}
+    options: dict[str, Any] = {"recipe": RECIPE, "labels_from": "folder", "sidecar": None}
     return sources.Folder(src, key, **{**options, **given})
 
 
@@ -135,7 +137,7 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
     (tmp_path / "classes.txt").write_text("yes\nno\n")
     protect(wet, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     if protected:
-        stored.protect(path, None, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
+        verbs.protect_array(path, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
     with untouched(tmp_path):
         its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("labels", "lengths"))
         source = sources.Array(
@@ -231,7 +233,7 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
     with pytest.raises(SidecarError, match="is empty"):
         open_array(tmp_path, key)
     sidecar.unlink()
-    stored.protect(path, None, np.arange(20) % 2, key, recipe=RECIPE)
+    verbs.protect_array(path, np.arange(20) % 2, key, recipe=RECIPE)
     assert open_array(tmp_path, key).was_protected
     np.save(path, clips)
     with pytest.raises(DatasetError, match="Clip 0 is the original again"):
@@ -245,8 +247,8 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
 def test_clips_that_hold_their_marks_are_not_clean(tmp_path: Path, key: Key, folder: Path, strength: float) -> None:
     """Where neither a sidecar nor a manifest is left."""
     save_array(tmp_path)
-    stored.protect(
-        tmp_path / "clips.npy", None, np.arange(20) % 2, key, recipe=Recipe.strong(strength, sample_rate=16_000)
+    verbs.protect_array(
+        tmp_path / "clips.npy", np.arange(20) % 2, key, recipe=Recipe.strong(strength, sample_rate=16_000)
     )
     (tmp_path / "clips.npy.poscuda").unlink()
     protect_folder(folder, tmp_path / "dst", key, recipe=Recipe.strong(strength))
@@ -290,7 +292,7 @@ def die(done, total):
 
 key = Key(bytes(range(32)))
 source = sources.Folder(sys.argv[1], key, recipe=None, strength=1.0, labels_from="folder", sidecar=None)
-study.evaluate(source, key, epochs=1, models=("cnn",), with_attacks=False, progress=die)
+study.evaluate(source, key, epochs=1, models=("cnn",), attacks=False, progress=die)
 """
 
 
@@ -495,7 +497,7 @@ def test_options_that_do_not_fit_are_refused(
         protect_folder(folder, at_home / "dst", key)
     if "marked/clips.npy" in arguments:
         (at_home / "marked").mkdir()
-        stored.protect(Path("clips.npy"), Path("marked/clips.npy"), np.arange(20) % 2, key, recipe=RECIPE)
+        verbs.protect_array(Path("clips.npy"), np.arange(20) % 2, key, dst=Path("marked/clips.npy"), recipe=RECIPE)
     before = set(at_home.iterdir())
     done = evaluated(*arguments)
     assert done.returncode == 2

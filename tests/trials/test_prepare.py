@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from experiments import layouts
+from experiments import decoding, layouts
 from experiments.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
+from experiments.decoding import decode_all
 from experiments.layouts import hashed_split
 from experiments.prepare import main, prepare
 from poscuda_fast import DatasetError
-from poscuda_fast.evaluation import decoding
-from poscuda_fast.evaluation.decoding import UnusableError, decode, decode_all
+from poscuda_fast.disk import PIECES_AHEAD
+from poscuda_fast.evaluation.decoding import UnusableError, decode
 
 RATE = 8000
 FRAMES = 80
@@ -443,7 +444,7 @@ def test_files_are_not_decoded_far_ahead(tmp_path: Path, monkeypatch: pytest.Mon
     for batch in batches:
         taken += len(batch)
         time.sleep(0.002)
-        assert len(decoded) <= taken + decoding.BATCHES_PER_JOB * jobs * 2
+        assert len(decoded) <= taken + (PIECES_AHEAD + 2) * jobs * 2
     assert taken == len(decoded) == 100
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe, protect_folder
+from poscuda_fast.cli.synth import SAMPLE_RATE, speak
 from poscuda_fast.evaluation import quality
-from poscuda_fast.synth import SAMPLE_RATE, speak
 
 THREADING_LAYER = os.environ.get("NUMBA_THREADING_LAYER")
 EPSILON = np.finfo(np.float64).eps

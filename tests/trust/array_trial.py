@@ -19,9 +19,9 @@ from recipes import protect, protect_memmap
 
 import poscuda_fast
 from poscuda_fast import Key, Recipe, SidecarError, drop_undo, restore_memmap
-from poscuda_fast.journal import Journal, State
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
+from poscuda_fast.undo.journal import Journal, State
 
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
 SMALL_BATCH = 3 * 40 * 2  # three patches of int16

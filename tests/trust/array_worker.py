@@ -19,11 +19,15 @@ import time
 
 import numpy as np
 
-from poscuda_fast import Key, Recipe, drop_undo, inplace, mapping, memmap, memory
-from poscuda_fast.arrays import ArrayClips
+from poscuda_fast import Key, Recipe, drop_undo
+from poscuda_fast.arrays import mapped, memory
+from poscuda_fast.arrays import verbs as memmap
+from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.errors import PoscudaError
-from poscuda_fast.journal import Journal, State, _nonce
-from poscuda_fast.plan import Patches
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.plan import Patches
+from poscuda_fast.undo import steps
+from poscuda_fast.undo.journal import Journal, State, _nonce
 
 KEY = Key(bytes(range(32)))
 
@@ -52,7 +56,7 @@ class Hooks:
             (Journal, "move"),
             (Journal, "make_final"),
             (ArrayClips, "write"),
-            (mapping.MappedFile, "sync"),
+            (mapped.MappedArray, "sync"),
         ):
             self._wrap(owner, name)
 
@@ -96,8 +100,8 @@ class Hooks:
         self.pass_by("half a batch stored")
 
 
-def store_before_commit(journal: Journal, target: inplace.Target) -> None:
-    """`inplace.apply` with its two steps exchanged."""
+def store_before_commit(journal: Journal, target: steps.Target) -> None:
+    """`steps.apply` with its two steps exchanged."""
     if journal.state in (State.NEW, State.UNDONE):
         journal.begin(target.header(), target.secret())
     for payload in journal.payloads():
@@ -109,8 +113,8 @@ def store_before_commit(journal: Journal, target: inplace.Target) -> None:
     journal.move(State.COMPLETE, target.summary())
 
 
-def reread_on_resume(journal: Journal, target: inplace.Target) -> None:
-    """`inplace.apply` that trusts the data where it has a journalled original."""
+def reread_on_resume(journal: Journal, target: steps.Target) -> None:
+    """`steps.apply` that trusts the data where it has a journalled original."""
     if journal.state in (State.NEW, State.UNDONE):
         journal.begin(target.header(), target.secret())
     known = journal.n_batches()
@@ -122,8 +126,8 @@ def reread_on_resume(journal: Journal, target: inplace.Target) -> None:
     journal.move(State.COMPLETE, target.summary())
 
 
-def replace_rows_on_resume(journal: Journal, target: inplace.Target) -> None:
-    """`inplace.apply` that journals every batch anew, as the data are now."""
+def replace_rows_on_resume(journal: Journal, target: steps.Target) -> None:
+    """`steps.apply` that journals every batch anew, as the data are now."""
     if journal.state in (State.NEW, State.UNDONE):
         journal.begin(target.header(), target.secret())
     known = journal.n_batches()
@@ -169,9 +173,9 @@ def attempt(request: dict) -> dict:
 def child(request: dict, pipe: int) -> None:
     """Do what the request asks for, write how it ended into the pipe, and never return."""
     hooks = Hooks(request.get("die_at"), pipe) if request.get("hooks", True) else None
-    memory.BATCH_BYTES = request["batch_bytes"]
+    packed.BATCH_BYTES = request["batch_bytes"]
     if request.get("broken"):
-        inplace.apply = BROKEN[request["broken"]]
+        steps.apply = BROKEN[request["broken"]]
     if request.get("file_limit") is not None:
         # Python ignores SIGXFSZ, so that a write beyond the limit is an error; by default it is a death.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if request["limit_kills"] else signal.SIG_IGN)

@@ -25,10 +25,10 @@ from poscuda_fast import (
     protect_memmap,
     restore_folder,
     restore_memmap,
-    stored,
     verify_folder,
 )
-from poscuda_fast.journal import APPLICATION_ID, SCHEMA
+from poscuda_fast.arrays import verbs
+from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
 
 Call = Callable[[], object]
 Case = Callable[[Path], Call]  # makes an input in a folder and gives what must be refused
@@ -51,7 +51,7 @@ def npy_cases() -> Iterator[tuple[str, Case]]:
 
         def case(folder: Path, content: bytes = content) -> Call:
             (folder / "a.npy").write_bytes(content)
-            return lambda: stored.protect(folder / "a.npy", None, [0, 1], KEY, recipe=Recipe.strong())
+            return lambda: verbs.protect_array(folder / "a.npy", [0, 1], KEY, recipe=Recipe.strong())
 
         yield name, case
 

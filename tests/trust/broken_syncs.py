@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 from array_worker import store_before_commit
 
-from poscuda_fast import durability, inplace, journal, mapping
-from poscuda_fast.array_target import IS_PROTECTED, ArrayTarget
-from poscuda_fast.journal import Journal, State
+from poscuda_fast import disk
+from poscuda_fast.arrays import mapped
+from poscuda_fast.arrays.target import ArrayTarget
+from poscuda_fast.results import Verdict
+from poscuda_fast.undo import journal, steps
+from poscuda_fast.undo.journal import Journal, State
 
 
 def early_complete(sidecar: Journal, target: ArrayTarget) -> None:
-    """`inplace.apply` that says so before the data is on the disk."""
+    """`steps.apply` that says so before the data is on the disk."""
     if sidecar.state in (State.NEW, State.UNDONE):
         sidecar.begin(target.header(), target.secret())
     for payload in sidecar.payloads():
@@ -28,11 +31,11 @@ def early_complete(sidecar: Journal, target: ArrayTarget) -> None:
 
 
 def compare_and_skip(sidecar: Journal, target: ArrayTarget) -> None:
-    """`inplace.apply` that stores no batch again which looks protected already."""
+    """`steps.apply` that stores no batch again which looks protected already."""
     if sidecar.state in (State.NEW, State.UNDONE):
         sidecar.begin(target.header(), target.secret())
     for payload in sidecar.payloads():
-        if (target.judge(payload)[1] & IS_PROTECTED).all():
+        if (target.judge(payload)[1] & Verdict.PROTECTED).all():
             target._advance()
         else:
             target.apply(payload)
@@ -44,7 +47,7 @@ def compare_and_skip(sidecar: Journal, target: ArrayTarget) -> None:
 
 
 def early_undone(sidecar: Journal, target: ArrayTarget, *, partial: bool = False) -> list[str]:
-    """`inplace.undo` that says so before the data is on the disk."""
+    """`steps.undo` that says so before the data is on the disk."""
     if sidecar.state is not State.UNDOING:
         sidecar.move(State.UNDOING)
     for payload in sidecar.payloads():
@@ -55,10 +58,10 @@ def early_undone(sidecar: Journal, target: ArrayTarget, *, partial: bool = False
 
 
 def _no_fsync(patching: pytest.MonkeyPatch) -> None:
-    patching.setattr(mapping.MappedFile, "sync", lambda self: None)
+    patching.setattr(mapped.MappedArray, "sync", lambda self: None)
     # Nor is the system asked to begin to write: that promises nothing, yet it often suffices.
-    patching.setattr(durability, "start_writing", lambda *_: None)
-    patching.setattr(durability, "sync_files", lambda *_: None)
+    patching.setattr(disk, "start_writing", lambda *_: None)
+    patching.setattr(disk, "sync_files", lambda *_: None)
 
 
 def _unsynced_sidecar(patching: pytest.MonkeyPatch) -> None:
@@ -73,7 +76,7 @@ def _unsynced_sidecar(patching: pytest.MonkeyPatch) -> None:
 
 
 def _applies(driver: Callable[[Journal, ArrayTarget], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patching: patching.setattr(inplace, "apply", driver)
+    return lambda patching: patching.setattr(steps, "apply", driver)
 
 
 BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -82,5 +85,5 @@ BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "store before commit": _applies(store_before_commit),
     "early COMPLETE": _applies(early_complete),
     "compare and skip": _applies(compare_and_skip),
-    "early UNDONE": lambda patching: patching.setattr(inplace, "undo", early_undone),
+    "early UNDONE": lambda patching: patching.setattr(steps, "undo", early_undone),
 }

@@ -16,7 +16,10 @@ from ledger import Ledger
 from recipes import protect_folder
 from tampering import Array
 
-from poscuda_fast import Key, files, memory, wavedit
+from poscuda_fast import Key
+from poscuda_fast.files import target as files
+from poscuda_fast.files import wav
+from poscuda_fast.mark import packed
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +42,7 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three patches a batch, so that there are many batches."""
-    monkeypatch.setattr(memory, "BATCH_BYTES", SMALL_BATCH)
+    monkeypatch.setattr(packed, "BATCH_BYTES", SMALL_BATCH)
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def data(folder: Path, key: Key) -> Data:
 def small_folder_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two files a batch, and few bytes of a file at once."""
     monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
-    monkeypatch.setattr(wavedit, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(wav, "PIECE_BYTES", 3000)
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,12 @@ from recorder import Recorder, say
 from step_recorder import Steps
 from tracer import Untraceable
 
-from poscuda_fast import Key, Recipe, drop_undo, mapping, memory, restore_memmap
-from poscuda_fast.arrays import ArrayClips
+from poscuda_fast import Key, Recipe, drop_undo, restore_memmap
+from poscuda_fast.arrays import mapped
+from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.errors import PoscudaError, SidecarError
-from poscuda_fast.plan import Patches
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.plan import Patches
 
 KEY = Key(bytes(range(32)))
 RECIPES = {
@@ -133,7 +135,7 @@ class CutTrial:
             say("sync_failed", self._data.path.name)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patching.setattr(mapping.MappedFile, "sync", fail)
+        patching.setattr(mapped.MappedArray, "sync", fail)
 
     def _tell_stores(self, patching: pytest.MonkeyPatch, say: Callable[..., None]) -> None:
         """Storing what is there already changes no byte, but the page is to be written once more."""
@@ -169,7 +171,7 @@ def make_data(folder: Path, rng: np.random.Generator, dtype: str, recipe: str) -
     samples = rng.integers(-20_000, 20_000, (5, 1400), dtype=np.int16)
     if dtype == "float32":
         samples = (samples / np.float32(32_768)).astype(np.float32)
-    memory.BATCH_BYTES = PATCHES_PER_BATCH * 40 * samples.itemsize
+    packed.BATCH_BYTES = PATCHES_PER_BATCH * 40 * samples.itemsize
     return Data(folder, KEY, samples, np.arange(5) % 3, RECIPES[recipe])
 
 

@@ -22,8 +22,10 @@ from folder_trial import Trial
 from recorder import Recorder, say
 from tracer import Untraceable
 
-from poscuda_fast import durability, files, restore_folder, wavedit
+from poscuda_fast import disk, restore_folder
 from poscuda_fast.errors import PoscudaError, SidecarError
+from poscuda_fast.files import target as files
+from poscuda_fast.files import wav as wavedit
 
 
 class FolderScenario(NamedTuple):
@@ -129,11 +131,11 @@ def _fail_sync(patching: pytest.MonkeyPatch) -> None:
         say("sync_all_failed")
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    patching.setattr(durability, "sync_files", fail)
+    patching.setattr(disk, "sync_files", fail)
 
 
 def _dataset(root: Path) -> dict[str, bytes]:
-    """Three WAV files, one of them large beside `wavedit.PIECE_BYTES`, one encoded, and one that is no audio."""
+    """Three WAV files, one of them large beside `wav.PIECE_BYTES`, one encoded, and one that is no audio."""
     made = {
         "no/0.wav": wav(noise(600)),
         "yes/1.wav": wav(noise(900, seed=1)),

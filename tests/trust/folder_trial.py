@@ -15,25 +15,26 @@ import audiofiles
 from audiofiles import contents, in_child, noise, wav, write_tree
 from recipes import protect_folder
 
-from poscuda_fast import Key, drop_undo, durability, restore_folder, wavedit
-from poscuda_fast.journal import Journal, State
+from poscuda_fast import Key, disk, drop_undo, restore_folder
+from poscuda_fast.files import wav as wavedit
+from poscuda_fast.undo.journal import Journal, State
 
 STEPS = [
     (Journal, "begin"),
     (Journal, "append"),
     (Journal, "move"),
     (Journal, "make_final"),
-    (durability, "write_part"),
-    (durability, "write_all"),
-    (durability, "copy_part"),
-    (durability, "sync_files"),
+    (disk, "write_part"),
+    (disk, "write_all"),
+    (disk, "copy_part"),
+    (disk, "sync_files"),
     (wavedit, "store"),
     (os, "replace"),
 ]
 
 
 def dataset(root: Path) -> dict[str, bytes]:
-    """Small WAV files, one that is large beside `wavedit.PIECE_BYTES`, one encoded, and one that is no audio."""
+    """Small WAV files, one that is large beside `wav.PIECE_BYTES`, one encoded, and one that is no audio."""
     made = {f"{'yes' if n % 2 else 'no'}/{n}.wav": wav(noise(600 + n, seed=n)) for n in range(4)}
     made["no/large.wav"] = wav(noise(4000, 2))
     made["about.txt"] = b"about"

@@ -89,11 +89,7 @@ def fuzz(reader: str, folder: Path, runs: int, seed: int) -> None:
     # The finder of an editable installation would hand out modules that atheris cannot instrument.
     sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
     with atheris.instrument_imports(include=["poscuda_fast"]):
-        import poscuda_fast.journal
-        import poscuda_fast.key
-        import poscuda_fast.listing
-        import poscuda_fast.manifest
-        import poscuda_fast.pcm  # noqa: F401 - imported to be instrumented
+        import poscuda_fast.files.headers  # noqa: F401 - imported to be instrumented
 
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -127,7 +123,7 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     from test_key import KEY_LINE, WRONG
 
     from poscuda_fast import Key, Recipe, protect_memmap
-    from poscuda_fast.manifest import Manifest
+    from poscuda_fast.files.manifest import Manifest
 
     if reader == "wav":
         yield from (wav(noise(20)), wav(noise(20, 2, "PCM_24"), "PCM_24", extensible=True), rf64(noise(9)))
@@ -156,10 +152,11 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
 
 
 def read_wav(path: Path, data: bytes) -> None:
-    from poscuda_fast import AudioFileError, pcm
+    from poscuda_fast import AudioFileError
+    from poscuda_fast.files import headers
 
     try:
-        layout = pcm.parse_wav(data, len(data), "a.wav")
+        layout = headers.parse_wav(data, len(data), "a.wav")
     except AudioFileError as error:
         hold(str(error).startswith("a.wav cannot be used: ") and str(error).endswith("."))
     else:
@@ -168,12 +165,13 @@ def read_wav(path: Path, data: bytes) -> None:
 
 
 def read_npy(path: Path, data: bytes) -> None:
-    from poscuda_fast import AudioFileError, pcm
+    from poscuda_fast import AudioFileError
+    from poscuda_fast.arrays import mapped
 
     path.write_bytes(data)
     try:
         with open(path, "rb") as file:
-            layout = pcm.read_npy(file, "a.npy")
+            layout = mapped.read_npy(file, "a.npy")
     except AudioFileError:
         pass
     else:
@@ -185,11 +183,12 @@ def read_npy(path: Path, data: bytes) -> None:
 
 
 def read_csv(path: Path, data: bytes) -> None:
-    from poscuda_fast import DatasetError, listing
+    from poscuda_fast import DatasetError
+    from poscuda_fast.files import label_sources
 
     path.write_bytes(data)
     try:
-        labels = listing._read_csv(path)
+        labels = label_sources._read_csv(path)
     except DatasetError:
         pass
     else:
@@ -211,7 +210,7 @@ def read_key(path: Path, data: bytes) -> None:
 
 def read_manifest(path: Path, data: bytes) -> None:
     from poscuda_fast import DatasetError
-    from poscuda_fast.manifest import Manifest
+    from poscuda_fast.files.manifest import Manifest
 
     path.write_bytes(data)
     try:
@@ -224,7 +223,7 @@ def read_manifest(path: Path, data: bytes) -> None:
 
 def read_sidecar(path: Path, data: bytes) -> None:
     from poscuda_fast import Key, SidecarError
-    from poscuda_fast.journal import Journal
+    from poscuda_fast.undo.journal import Journal
 
     path.write_bytes(data)
     try:

@@ -20,7 +20,7 @@ from disk import PAGE
 from loop_image import LoopImage, NoImage, mount_apart
 from tracer import Tracer, Untraceable
 
-from poscuda_fast.durability import sync_files
+from poscuda_fast.disk import sync_files
 
 WRITE_AND_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
 WRITEBACKS = (0.0, 0.02, 0.2)  # how often something is written at a stop of the run, one for each cut

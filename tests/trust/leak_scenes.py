@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 import poscuda_fast
-from poscuda_fast import Key, Protector, Recipe, inplace, memory
-from poscuda_fast.journal import Journal
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast import Key, Protector, Recipe, disk
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
+from poscuda_fast.undo.journal import Journal
 
 N_CLIPS = 6
 RECIPES = {
@@ -101,7 +102,7 @@ class Scenes:
     def __init__(self, folder: Path, recipe: Recipe, kept: Kept) -> None:
         self.folder, self.recipe, self.kept = folder, recipe, kept
         self.key = Key.load(folder / "my.key")
-        memory.BATCH_BYTES = 800
+        packed.BATCH_BYTES = 800
 
     def array(self) -> Any:
         return np.load(self.folder / "clips.npy", mmap_mode="r+")
@@ -166,7 +167,7 @@ class Scenes:
         floats = np.load(self.folder / "clips.npy").astype(np.float32)
         floats[:] = np.where(np.arange(650) % 3 == 0, np.nan, floats)
         self.refused(lambda: poscuda_fast.protect(floats, names(), self.key, recipe=self.recipe))
-        with inplace.locked(self.folder / "clips.npy"):
+        with disk.locked(self.folder / "clips.npy"):
             self.refused(self.protect)
         key_text = (self.folder / "my.key").read_text()
         for wrong in (

@@ -55,7 +55,7 @@ def anonymous():
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 pf.protect(np.ones((2, 300), np.int16), [0, 1], key)  # what is loaded once is not counted
-import poscuda_fast.folder, poscuda_fast.memmap
+import poscuda_fast.files.verbs, poscuda_fast.arrays.verbs
 import threading
 base, peak, done = anonymous(), 0.0, threading.Event()
 

@@ -25,7 +25,9 @@ from array_trial import Data, Worker  # noqa: E402
 from audiofiles import contents, encoded, in_child, noise, wav, write_tree  # noqa: E402
 from folder_trial import die_at, last_point  # noqa: E402
 
-from poscuda_fast import Key, Recipe, drop_undo, files, memory, protect_folder, restore_folder  # noqa: E402
+from poscuda_fast import Key, Recipe, drop_undo, protect_folder, restore_folder  # noqa: E402
+from poscuda_fast.files import target as files  # noqa: E402
+from poscuda_fast.mark import packed  # noqa: E402
 
 GOLDENS = TESTS / "trust" / "goldens"
 MASTER = bytes(range(32))
@@ -104,9 +106,9 @@ def make_folder(recipe: Recipe) -> tuple[dict[str, dict[str, bytes]], dict[str, 
 
     steps: dict[str, Callable[[Path], None]] = {
         "committed": lambda root: killed(protect, root, "after Journal.append"),
-        "torn": lambda root: killed(protect, root, "half of durability.write_all"),
+        "torn": lambda root: killed(protect, root, "half of disk.write_all"),
         "complete": protect,
-        "undoing": lambda root: (protect(root), killed(restore, root, "half of durability.write_all"))[0],
+        "undoing": lambda root: (protect(root), killed(restore, root, "half of disk.write_all"))[0],
         "undone": lambda root: (protect(root), restore(root))[0],
         "final": lambda root: (protect(root), drop_undo(root, key))[0],
     }
@@ -141,7 +143,7 @@ def write(name: str, states: dict[str, dict[str, bytes]], about: dict[str, Any])
 def main() -> None:
     """Make what is missing."""
     GOLDENS.mkdir(exist_ok=True)
-    memory.BATCH_BYTES = 240
+    packed.BATCH_BYTES = 240
     for title, recipe in RECIPES.items():
         for kind in ("int16", "float32", "folder"):
             name = f"{title} {kind}".replace(" ", "-")

@@ -10,8 +10,8 @@ import numpy as np
 from secret_forms import forms_of
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast.labels import encode
-from poscuda_fast.plan import Plan
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
 
 RUN = 16  # bytes of an original in a row that nothing but that original has
 PURPOSES = (b"wrap", b"tag", b"labels", b"identity")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from disk import PAGE, Operation
 
-from poscuda_fast import mapping
-from poscuda_fast.arrays import ArrayClips
-from poscuda_fast.journal import Journal
+from poscuda_fast.arrays import mapped
+from poscuda_fast.arrays.layouts import ArrayClips
+from poscuda_fast.undo.journal import Journal
 
 
 class Steps:
@@ -34,7 +34,7 @@ class Steps:
             for name in ("begin", "append", "move", "make_final"):
                 self._after(patching, Journal, name, self._committed)
             self._after(patching, ArrayClips, "write", lambda _: self._look())
-            self._after(patching, mapping.MappedFile, "sync", lambda _: self.say("sync", self._path.name))
+            self._after(patching, mapped.MappedArray, "sync", lambda _: self.say("sync", self._path.name))
             run()
         self._look()
         return self.operations

@@ -19,7 +19,7 @@ from ledger import Ledger
 from tracer import Untraceable
 
 from poscuda_fast import Key, PoscudaError, drop_undo, restore_folder
-from poscuda_fast.journal import Journal
+from poscuda_fast.undo.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("small_batches", "small_folder_batches")
 

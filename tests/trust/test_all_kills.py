@@ -15,7 +15,8 @@ from array_trial import SMALL, SMALL_BATCH, Data, Worker, kill_points
 from ledger import Ledger
 from recipes import protect_memmap
 
-from poscuda_fast import Key, Recipe, memory, restore_memmap
+from poscuda_fast import Key, Recipe, restore_memmap
+from poscuda_fast.mark import packed
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed"),
@@ -186,7 +187,7 @@ def test_killed_at_many_random_times(worker: Worker, folder: Path, key: Key, led
     rng = np.random.default_rng(seed)
     data = make_data(folder, key, dtype, SMALL_STRONG, clips=3_000)
     batch = {"batch_bytes": 64 << 10, "hooks": False}
-    memory.BATCH_BYTES = batch["batch_bytes"]
+    packed.BATCH_BYTES = batch["batch_bytes"]
     times = {verb: worker.run(data.path, verb, data.recipe, **batch)["seconds"] for verb in ("protect", "restore")}
     kills = 0
     while kills < 100:
@@ -216,7 +217,7 @@ def test_the_points_have_the_names_of_the_steps(worker: Worker, folder: Path, ke
     ]  # fmt: skip
     assert worker.run(data.path, "protect")["points"] == [
         "before Journal.begin", "after Journal.begin", *batch,
-        "before MappedFile.sync", "after MappedFile.sync", "before Journal.move", "after Journal.move",
+        "before MappedArray.sync", "after MappedArray.sync", "before Journal.move", "after Journal.move",
     ]  # fmt: skip
     assert worker.run(data.path, "drop_undo")["points"] == ["before Journal.make_final", "after Journal.make_final"]
 

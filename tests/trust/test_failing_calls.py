@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from array_trial import Data, Worker
 
-from poscuda_fast import mapping, verify_memmap
-from poscuda_fast.journal import Journal
+from poscuda_fast import verify_memmap
+from poscuda_fast.arrays import mapped
+from poscuda_fast.undo.journal import Journal
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed"),
@@ -38,7 +39,7 @@ def test_a_failed_sync_is_raised_once_and_everything_is_stored_again(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patching:
-        patching.setattr(mapping.MappedFile, "sync", fail)
+        patching.setattr(mapped.MappedArray, "sync", fail)
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             call()
     assert len(tries) == 1

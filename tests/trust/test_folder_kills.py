@@ -14,8 +14,10 @@ from audiofiles import contents, in_child, write_tree
 from folder_trial import STEPS, Trial, is_sound, kills
 from recipes import protect_folder
 
-from poscuda_fast import DatasetError, durability, files, inplace, verify_folder
-from poscuda_fast.journal import Journal
+from poscuda_fast import DatasetError, disk, verify_folder
+from poscuda_fast.files import target as files
+from poscuda_fast.undo import steps
+from poscuda_fast.undo.journal import Journal
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
@@ -60,7 +62,7 @@ def test_the_kills_catch_a_store_before_its_commit(tmp_path, key, finished, copy
     from array_worker import store_before_commit
 
     def broken() -> None:
-        inplace.apply = store_before_commit
+        steps.apply = store_before_commit
 
     before, after = finished
     trial = Trial(tmp_path, key, before, copying=copying)
@@ -163,7 +165,7 @@ def test_what_a_killed_run_left_under_a_hidden_name_is_replaced(tmp_path, key, f
     assert in_child(lambda: call(progress=audiofiles.killer(1))) == -signal.SIGKILL
     (tmp_path / "precious").write_bytes(b"precious")
     for name in ("yes/1.wav", "yes/5.flac", "no/large.wav"):
-        part = root / durability.part_name(name)
+        part = root / disk.part_name(name)
         part.parent.mkdir(exist_ok=True)
         part.unlink(missing_ok=True)
         part.symlink_to(tmp_path / "precious")

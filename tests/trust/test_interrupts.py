@@ -15,36 +15,24 @@ from folder_trial import Trial
 from ledger import Ledger
 from line_injector import lines_of, moments, raise_at
 
-from poscuda_fast import (
-    Key,
-    array_runs,
-    array_target,
-    drop_undo,
-    durability,
-    edits,
-    files,
-    final,
-    folder,
-    inplace,
-    journal,
-    manifest,
-    mapping,
-    memmap,
-    memory,
-    pages,
-    restore_folder,
-    staging,
-    wavedit,
-    workers,
-)  # fmt: skip
+from poscuda_fast import Key, disk, drop_undo, restore_folder
+from poscuda_fast.arrays import mapped
+from poscuda_fast.arrays import target as array_target
+from poscuda_fast.arrays import verbs as memmap
+from poscuda_fast.files import edits, manifest, staging
+from poscuda_fast.files import target as files
+from poscuda_fast.files import verbs as folder
+from poscuda_fast.files import wav as wavedit
+from poscuda_fast.mark import packed
+from poscuda_fast.undo import final, journal, steps  # fmt: skip
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
     pytest.mark.usefixtures("small_batches", "small_folder_batches"),
 ]
 
-OF_ARRAYS = [memmap, array_runs, inplace, journal, final, array_target, mapping, pages]
-OF_FOLDERS = [folder, inplace, journal, final, files, edits, staging, wavedit, durability, manifest, workers]
+OF_ARRAYS = [memmap, steps, journal, final, array_target, mapped]
+OF_FOLDERS = [folder, steps, journal, final, files, edits, staging, wavedit, disk, manifest]
 KINDS = {KeyboardInterrupt: "interrupts", MemoryError: "memory_errors"}
 often = pytest.mark.parametrize(
     ("kind", "step"),
@@ -91,7 +79,7 @@ def raise_everywhere(
 def test_at_any_line_of_a_verb_on_an_array(
     folder: Path, key: Key, ledger: Ledger, verb: str, kind: type[BaseException], step: int
 ) -> None:
-    memory.BATCH_BYTES = 1 << 20
+    packed.BATCH_BYTES = 1 << 20
     samples = np.random.default_rng(11).integers(-20_000, 20_000, (11, 300), dtype=np.int16)
     data = Data(folder, key, samples, np.arange(11) % 3, SMALL)
     if verb != "protect":

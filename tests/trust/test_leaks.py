@@ -22,7 +22,7 @@ from secret_search import Secrets
 
 import poscuda_fast
 from poscuda_fast import Key, SidecarError
-from poscuda_fast.journal import Journal
+from poscuda_fast.undo.journal import Journal
 
 MASTER = hashlib.sha256(b"a key that the search knows").digest()
 TESTS = Path(__file__).parents[1]
@@ -171,9 +171,9 @@ PLANTED: dict[str, Callable[[Key, list[np.ndarray]], bytes]] = {
 }
 
 
-def plan_of(key: Key, clips: list[np.ndarray]) -> poscuda_fast.plan.Plan:
-    from poscuda_fast.labels import encode
-    from poscuda_fast.plan import Plan
+def plan_of(key: Key, clips: list[np.ndarray]) -> poscuda_fast.mark.plan.Plan:
+    from poscuda_fast.mark.labels import encode
+    from poscuda_fast.mark.plan import Plan
 
     return Plan(key, RECIPES["1"], encode(names(), None, len(clips)), np.array([len(clip) for clip in clips]))
 
@@ -201,9 +201,9 @@ def test_the_search_finds_what_is_planted(
 def test_without_its_guard_a_traceback_shows_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leak_scenes import Kept
 
-    from poscuda_fast import discretion
+    from poscuda_fast import secrecy
 
-    monkeypatch.setattr(discretion, "_clear", lambda traceback: None)
+    monkeypatch.setattr(secrecy, "_clear", lambda traceback: None)
     stage = Stage(tmp_path, "1")
     scenes = Scenes(tmp_path, RECIPES["1"], Kept(tmp_path / "kept"))
     for line in range(1, 1500, 9):

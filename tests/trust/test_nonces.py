@@ -13,8 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from ledger import Ledger
 
-from poscuda_fast import Key, journal
-from poscuda_fast.journal import Journal, State
+from poscuda_fast import Key
+from poscuda_fast.undo import journal
+from poscuda_fast.undo.journal import Journal, State
 
 KEY = Key(bytes(range(32)))
 BATCHES = 6

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from poscuda_fast import Key, Recipe, protect_memmap
-from poscuda_fast.labels import encode
-from poscuda_fast.marks import draw_sound, draw_taps
-from poscuda_fast.plan import Plan
+from poscuda_fast.mark.draw import draw_sound, draw_taps
+from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.plan import Plan
 
 N_CLIPS, FRAMES = 12, 4000
 PAPER = Recipe.paper(blur=0.3)

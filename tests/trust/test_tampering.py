@@ -15,8 +15,9 @@ from recipes import protect_folder
 from sidecars import edit, edited
 from tampering import Array, check_damaged, damaged, outcome, reading, splice
 
-from poscuda_fast import Key, KeyFileError, PoscudaError, SidecarError, mapping, restore_folder, verify_memmap
-from poscuda_fast.journal import APPLICATION_ID, SCHEMA
+from poscuda_fast import Key, KeyFileError, PoscudaError, SidecarError, restore_folder, verify_memmap
+from poscuda_fast.arrays import mapped
+from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
 
 
 def test_every_flipped_byte_is_refused_or_harmless(array: Array) -> None:
@@ -105,7 +106,7 @@ def test_a_lost_batch_of_an_interrupted_run_is_refused(array: Array, monkeypatch
 
     array.restore()
     with monkeypatch.context() as patching:
-        patching.setattr(mapping.MappedFile, "sync", fail)
+        patching.setattr(mapped.MappedArray, "sync", fail)
         with pytest.raises(OSError, match="no sync"):
             array.protect()
     assert array.path.read_bytes() == array.protected

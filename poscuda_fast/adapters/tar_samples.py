@@ -1,0 +1,181 @@
+"""Tar shards of samples, as WebDataset has them: read strictly, and written again with what was there.
+
+tarfile takes a damaged header, a cut, or a second tar file strung on for the end of a file; here they are errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.files.listing import AUDIO_SUFFIXES
+
+_GZIP = b"\x1f\x8b"
+_GZIP_LEVEL = 6  # the gzip command's
+_READ_BYTES = 1 << 20
+_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)  # what tarfile and gzip raise for a damaged file
+# tarfile writes these for each name and size; it would prefer what was read to what is true now.
+_OF_TARFILE = {"hdrcharset", "path", "size"}
+
+
+class Member(NamedTuple):
+    """One file of a tar file."""
+
+    info: tarfile.TarInfo
+    content: bytes
+
+    @property
+    def extension(self) -> str:
+        """What comes behind the first dot of the name, as WebDataset has it."""
+        return PurePosixPath(self.info.name).name.partition(".")[2].lower()
+
+    @property
+    def is_audio(self) -> bool:
+        return PurePosixPath(self.info.name).suffix.lower() in AUDIO_SUFFIXES and not self.info.isdir()
+
+
+class Group(NamedTuple):
+    """One sample: the members in a row that have one key."""
+
+    key: str
+    members: list[Member]
+
+    def rename(self, info: tarfile.TarInfo, suffix: str) -> None:
+        """Give one of the members another suffix; DatasetError if the name is another's."""
+        old = PurePosixPath(info.name).suffix
+        if suffix == old:
+            return
+        name = info.name.removesuffix(old) + suffix
+        if any(member.info.name == name for member in self.members):
+            raise DatasetError(f"{info.name} would be named {name} as FLAC, and there is one already; rename one.")
+        info.name = name
+
+
+@contextlib.contextmanager
+def _naming(shard: Path) -> Iterator[None]:
+    """What is wrong with a shard that is read comes out as a DatasetError that names it."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise DatasetError(
+            f"{shard} is not a whole tar file, plain or compressed with gzip ({error}); make it anew from its source."
+        ) from None
+    except DatasetError as error:
+        raise DatasetError(f"{shard}: {error} No copy of it was made.") from None
+
+
+@contextlib.contextmanager
+def reading(shard: Path) -> Iterator[tuple[IO[bytes], tarfile.TarFile]]:
+    """A shard's bytes without their compression, and the tar file in them; DatasetError names it if it is damaged."""
+    with (
+        _naming(shard),
+        _uncompressed(shard) as source,
+        tarfile.open(fileobj=source, mode="r:", tarinfo=_Header) as read,
+    ):
+        yield source, read
+
+
+@contextlib.contextmanager
+def _uncompressed(shard: Path) -> Iterator[Any]:
+    with open(shard, "rb") as raw:
+        if raw.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+            yield raw
+            return
+        with gzip.open(raw) as source:
+            yield source
+
+
+@contextlib.contextmanager
+def writing(file: Any, source: IO[bytes], read: tarfile.TarFile) -> Iterator[tarfile.TarFile]:
+    """A tar file in `file`, with compression and headers for all members as what is read has them.
+
+    Equal members give equal bytes.
+    """
+    headers = kept(read.pax_headers, {})
+    with contextlib.ExitStack() as stack:
+        out = file
+        if isinstance(source, gzip.GzipFile):
+            out = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0))
+        yield stack.enter_context(tarfile.open(fileobj=out, mode="w:", format=tarfile.PAX_FORMAT, pax_headers=headers))
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a member; a damaged one is an error wherever it stands, and not the end of the file."""
+
+    __slots__ = ()
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except (tarfile.HeaderError, ValueError) as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
+def groups(read: tarfile.TarFile) -> Iterator[Group]:
+    """The samples of a tar file, in order, with all their members."""
+    group: Group | None = None
+    for info in read:
+        member = _read(read, info)
+        pure = PurePosixPath(info.name)
+        key = str(pure.parent / pure.name.partition(".")[0])
+        if group is None or group.key != key:
+            if group is not None:
+                yield group
+            group = Group(key, [])
+        group.members.append(member)
+    if group is not None:
+        yield group
+
+
+def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    """One member with its content; a sparse one is made a regular one."""
+    if info.type not in tarfile.SUPPORTED_TYPES:
+        raise DatasetError(f"{info.name} is a member of the unknown type {info.type!r}; pack the shard without it.")
+    file = read.extractfile(info) if info.isreg() else None
+    member = Member(info, file.read() if file is not None else b"")
+    if info.issparse():
+        info.type, info.size = tarfile.REGTYPE, len(member.content)
+        info.name = _name(info)
+    if member.is_audio and not info.isreg():
+        raise DatasetError(f"{info.name} is a link, or another thing that is no file; pack the audio itself.")
+    return member
+
+
+def outline(shard: Path) -> Iterator[tuple[str, int, float, int]]:
+    """What protecting leaves as it is in each member's header."""
+    with reading(shard) as (_, read):
+        for info in read:
+            name, size = _name(info), info.size
+            if Member(info, b"").is_audio:
+                name, size = str(PurePosixPath(name).with_suffix("")), 0
+            yield name, info.mode, info.mtime, size
+
+
+def _name(info: tarfile.TarInfo) -> str:
+    """A member's name, which a sparse one may have elsewhere."""
+    return info.pax_headers.get("GNU.sparse.name", info.name)
+
+
+def kept(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
+    """What is written of a member's pax headers: not what tells of its form before, nor what the file says for all."""
+    return {
+        name: text
+        for name, text in headers.items()
+        if name not in _OF_TARFILE and not name.startswith("GNU.sparse.") and common.get(name) != text
+    }
+
+
+def refuse_rest(source: IO[bytes]) -> None:
+    """ReadError if a tar file has anything behind its end but zeros; what compressed it is checked to the end too."""
+    while rest := source.read(_READ_BYTES):
+        if rest.count(0) != len(rest):
+            raise tarfile.ReadError("there is more behind its end, as in tar files that were strung together")

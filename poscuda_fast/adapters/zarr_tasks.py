@@ -1,0 +1,170 @@
+"""A protected copy of a Zarr array, shard by shard, by any number of workers of Dask, Ray or a pool; without undo."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast import disk
+from poscuda_fast.arrays import zarr as sharded
+from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.opening import path_of
+from poscuda_fast.arrays.zarr import METADATA, TASKS
+from poscuda_fast.disk import PathLike
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.key import Key
+from poscuda_fast.mark.plan import make_plan
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo.record import keyed_mac, refuse_protected
+
+
+def shard_tasks(
+    src: PathLike,
+    dst: PathLike,
+    labels: Any,
+    key_file: PathLike,
+    *,
+    recipe: Recipe = Recipe.strong(),
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+) -> list[ShardTask]:
+    """What has to be done for a protected copy of a Zarr array, as tasks for Dask, Ray or a pool of processes.
+
+    Each task writes whole shards that no other one writes; they may run anywhere, in any order, and again. The copy's
+    metadata are written now, so that it can be opened; it has no samples until the tasks have run. There is no undo but
+    to keep `src`.
+
+    Parameters
+    ----------
+    src, dst : path
+        The folder of the array, and the one to make; every worker must see both.
+    labels, recipe, lengths, classes
+        As for `protect_array`.
+    key_file : path
+        As for `Protector`: the key is not in the tasks.
+
+    Returns
+    -------
+    list of ShardTask
+        Callables without arguments, picklable.
+
+    Raises
+    ------
+    DatasetError
+        `src` is not an array that can be copied exactly, or is such a copy itself; or `dst` is there and was not begun
+        with the same arguments, or lies where `src` does.
+    SidecarError
+        `src` is protected: the copy would be marked twice.
+    KeyFileError, TypeError, ValueError, OSError
+        As for `Key.load` and `protect_array`.
+
+    Notes
+    -----
+    What the copy is made with is written beside its metadata: the key's fingerprint, the recipe, and a keyed MAC of the
+    labels, the lengths and the source's place. A worker that is killed may leave a hidden file that ends with
+    ".poscuda-part", which Zarr does not look at.
+    """
+    if isinstance(key_file, Key):
+        raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
+    key, source, target = Key.load(key_file), Path(os.path.realpath(path_of(src))), Path(os.path.realpath(dst))
+    if disk.overlap(source, target):
+        raise DatasetError(f"{dst} and {src} are one, or lie inside one another; choose a separate place for the copy.")
+    clips = sharded.ZarrArray(source, None, lengths=lengths)
+    plan = make_plan(key, recipe, labels, classes, clips.lengths)
+    refuse_protected(source, [clips.sidecar], key)
+    run = {
+        "fingerprint": key.fingerprint,
+        "recipe": recipe.to_dict(),
+        "source": keyed_mac(key, b"tasks", os.fsencode(source) + plan.digest()),
+    }
+    _begin_copy(source, target, json.dumps(run, indent=1).encode())
+    given = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    step = clips.clips_a_row
+    return [
+        ShardTask(
+            str(source),
+            str(target),
+            os.path.abspath(key_file),
+            recipe,
+            None if classes is None else tuple(classes),
+            first,
+            tuple(given[first : first + step]),
+            tuple(clips.lengths[first : first + step].tolist()),
+        )
+        for first in range(0, clips.shape[0], step)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One row of shards, all that share their clips, of a copy that `shard_tasks` began.
+
+    Attributes
+    ----------
+    src, dst, key_file : str
+        Full paths.
+    recipe, classes
+        As for `shard_tasks`.
+    first : int
+        The first clip.
+    labels, lengths : tuple
+        Of the clips of these shards.
+    """
+
+    src: str
+    dst: str
+    key_file: str
+    recipe: Recipe
+    classes: tuple[str, ...] | None
+    first: int
+    labels: tuple[Any, ...]
+    lengths: tuple[int, ...]
+
+    @discreet
+    def __call__(self) -> int:
+        """Write the protected clips of these shards; returns their number.
+
+        Raises
+        ------
+        ValueError
+            The clips are not whole shards: another task would write the rest of them at the same time.
+        """
+        source, target = sharded.open_exact(self.src), sharded.open_exact(self.dst)
+        step, end = sharded.shards(target)[0], self.first + len(self.labels)
+        if self.first % step or (len(self.labels) != step and end != target.shape[0]):
+            raise ValueError(
+                f"Clips {self.first} to {end - 1} are not whole shards of {step} clips, and another task would write "
+                f"the rest at the same time; use the tasks as shard_tasks made them."
+            )
+        clips = np.asarray(source[self.first : end])
+        protect(
+            clips, self.labels, Key.load(self.key_file), recipe=self.recipe, lengths=self.lengths,
+            classes=self.classes, threads=1,
+        )  # fmt: skip
+        for region in sharded.regions(target, self.first // step):
+            sharded.replace(Path(self.dst), region, clips[(slice(None), *region[1:])], alone=False)
+        return len(clips)
+
+
+def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
+    """Begin a copy, or go on with one that was begun with the same key, recipe, labels and source."""
+    tells, metadata = dst / TASKS, (src / METADATA).read_bytes()
+    if os.path.lexists(dst) and not (dst.is_dir() and (tells.is_file() or not any(dst.iterdir()))):
+        raise DatasetError(
+            f"{dst} exists and is no copy that was begun here, and nothing is ever overwritten; choose another name."
+        )
+    dst.mkdir(parents=True, exist_ok=True)
+    for path, content in ((tells, run), (dst / METADATA, metadata)):
+        if not path.exists():
+            disk.create(path, content, mode=None)
+        if path.read_bytes() != content:
+            raise DatasetError(
+                f"{path} is of another key, recipe, labels, lengths or source; choose another place for this copy."
+            )

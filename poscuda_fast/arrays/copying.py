@@ -1,0 +1,113 @@
+"""A protected copy of an array, from its first byte to its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from poscuda_fast import disk
+from poscuda_fast.arrays.zarr import is_zarr
+from poscuda_fast.errors import BusyError, DatasetError, SidecarError
+from poscuda_fast.key import Key
+from poscuda_fast.undo import record
+from poscuda_fast.undo.journal import SIDECAR, Journal, State, sidecar_of
+
+_OURS = (f"{SIDECAR}*", f".*{disk.PART_SUFFIX}")
+
+
+class ArrayCopy:
+    """A copy that gets its name once it is protected: what stands there is never an original.
+
+    Until then it lies in a hidden folder beside its place, whose lock keeps a second run out from the first byte on.
+    """
+
+    def __init__(self, src: Path, dst: Path, sidecar: Path | None) -> None:
+        self._src, self.dst, self._is_zarr = src, dst, is_zarr(src)
+        self._folder = disk.part_of(dst)
+        self.part = self._folder / dst.name
+        self.sidecar = sidecar or sidecar_of(dst, folder=self._is_zarr)
+        self.sidecar_of_part = self.part / SIDECAR if self._is_zarr and sidecar is None else self.sidecar
+        self._refuse()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an earlier call finished it."""
+        return os.path.lexists(self.dst) and os.path.lexists(self.sidecar)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether everything was copied: the sidecar is begun after that."""
+        return os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the copy's own folder; BusyError if another run does, or has just ended."""
+        with contextlib.suppress(FileExistsError):
+            self._folder.mkdir()
+        held = os.stat(self._folder).st_ino
+        with disk.locked(self._folder):
+            try:
+                if os.path.lexists(self.dst) or os.stat(self._folder).st_ino != held:
+                    raise BusyError(f"Another run was at work on {self.dst} just now; run the same command again.")
+                yield
+            finally:
+                self.tidy()
+
+    def tidy(self) -> None:
+        """Take the folder away, unless something is left in it to go on with."""
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def refuse_marked(self, key: Key) -> None:
+        """SidecarError if the source is protected already, or if the sidecar is that of a copy that has gone."""
+        record.refuse_protected(self._src, [sidecar_of(self._src, folder=self._is_zarr)], key)
+        if os.path.lexists(self.sidecar_of_part):
+            with Journal(self.sidecar_of_part, key) as journal:
+                if journal.state not in (State.NEW, State.APPLYING, State.UNDONE):
+                    raise SidecarError(
+                        f"{journal.path} tells of a run over {self.dst} (state {journal.state.value}), which is not "
+                        f"there. Put it back; or, for a new copy, move the sidecar away. Nothing was written."
+                    )
+
+    def begin(self) -> None:
+        """Copy the array as it is, durably."""
+        disk.refuse_without_room(self.dst, sum(path.stat().st_size for path in self._files(self._src)))
+        if self._is_zarr:
+            for path in (self.part, disk.part_of(self.part)):
+                if path.is_dir():
+                    shutil.rmtree(path)
+            ignored = shutil.ignore_patterns(*_OURS)
+            shutil.copytree(self._src, disk.part_of(self.part), copy_function=_copy_file, ignore=ignored)
+            os.replace(disk.part_of(self.part), self.part)
+        else:
+            disk.copy(self._src, self.part)
+        disk.sync_files(self._folder, self._files(self.part))
+
+    def finish(self) -> None:
+        """Give it its name."""
+        os.replace(self.part, self.dst)
+        disk.sync_folder(self.dst.parent)
+
+    def _files(self, path: Path) -> list[Path]:
+        return [file for file in path.rglob("*") if file.is_file()] if self._is_zarr else [path]
+
+    def _refuse(self) -> None:
+        source, target = Path(os.path.realpath(self._src)), Path(os.path.realpath(self.dst))
+        if source == target:
+            raise DatasetError(f"{self.dst} is {self._src} itself; to edit in place, ask for that.")
+        for path in (target, Path(os.path.realpath(self.sidecar))):
+            if source in path.parents:
+                raise DatasetError(f"{path} lies inside {self._src}; choose a separate place for the copy.")
+        if os.path.lexists(self.dst) and not self.is_whole:
+            raise DatasetError(
+                f"{self.dst} exists, and nothing is ever overwritten; choose another place for the copy."
+            )
+        if not target.parent.is_dir():
+            raise DatasetError(f"The folder of {self.dst} does not exist; make it, or choose another place.")
+
+
+def _copy_file(source: str, target: str) -> None:
+    disk.copy_part(Path(source), Path(target))

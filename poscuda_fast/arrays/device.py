@@ -1,0 +1,77 @@
+"""Clips in the memory of an NVIDIA GPU: CuPy, torch, numba, whatever has `__cuda_array_interface__`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape, merge_channels
+from poscuda_fast.kernels import Engine, Ints, Marks
+from poscuda_fast.mark.plan import Patches
+
+
+def is_on_device(clips: object) -> bool:
+    """Whether an object is an array in the memory of a GPU."""
+    return not isinstance(clips, np.ndarray) and hasattr(clips, "__cuda_array_interface__")
+
+
+class DeviceClips:
+    """One C-contiguous device array (n_clips, n_frames) or (n_clips, n_frames, n_channels); see `arrays.Clips`."""
+
+    def __init__(self, array: Any, lengths: Any) -> None:
+        interface = array.__cuda_array_interface__
+        shape = tuple(interface["shape"])
+        check_shape(shape, "clips")
+        self.dtype = np.dtype(interface["typestr"])
+        check_dtype(self.dtype, "clips")
+        if interface.get("mask") is not None:
+            raise ValueError("clips is a masked array; protect the array that it masks.")
+        if interface["data"][1]:
+            raise ValueError("clips is read-only, and protection happens in place; make a copy of it.")
+        if not _is_contiguous(interface, shape, self.dtype.itemsize):
+            raise ValueError(
+                f"clips has strides {interface['strides']} for shape {shape}: on the GPU it must be contiguous. "
+                f"Protect a contiguous copy (torch: clips.contiguous(), CuPy: cupy.ascontiguousarray(clips))."
+            )
+        if math.prod(shape) and interface["data"][0] % self.dtype.itemsize:
+            raise ValueError(f"clips is not aligned to its {self.dtype.itemsize}-byte samples; make a copy of it.")
+        self.channels = shape[2] if len(shape) == 3 else 1
+        self.lengths = check_lengths(lengths, np.full(shape[0], shape[1], np.int64))
+        self._clip_step = shape[1] * self.channels
+        self._flat: Any = _Flat(array, interface, math.prod(shape), self.dtype)
+
+    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
+        starts, sizes = self._channels(patches)
+        rows = np.repeat(patches.rows, self.channels)
+        return engine.mark_patches(self._flat, starts, sizes, rows, marks, self.channels)
+
+    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
+        starts, sizes = self._channels(patches)
+        flags = engine.survey_patches(self._flat, starts, sizes, self.channels)
+        return merge_channels(flags.reshape(len(patches), self.channels))
+
+    def _channels(self, patches: Patches) -> tuple[Ints, Ints]:
+        """Where each channel of each patch begins, and its frames; its samples are `channels` apart."""
+        first = patches.clips * self._clip_step + patches.starts * self.channels
+        return (first[:, None] + np.arange(self.channels)).reshape(-1), np.repeat(patches.sizes, self.channels)
+
+
+class _Flat:
+    """All samples of a contiguous device array as a one-dimensional one, which keeps the first alive."""
+
+    def __init__(self, owner: Any, interface: dict[str, Any], size: int, dtype: np.dtype[Any]) -> None:
+        self.__cuda_array_interface__ = {**interface, "shape": (size,), "strides": None}
+        self.size = size
+        self.dtype = dtype
+        self._owner = owner
+
+
+def _is_contiguous(interface: dict[str, Any], shape: tuple[int, ...], itemsize: int) -> bool:
+    strides = interface.get("strides")
+    if strides is None or 0 in shape:
+        return True
+    plain = [itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    return all(n == 1 or given == wanted for n, given, wanted in zip(shape, strides, plain, strict=True))

@@ -1,0 +1,254 @@
+"""Arrays that are mapped from a file, raw or .npy: checked, read before they are needed, and synced.
+
+Reading ahead and writing back are advice to the system; what must be on the disk is synced by `MappedArray.sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast import disk
+from poscuda_fast.arrays.layouts import ArrayClips
+from poscuda_fast.disk import PathLike
+from poscuda_fast.errors import AudioFileError
+from poscuda_fast.kernels import will_need
+from poscuda_fast.mark.plan import Patches
+from poscuda_fast.undo.journal import sidecar_of
+
+BATCHES_AHEAD = 4  # enough for the disk to be busy while the journal is synced
+MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
+PAGE_BYTES = 4096
+MAX_NPY_HEADER = 65536
+_NOTHING = (1 << 62, 0)
+
+
+class MappedArray(ArrayClips):
+    """Clips mapped from a file; TypeError or ValueError if they are not, or if an edit would not reach the file.
+
+    See `target.StoredArray`.
+    """
+
+    def __init__(
+        self, arr: NDArray[Any], sidecar: PathLike | None, *, lengths: Any = None, writing: bool = True
+    ) -> None:
+        root = _root(arr)
+        _check_mode(root, writing=writing)
+        super().__init__(arr, lengths, writing=writing, name="arr")
+        self.path = Path(os.path.realpath(str(root.filename)))
+        self.sidecar = sidecar_of(self.path, folder=False) if sidecar is None else Path(sidecar)
+        self._mapping = _mapping_of(root)
+        # Where the array's first and its lowest sample lie in the file.
+        self.offset = root.offset + _address(arr) - _address(root)
+        self._lowest = root.offset + np.lib.array_utils.byte_bounds(arr)[0] - _address(root)
+        self._n_bytes = root.offset + root.nbytes
+        self._refuse_replaced(root)
+        self._reading = False
+        self._begin, self._end = _NOTHING  # changed and not being written yet, in bytes from the array's lowest
+        self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
+
+    def place(self) -> list[int | str]:
+        """Where the array lies in its file: first byte and strides."""
+        return [self.offset, *self.array.strides]
+
+    def room(self, n_patches: int) -> int:
+        """Storing into a hole of a sparse file takes room, and a full disk would kill the process."""
+        status = os.stat(self.path)
+        holes = max(0, status.st_size - 512 * getattr(status, "st_blocks", status.st_size))
+        return min(holes, 2 * PAGE_BYTES * n_patches)
+
+    def refuse_cut(self) -> None:
+        """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""
+        size = os.stat(self.path).st_size
+        if size < self._n_bytes:
+            raise ValueError(
+                f"{self.path} has {size} bytes, fewer than the {self._n_bytes} that arr maps; it was cut after it was "
+                f"mapped. Restore the file and map it again."
+            )
+
+    def will_read(self, patches: Patches) -> None:
+        """Begin to read the pages of some patches; returns at once."""
+        first, n_bytes = self.reach(patches)
+        if len(first) and n_bytes <= MOST_BYTES:
+            self._background.submit(will_need, self.flat, first, n_bytes)
+
+    def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
+        """The same batches, each asked for while those before it are worked on."""
+
+        def begin(patches: Patches) -> Patches:
+            self.will_read(patches)
+            return patches
+
+        self._reading = True
+        return disk.ahead(begin, self._until_read(batches), BATCHES_AHEAD)
+
+    def _until_read(self, batches: Iterable[Patches]) -> Iterator[Patches]:
+        yield from batches
+        self._reading = False
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        """Store a dense buffer; the system begins to write its pages once there is nothing more to read.
+
+        A disk that reads and writes by turns takes longer for both.
+        """
+        super().write(patches, dense)
+        first, n_bytes = self.reach(patches)
+        if not len(first):
+            return
+        self._begin = min(self._begin, int(first.min()))
+        self._end = max(self._end, int(first.max()) + n_bytes)
+        if not self._reading:
+            span = self._lowest + self._begin, self._end - self._begin
+            self._background.submit(_write_back, self.path, *span)
+            self._begin, self._end = _NOTHING
+
+    def sync(self) -> None:
+        """Return once every store to the mapping is on the disk; OSError otherwise."""
+        self._mapping.flush()
+
+    def close(self) -> None:
+        """Give no more advice; on return no thread is left, which a fork of this process would stumble over."""
+        self._background.shutdown(wait=True, cancel_futures=True)
+
+    def _refuse_replaced(self, root: np.memmap[Any, Any]) -> None:
+        """Edits of a mapping whose file has gone, or has been cut, would be lost or crash."""
+        self.refuse_cut()
+        with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            for line in maps:
+                low, _, high = line.split(" ", 1)[0].partition("-")
+                if int(low, 16) <= _address(root) < int(high, 16):
+                    _, _, _, _, inode, *name = line.rstrip("\n").split(maxsplit=5)
+                    # Either may differ for one file (overlays, bind mounts), but not both.
+                    if name != [str(self.path)] and int(inode) != os.stat(self.path).st_ino:
+                        raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.")
+
+
+class NpyLayout(NamedTuple):
+    """The array in a .npy file: raw samples from byte `offset` on, in "C" or "F" order."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: str
+
+
+def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:
+    """The array of a .npy file as a memmap, its header checked first."""
+    with open(path, "rb") as file:
+        layout = read_npy(file, str(path))
+    if 0 in layout.shape:
+        raise AudioFileError(f"{path} cannot be used: its shape {layout.shape} holds no samples.")
+    return np.memmap(
+        path, layout.dtype, "r+" if writing else "r", layout.offset, layout.shape, "F" if layout.order == "F" else "C"
+    )
+
+
+def read_npy(file: BinaryIO, name: str) -> NpyLayout:
+    """The layout of an open .npy file of int16 or float32 samples; nothing is unpickled.
+
+    Raises
+    ------
+    AudioFileError
+        Not a .npy file, another dtype, an impossible shape, or a size that is not the header's.
+    """
+
+    def refuse(reason: str) -> AudioFileError:
+        return AudioFileError(f"{name} cannot be used: {reason}.")
+
+    size = os.fstat(file.fileno()).st_size
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    head = io.BytesIO(os.read(file.fileno(), min(size, MAX_NPY_HEADER)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_header = _NPY_READERS.get(np.lib.format.read_magic(head))
+            if read_header is None:
+                raise refuse("its .npy version is unknown; save it again with numpy.save")
+            shape, fortran, dtype = read_header(head, max_header_size=MAX_NPY_HEADER)
+    except AudioFileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - NumPy's parser raises over a dozen kinds on hostile headers
+        raise refuse(f"its .npy header cannot be read ({str(error)[:200]})") from None
+    offset = head.tell()
+    if dtype not in (np.dtype("<i2"), np.dtype("<f4")):
+        raise refuse(f"its samples are {dtype}; expected int16 ('<i2') or float32 ('<f4'), so convert it")
+    if len(shape) not in (2, 3) or any(isinstance(n, bool) or n < 0 for n in shape):
+        raise refuse(f"its shape is {shape}; expected (n_clips, n_frames) or (n_clips, n_frames, n_channels)")
+    needed = offset + dtype.itemsize * int(np.prod(np.array(shape, object)))
+    if needed != size:
+        raise refuse(f"its shape {shape} needs {needed} bytes and it has {size}")
+    return NpyLayout(offset, tuple(shape), dtype, "F" if fortran else "C")
+
+
+_NPY_READERS: dict[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def map_again(arr: NDArray[Any], path: Path) -> NDArray[Any]:
+    """What a (view of a) mapped array is in a copy of its file."""
+    root = _root(arr)
+    offset = root.offset + _address(arr) - _address(root)
+    whole = np.memmap(path, np.uint8, "r+")
+    return np.ndarray(arr.shape, arr.dtype, whole, offset, arr.strides)
+
+
+def file_of(arr: NDArray[Any]) -> Path:
+    """The file that an array is mapped from."""
+    root = _root(arr)
+    _check_mode(root, writing=False)
+    return Path(str(root.filename))
+
+
+def _check_mode(root: np.memmap[Any, Any], *, writing: bool) -> None:
+    mode = getattr(root, "mode", None)
+    if mode == "c":
+        raise ValueError('arr is mapped copy-on-write (mode="c"): edits would never reach the file; use mode="r+".')
+    if writing and mode not in ("r+", "w+"):
+        raise ValueError(f'arr is mapped with mode="{mode}"; open the array with mode="r+" to edit its file.')
+    if root.filename is None:
+        raise ValueError("arr is mapped from a file without a name; map it by its path.")
+
+
+def _root(arr: NDArray[Any]) -> np.memmap[Any, Any]:
+    """The np.memmap that a (view of a) mapped array comes from."""
+    root: Any = arr
+    while isinstance(root, np.ndarray):
+        if isinstance(root, np.memmap) and _mapping_of(root) is not None:
+            return root
+        root = root.base
+    raise TypeError(
+        f"arr is a {type(arr).__name__} that is not mapped from a file; open it with numpy.memmap or "
+        f'numpy.load(path, mmap_mode="r+"), or use protect for arrays in memory.'
+    )
+
+
+def _mapping_of(root: np.memmap[Any, Any]) -> Any:
+    """The mmap object that holds an array's memory, if one does."""
+    base: Any = root.base
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Where an array's first element lies in memory."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _write_back(path: Path, begin: int, n_bytes: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            disk.start_writing(descriptor, begin, n_bytes)
+        finally:
+            os.close(descriptor)

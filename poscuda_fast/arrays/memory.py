@@ -1,0 +1,125 @@
+"""Protecting arrays in memory: check, plan, run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from poscuda_fast.arrays.device import DeviceClips, is_on_device
+from poscuda_fast.arrays.layouts import ClipsInMemory, open_clips
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.plan import Patches, make_plan
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.results import Report, Tally
+from poscuda_fast.secrecy import discreet
+
+
+@discreet
+def protect(
+    clips: Any,
+    labels: Any,
+    key: Key,
+    *,
+    recipe: Recipe = Recipe.strong(),
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Report:
+    """Protect clips in memory, in place.
+
+    Nothing is journalled and nothing is copied: there is no undo. Every error below is raised before
+    the first sample is written, and an interrupt waits until the last one is. Only a backend that breaks
+    down in the middle (a GPU that is lost, exhausted memory) leaves some clips marked and others not;
+    its own error is raised. For a file use `protect_memmap`, which can undo and survives a crash.
+
+    Parameters
+    ----------
+    clips : array or list of arrays, int16 or float32
+        (n_clips, n_frames) or (n_clips, n_frames, n_channels) with any strides; or a list of
+        (n_frames,) or (n_frames, n_channels) arrays of unequal length. float32 samples may have any
+        scale. Only frames inside patches change. Or one contiguous array of these shapes on the current
+        NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is marked there, after the
+        work that is queued on the stream that its interface names. torch names none: wait for what was
+        queued on any but torch's default stream.
+    labels : (n_clips,) integers or names
+        The class of each clip; with `classes`, indexes into it. A class is known by its number or by
+        its name: label 3 and label "3" are different classes with different marks.
+    key : Key
+        The secret.
+    recipe : Recipe
+        `Recipe.strong` or `Recipe.paper`, with their numbers.
+    lengths : (n_clips,) integers, optional
+        True length of each clip in frames, where the rest is padding.
+    classes : sequence of str, optional
+        Class names that `labels` indexes.
+    backend : str
+        "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda); all give the same
+        bits. Clips on a GPU need "auto" or "cuda"; for others "auto" is never "cuda".
+    threads : int, optional
+        Threads of the processor to use; all cores by default. Any number gives the same bits.
+
+    Returns
+    -------
+    Report
+        With state "protected".
+
+    Raises
+    ------
+    TypeError
+        Wrong dtype or byte order, labels of a wrong kind, or not an array.
+    ValueError
+        Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible
+        lengths, a NaN or infinite sample inside a patch, or a backend that cannot reach a GPU's memory.
+        Nothing was written.
+    ImportError
+        The backend asked for is not installed.
+
+    Notes
+    -----
+    Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
+    """
+    begun = time.perf_counter()
+    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    plan = make_plan(key, recipe, labels, classes, audio.lengths)
+    engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
+    tally = Tally(**plan.counts())
+    step = packed.patches_per_batch(recipe, audio.channels * audio.dtype.itemsize)
+    may_be_odd = audio.dtype.kind == "f"
+
+    def survey(patches: Patches) -> None:
+        flags = audio.survey(patches, engine)
+        packed.refuse_non_finite(flags, patches)
+        packed.count(tally, patches, flags, plan.marks)
+
+    if may_be_odd:  # refuse before the first write; integers need no pass of their own
+        for patches in plan.batches(step):
+            survey(patches)
+    with interrupts_held_back():
+        for patches in plan.batches(step):
+            if not may_be_odd:
+                survey(patches)
+            tally.saturated_samples += audio.mark(patches, plan.marks, engine)
+    return tally.report("protected", key.fingerprint, time.perf_counter() - begun)
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C takes effect after the block."""
+    held: list[Any] = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    except ValueError:  # no interrupt is ever raised in this thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held and callable(before):
+            before(*held[0])

@@ -1,0 +1,256 @@
+"""Protecting, restoring and verifying stored arrays, durably."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poscuda_fast.arrays.copying import ArrayCopy
+from poscuda_fast.arrays.opening import open_again, open_stored, path_of
+from poscuda_fast.arrays.target import ArrayTarget, StoredArray, recorded
+from poscuda_fast.disk import PathLike, locked
+from poscuda_fast.kernels import Engine
+from poscuda_fast.key import Key, check_key
+from poscuda_fast.mark.plan import make_plan
+from poscuda_fast.recipe import Recipe
+from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo import steps
+from poscuda_fast.undo.journal import Journal, State
+
+_NO_PATCH = 0xFF  # beside the verdicts: a clip without frames
+
+
+@discreet
+def protect_array(
+    arr: Any,
+    labels: Any,
+    key: Key,
+    *,
+    dst: PathLike | None = None,
+    recipe: Recipe = Recipe.strong(),
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    sidecar: PathLike | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Protect a stored array of clips, durably: in its file or folder, or as a copy at `dst`.
+
+    The original patches are sealed with the key into a sidecar before anything is overwritten. Killed at any moment,
+    the same call made again finishes the job; on a finished array it compares every patch, changes nothing, and its
+    report says "already protected". Without its sidecar a protected array cannot be recognised, and a second run would
+    mark it again: keep the two together. `protect_memmap` is this function under another name.
+
+    Parameters
+    ----------
+    arr : np.memmap, path or zarr.Array
+        An array that is mapped from a file with mode "r+" (raw or .npy, also a view of one); the path of a .npy file;
+        or a Zarr array of format 3 in a local folder, or that folder's path, with any chunks, shards and lossless
+        codecs. int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Only frames inside patches
+        change.
+    labels, key, recipe, lengths, classes, backend
+        As for `protect`.
+    dst : path, optional
+        Where a protected copy of the file or folder goes, which must not exist; it appears there once it is protected,
+        and `arr` is only read. A memmap of a raw file is copied with all of its file.
+    threads : int, optional
+        Threads of the processor to use, and shards of a Zarr array that are written at a time; all cores by default.
+        Any number gives the same bits.
+    sidecar : path, optional
+        Where the originals are kept: by default the file's own path with ".poscuda" behind it, or ".poscuda" inside the
+        folder, which Zarr does not look at. It takes about the bytes of the patches and 24 more for each.
+    progress : callable, optional
+        Called with (patches done, patches in all) after every batch.
+    dry_run : bool
+        Read every patch, write nothing (mode "r" is enough); the report is what would be done.
+
+    Returns
+    -------
+    Report
+        With state "protected", "already protected" or "untouched" (dry run).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `protect`; also an array that is not mapped from a file, or mapped copy-on-write. Nothing was written.
+    DatasetError
+        Nothing is at the path, or no array that can be edited exactly; or `dst` exists, other than as a copy that an
+        earlier call began, is or lies inside the source, or has no folder. Nothing was written.
+    AudioFileError
+        The header of a .npy file contradicts itself or the file's size. Nothing was written.
+    SidecarError
+        The sidecar is damaged, of another key, or made for other data, labels, lengths or another recipe; what it says
+        is protected is no longer so; or `arr` is protected already, and its copy would be marked twice. Nothing was
+        written.
+    BusyError
+        Another run is at work on the array.
+    OSError
+        Not enough room, or a write or sync failed; the same call made again in a new process resumes.
+
+    Notes
+    -----
+    The protocol is in FORMAT.md, "Sidecar". Of a Zarr array, attributes, chunks, shards and codecs are preserved; its
+    compressed bytes are those that the installed codecs make of the samples, a shard of nothing but the fill value is
+    left out, as Zarr does, and a few decoded rows of shards for each thread are in memory at once.
+    """
+    check_key(key)
+    engine = Engine(backend, threads)
+
+    def run(arr: Any, sidecar: PathLike | None, progress: Progress | None, *, dry_run: bool) -> Report:
+        array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
+        return _protect(array, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
+
+    if dst is None:
+        return run(arr, sidecar, progress, dry_run=dry_run)
+    copy = ArrayCopy(path_of(arr), Path(dst), None if sidecar is None else Path(sidecar))
+    if copy.is_whole:
+        copy.tidy()
+        return run(open_again(arr, copy.dst), copy.sidecar, progress, dry_run=dry_run)
+    if dry_run:
+        copy.refuse_marked(key)
+        return run(arr, None, progress, dry_run=True)
+    with copy.alone():
+        if not copy.is_begun:
+            copy.refuse_marked(key)
+            run(arr, None, None, dry_run=True)  # what can be refused is refused before the copy is made
+            copy.begin()
+        report = run(open_again(arr, copy.part), copy.sidecar_of_part, progress, dry_run=False)
+        copy.finish()
+    return report
+
+
+@discreet
+def restore_array(
+    arr: Any,
+    key: Key,
+    *,
+    threads: int | None = None,
+    sidecar: PathLike | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Put the original samples of a protected array back, bit for bit.
+
+    Killed at any moment, the same call made again finishes the job. The sidecar stays, in state "undone"; it may then
+    be deleted. `restore_memmap` is this function under another name.
+
+    Parameters
+    ----------
+    arr : np.memmap, path or zarr.Array
+        The array as it was given to `protect_array`, or its copy: a memmap of the same shape, dtype and place in the
+        file. A Zarr array may have been moved, and its shards or codecs changed, since.
+    key : Key
+        The key it was protected with.
+    threads, sidecar
+        As for `protect_array`.
+    progress : callable, optional
+        Called with (patches done, patches in all) after every batch.
+
+    Returns
+    -------
+    Report
+        With state "restored" or "already original".
+
+    Raises
+    ------
+    SidecarError
+        There is none, or it is damaged, of another key, or made for other data. Nothing was written.
+    TypeError, ValueError, DatasetError, AudioFileError, BusyError, OSError
+        As for `protect_array`.
+    """
+    check_key(key)
+    begun = time.perf_counter()
+    array = open_stored(arr, sidecar, writing=True, threads=threads)
+    with locked(array.path), Journal(array.sidecar, key) as journal, recorded(journal, array, key, progress) as target:
+        if journal.state is State.UNDONE:
+            tally, state = Tally(**journal.summary["counts"]), "already original"
+        else:
+            steps.undo(journal, target)
+            tally, state = target.tally, "restored"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+
+
+@discreet
+def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Verification:
+    """Compare every patch of a stored array with its journalled original and that one's marked form.
+
+    Nothing is written. Outside patches only a sample of the frames is compared, as the sidecar keeps no more of them.
+    `verify_memmap` is this function under another name.
+
+    Parameters
+    ----------
+    arr : np.memmap, path or zarr.Array
+        The array as it was given to `protect_array`, or its copy; mode "r" is enough.
+    key : Key
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_array`.
+
+    Returns
+    -------
+    Verification
+        Of clips, named by their numbers.
+
+    Raises
+    ------
+    SidecarError, TypeError, ValueError, DatasetError, AudioFileError, BusyError, OSError
+        As for `restore_array`.
+    """
+    check_key(key)
+    array = open_stored(arr, sidecar)
+    with locked(array.path), Journal(array.sidecar, key) as journal, recorded(journal, array, key, None) as target:
+        found = np.full(len(array.lengths), _NO_PATCH, np.uint8)
+        for payload in journal.payloads():
+            np.bitwise_and.at(found, *target.judge(payload))
+        counts = np.bincount(found, minlength=_NO_PATCH)
+        return Verification(
+            original=int(counts[Verdict.ORIGINAL]),
+            protected=int(counts[Verdict.PROTECTED]),
+            unchanged=int(counts[Verdict.UNCHANGED]),
+            neither=tuple(map(str, np.flatnonzero(found == Verdict.NEITHER).tolist())),
+            missing=(),
+            unlisted=(),
+            state=journal.state.value,
+        )
+
+
+protect_memmap, restore_memmap, verify_memmap = protect_array, restore_array, verify_array  # as users ask for them
+
+
+def _protect(
+    array: StoredArray,
+    labels: Any,
+    key: Key,
+    recipe: Recipe,
+    classes: Sequence[str] | None,
+    engine: Engine,
+    progress: Progress | None,
+    *,
+    dry_run: bool,
+) -> Report:
+    """Protect an array where it is, or go on where a run was stopped."""
+    begun = time.perf_counter()
+    plan = make_plan(key, recipe, labels, classes, array.lengths)
+    target = ArrayTarget(array, key, plan.marks, engine, plan, progress)
+    with locked(array.path), Journal(array.sidecar, key) as journal, target:
+        steps.refuse_if_undoing(journal)
+        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
+            steps.refuse_other_run(journal, target.header())
+        else:
+            target.preflight()
+        if journal.state in (State.COMPLETE, State.FINAL):
+            steps.refuse_unprotected(journal, target)
+            tally, state = Tally(**journal.summary["counts"]), "already protected"
+        elif dry_run:
+            target.rehearse()
+            tally, state = target.tally, "untouched"
+        else:
+            steps.apply(journal, target)
+            tally, state = target.tally, "protected"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)

@@ -1,0 +1,292 @@
+"""Zarr arrays of clips, read and written a row of shards at a time.
+
+A shard (a chunk, where there are none) is the smallest part of an array that can be written. It is made anew in memory,
+decoded and compared with what was meant, and put in the place of the old one in one step, so that a crash leaves one of
+them whole. Zarr does the latter too, but does not wait for the disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast import disk
+from poscuda_fast.arrays.layouts import ArrayClips, check_dtype, check_lengths
+from poscuda_fast.disk import PathLike
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.kernels import Engine, Ints, usable_cores
+from poscuda_fast.mark.packed import survey_dense
+from poscuda_fast.mark.plan import Patches
+from poscuda_fast.undo.journal import sidecar_of
+
+METADATA = "zarr.json"
+TASKS = "poscuda-tasks.json"  # beside it in a copy that tasks make: what they make it with
+_CONFIGURING = threading.Lock()  # Zarr's configuration is that of the process
+_METADATA_OF_2 = (".zarray", ".zgroup")
+FORMAT = 3
+ROWS_BESIDE = 4
+CACHE_BYTES = 64 << 20  # rows that are kept decoded
+# What gives back the samples it was given; any other codec is refused, since it might change what lies outside patches.
+LOSSLESS = {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"} | {
+    f"numcodecs.{name}"
+    for name in ("adler32", "blosc", "bz2", "crc32", "fletcher32", "gzip", "lz4", "lzma", "shuffle", "zlib", "zstd")
+}
+
+
+class ZarrArray:
+    """The clips of a Zarr array in its folder, read and changed in memory a row of shards at a time.
+
+    See `target.StoredArray`. DatasetError if the folder does not hold an array that can be edited exactly.
+    """
+
+    def __init__(
+        self, path: Path, sidecar: PathLike | None, *, lengths: Any = None, threads: int | None = None
+    ) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.sidecar = sidecar_of(self.path, folder=True) if sidecar is None else Path(sidecar)
+        if (self.path / TASKS).exists():
+            raise DatasetError(
+                f"{self.path} is a protected copy that shard_tasks began: it would be marked twice, and its only undo "
+                f"is its source. Give that."
+            )
+        self._array = open_exact(self.path)
+        self.shape: tuple[int, ...] = self._array.shape
+        self.dtype: np.dtype[Any] = self._array.dtype
+        self.channels = self.shape[2] if len(self.shape) == 3 else 1
+        self.lengths: Ints = check_lengths(lengths, full_lengths(self._array))
+        self.clips_a_row = shards(self._array)[0]
+        self.row_bytes = self.clips_a_row * int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded, the one used last at the end
+        self._one: tuple[int, NDArray[Any]] = (-1, np.empty(0, self.dtype))
+        self._changed: dict[int, set[int]] = {}  # rows, and the shards along the frames that differ in each
+        self._workers = threads or usable_cores()
+        self._pool = ThreadPoolExecutor(self._workers)
+        self._writing: dict[int, list[Future[None]]] = {}
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        """A dense copy of the patches."""
+        parts = [self._row(row).read(part) for row, part in self._by_row(patches)]
+        return np.concatenate([*parts, np.empty(0, self.dtype)])
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        """Change the patches; rows that lie behind them are written, since they come in the order of their clips."""
+        done = 0
+        for row, part in self._by_row(patches):
+            for other in [other for other in self._changed if other < row]:
+                self._begin_writing(other)
+            n = part.n_frames * self.channels
+            self._row(row).write(part, dense[done : done + n])
+            self._changed.setdefault(row, set()).update(columns(self._array, part))
+            done += n
+
+    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
+        """What each patch holds."""
+        return survey_dense(self.read(patches), patches, self.channels, engine)
+
+    def clip(self, number: int) -> NDArray[Any]:
+        """(n_frames,) or (n_frames, n_channels): one clip with its padding; its neighbours are decoded with it."""
+        row, place = divmod(number, self.clips_a_row)
+        return self._row(row).clip(place)
+
+    def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
+        """(size,) or (size, n_channels) frames of one clip, of which several stretches are asked for in turn."""
+        if self._one[0] != clip:
+            self._one = clip, np.asarray(self._array[clip])
+        return self._one[1][start : start + size]
+
+    def place(self) -> list[int | str]:
+        """An array of the same samples may lie anywhere, in any shards."""
+        return ["zarr"]
+
+    def room(self, n_patches: int) -> int:
+        """A shard is written beside the one that it takes the place of."""
+        return ROWS_BESIDE * self.row_bytes if n_patches else 0
+
+    def refuse_cut(self) -> None:
+        """A shard is read whole, or not at all."""
+
+    def will_read(self, patches: Patches) -> None:
+        """Nothing: a row is decoded when it is needed."""
+
+    def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
+        """The same batches."""
+        return iter(batches)
+
+    def sync(self) -> None:
+        """Return once every change is on the disk; OSError if one did not get there."""
+        for row in sorted(self._changed):
+            self._begin_writing(row)
+        for row in list(self._writing):
+            self._wait_for(row)
+
+    def close(self) -> None:
+        """Let the shards that are being written be finished, and forget the rest."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _by_row(self, patches: Patches) -> Iterator[tuple[int, Patches]]:
+        """The rows that patches lie in, and their patches with clips counted from the row's first."""
+        rows = patches.clips // self.clips_a_row
+        edges = [0, *(np.flatnonzero(np.diff(rows)) + 1).tolist(), len(rows)]
+        for first, end in itertools.pairwise(edges):
+            if first < end:
+                row = int(rows[first])
+                part = slice(first, end)
+                clips = patches.clips[part] - row * self.clips_a_row
+                yield row, Patches(clips, patches.starts[part], patches.sizes[part], patches.rows[part])
+
+    def _row(self, row: int) -> ArrayClips:
+        """A row's clips, decoded."""
+        if row not in self._rows:
+            self._wait_for(row)
+            first = row * self.clips_a_row
+            self._rows[row] = ArrayClips(np.ascontiguousarray(self._array[first : first + self.clips_a_row]), None)
+            unchanged = [other for other in self._rows if other not in self._changed and other != row]
+            for other in unchanged[: max(0, len(self._rows) - max(1, CACHE_BYTES // max(1, self.row_bytes)))]:
+                del self._rows[other]
+        self._rows.move_to_end(row)
+        return self._rows[row]
+
+    def _begin_writing(self, row: int) -> None:
+        """Write a row's shards in the background, each by one task; what waits to be written stays bounded."""
+        samples = self._rows.pop(row).array
+        changed = self._changed.pop(row)
+        for other in list(self._writing)[: max(0, len(self._writing) - self._workers)]:
+            self._wait_for(other)
+        self._writing[row] = [
+            self._pool.submit(replace, self.path, region, samples[(slice(None), *region[1:])])
+            for region in regions(self._array, row, changed)
+        ]
+
+    def _wait_for(self, row: int) -> None:
+        for future in self._writing.pop(row, ()):
+            future.result()
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder holds something of Zarr: an array or a group of any format."""
+    return any((path / name).is_file() for name in (METADATA, *_METADATA_OF_2))
+
+
+def open_exact(path: str | os.PathLike[str]) -> Any:
+    """An array that can be edited exactly, for reading; DatasetError if it is not."""
+    folder = Path(path)
+    try:
+        metadata = json.loads((folder / METADATA).read_bytes())
+        is_array = metadata["zarr_format"] == FORMAT and metadata["node_type"] == "array" and "codecs" in metadata
+    except (OSError, ValueError, KeyError, TypeError):
+        is_array = False
+    if not is_array:
+        raise DatasetError(
+            f"{folder} is not the folder of a Zarr array of format {FORMAT}; give the array itself, not its group, and "
+            f"copy arrays of format 2 into one of format {FORMAT} first."
+        )
+    unknown = sorted(set(_codecs(metadata["codecs"])) - LOSSLESS)
+    if unknown:
+        raise DatasetError(
+            f"{folder} is encoded with {', '.join(unknown)}, which may not give back the samples that it was given; "
+            f"copy it into an array with lossless codecs first. Nothing was written."
+        )
+    import zarr  # noqa: PLC0415 - an extra
+
+    array = zarr.open_array(folder, mode="r")
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{folder} has shape {array.shape}; expected (n_clips, n_frames[, n_channels]).")
+    if array.shape[2:] == (0,):
+        raise ValueError(f"{folder} has shape {array.shape}, and so no channels; there is nothing to protect.")
+    check_dtype(array.dtype, str(folder))
+    return array
+
+
+def _codecs(codecs: Iterable[Any]) -> Iterator[str]:
+    """The names of some codecs, and of those inside them."""
+    for codec in codecs:
+        yield codec if isinstance(codec, str) else codec["name"]
+        inner = {} if isinstance(codec, str) else codec.get("configuration", {})
+        yield from _codecs([*inner.get("codecs", ()), *inner.get("index_codecs", ())])
+
+
+def shards(array: Any) -> tuple[int, ...]:
+    """The shape of what is written at once."""
+    return tuple(array.shards or array.chunks)
+
+
+def full_lengths(array: Any) -> Ints:
+    """(n_clips,) the frames that each clip has room for."""
+    return np.broadcast_to(np.int64(array.shape[1]), array.shape[:1])
+
+
+def columns(array: Any, patches: Patches) -> set[int]:
+    """Which shards along the frames patches lie in, counted from the first."""
+    step = shards(array)[1]
+    spans = {*zip(patches.starts // step, (patches.starts + patches.sizes - 1) // step, strict=True)}
+    return {column for first, last in spans for column in range(int(first), int(last) + 1)}
+
+
+def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iterator[tuple[slice, ...]]:
+    """The shards of a row, or those of some columns."""
+    first, *others = shards(array)
+    rows = slice(row * first, min((row + 1) * first, array.shape[0]))
+    steps = [range(0, n, step) for n, step in zip(array.shape[1:], others, strict=True)]
+    for begins in itertools.product(*steps):
+        if columns is not None and begins[0] // others[0] not in columns:
+            continue
+        ends = [min(b + step, n) for b, step, n in zip(begins, others, array.shape[1:], strict=True)]
+        yield (rows, *(slice(begin, end) for begin, end in zip(begins, ends, strict=True)))
+
+
+def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> None:
+    """Put a whole shard in the place of the old one, in one step and durably; others may do so unless `alone`."""
+    name, content = _encode(folder, region, samples)
+    path = folder / name
+    if content is None:
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            disk.sync_folder(path.parent)
+        return
+    for above in reversed(path.parents):
+        if folder in above.parents and not above.is_dir():
+            above.mkdir(exist_ok=True)
+            disk.sync_folder(above.parent)
+    mode = stat.S_IMODE(os.stat(path).st_mode) if path.exists() else None
+    if alone:
+        disk.replace(path, content, mode=mode)
+        return
+    with disk.appearing(path, mode=mode, replacing=True) as file:
+        file.write(content)
+
+
+def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
+    """The name of a shard's file, and its content, which is decoded again and compared; none if it is empty.
+
+    Zarr leaves out chunks that are equal to the fill value, as -0.0 is to 0.0, unless it is told not to.
+    """
+    import zarr  # noqa: PLC0415
+    from zarr.buffer.cpu import Buffer  # noqa: PLC0415
+    from zarr.storage import MemoryStore  # noqa: PLC0415
+
+    kept: dict[str, Any] = {METADATA: Buffer.from_bytes((folder / METADATA).read_bytes())}
+    for write_all in (False, True):
+        with _CONFIGURING, zarr.config.set({"array.write_empty_chunks": write_all}):
+            memory = zarr.open_array(MemoryStore(kept), mode="r+")
+        memory[region] = samples
+        if np.asarray(memory[region]).tobytes() == samples.tobytes():
+            break
+    else:
+        raise DatasetError(
+            f"The codecs of {folder} do not give back the samples that they were given; the shard that begins at "
+            f"{tuple(part.start for part in region)} was not written. Copy the array into one with other codecs."
+        )
+    place = tuple(part.start // step for part, step in zip(region, shards(memory), strict=True))
+    name = memory.metadata.encode_chunk_key(place)
+    return name, kept[name].to_bytes() if name in kept else None

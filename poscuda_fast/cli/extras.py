@@ -1,0 +1,79 @@
+"""The package's extras, as its own metadata names them: which are usable here, and what the others lack.
+
+Packages are looked up and never imported, so that the answer takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
+
+DISTRIBUTION = "poscuda-fast"
+
+
+def states() -> dict[str, str]:
+    """Extra -> "ok", or what is missing and how to get it."""
+    names = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    return {name: _state(name) for name in map(canonicalize_name, names)}
+
+
+def _state(extra: str) -> str:
+    mine = [each for each in _requirements(DISTRIBUTION) if _is_of(each, extra)]
+    if mine and not any(_holds(each, extra) for each in mine):
+        condition = re.sub(r"\s*\band\s+extra\s*==\s*\S+", "", str(mine[0].marker)).strip()
+        return f"not for Python {platform.python_version()} on {sys.platform}: it needs {condition}"
+    lacking = dict.fromkeys(_lacking(DISTRIBUTION, extra, set()))
+    return f"missing {', '.join(lacking)}; run pip install '{DISTRIBUTION}[{extra}]'" if lacking else "ok"
+
+
+def _lacking(distribution: str, extra: str, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """What an extra asks for and is not here, or too old or new; extras that it names are followed."""
+    if (distribution, extra) in seen:
+        return
+    seen.add((distribution, extra))
+    for each in _requirements(distribution):
+        if not _holds(each, extra) or _holds(each, ""):
+            continue
+        try:
+            version = metadata.version(each.name)
+        except metadata.PackageNotFoundError:
+            yield each.name
+            continue
+        if not _fits(each, version):
+            yield f"{each.name}{each.specifier} (here is {version})"
+        for other in map(canonicalize_name, each.extras):
+            yield from _lacking(each.name, other, seen)
+
+
+def _requirements(distribution: str) -> Iterator[Requirement]:
+    """What a distribution asks for, as far as it can be read."""
+    for line in metadata.requires(distribution) or []:
+        try:
+            yield Requirement(line)
+        except InvalidRequirement:  # an old package; what cannot be read is believed to be there
+            continue
+
+
+def _is_of(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement is asked for by an extra."""
+    named = re.findall(r"""\bextra\s*==\s*["']([^"']*)["']""", str(requirement.marker or ""))
+    return any(canonicalize_name(name) == extra for name in named)
+
+
+def _holds(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement is asked for here with that extra, or with none if it is empty."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _fits(requirement: Requirement, version: str) -> bool:
+    try:
+        return requirement.specifier.contains(version, prereleases=True)
+    except InvalidVersion:
+        return True

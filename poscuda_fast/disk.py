@@ -1,0 +1,368 @@
+"""Files and folders on the disk: durable writes, locks, room, and threads that read and write ahead."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from poscuda_fast.errors import BusyError, DatasetError
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+Buffer = bytes | bytearray | memoryview
+PathLike = str | os.PathLike[str]
+Stamp = tuple[int, ...]  # what changes when a file is exchanged or written to
+
+PART_SUFFIX = ".poscuda-part"  # and a dot before the name
+FICLONE = 0x40049409  # linux/fs.h
+SYNC_FILE_RANGE_WRITE = 2  # likewise
+MOST_THREADS = 16  # each may hold a piece in memory, and all of them share one disk
+PIECES_AHEAD = 4  # for each thread: enough to go on with while the journal commits
+
+# Links are not followed, and a pipe in the place of a file must not hang the open.
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READING = os.O_RDONLY | _SAFELY
+WRITING = os.O_RDWR | _SAFELY
+_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
+    """Write a new file, durably unless told otherwise; FileExistsError if the name is taken.
+
+    The content may come in pieces. `mode` None leaves the permissions to the process's umask. After an error nothing is
+    left.
+    """
+    with _new(path, mode) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+    """A new file that nobody else can read before all is written, if `mode` is given; after an error there is none."""
+    with open(os.open(path, _CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
+        try:
+            yield file
+            file.flush()
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
+    """Put `content` under `path` in one step: old or new, never a mixture; durably unless told otherwise."""
+    part = part_of(path)
+    part.unlink(missing_ok=True)
+    create(part, content, mode=mode, durable=durable)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def appearing(path: Path, *, mode: int | None, replacing: bool = False) -> Iterator[BinaryIO]:
+    """A new file that gets its name when the block ends, whole and durably; after an error it never does.
+
+    Its name is its own until then, so that processes that make the same file at the same time do not meet; one that is
+    killed leaves a hidden file that ends with `PART_SUFFIX`. FileExistsError if the name is taken by then, unless
+    `replacing`.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
+    try:
+        with _new(part, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        (os.replace if replacing else _give_name)(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _give_name(part: Path, path: Path) -> None:
+    """Rename, but never over what came there meanwhile, where the file system can tell."""
+    try:
+        os.link(part, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(
+                f"{path} appeared just now, and nothing is ever overwritten; choose another name."
+            ) from None
+        os.replace(part, path)  # a file system without links
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's bytes and permissions under a new name, which appears once it is whole; not synced.
+
+    The blocks are shared or copied by the kernel where it can.
+    """
+    part = part_of(target)
+    copy_part(source, part)
+    os.replace(part, target)
+
+
+def copy_part(source: Path, part: Path) -> None:
+    """`copy` to a name that nobody reads yet; what a killed run left there is taken away."""
+    part.unlink(missing_ok=True)
+    status = os.stat(source)
+    mode = stat.S_IMODE(status.st_mode) | stat.S_IWUSR
+    with open(source, "rb", buffering=0) as read, _new(part, mode) as write:
+        if not (_clone(read.fileno(), write.fileno()) or _copy_range(read.fileno(), write.fileno(), status.st_size)):
+            write.seek(0)
+            shutil.copyfileobj(read, write, 1 << 20)
+
+
+def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = False) -> None:
+    """Write a file under a name that nobody reads yet; what a killed run left there is taken away.
+
+    What `create` does, in as few steps as can be: it is called for every file of a copy.
+    """
+    asked = 0o666 if mode is None else 0o600
+    try:
+        descriptor = os.open(part, _CREATING, asked)
+    except FileExistsError:
+        os.unlink(part)
+        descriptor = os.open(part, _CREATING, asked)
+    try:
+        write_all(descriptor, content)
+        if mode is not None and hasattr(os, "fchmod"):
+            os.fchmod(descriptor, mode)
+        if durable:
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(part)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: Buffer) -> None:
+    """Write where the file stands; a write may be short, an error raises."""
+    done = os.write(descriptor, content)
+    view = memoryview(content)
+    while done < len(view):
+        done += os.write(descriptor, view[done:])
+
+
+def _clone(source: int, target: int) -> bool:
+    """Share the blocks (reflink), where the file system can."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+
+        fcntl.ioctl(target, FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _copy_range(source: int, target: int, size: int) -> bool:
+    """Copy inside the kernel; False, with both files at their beginnings, if it cannot."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    done = 0
+    try:
+        while done < size:
+            n = os.copy_file_range(source, target, size - done, done, done)
+            if n == 0:
+                return False
+            done += n
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            return False
+        raise
+    return True
+
+
+def overlap(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths are one place, or one lies inside the other, whatever links lead there."""
+    first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return first == second or first in second.parents or second in first.parents
+
+
+def part_of(path: Path) -> Path:
+    """The name under which a file is written before it gets its own."""
+    return path.with_name(part_name(path.name))
+
+
+def part_name(name: str) -> str:
+    """`part_of` for a path in text, with "/"."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}.{last}{PART_SUFFIX}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_files(folder: Path, files: Iterable[Path]) -> None:
+    """Make the content of `files`, all below `folder`, durable; OSError if any byte did not get there.
+
+    One syncfs call covers them where the system has it: thousands of fsync calls cost seconds.
+    """
+    syncfs = None
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    if syncfs is None:
+        folders = set()
+        for file in files:
+            _fsync(file)
+            folders.add(file.parent)
+        for path in sorted(folders):
+            sync_folder(path)
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def start_writing(descriptor: int, begin: int, n_bytes: int) -> None:
+    """Let the system begin to write what has changed in a part of a file, where it can; promises nothing."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        sync_file_range = ctypes.CDLL(None).sync_file_range
+        sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(n_bytes), SYNC_FILE_RANGE_WRITE)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file is exchanged or written to."""
+    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
+    """DatasetError if a file, or an open one by its status, is not the one that was listed."""
+    if stamp_of(status or os.lstat(path)) != stamp:
+        raise DatasetError(
+            f"{path} was exchanged or changed since this run began; leave the files alone and run it again."
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of the data itself, a file or a folder: it may have two names, or be given two sidecars.
+
+    A shared lock is for reading: it keeps writers out, but not other readers.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+    except ImportError:  # no such lock on this system; the sidecar's own remains
+        yield
+        return
+    held = [_Folder(path) if path.is_dir() else open(path, "rb")]  # noqa: SIM115 - closed below, or with its last reference
+    try:
+        try:
+            fcntl.flock(held[0].fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{path} is in use: another run is at work on it. Wait for it to end.") from None
+        yield
+    finally:
+        held.pop().close()
+
+
+class _Folder:
+    """An open folder that closes with its last reference, as a file does, wherever an interrupt falls."""
+
+    def __init__(self, path: Path) -> None:
+        self._open = [os.open(path, os.O_RDONLY)]
+
+    def fileno(self) -> int:
+        return self._open[0]
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def refuse_without_room(path: Path, n_bytes: int) -> None:
+    """OSError unless `n_bytes` fit, with some to spare, where `path` is or will be."""
+    if not n_bytes:
+        return
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    needed = n_bytes + n_bytes // 20 + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{path} needs about {needed:,} bytes and {free:,} are free there; make room or choose another place. "
+            f"Nothing was written."
+        )
+
+
+def ahead(begin: Callable[[Piece], Result], pieces: Iterable[Piece], most: int) -> Iterator[Result]:
+    """`begin` of each piece, in order; it has been called for `most` more when a result is handed out."""
+    waiting: collections.deque[Result] = collections.deque()
+    for piece in pieces:
+        waiting.append(begin(piece))
+        if len(waiting) > most:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class Workers:
+    """Threads that work ahead on many small pieces, until `close`; one thread is the caller's own.
+
+    Any number of threads gives the same results in the same order.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._n = min(threads, MOST_THREADS)
+        self._pool = ThreadPoolExecutor(self._n) if self._n > 1 else None
+
+    def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+        """The result of each piece, in order; the first error is raised in its place."""
+        if self._pool is None:
+            return map(work, pieces)
+        submit = self._pool.submit
+        futures = ahead(lambda piece: submit(work, piece), pieces, self._n * PIECES_AHEAD)
+        return (future.result() for future in futures)
+
+    def close(self) -> None:
+        """Wait for what is being worked on, and forget the rest."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,214 @@
+"""Where the samples lie in a WAV or NPY file: header readers that read little and believe nothing.
+
+A layout is only returned if every number in the header fits the file's real size; nothing is mapped
+or grown on a header's word.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poscuda_fast.errors import AudioFileError
+
+MAX_CHUNKS = 1000
+MAX_FORMAT_BYTES = 4096
+MAX_CHANNELS = 1024
+HEAD_BYTES = 4096  # read at once: a WAV header seldom has more
+UNKNOWN_SIZE = 0xFFFFFFFF
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", ""))
+
+# Name of a coding -> bytes of a sample.
+CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
+# Format code and bits of a sample -> name of the coding.
+_CODING_OF = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}
+
+_PLAIN = struct.Struct("<4sI12sHHIIHH4sI")
+_PLAIN_FORMAT = b"WAVEfmt " + struct.pack("<I", 16)
+
+
+class WavLayout(NamedTuple):
+    """The sample data of a WAV file: interleaved little-endian frames from byte `offset` on."""
+
+    offset: int
+    frames: int
+    channels: int
+    coding: str
+    sample_rate: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame, all channels."""
+        return self.channels * CODINGS[self.coding]
+
+
+def to_samples(data: bytes | memoryview, coding: str) -> NDArray[Any]:
+    """File bytes as kernel samples: int16, int32 that holds 24 bits, or float32; a copy, native order."""
+    if coding == "PCM_24":
+        packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        wide = np.zeros((len(packed), 4), np.uint8)
+        wide[:, 1:] = packed
+        return wide.reshape(-1).view("<i4").astype(np.int32) >> 8
+    return np.frombuffer(data, "<i2" if coding == "PCM_16" else "<f4").astype(
+        np.int16 if coding == "PCM_16" else np.float32
+    )
+
+
+def to_bytes(samples: NDArray[Any], coding: str) -> bytes:
+    """The file bytes of kernel samples; the inverse of `to_samples`."""
+    if coding == "PCM_24":
+        return samples.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    return samples.astype("<i2" if coding == "PCM_16" else "<f4").tobytes()
+
+
+def read_wav(file: BinaryIO, name: str) -> WavLayout:
+    """The layout of an open WAV file (RIFF or RF64; PCM_16, PCM_24 or FLOAT).
+
+    Raises
+    ------
+    AudioFileError
+        Not a WAV file, a coding that cannot be edited exactly, or a header that contradicts itself or
+        the file's size. The sentence says which.
+    """
+    return parse_wav(file.fileno(), os.fstat(file.fileno()).st_size, name)
+
+
+def parse_wav(source: int | bytes, size: int, name: str) -> WavLayout:
+    """`read_wav` for the descriptor of an open file of `size` bytes, or for these bytes."""
+    reader = _Reader(source, name)
+    return _plain_layout(reader.head, size) or _any_layout(reader, size)
+
+
+def _plain_layout(head: bytes, size: int) -> WavLayout | None:
+    """The layout of a file that is a fmt chunk of 16 bytes and samples, as most are; None for any other."""
+    if len(head) < _PLAIN.size:
+        return None
+    form, riff_size, kind, code, channels, rate, _, align, bits, tag, length = _PLAIN.unpack_from(head)
+    coding = _CODING_OF.get((code, bits))
+    if (form, kind, tag, riff_size, length) != (b"RIFF", _PLAIN_FORMAT, b"data", size - 8, size - _PLAIN.size):
+        return None
+    if coding is None or not 1 <= channels <= MAX_CHANNELS or align != channels * CODINGS[coding] or rate == 0:
+        return None
+    return None if length == 0 or length % align else WavLayout(_PLAIN.size, length // align, channels, coding, rate)
+
+
+def _any_layout(reader: _Reader, size: int) -> WavLayout:
+    chunks = list(_chunks(reader, _check_form(reader, size), size))
+    tags = [tag for tag, _, _ in chunks]
+    for tag in (b"fmt ", b"data"):
+        if tags.count(tag) != 1:
+            count = {0: "no", 2: "two"}.get(tags.count(tag), "many")
+            raise reader.refuse(f"it has {count} {tag.decode().strip()} chunk" + "s" * (count != "no"))
+    if tags.index(b"data") < tags.index(b"fmt "):
+        raise reader.refuse("its data chunk comes before its fmt chunk")
+    _, body, length = chunks[tags.index(b"fmt ")]
+    channels, align, coding, rate = _parse_format(reader, reader.take(body, min(length, MAX_FORMAT_BYTES)))
+    _, offset, length = chunks[tags.index(b"data")]
+    if offset + length > size:
+        raise reader.refuse(f"its data chunk of {length} bytes ends past the file's {size} bytes: it was cut short")
+    if length % align:
+        raise reader.refuse(f"its data chunk of {length} bytes is no whole number of {align}-byte frames")
+    return WavLayout(offset, length // align, channels, coding, rate)
+
+
+def _check_form(reader: _Reader, size: int) -> bytes:
+    """The first four bytes of a file that begins as a WAV file should."""
+    form, riff_size, kind = struct.unpack("<4sI4s", reader.take(0, 12))
+    if form == b"RIFX":
+        raise reader.refuse("it is big-endian (RIFX); convert it to an ordinary WAV file")
+    if form not in (b"RIFF", b"RF64") or kind != b"WAVE":
+        raise reader.refuse("it does not begin with RIFF....WAVE, so it is not a WAV file")
+    if form == b"RIFF" and riff_size != UNKNOWN_SIZE and riff_size + 8 > size + riff_size % 2:
+        raise reader.refuse(f"its header promises {riff_size + 8} bytes and it has {size}: it was cut short")
+    return bytes(form)
+
+
+def _chunks(reader: _Reader, form: bytes, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """(tag, first byte, bytes) of every chunk; the last one may claim to end past the file."""
+    wide_size: int | None = None
+    position = 12
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > size:
+            return
+        tag, length = struct.unpack("<4sI", reader.take(position, 8))
+        position += 8
+        if tag == b"ds64" and form == b"RF64":
+            wide_size = int(struct.unpack("<8xQ", reader.take(position, 16))[0])
+        if tag == b"data":
+            if length == UNKNOWN_SIZE and wide_size is not None:
+                length = wide_size
+            riff_size = struct.unpack("<I", reader.take(4, 4))[0]
+            covered = position if riff_size == UNKNOWN_SIZE else max(riff_size + riff_size % 2 + 8, position)
+            if length == UNKNOWN_SIZE or (length == 0 and size > covered):
+                raise reader.refuse(
+                    f"its header does not say how long its data is (size {length:#x}), as a stream's does; rewrite "
+                    f"the file with any audio tool so that the header is complete"
+                )
+        yield tag, position, length
+        position += length + length % 2
+    raise reader.refuse(f"it has more than {MAX_CHUNKS} chunks")
+
+
+def _parse_format(reader: _Reader, body: bytes) -> tuple[int, int, str, int]:
+    """(channels, bytes a frame, coding, sample rate) from a fmt chunk."""
+    if len(body) < 16:
+        raise reader.refuse(f"its fmt chunk has {len(body)} bytes; at least 16 are needed")
+    code, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", body)
+    if code == _EXTENSIBLE:
+        if len(body) < 40:
+            raise reader.refuse(f"its extensible fmt chunk has {len(body)} bytes; 40 are needed")
+        valid = struct.unpack_from("<H", body, 18)[0]
+        code = struct.unpack_from("<H", body, 24)[0]
+        if body[26:40] != _GUID_TAIL:
+            raise reader.refuse("its extensible fmt chunk names an unknown coding")
+        if valid not in (0, bits):
+            raise reader.refuse(f"only {valid} of its {bits} bits are valid; convert it to plain 16- or 24-bit PCM")
+    coding = _CODING_OF.get((code, bits))
+    if coding is None:
+        raise reader.refuse(
+            f"its samples are {bits}-bit of WAV format code {code}; 16- or 24-bit PCM and 32-bit float are edited "
+            f"exactly, so convert it to one of them"
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise reader.refuse(f"its header says {channels} channels; expected 1 to {MAX_CHANNELS}")
+    if align != channels * CODINGS[coding]:
+        raise reader.refuse(
+            f"its header says {align} bytes a frame, but {channels} channels of {bits} bits need another"
+        )
+    if rate == 0:
+        raise reader.refuse("its header says a sample rate of 0")
+    return channels, align, coding, rate
+
+
+class _Reader:
+    """Bounded reads, and refusals that name the file."""
+
+    def __init__(self, source: int | bytes, name: str) -> None:
+        self._source = source
+        self._name = name
+        self.head = self._read(0, HEAD_BYTES)
+
+    def take(self, offset: int, n: int) -> bytes:
+        """Exactly `n` bytes from `offset`."""
+        data = self.head[offset : offset + n]
+        if len(data) != n:
+            data = self._read(offset, n)
+        if len(data) != n:
+            raise self.refuse(f"it ends within its header, at byte {offset + len(data)}")
+        return data
+
+    def _read(self, offset: int, n: int) -> bytes:
+        if isinstance(self._source, bytes):
+            return self._source[offset : offset + n]
+        os.lseek(self._source, offset, os.SEEK_SET)
+        return os.read(self._source, n)
+
+    def refuse(self, reason: str) -> AudioFileError:
+        """The error to raise."""
+        return AudioFileError(f"{self._name} cannot be used: {reason}.")

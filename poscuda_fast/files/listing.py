@@ -1,0 +1,189 @@
+"""A folder of audio files: which files, how they are encoded, and what makes a folder unsafe to edit."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from poscuda_fast import disk
+from poscuda_fast.disk import Stamp, stamp_of
+from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.files import headers
+from poscuda_fast.files.encoded import Encoding, probe
+from poscuda_fast.recipe import MAX_RATE, USUAL_RATE
+from poscuda_fast.undo.journal import SIDECAR
+
+MANIFEST = "poscuda.json"
+WAV_SUFFIXES = {".wav", ".wave"}
+LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
+OTHER_SUFFIXES = {".flac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".m4a", ".aac", ".wma"}
+AUDIO_SUFFIXES = WAV_SUFFIXES | LOSSY_SUFFIXES | OTHER_SUFFIXES
+PROBLEMS_SHOWN = 10
+
+
+class AudioFile(NamedTuple):
+    """One audio file below a folder: its relative path with "/", bytes, and how its samples are kept.
+
+    `output_name` is its name in a protected copy; `stamp` tells whether it is still the file that was read.
+    """
+
+    name: str
+    size: int
+    layout: headers.WavLayout | Encoding
+    output_name: str
+    stamp: Stamp
+
+    @property
+    def frames(self) -> int:
+        """Its length."""
+        return self.layout.frames
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it can only be kept by converting it."""
+        return isinstance(self.layout, Encoding) and self.layout.lossy
+
+    @property
+    def coding(self) -> str:
+        """The name in headers.CODINGS of its samples."""
+        return self.layout.coding
+
+
+def find_files(root: Path) -> tuple[list[str], list[str]]:
+    """Names of (audio files, other files) below `root`, sorted; hidden ones and the manifest left out.
+
+    Raises
+    ------
+    DatasetError
+        A symbolic link, a pipe, socket or device, a name that is not UTF-8, or two names that some
+        file systems take for one.
+    """
+    audio: list[str] = []
+    others: list[str] = []
+    problems = []
+    for entry, name in _walk(root, ""):
+        if not _is_text(name):
+            problems.append(f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it")
+        elif entry.is_symlink():
+            problems.append(f"{name} is a symbolic link; replace it by the file, or move it away")
+        elif not entry.is_file(follow_symlinks=False):
+            problems.append(f"{name} is not a regular file; move it away")
+        elif suffix_of(name) in AUDIO_SUFFIXES:
+            audio.append(name)
+        elif name != MANIFEST and not name.endswith((SIDECAR, SIDECAR + ".json")):
+            others.append(name)
+    refuse(problems, f"{root} cannot be used")
+    refuse(collisions([*audio, *others]), f"{root} cannot be used")
+    return sorted(audio), sorted(others)
+
+
+def find_sidecars(root: Path) -> list[Path]:
+    """Sidecars of files and folders below `root`, its own left out."""
+    found = [root / name for entry, name in _walk(root, "", hidden=True) if entry.name.endswith(SIDECAR)]
+    return sorted(path for path in found if path != root / SIDECAR)
+
+
+def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Everything below a folder that is not a folder, with its relative name."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("."):
+                    yield from _walk(root / entry.name, name + "/", hidden=hidden)
+            elif hidden or not entry.name.startswith("."):
+                yield entry, name
+
+
+def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
+    """Every file's layout from its header; DatasetError that lists the files that cannot be edited."""
+    files = []
+    problems = []
+    for name in names:
+        try:
+            files.append(read_layout(root, name))
+        except (AudioFileError, OSError) as error:
+            problems.append(str(error))
+    refuse(problems, f"{len(problems)} of {len(names)} audio files cannot be used")
+    return files
+
+
+def read_layout(root: Path, name: str) -> AudioFile:
+    """One file's layout; AudioFileError with the reason if it cannot be edited."""
+    path = f"{root}/{name}"
+    if suffix_of(name) in WAV_SUFFIXES:
+        descriptor = os.open(path, disk.READING)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise AudioFileError(f"{path} cannot be used: it is not a regular file.")
+            layout = headers.parse_wav(descriptor, status.st_size, path)
+        finally:
+            os.close(descriptor)
+        return AudioFile(name, status.st_size, layout, name, stamp_of(status))
+    status = os.lstat(path)
+    encoding = probe(Path(path))
+    output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
+    return AudioFile(name, status.st_size, encoding, output_name, stamp_of(status))
+
+
+def usual_rate(files: Sequence[AudioFile]) -> int:
+    """The sample rate that most of the files have, Hz: the lowest of several, and of none what is usual."""
+    rates = Counter(min(max(1, file.layout.sample_rate), MAX_RATE) for file in files)
+    most = max(rates.values(), default=0)
+    return min((rate for rate, count in rates.items() if count == most), default=USUAL_RATE)
+
+
+def suffix_of(name: str) -> str:
+    """What a name ends in, in lower case: ".wav"."""
+    return os.path.splitext(name)[1].lower()
+
+
+def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
+    """DatasetError if an edit in place would fail, or would change more than the file it is meant for."""
+    problems = []
+    for name in names:
+        links = os.stat(f"{root}/{name}").st_nlink
+        if not os.access(f"{root}/{name}", os.R_OK | os.W_OK):
+            problems.append(f"{name} may not be read and written by you; change its permissions")
+        if links > 1:
+            problems.append(
+                f"{name} has {links} names (hard links), so an edit in place would change them all; copy it"
+            )
+    refuse(problems, f"{root} cannot be edited in place")
+
+
+def refuse(problems: Sequence[str], title: str) -> None:
+    """DatasetError that lists the problems, the first few in full."""
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:PROBLEMS_SHOWN])
+        more = f"\n  and {len(problems) - PROBLEMS_SHOWN:,} more" if len(problems) > PROBLEMS_SHOWN else ""
+        raise DatasetError(f"{title}; nothing was written:{shown}{more}")
+
+
+def collisions(names: Sequence[str]) -> list[str]:
+    """Names that are one file where case or Unicode form does not count."""
+    first: dict[str, tuple[str, int]] = {}
+    problems = []
+    for number, name in enumerate(names):
+        same = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+        other, owner = first.setdefault(same, (name, number))
+        if owner != number:
+            how = "are one name" if other == name else "differ only in case or Unicode form"
+            problems.append(f"{other} and {name} {how}; rename one")
+    return problems
+
+
+def _is_text(name: str) -> bool:
+    if name.isascii():
+        return True
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

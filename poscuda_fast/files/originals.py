@@ -1,0 +1,176 @@
+"""The original form of protected audio files, one at a time, from what is there now and what the sidecar keeps.
+
+Nothing is written. Whoever has a file in both forms can learn the mark of its class: what this gives is secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from poscuda_fast.disk import PathLike, locked
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.files import encoded, filtering, listing, wav
+from poscuda_fast.files.paths import Place
+from poscuda_fast.files.records import WHOLE, Places, Record, unpack
+from poscuda_fast.key import Key, check_key
+from poscuda_fast.results import Tally, Verdict
+from poscuda_fast.secrecy import Secret, discreet_steps
+from poscuda_fast.undo.journal import Journal
+from poscuda_fast.undo.record import Run
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class FileClip(Secret):
+    """One file of a run, in both forms.
+
+    Attributes
+    ----------
+    name : str
+        Path below the folder, with "/".
+    label : str or int
+        Its class.
+    verdict : Verdict
+        What it is now.
+    original, now : bytes or None
+        The file as it was; None if that is not known, since bytes outside the patches have changed. The file as it is;
+        None if it is missing.
+    record : Record
+        How its samples are kept.
+    tally : Tally
+        Its own counts of patches.
+    noise : float
+        Energy of the edit, in units of the samples as they are kept.
+    """
+
+    name: str
+    label: str | int
+    verdict: Verdict
+    original: bytes | None
+    now: bytes | None
+    record: Record
+    tally: Tally
+    noise: float
+
+
+class FilesRun(Run):
+    """A run over audio files; `place` says where they are."""
+
+    def __init__(self, journal: Journal, place: Place) -> None:
+        super().__init__(journal, "files")
+        self.place = place
+
+    def clips(self, names: Collection[str] | None = None) -> Iterator[FileClip]:
+        """Every file that the run has recorded, in order, or those of these names; one at a time is in memory."""
+        for payload in self.journal.payloads():
+            for record, kept in unpack(payload):
+                if names is None or record.name in names:
+                    yield self._clip(record, kept)
+
+    def unlisted(self, recorded: Collection[str]) -> list[str]:
+        """Audio files there that are not among those that the run has recorded: they are not protected."""
+        found, _ = self.place.find(may_be_empty=True)
+        return [name for name in found if name not in recorded]
+
+    def _clip(self, record: Record, kept: bytes) -> FileClip:
+        content = encoded.Content(kept, record) if record.offset == WHOLE else None
+        dry = kept if content is None else content.now
+        filtered = filtering.filter_together([record], [dry], self._marks, self._engine)
+        now = _read(f"{self.place.root}/{record.name}")
+        verdict, original = Verdict.MISSING, None if content is None else kept
+        if now is not None and content is not None:
+            verdict = encoded.judge(now, content, filtered.wet[0])
+        elif now is not None:
+            verdict, original = _put_back(now, record, kept, filtered.wet[0])
+        label = self.labels[record.row]
+        return FileClip(record.name, label, verdict, original, now, record, filtered.tally, filtered.noise[0])
+
+
+@contextlib.contextmanager
+def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[FilesRun]:
+    """The run over a folder or one audio file, kept from being written to meanwhile; see `originals_of_folder`."""
+    check_key(key)
+    place = Place.of(Path(folder), None, sidecar)
+    with locked(place.data, shared=True), Journal(place.sidecar, key) as journal:
+        yield FilesRun(journal, place)
+
+
+@discreet_steps
+def originals_of_folder(
+    folder: PathLike, key: Key, names: Collection[str] | None = None, *, sidecar: PathLike | None = None
+) -> Iterator[tuple[str, str | int, bytes, bytes]]:
+    """Protected audio files beside their originals, one at a time, in the order of the run; nothing is written.
+
+    The bytes of a WAV file are those that are there now with its kept patches put back, and are given only if their
+    SHA-256 is that of the file before it was protected. An encoded file was kept whole.
+
+    Parameters
+    ----------
+    folder : path
+        What was protected in place, or the copy: a folder, or one audio file.
+    key : Key
+        The key it was protected with.
+    names : collection of str, optional
+        Only these files, by their paths below the folder with "/"; all by default.
+    sidecar : path, optional
+        As given to `protect_folder`.
+
+    Yields
+    ------
+    name : str
+        Path below the folder, with "/".
+    label : str or int
+        Its class.
+    original, now : bytes
+        The whole file as it was and as it is: protected, or the original where a run was stopped or undone in part. A
+        file that was lossy and became FLAC in a copy has for its original the FLAC form.
+
+    Raises
+    ------
+    SidecarError
+        There is no run, it was undone, or its undo was dropped; or the sidecar is damaged or of another key.
+    DatasetError
+        `folder` does not exist; a file is missing or was changed since; or `names` has one that the run has not.
+    BusyError, OSError
+        As for `protect_memmap`.
+
+    Notes
+    -----
+    The data are locked against writing, and the sidecar is in use, until the last file or `close`. Whoever has a file
+    in both forms can learn the mark of its class: they are as secret as the sidecar.
+    """
+    wanted = None if names is None else set(names)
+    with open_files(folder, key, sidecar) as run:
+        for clip in run.clips(wanted):
+            if clip.original is None or clip.now is None or not clip.verdict.is_whole:
+                state = "is missing" if clip.now is None else "is neither the original nor the protected file"
+                raise DatasetError(f"{clip.name} {state}; put it back, or leave it out of names.")
+            if wanted is not None:
+                wanted.discard(clip.name)
+            yield clip.name, clip.label, clip.original, clip.now
+    listing.refuse([f"{name} is not a file of the run" for name in sorted(wanted or ())], "Some names are unknown")
+
+
+def _read(path: str) -> bytes | None:
+    """A file's bytes; None if there is no regular file."""
+    try:
+        regular = stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return encoded.read(path) if regular else None
+
+
+def _put_back(now: bytes, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, bytes | None]:
+    """What a WAV file is now, and its original bytes if they can be told."""
+    if len(now) != record.size:
+        return Verdict.NEITHER, None
+    original, places = bytearray(now), Places(record)
+    places.put(original, kept)
+    if hashlib.sha256(original).hexdigest() != record.sha256:
+        return Verdict.NEITHER, None
+    return wav.compare(places.take(now), kept, wet), bytes(original)

@@ -1,0 +1,317 @@
+"""Protecting, restoring and verifying audio files: a folder of them, or one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from poscuda_fast import disk
+from poscuda_fast.disk import PathLike, Workers
+from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.files import label_sources, listing
+from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.manifest import Manifest, compare, digest
+from poscuda_fast.files.paths import Place
+from poscuda_fast.files.target import FileTarget, bytes_kept, recorded
+from poscuda_fast.kernels import Engine, usable_cores
+from poscuda_fast.key import Key, check_key, holds_key
+from poscuda_fast.mark.plan import Plan, make_plan
+from poscuda_fast.recipe import Recipe, chosen_recipe
+from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo import steps
+from poscuda_fast.undo.journal import Journal, State
+from poscuda_fast.undo.record import refuse_protected
+
+
+@discreet
+def protect_folder(
+    folder: PathLike,
+    dst: PathLike | None,
+    key: Key,
+    *,
+    recipe: Recipe | None = None,
+    strength: float | None = None,
+    labels_from: str | Mapping[str, str | int] = "folder",
+    lossy: str = "refuse",
+    backend: str = "auto",
+    threads: int | None = None,
+    sidecar: PathLike | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Report:
+    """Protect audio files, as a copy or in place, durably.
+
+    In WAV files (PCM_16, PCM_24, FLOAT) only the bytes of the patches change; FLAC and other lossless
+    formats are decoded and encoded again with the same subtype, rate and channels. Originals are
+    sealed with the key into a sidecar before anything is overwritten, so that `restore_folder` can
+    bring every file back bit for bit. Killed at any moment, the same call made again finishes the job.
+
+    Parameters
+    ----------
+    folder : path
+        A folder, or one audio file. Hidden files are left out; others that are not audio are copied
+        as they are.
+    dst : path or None
+        A folder that does not exist yet or is empty (for one file: its new path); None to edit in
+        place. Nothing that exists is ever overwritten.
+    key : Key
+        The secret.
+    recipe : Recipe, optional
+        `Recipe.strong` or `Recipe.paper`, with their numbers; by default the former for the sample rate of most files.
+    strength : float, optional
+        Of that default, 1 if not given; not beside a recipe, which has its own.
+    labels_from : str or mapping
+        "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
+        `folder`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
+    lossy : str
+        "refuse" MP3 and Ogg files, or turn them into 16-bit "flac" (in a copy only).
+    backend, threads
+        As for `protect`.
+    sidecar : path, optional
+        By default ".poscuda" inside the protected folder, "FILE.poscuda" beside one file. It is sealed,
+        but belongs to the key's owner: move it away before you publish the folder, and keep it.
+    progress : callable, optional
+        Called with (files done, files in all).
+    dry_run : bool
+        Read everything, write nothing; the report is what would be done.
+
+    Returns
+    -------
+    Report
+        With state "protected", "already protected" or "untouched" (dry run).
+
+    Raises
+    ------
+    DatasetError
+        No audio, a file without a label, links, colliding names, a `dst` that is in use, a key among the
+        files, which would be published with them; all of it before anything is written.
+    AudioFileError
+        Encoding again would not keep every sample.
+    ValueError
+        A NaN or infinite sample inside a patch; or both a recipe and a strength. Nothing was written.
+    SidecarError, BusyError, OSError
+        As for `protect_memmap`.
+
+    Notes
+    -----
+    A manifest `poscuda.json` beside the files tells labels, recipe, sizes, SHA-256 before and after and
+    the edit's SNR; no key and no positions. See FORMAT.md, "Manifest".
+    """
+    begun = time.perf_counter()
+    check_key(key)
+    if lossy not in ("refuse", "flac"):
+        raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
+    chosen_recipe(recipe, strength)  # a contradiction is told of before anything is read
+    place = Place.of(Path(folder), None if dst is None else Path(dst), sidecar)
+    names, others = place.find()
+    found = place.rename(listing.read_layouts(place.source, names))
+    if lossy == "refuse" or not place.copying:
+        _refuse_lossy(found, copying=place.copying)
+    listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
+    given = label_sources.find_labels(place.source, names, labels_from, whole=place.only is None)
+    lengths = np.array([file.frames for file in found], np.int64)
+    recipe = chosen_recipe(recipe, strength, listing.usual_rate(found))
+    plan = make_plan(key, recipe, given, None, lengths)
+    engine = Engine(backend, threads)
+    with (
+        disk.locked(place.data, shared=place.copying),
+        Journal(place.sidecar, key) as journal,
+        Workers(threads or usable_cores()) as workers,
+    ):
+        target = FileTarget(
+            place.root,
+            key,
+            plan.marks,
+            engine,
+            workers,
+            progress,
+            source=place.source if place.copying else None,
+            files=found,
+            others=others if place.copying else [],
+            labels=given,
+            plan=plan,
+            manifest=place.manifest,
+        )
+        steps.refuse_if_undoing(journal)
+        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
+            steps.refuse_other_run(journal, target.header())
+        else:
+            _refuse_keys(place, others)
+            _preflight(journal, place, target, found, plan)
+        if journal.state in (State.COMPLETE, State.FINAL):
+            steps.refuse_unprotected(journal, target)
+            tally, state = Tally(**journal.summary["counts"]), "already protected"
+        elif dry_run:
+            target.rehearse()
+            tally, state = target.tally, "untouched"
+        else:
+            place.root.mkdir(parents=True, exist_ok=True)
+            try:
+                steps.apply(journal, target)
+            except BaseException:
+                target.abandon()
+                raise
+            tally, state = target.tally, "protected"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+
+
+@discreet
+def restore_folder(
+    folder: PathLike,
+    key: Key,
+    *,
+    sidecar: PathLike | None = None,
+    partial: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Put the original bytes of protected audio files back, bit for bit.
+
+    Parameters
+    ----------
+    folder : path
+        What was protected in place, or the copy: a folder, or one audio file.
+    key : Key
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_folder`.
+    partial : bool
+        Restore what can be restored although some files are missing or were changed since; those can
+        still be restored later, once they are put back.
+    progress : callable, optional
+        Called with (steps done, steps in all), two for each file: all are looked at before the first is put back.
+
+    Returns
+    -------
+    Report
+        With state "restored", "partly restored" or "already original".
+
+    Raises
+    ------
+    SidecarError
+        There is none, or it is damaged or of another key; or files changed since. Nothing was written.
+    BusyError, OSError
+        As for `protect_memmap`.
+    """
+    begun = time.perf_counter()
+    check_key(key)
+    place = Place.of(Path(folder), None, sidecar)
+    with disk.locked(place.data), Journal(place.sidecar, key) as journal, Workers(usable_cores()) as workers:
+        target = recorded(journal, place.root, key, workers, progress)
+        if journal.state is State.UNDONE:
+            tally, state = Tally(**journal.summary["counts"]), "already original"
+        else:
+            left_out = steps.undo(journal, target, partial=partial)
+            tally, state = target.tally, "partly restored" if left_out else "restored"
+    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+
+
+@discreet
+def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None) -> Verification:
+    """Tell which files are original, which are protected, and which are neither; nothing is written.
+
+    Without a key each file's SHA-256 is compared with the manifest. With the key and the sidecar the
+    mark is also made again from the journalled originals, so that the manifest need not be believed; once
+    the undo was dropped there is the manifest only.
+
+    Parameters
+    ----------
+    folder : path
+        What was protected in place, or the copy: a folder, or one audio file.
+    key : Key, optional
+        The key it was protected with.
+    sidecar : path, optional
+        As given to `protect_folder`.
+
+    Returns
+    -------
+    Verification
+        Of files, named by their paths below the folder.
+
+    Raises
+    ------
+    DatasetError
+        There is neither a manifest nor a sidecar with its key, or the manifest is of another key.
+    SidecarError
+        The sidecar is damaged or of another key.
+    """
+    place = Place.of(Path(folder), None, sidecar)
+    names, _ = place.find(may_be_empty=True)
+    with Workers(usable_cores()) as workers:
+        verdicts, state = _verdicts(place, key, workers, by_sidecar=sidecar is not None)
+    unlisted = [name for name in names if name not in verdicts]
+    return Verification.of(sorted(verdicts.items()), state, unlisted)
+
+
+def _verdicts(
+    place: Place, key: Key | None, workers: Workers, *, by_sidecar: bool
+) -> tuple[dict[str, set[Verdict]], str]:
+    """What sidecar and manifest say of each file, and the state of the run."""
+    verdicts: dict[str, set[Verdict]] = {}
+    digests: dict[str, str | None] = {}
+    state = "unknown"
+    if key is not None:
+        check_key(key)
+        if by_sidecar or os.path.lexists(place.sidecar):
+            with Journal(place.sidecar, key) as journal:
+                state = journal.state.value
+                if journal.state is not State.FINAL or not place.manifest.is_file():
+                    target = recorded(journal, place.root, key, workers, None)
+                    judged = [one for payload in journal.payloads() for one in target.judge(payload)]
+                    verdicts = {name: {verdict} for name, verdict, _ in judged}
+                    digests = {name: found for name, _, found in judged}
+    elif not place.manifest.is_file():
+        raise DatasetError(f"There is no manifest {place.manifest}; give the key, to verify against the sidecar.")
+    if place.manifest.is_file():
+        manifest = Manifest.read(place.manifest)
+        if key is not None and manifest.fingerprint != key.fingerprint:
+            raise DatasetError(
+                f"The manifest {place.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
+            )
+        names = [name for name in manifest.files if digests.get(name) is None]
+        digests.update(zip(names, workers.map(lambda name: digest(place.root / name), names), strict=True))
+        for name, entry in manifest.files.items():
+            verdicts.setdefault(name, set()).add(compare(digests[name], entry))
+    elif not verdicts:
+        raise DatasetError(f"There is neither a manifest {place.manifest} nor a sidecar {place.sidecar}.")
+    return verdicts, state
+
+
+def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
+    """Refuse what must be refused before the first byte is written."""
+    others = [sidecar for sidecar in place.sidecars_around() if sidecar != journal.path]
+    refuse_protected(place.data, others, journal.key)
+    if journal.state is State.NEW:
+        place.refuse_taken()
+        place.refuse_protected()
+    elif place.copying:
+        raise SidecarError(
+            f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
+            f"place."
+        )
+    if not place.copying:
+        listing.refuse_unsafe(place.root, [file.name for file in found])
+    target.examine()
+    kept = sum(bytes_kept(file, plan) for file in found)
+    disk.refuse_without_room(place.sidecar, kept)
+    if place.copying:
+        disk.refuse_without_room(place.root, kept + sum(file.size for file in found))
+
+
+def _refuse_keys(place: Place, others: list[str]) -> None:
+    """DatasetError if a key lies among the files: it would be published with them."""
+    listing.refuse(
+        [f"{name} holds a key; move it to another place" for name in others if holds_key(place.source / name)],
+        f"Whoever gets {place.root} would get a key with it",
+    )
+
+
+def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
+    to_flac = "let the copy turn it into FLAC (--lossy-to-flac, lossy='flac'), or leave it out"
+    advice = to_flac if copying else "protect a copy, which can turn it into FLAC"
+    problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
+    listing.refuse(problems, "Some files cannot be kept in their format")

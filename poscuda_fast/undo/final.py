@@ -1,0 +1,64 @@
+"""Dropping the undo: what is protected then stays so, whoever has the key."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from poscuda_fast import disk
+from poscuda_fast.disk import PathLike
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.key import Key, check_key
+from poscuda_fast.results import Report, Tally
+from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo.journal import Journal, sidecar_of
+
+
+@discreet
+def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> Report:
+    """Destroy the originals that a finished run keeps in its sidecar, for good.
+
+    Nobody can restore the data from it afterwards, with or without the key. The data are not touched.
+    The sidecar stays, a few KiB, and still keeps the data from being marked twice; `verify_folder` goes by
+    the manifest from then on, and `verify_memmap` has nothing left to compare with. Killed at any moment,
+    the undo is either whole or gone, and the same call made again finishes the job.
+
+    Parameters
+    ----------
+    path : path
+        What was protected: a folder, an audio file, or the file of an array.
+    key : Key
+        The key it was protected with.
+    sidecar : path, optional
+        As given when it was protected.
+
+    Returns
+    -------
+    Report
+        The counts of the run, with state "final".
+
+    Raises
+    ------
+    SidecarError
+        There is none, or it is damaged or of another key; or its run is not finished. Nothing was written.
+    BusyError, OSError
+        As for `protect_memmap`.
+
+    Notes
+    -----
+    The key of the journal is overwritten in the file (FORMAT.md, "Sidecar"). Backups and snapshots of the
+    sidecar, and what a disk keeps of overwritten blocks, are beyond its reach.
+    """
+    begun = time.perf_counter()
+    check_key(key)
+    data = Path(os.path.realpath(path))
+    if not data.exists():
+        raise DatasetError(f"{path} does not exist; give the folder, the audio file or the array that was protected.")
+    with (
+        disk.locked(data),
+        Journal(sidecar_of(data, folder=data.is_dir()) if sidecar is None else Path(sidecar), key) as journal,
+    ):
+        journal.make_final()
+        tally = Tally(**journal.summary["counts"])
+    return tally.report("final", key.fingerprint, time.perf_counter() - begun)

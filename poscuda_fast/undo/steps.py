@@ -1,0 +1,144 @@
+"""The order of events that makes an edit in place safe, whatever is edited.
+
+A batch of originals is durable in the journal before any of its bytes is stored, and once it is
+there it is never read from the data again; so a crash at any moment leaves every batch either
+untouched or known, and running the same steps again finishes the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from poscuda_fast.errors import SidecarError
+from poscuda_fast.undo.journal import Journal, State
+
+NAMES_SHOWN = 10
+
+
+class Target(Protocol):
+    """Data that can be edited batch by batch; a payload holds originals and where they belong."""
+
+    def header(self) -> dict[str, Any]:
+        """What describes the run and identifies the data, free of secrets."""
+
+    def secret(self) -> bytes:
+        """What else is needed to identify the data, for sealing."""
+
+    def fresh(self) -> Iterator[bytes]:
+        """Payloads of what `apply` has not been given yet, read from the data."""
+
+    def recheck(self, payload: bytes) -> list[str]:
+        """Make sure that a journalled payload still fits the data; names of what it does not fit."""
+
+    def apply(self, payload: bytes) -> None:
+        """Store the filtered form of a payload's originals, unconditionally."""
+
+    def undo(self, payload: bytes) -> None:
+        """Store a payload's originals, unconditionally."""
+
+    def unprotected(self, payload: bytes) -> list[str]:
+        """Names of what `apply` was given and what is not in its filtered form now."""
+
+    def skip(self, names: list[str]) -> None:
+        """Leave these out of `undo`."""
+
+    def sync(self) -> None:
+        """Return once every stored byte is on the disk; OSError if one did not get there."""
+
+    def summary(self) -> dict[str, Any]:
+        """Counts to keep with the finished run."""
+
+
+def apply(journal: Journal, target: Target) -> None:
+    """Protect a target: from the beginning, or from wherever an earlier run was stopped."""
+    if journal.state in (State.NEW, State.UNDONE):
+        journal.begin(target.header(), target.secret())
+    else:
+        _refuse_changed(journal, _recheck(journal, target))
+    for payload in journal.payloads():
+        target.apply(payload)
+    for payload in target.fresh():
+        journal.append(payload)
+        target.apply(payload)
+    target.sync()
+    journal.move(State.COMPLETE, target.summary())
+
+
+def undo(journal: Journal, target: Target, *, partial: bool = False) -> list[str]:
+    """Put back every original that was journalled, whether or not it had been overwritten.
+
+    Returns the names that were left out because they have changed since: none, unless `partial`.
+    """
+    changed = _recheck(journal, target)
+    if not partial:
+        _refuse_changed(journal, changed)
+    target.skip(changed)
+    if journal.state is not State.UNDOING:
+        journal.move(State.UNDOING)
+    for payload in journal.payloads():
+        target.undo(payload)
+    target.sync()
+    if not changed:  # what was left out can still be put back later
+        journal.move(State.UNDONE, target.summary())
+    return changed
+
+
+def _recheck(journal: Journal, target: Target) -> list[str]:
+    """Open every batch once before anything is written: damage is found now or never."""
+    return [name for payload in journal.payloads() for name in target.recheck(payload)]
+
+
+def _refuse_changed(journal: Journal, names: list[str]) -> None:
+    if names:
+        shown = "".join(f"\n  {name}" for name in names[:NAMES_SHOWN])
+        more = f"\n  and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+        raise SidecarError(
+            f"{len(names)} files are missing or were changed since {journal.path} was written; nothing was written. "
+            f"Put them back, or restore the others alone (partial):{shown}{more}"
+        )
+
+
+def refuse_unprotected(journal: Journal, target: Target) -> None:
+    """SidecarError if what a finished run protected is so no more: the answer "already protected" is believed."""
+    names = [name for payload in journal.payloads() for name in target.unprotected(payload)]
+    if names:
+        shown = ", ".join(names[:NAMES_SHOWN]) + ("" if len(names) <= NAMES_SHOWN else " ...")
+        raise SidecarError(
+            f"{journal.path} tells of a finished run, but {len(names)} clips or files are not as it left them "
+            f"({shown}): they were put back or changed since. Restore, and protect again. Nothing was written."
+        )
+
+
+def refuse_if_undoing(journal: Journal) -> None:
+    """Protecting in the middle of an undo would mix the two."""
+    if journal.state is State.UNDOING:
+        raise SidecarError(
+            f"The undo recorded in {journal.path} was interrupted; run restore again to finish it, then protect."
+        )
+
+
+def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
+    """A sidecar only continues the run it was made for."""
+    for field, expected in header.items():
+        if journal.header.get(field) != expected:
+            raise SidecarError(
+                f"The sidecar {journal.path} was made for {_FIELD_NAMES[field]}. To change that, "
+                f"restore first and protect again; if it belongs to other data, move it away. Nothing was written."
+            )
+
+
+_FIELD_NAMES = {
+    "kind": "other data (files or an array)",
+    "files": "other files",
+    "recipe": "another recipe",
+    "labels": "other labels or lengths",
+    "counts": "other data (of other lengths)",
+    "copied": "a copy, or for data that are edited where they are, and this is the other",
+    "n_files": "other files (of another number)",
+    "dtype": "other data (of another dtype)",
+    "identity": "other data",
+    "patches": "other data (with other patches)",
+    "shape": "other data (another shape)",
+    "place": "other data (another part of the file)",
+}

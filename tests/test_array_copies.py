@@ -1,0 +1,224 @@
+"""Arrays in .npy files by their paths: copies that get their name when they are protected, and never a mark twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from audiofiles import contents, end_of_child, in_child, kill_before, start_child, untouched
+
+from poscuda_fast import (
+    AudioFileError,
+    BusyError,
+    DatasetError,
+    Key,
+    Recipe,
+    SidecarError,
+    disk,
+    drop_undo,
+    protect,
+    protect_array,
+    restore_array,
+    verify_array,
+)
+from poscuda_fast.arrays import verbs
+
+STRONG = Recipe.strong()
+LABELS = np.arange(7) % 2
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> np.ndarray:
+    made = np.random.default_rng(2).integers(-9000, 9000, (7, 900)).astype(np.int16)
+    np.save(tmp_path / "a.npy", made)
+    return made
+
+
+def marked(clips: np.ndarray, key: Key) -> np.ndarray:
+    wet = clips.copy()
+    protect(wet, LABELS, key)
+    return wet
+
+
+def make(folder: Path, key: Key, src: str = "a.npy", dst: str | None = "b.npy", **options: Any) -> str:
+    target = None if dst is None else folder / dst
+    return protect_array(folder / src, LABELS, key, dst=target, recipe=STRONG, **options).state
+
+
+def test_a_copy_is_protected_and_the_same_call_again_says_so(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    with untouched(tmp_path):
+        assert make(tmp_path, key, dry_run=True) == "untouched"
+    assert make(tmp_path, key) == "protected"
+    assert np.array_equal(np.load(tmp_path / "a.npy"), clips)
+    assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+    with untouched(tmp_path):
+        assert make(tmp_path, key) == "already protected"
+        assert make(tmp_path, key, dry_run=True) == "already protected"
+        assert verify_array(tmp_path / "b.npy", key).protected == 7
+    assert restore_array(tmp_path / "b.npy", key).state == "restored"
+    assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
+
+
+def kill(done: int, total: int) -> None:
+    """Progress that is never told of."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("state", ["complete", "final", "applying", "undoing", "a copy"])
+def test_a_copy_of_what_is_protected_would_be_marked_twice(tmp_path: Path, key: Key, clips: np.ndarray, state) -> None:
+    source = tmp_path / ("b.npy" if state == "a copy" else "a.npy")
+    if state == "applying":
+        assert in_child(lambda: make(tmp_path, key, dst=None, progress=kill)) == -signal.SIGKILL
+    else:
+        make(tmp_path, key, dst=source.name if state == "a copy" else None)
+    if state == "final":
+        drop_undo(source, key)
+    if state == "undoing":
+        undo = {"sidecar": None, "progress": kill}
+        assert in_child(lambda: restore_array(source, key, **undo)) == -signal.SIGKILL
+    with untouched(tmp_path):
+        for dry_run in (False, True):
+            with pytest.raises(SidecarError, match="it would be marked twice"):
+                make(tmp_path, key, src=source.name, dst="c.npy", dry_run=dry_run)
+        with pytest.raises(SidecarError, match="was not made with the key"):
+            make(tmp_path, Key.generate(), src=source.name, dst="c.npy")
+    if state != "final":
+        restore_array(source, key)
+        assert make(tmp_path, key, src=source.name, dst="c.npy") == "protected"
+        assert np.array_equal(np.load(tmp_path / "c.npy"), marked(clips, key))
+
+
+def test_a_sidecar_without_its_copy_is_not_taken_for_that_of_a_new_one(tmp_path: Path, key: Key, clips) -> None:
+    make(tmp_path, key)
+    (tmp_path / "b.npy").unlink()
+    with untouched(tmp_path), pytest.raises(SidecarError, match="move the sidecar away"):
+        make(tmp_path, key)
+    (tmp_path / "b.npy.poscuda").unlink()
+    make(tmp_path, key)
+    assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_second_run_waits_outside_from_the_first_byte_on(tmp_path: Path, key: Key, monkeypatch) -> None:
+    tried: list[str] = []
+
+    def try_too(real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            if not tried or tried[-1] != real.__name__:
+                tried.append(real.__name__)
+                with pytest.raises(BusyError):
+                    make(tmp_path, key)
+            return real(*arguments, **named)
+
+        return wrapped
+
+    for module, name in ((disk, "copy"), (disk, "sync_files"), (verbs, "_protect")):
+        monkeypatch.setattr(module, name, try_too(getattr(module, name)))
+    assert make(tmp_path, key) == "protected"
+    assert tried == ["_protect", "copy", "sync_files", "_protect"]
+    assert make(tmp_path, key) == "already protected"
+
+
+@pytest.mark.usefixtures("clips")
+def test_no_copy_is_made_where_it_does_not_belong(tmp_path: Path, key: Key) -> None:
+    make(tmp_path, key, dst=None)
+    restore_array(tmp_path / "a.npy", key)  # its sidecar is there, in state "undone"
+    (tmp_path / "taken.npy").write_bytes(b"something")
+    (tmp_path / "link.npy").symlink_to("a.npy")
+    with untouched(tmp_path):
+        for dst, sentence in (
+            ("a.npy", "is .* itself; to edit in place, ask for that"),
+            ("link.npy", "is .* itself; to edit in place, ask for that"),
+            ("taken.npy", "exists, and nothing is ever overwritten"),
+            ("nowhere/b.npy", "The folder of .* does not exist; make it"),
+        ):
+            with pytest.raises(DatasetError, match=sentence):
+                make(tmp_path, key, dst=dst)
+        with pytest.raises(AudioFileError, match="cannot be used"):
+            make(tmp_path, key, src="taken.npy")
+
+
+def test_a_copy_that_was_killed_is_finished_by_the_same_call(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    """Killed before each step that others could see, with the sidecar in its own place and in another."""
+    wet, src = marked(clips, key), (tmp_path / "a.npy").read_bytes()
+    for sidecar in (None, tmp_path / "elsewhere.poscuda"):
+        ended, moment = -signal.SIGKILL, 0
+        while ended == -signal.SIGKILL:
+            folder = tmp_path / f"{moment} {sidecar is None}"
+            folder.mkdir()
+            (folder / "a.npy").write_bytes(src)
+
+            def work(folder: Path = folder, moment: int = moment, sidecar: Path | None = sidecar) -> None:
+                kill_before(moment)
+                make(folder, key, sidecar=sidecar)
+
+            ended = end_of_child(start_child(work))
+            if (folder / "b.npy").exists():
+                assert np.array_equal(np.load(folder / "b.npy"), wet)
+            make(folder, key, sidecar=sidecar)
+            assert np.array_equal(np.load(folder / "b.npy"), wet)
+            restore_array(folder / "b.npy", key, sidecar=sidecar, progress=None)
+            assert (folder / "b.npy").read_bytes() == src == (folder / "a.npy").read_bytes()
+            assert set(contents(folder)) == {"a.npy", "b.npy"} | ({"b.npy.poscuda"} if sidecar is None else set())
+            if sidecar is not None:
+                sidecar.unlink()
+            moment += 1
+        assert ended == 0
+        assert moment > 5
+
+
+@pytest.mark.parametrize("view", ["whole", "part", "backwards", "by columns"])
+def test_a_copy_of_a_raw_memmap_is_a_copy_of_its_file(tmp_path: Path, key: Key, view: str) -> None:
+    """The array lies at the same place in the copy; what is around it in the file comes along as it is."""
+    raw = np.random.default_rng(3).integers(-9000, 9000, (10, 900)).astype(np.int16)
+    (tmp_path / "a.raw").write_bytes(b"head" + raw.tobytes())
+
+    def mapped(name: str, mode: str) -> np.ndarray:
+        order = "F" if view == "by columns" else "C"
+        whole = np.memmap(tmp_path / name, np.int16, mode, 4, (10, 900), order)
+        return {"part": whole[2:9, 50:], "backwards": whole[::-1, ::-1]}.get(view, whole)
+
+    arr = mapped("a.raw", "r")
+    labels = np.arange(len(arr)) % 2
+    wet, before = np.array(arr), (tmp_path / "a.raw").read_bytes()
+    protect(wet, labels, key)
+    assert protect_array(arr, labels, key, dst=tmp_path / "b.raw", dry_run=True).state == "untouched"
+    for state in ("protected", "already protected"):
+        assert protect_array(arr, labels, key, dst=tmp_path / "b.raw").state == state
+    assert (tmp_path / "a.raw").read_bytes() == before
+    assert (tmp_path / "b.raw").read_bytes()[:4] == b"head"
+    copy = mapped("b.raw", "r+")
+    assert np.array_equal(copy, wet)
+    assert verify_array(copy, key).protected == len(arr)
+    assert restore_array(copy, key).state == "restored"
+    assert (tmp_path / "b.raw").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arr", "sentence"),
+    [
+        ([[1, 2]], r"arr is a list; expected an array that is mapped from a file \(numpy\.memmap\), the path of"),
+        (np.zeros((1, 9), np.int16), "arr is a ndarray that is not mapped from a file"),
+        (None, "arr is a NoneType; expected"),
+    ],
+)
+def test_what_is_not_stored_is_refused(tmp_path: Path, key: Key, arr: Any, sentence: str) -> None:
+    for dst in (None, tmp_path / "b"):
+        with untouched(tmp_path), pytest.raises(TypeError, match=sentence):
+            protect_array(arr, [0], key, dst=dst)
+    for verb in (restore_array, verify_array):
+        with pytest.raises(TypeError, match=sentence):
+            verb(arr, key)
+
+
+def test_a_path_where_nothing_is(tmp_path: Path, key: Key) -> None:
+    for verb in (lambda path: protect_array(path, [0], key), lambda path: restore_array(path, key)):
+        with untouched(tmp_path), pytest.raises(DatasetError, match="does not exist"):
+            verb(tmp_path / "a.npy")
+        with untouched(tmp_path), pytest.raises(DatasetError, match="is not the folder of a Zarr array"):
+            verb(str(tmp_path))

@@ -1,0 +1,91 @@
+"""What the verbs say: rounded, as tables, and in one set of words."""
+
+from __future__ import annotations
+
+import dataclasses
+from html.parser import HTMLParser
+
+import pytest
+
+from poscuda_fast import Recipe, Report, Verdict, Verification
+from poscuda_fast.recipe import chosen_recipe
+from poscuda_fast.results import NAMES_SHOWN, Tally
+
+REPORT = Tally(1200, 3, 2400, 576000, 1, 2, 0).report("protected", "0123456789abcdef", 1.23456789)
+
+
+class Cells(HTMLParser):
+    """The texts of all cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_seconds_are_rounded_where_they_are_shown_and_nowhere_else() -> None:
+    assert "seconds=1.235," in repr(REPORT)
+    assert "1.235\n" in str(REPORT)
+    assert REPORT.seconds == REPORT.to_dict()["seconds"] == 1.23456789
+    assert dataclasses.replace(REPORT, seconds=0.0).seconds == 0.0
+
+
+def test_a_report_is_a_table() -> None:
+    assert Cells(REPORT._repr_html_()).texts[:4] == ["state", "protected", "clips", "1,200"]
+    assert [line.split("  ")[0] for line in str(REPORT).splitlines()] == [
+        "state", "clips", "classes", "patches", "frames changed", "silent patches", "saturated samples", "short clips",
+        "seconds", "key fingerprint",
+    ]  # fmt: skip
+
+
+def test_a_verification_is_a_table_whose_names_are_text() -> None:
+    names = [f"<b>{n}" for n in range(NAMES_SHOWN + 2)]
+    found = Verification.of([(name, [Verdict.NEITHER]) for name in names], "complete")
+    cells = Cells(found._repr_html_()).texts
+    assert cells[-4:] == ["  neither", names[NAMES_SHOWN - 1], "  neither", "and 2 more"]
+    assert "<b>" not in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("seen", "whole"),
+    [
+        ([], "UNCHANGED"), (["ORIGINAL"], "ORIGINAL"), (["ORIGINAL", "UNCHANGED"], "ORIGINAL"),
+        (["UNCHANGED", "PROTECTED"], "PROTECTED"), (["ORIGINAL", "PROTECTED"], "NEITHER"), (["TORN"], "NEITHER"),
+        (["UNCHANGED", "NEITHER"], "NEITHER"), (["TORN", "PROTECTED"], "NEITHER"), (["NEITHER", "MISSING"], "MISSING"),
+    ],
+)  # fmt: skip
+def test_witnesses_must_agree(seen: list[str], whole: str) -> None:
+    for order in (seen, seen[::-1]):
+        found = Verification.of([("a", [Verdict[name] for name in order])], "unknown")
+        counted = {
+            "ORIGINAL": found.original, "PROTECTED": found.protected, "UNCHANGED": found.unchanged,
+            "NEITHER": len(found.neither), "MISSING": len(found.missing),
+        }  # fmt: skip
+        assert counted == {**dict.fromkeys(counted, 0), whole: 1}
+
+
+def test_verdicts_on_parts_are_joined_by_their_bits() -> None:
+    assert Verdict.ORIGINAL & Verdict.UNCHANGED == Verdict.ORIGINAL
+    assert Verdict.ORIGINAL & Verdict.PROTECTED == Verdict.NEITHER
+    assert Verdict.of(original=True, protected=True) is Verdict.UNCHANGED
+    assert Verdict.of(original=False, protected=False) is Verdict.NEITHER
+    assert Verdict.of(original=False, protected=False, otherwise=Verdict.TORN) is Verdict.TORN
+    assert [one for one in Verdict if one.is_whole] == [Verdict.ORIGINAL, Verdict.PROTECTED, Verdict.UNCHANGED]
+    assert [one for one in Verdict if one.as_protected] == [Verdict.PROTECTED, Verdict.UNCHANGED]
+
+
+@pytest.mark.parametrize("arguments", [(), (1.0,), (240, 80)])
+def test_a_recipe_is_made_by_name(arguments: tuple[float, ...]) -> None:
+    with pytest.raises(TypeError, match=r"call Recipe\.strong\(\.\.\.\), the default, or Recipe\.paper\(\.\.\.\)"):
+        Recipe(*arguments)
+
+
+def test_a_strength_beside_a_recipe_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"recipe is PaperRecipe\(.*\) and strength is 2; give one of them"):
+        chosen_recipe(Recipe.paper(), 2)
+    assert chosen_recipe(None, None) == Recipe.strong()
+    assert chosen_recipe(None, 2, 8000) == Recipe.strong(2, sample_rate=8000)
+    assert isinstance(REPORT, Report)
