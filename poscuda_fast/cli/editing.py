@@ -14,7 +14,9 @@ from poscuda_fast.cli.options import (
     KEY,
     QUIET,
     SIDECAR,
+    label_options,
     progress_bar,
+    read_label_files,
     recipe_options,
     refuse_array_options,
     refuse_audio_options,
@@ -46,22 +48,8 @@ def keygen(file: Path) -> None:
 @click.argument("dst", required=False, type=click.Path(path_type=Path))
 @KEY
 @click.option("--in-place", is_flag=True, help="Edit SRC itself instead of making a copy at DST.")
-@click.option(
-    "--labels-from",
-    metavar="SOURCE",
-    default="folder",
-    show_default=True,
-    help="folder (the parent folder's name), csv:FILE (columns path,label) or regex:RE (its first group, on the "
-    "file name).",
-)
+@label_options
 @click.option("--label", help="The label of a single audio file.")
-@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For an array SRC: labels as .npy.")
-@click.option(
-    "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
-)
-@click.option(
-    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For an array SRC: frames of each clip, .npy."
-)
 @recipe_options
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
 @click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
@@ -141,18 +129,9 @@ def _protect_audio(
 def _protect_array(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
-    from poscuda_fast.arrays import vectors  # noqa: PLC0415
-
     refuse_audio_options(options)
-    return poscuda_fast.protect_array(
-        src,
-        vectors.read_vector(options["labels_file"]),
-        key,
-        dst=dst,
-        classes=None if options["classes_file"] is None else vectors.read_names(options["classes_file"]),
-        lengths=None if options["lengths_file"] is None else vectors.read_vector(options["lengths_file"]),
-        **common,
-    )
+    labels, classes, lengths = read_label_files(options)
+    return poscuda_fast.protect_array(src, labels, key, dst=dst, classes=classes, lengths=lengths, **common)
 
 
 @click.command(cls=Command)

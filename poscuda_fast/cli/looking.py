@@ -21,6 +21,7 @@ from poscuda_fast.cli.options import (
     QUIET,
     RECIPE_FIELDS,
     SIDECAR,
+    label_options,
     progress_bar,
     recipe_options,
     refuse_array_options,
@@ -46,14 +47,7 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     type=click.Path(path_type=Path),
     help="A new file for the result; the plot is written beside it, as .svg.",
 )
-@click.option("--labels-from", metavar="SOURCE", default="folder", show_default=True, help="As for protect.")
-@click.option("--labels", "labels_file", type=click.Path(path_type=Path), help="For an array SRC: labels as .npy.")
-@click.option(
-    "--classes", "classes_file", type=click.Path(path_type=Path), help="For --labels: class names, a line each."
-)
-@click.option(
-    "--lengths", "lengths_file", type=click.Path(path_type=Path), help="For an array SRC: frames of each clip, .npy."
-)
+@label_options
 @recipe_options
 @SIDECAR
 @click.option(

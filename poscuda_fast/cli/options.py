@@ -45,6 +45,35 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the labels of audio files, or the labels and lengths of an array's clips, come from."""
+    for option in (
+        _path("--lengths", "For an array SRC: frames of each clip, .npy."),
+        _path("--classes", "For --labels: class names, a line each."),
+        _path("--labels", "For an array SRC: labels as .npy."),
+        click.option(
+            "--labels-from", metavar="SOURCE", default="folder", show_default=True,
+            help="folder (the parent folder's name), csv:FILE (columns path,label) or regex:RE (its first group, on "
+            "the file name).",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _path(name: str, text: str) -> Callable[..., Any]:
+    return click.option(name, f"{name[2:]}_file", type=click.Path(path_type=Path), help=text)
+
+
+def read_label_files(options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Labels, class names and lengths of an array's clips, as far as they were given."""
+    from poscuda_fast.arrays.vectors import read_names, read_vector  # noqa: PLC0415 - NumPy, not needed for help
+
+    readers = {"labels_file": read_vector, "classes_file": read_names, "lengths_file": read_vector}
+    labels, classes, lengths = (options[name] and read(options[name]) for name, read in readers.items())
+    return labels, classes, lengths
+
+
 def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
     """The recipe that the options ask for, or None and the strength of the default; they are taken out of `options`."""
     strong, paper = (
