@@ -72,12 +72,12 @@ def test_a_survey_is_two_whole_digests(tmp_path, monkeypatch, coding, channels, 
 
     assert wavedit.read(path, record).now == b"".join(content[place : place + n] for place, n in Places(record))
     assert wavedit.read(path, record).digest() == sha256(content)
-    seen = wavedit.read(path, record).survey(other, listening=True)
+    seen = wavedit.read(path, record).digests(other, listening=True)
     assert (seen.as_found, seen.as_edited) == (sha256(content), sha256(edited))
     assert seen.energy == pytest.approx(energy(noise(FRAMES, channels, coding).reshape(-1)), rel=1e-12)
     put_back = wavedit.read(path, record, None, bytes(record.kept))
     assert put_back.digest() == sha256(originals)
-    seen = put_back.survey(other)
+    seen = put_back.digests(other)
     assert (seen.as_found, seen.as_edited, seen.energy) == (sha256(originals), sha256(edited), 0.0)
     assert (tmp_path / "a.wav").read_bytes() == content
 
@@ -98,7 +98,7 @@ def test_digests_of_any_patches_in_any_pieces(data):
         path = Path(folder) / "a.wav"
         content, record = write(path, "PCM_24", 2, places)
         other = np.random.default_rng(1).bytes(record.kept)
-        seen = wavedit.read(str(path), record).survey(other)
+        seen = wavedit.read(str(path), record).digests(other)
         assert (seen.as_found, seen.as_edited) == (sha256(content), sha256(exchanged(content, record, other)))
 
 

@@ -57,7 +57,7 @@ class MappedArray(ArrayClips):
         self._begin, self._end = _NOTHING  # changed and not being written yet, in bytes from the array's lowest
         self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
 
-    def place(self) -> list[int | str]:
+    def location(self) -> list[int | str]:
         """Where the array lies in its file: first byte and strides."""
         return [self.offset, *self.array.strides]
 

@@ -42,7 +42,7 @@ class StoredArray(Clips, Protocol):
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
         """Store a dense buffer where the patches are; it is on the disk after `sync`."""
 
-    def place(self) -> list[int | str]:
+    def location(self) -> list[int | str]:
         """What tells the array from others in the same file or folder."""
 
     def room(self, n_patches: int) -> int:
@@ -107,7 +107,7 @@ class ArrayTarget:
             **record.describe("array", self._key, plan),
             "dtype": self._array.dtype.str,
             "shape": list(self._array.shape),
-            "place": self._array.place(),
+            "place": self._array.location(),
             "identity": self.identity(self._witness()),
             "patches": plan.n_patches,
         }
@@ -188,7 +188,7 @@ class ArrayTarget:
     def identity(self, witness: list[list[int]]) -> str:
         """A keyed MAC over shape, dtype and the samples that `witness` names, all outside patches."""
         mac = hmac.new(self._key.derive(b"sidecar", b"identity", length=32), digestmod=hashlib.sha256)
-        mac.update(repr((self._array.dtype.str, self._array.shape, self._array.place())).encode())
+        mac.update(repr((self._array.dtype.str, self._array.shape, self._array.location())).encode())
         clips, starts, sizes = np.array(witness, np.int64).reshape(-1, 3).T
         self._array.will_read(Patches(clips, starts, sizes, np.zeros_like(clips)))
         for clip, start, size in witness:

@@ -105,7 +105,7 @@ class ZarrArray:
             self._one = clip, np.asarray(self._array[clip])
         return self._one[1][start : start + size]
 
-    def place(self) -> list[int | str]:
+    def location(self) -> list[int | str]:
         """An array of the same samples may lie anywhere, in any shards."""
         return ["zarr"]
 

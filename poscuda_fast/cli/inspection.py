@@ -15,7 +15,7 @@ from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.files import headers, listing
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.files.paths import Place
+from poscuda_fast.files.paths import Paths
 from poscuda_fast.mark.plan import shape
 from poscuda_fast.recipe import Recipe, chosen_recipe
 from poscuda_fast.undo.journal import SIDECAR
@@ -64,7 +64,7 @@ def inspect(path: Path, recipe: Recipe | None, strength: float | None = None) ->
             layout.channels * headers.CODINGS[file.coding],
         ),
         "edit": _manner(file),
-        "sidecar": _sidecar(*Place.of(real, None, None).sidecars_around()),
+        "sidecar": _sidecar(*Paths.of(real, None, None).sidecars_around()),
     }
 
 
@@ -126,7 +126,7 @@ def _inspect_folder(path: Path, recipe: Recipe | None, strength: float | None) -
         "parent folders": len({os.path.dirname(name) for name in names}),
         **_effect(chosen_recipe(recipe, strength, listing.usual_rate(files)), [file.frames for file in files], None),
         "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
-        "sidecar": _sidecar(*Place.of(path, None, None).sidecars_around()),
+        "sidecar": _sidecar(*Paths.of(path, None, None).sidecars_around()),
     }
 
 

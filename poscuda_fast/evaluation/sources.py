@@ -23,7 +23,7 @@ from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.manifest import Manifest, compare, digest
 from poscuda_fast.files.originals import open_files
-from poscuda_fast.files.paths import Place
+from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import unpack
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
@@ -99,19 +99,19 @@ class Folder:
         labels_from: str | Mapping[str, Label] = "folder",
         sidecar: PathLike | None = None,
     ) -> None:
-        place = Place.of(Path(src), None, sidecar)
-        self._place, self._key, self._sidecar = place, key, sidecar
-        header = _recorded(place.sidecar, key, "files", asked=sidecar is not None)
+        paths = Paths.of(Path(src), None, sidecar)
+        self._paths, self._key, self._sidecar = paths, key, sidecar
+        header = _recorded(paths.sidecar, key, "files", asked=sidecar is not None)
         self.was_protected = header is not None
-        names, _ = place.find()
+        names, _ = paths.find()
         if header is None:
-            _refuse_protected(place.data, place.sidecars_around(), key)
-            _refuse_listed(place)
+            _refuse_protected(paths.data, paths.sidecars_around(), key)
+            _refuse_listed(paths)
         else:
-            labels_from = _recorded_labels(place.data, key, sidecar)
-        self._files: list[AudioFile] = listing.read_layouts(place.source, names)
+            labels_from = _recorded_labels(paths.data, key, sidecar)
+        self._files: list[AudioFile] = listing.read_layouts(paths.source, names)
         self.labels: Sequence[Label] = label_sources.find_labels(
-            place.source, names, labels_from, whole=place.only is None
+            paths.source, names, labels_from, whole=paths.only is None
         )
         self.rates = np.array([max(1, file.layout.sample_rate) for file in self._files], np.int64)
         lengths = np.array([file.frames for file in self._files], np.int64)
@@ -149,12 +149,12 @@ class Folder:
         for first in range(0, len(rows), CLIPS_PER_STEP):
             chunk = list(rows[first : first + CLIPS_PER_STEP])
             names = [self._files[row].name for row in chunk]
-            clean = [Blob(name, (self._place.source / name).read_bytes()) for name in names]
+            clean = [Blob(name, (self._paths.source / name).read_bytes()) for name in names]
             yield chunk, clean, mark(clean, [self.labels[row] for row in chunk])
 
     def _recorded_pairs(self, rows: Sequence[int]) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
         numbers = {self._files[row].name: row for row in rows}
-        with open_files(self._place.data, self._key, self._sidecar) as run:
+        with open_files(self._paths.data, self._key, self._sidecar) as run:
             for clip in run.clips(numbers.keys()):
                 if clip.original is None or clip.now is None or not clip.verdict.as_protected:
                     raise DatasetError(_unmarked(clip.name, clip.verdict))
@@ -300,15 +300,15 @@ def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
         raise type(error)(f"{error} To evaluate what is protected, give all that was protected together.") from None
 
 
-def _refuse_listed(place: Place) -> None:
+def _refuse_listed(paths: Paths) -> None:
     """DatasetError if a manifest beside, above or below the files says that they are protected."""
-    manifests = [place.source_manifest, *(folder / listing.MANIFEST for folder in place.data.parents)]
+    manifests = [paths.source_manifest, *(folder / listing.MANIFEST for folder in paths.data.parents)]
     for name in (listing.MANIFEST, f"*{SIDECAR}.json"):
-        manifests += place.source.rglob(name) if place.only is None else []
+        manifests += paths.source.rglob(name) if paths.only is None else []
     problems = []
     for manifest in dict.fromkeys(manifests):
         if manifest.is_file():
-            problems += [f"{path} is protected, as {manifest} tells" for path in _listed(manifest, place.data)]
+            problems += [f"{path} is protected, as {manifest} tells" for path in _listed(manifest, paths.data)]
     listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it with --sidecar")
 
 

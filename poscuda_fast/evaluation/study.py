@@ -36,7 +36,7 @@ Fields = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Training:
     """One training: a model on clips as they are, protected, or protected and attacked."""
 
     model: str
@@ -112,10 +112,10 @@ def evaluate(
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="poscuda-evaluation-") as work:
         corpus = gather(source, Path(work), most=n_clips, seconds=seconds, progress=progress)
-        runs = list(_runs(corpus, models, seeds, attacks=attacks))
-        given = {model: epochs or _epochs(model, len(corpus.training)) for model in {run.model for run in runs}}
-        total, done = sum(given[run.model] for run in runs), 0
-        found: dict[Run, Result] = {}
+        trainings = list(_trainings(corpus, models, seeds, attacks=attacks))
+        given = {model: epochs or _epochs(model, len(corpus.training)) for model in {one.model for one in trainings}}
+        total, done = sum(given[one.model] for one in trainings), 0
+        found: dict[Training, Result] = {}
 
         def log(_: dict[str, float]) -> None:
             nonlocal done
@@ -123,16 +123,16 @@ def evaluate(
             if progress is not None:
                 progress(done, total)
 
-        for number, run in enumerate(runs, 1):
-            found[run] = _train(corpus, run, given[run.model], log)
+        for number, one in enumerate(trainings, 1):
+            found[one] = _train(corpus, one, given[one.model], log)
             if tell is not None:
-                best = found[run].peak("clean")
-                tell(f"{number} of {len(runs)}  {run.title}: {best:.1f} % in {found[run].seconds:.0f} s")
+                best = found[one].peak("clean")
+                tell(f"{number} of {len(trainings)}  {one.title}: {best:.1f} % in {found[one].seconds:.0f} s")
         measured = _quality(corpus)
     rows = [_row(found, model, len(corpus.testing)) for model in models]
     chance = 100.0 * float(np.bincount(corpus.labels[corpus.testing]).max()) / len(corpus.testing)
     best_clean, best_protected = (max(row[name] for row in rows) for name in ("clean", "protected"))
-    attacked = [_attack_row(found, run, len(corpus.testing)) for run in runs if run.kind in ATTACKS]
+    attacked = [_attack_row(found, one, len(corpus.testing)) for one in trainings if one.kind in ATTACKS]
     reached = [row["protected"] for row in attacked]
     verdict = judge(best_clean, best_protected, chance, len(corpus.testing), seeds, reached)
     return {
@@ -185,15 +185,15 @@ def _quality(corpus: Corpus) -> Fields:
     return found
 
 
-def _runs(corpus: Corpus, models: Sequence[str], seeds: int, *, attacks: bool) -> Iterator[Run]:
+def _trainings(corpus: Corpus, models: Sequence[str], seeds: int, *, attacks: bool) -> Iterator[Training]:
     for seed in range(seeds):
         for model in models:
-            yield Run(model, "clean", seed)
-            yield Run(model, "protected", seed)
+            yield Training(model, "clean", seed)
+            yield Training(model, "protected", seed)
     if attacks:
         for kind, model in ATTACKS.items():
             if _can_be_tried(kind, corpus.recipe):
-                yield Run(model, kind, 0)
+                yield Training(model, kind, 0)
 
 
 def _can_be_tried(kind: str, recipe: Recipe) -> bool:
@@ -209,23 +209,23 @@ def _epochs(model: str, n_clips: int) -> int:
     return round(EPOCHS[model] * min(MOST_TIMES, max(1.0, USUAL_CLIPS / max(1, n_clips))))
 
 
-def _train(corpus: Corpus, run: Run, epochs: int, log: Callable[[dict[str, float]], None]) -> Result:
+def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, float]], None]) -> Result:
     rows, testing = corpus.training, corpus.testing
     labels = corpus.labels
-    audio = corpus.clean if run.kind == "clean" else corpus.protected
+    audio = corpus.clean if one.kind == "clean" else corpus.protected
     training = Part(audio, rows, labels[rows])
     step: Step | None = None
-    if run.kind == SHIFTED:
+    if one.kind == SHIFTED:
         step = augmented(shift, corpus.sample_rate, SHIFT_SECONDS)
-    elif run.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
+    elif one.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
         training = Part(_unfolded(corpus, corpus.recipe.every), np.arange(len(rows)), labels[rows])
     tests = {"clean": Part(corpus.clean, testing, labels[testing])}
-    if run.kind == "protected":
+    if one.kind == "protected":
         side = np.arange(len(corpus.miskeyed))
         tests["keyed"] = Part(corpus.protected, testing, labels[testing])
         tests["miskeyed"] = Part(corpus.miskeyed, side, labels[testing[side]])
     batch = min(Config.batch, max(8, len(rows) // 8))
-    config = Config(model=run.model, epochs=epochs, seed=run.seed, batch=batch)
+    config = Config(model=one.model, epochs=epochs, seed=one.seed, batch=batch)
     return train(config, training, tests, len(corpus.classes), corpus.sample_rate, step=step, log=log)
 
 
@@ -242,12 +242,12 @@ def _unfolded(corpus: Corpus, every: int) -> Clips:
     return cleaned
 
 
-def _mean(found: dict[Run, Result], model: str, kind: str, value: Callable[[Result], float]) -> float:
-    chosen = [value(result) for run, result in found.items() if (run.model, run.kind) == (model, kind)]
+def _mean(found: dict[Training, Result], model: str, kind: str, value: Callable[[Result], float]) -> float:
+    chosen = [value(result) for one, result in found.items() if (one.model, one.kind) == (model, kind)]
     return round(statistics.fmean(chosen), 1)
 
 
-def _row(found: dict[Run, Result], model: str, n_tested: int) -> Fields:
+def _row(found: dict[Training, Result], model: str, n_tested: int) -> Fields:
     """A model's accuracies."""
     protected = _mean(found, model, "protected", lambda result: result.peak("clean"))
     return {
@@ -261,11 +261,11 @@ def _row(found: dict[Run, Result], model: str, n_tested: int) -> Fields:
     }
 
 
-def _attack_row(found: dict[Run, Result], run: Run, n_tested: int) -> Fields:
-    best = round(found[run].peak("clean"), 1)
+def _attack_row(found: dict[Training, Result], one: Training, n_tested: int) -> Fields:
+    best = round(found[one].peak("clean"), 1)
     return {
-        "attack": _name(run.kind),
-        "model": TITLES[run.model],
+        "attack": _name(one.kind),
+        "model": TITLES[one.model],
         "protected": best,
         "protected_interval": list(interval(best, n_tested)),
     }

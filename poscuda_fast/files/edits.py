@@ -141,7 +141,7 @@ class Editor:
             outcome = Outcome(len(edited), encoded.digest(edited), ratio_db(signal, noise))
             self._staging.write(record.name, edited)
             return Edit(record, one.kept, b"", outcome, one.stamp)
-        seen = one.content.survey(wet, listening=True)
+        seen = one.content.digests(wet, listening=True)
         if record.sha256 not in ("", seen.as_found):
             raise DatasetError(f"{self._staging.input(record.name)} was changed since this run was begun; put it back.")
         outcome = Outcome(record.size, seen.as_edited, ratio_db(seen.energy, noise))

@@ -16,7 +16,7 @@ from pathlib import Path
 from poscuda_fast.disk import PathLike, locked
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import encoded, filtering, listing, wav
-from poscuda_fast.files.paths import Place
+from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import WHOLE, Places, Record, unpack
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.results import Tally, Verdict
@@ -59,11 +59,11 @@ class FileClip(Secret):
 
 
 class FilesRun(Run):
-    """A run over audio files; `place` says where they are."""
+    """A run over audio files; `paths` says where they are."""
 
-    def __init__(self, journal: Journal, place: Place) -> None:
+    def __init__(self, journal: Journal, paths: Paths) -> None:
         super().__init__(journal, "files")
-        self.place = place
+        self.paths = paths
 
     def clips(self, names: Collection[str] | None = None) -> Iterator[FileClip]:
         """Every file that the run has recorded, in order, or those of these names; one at a time is in memory."""
@@ -74,14 +74,14 @@ class FilesRun(Run):
 
     def unlisted(self, recorded: Collection[str]) -> list[str]:
         """Audio files there that are not among those that the run has recorded: they are not protected."""
-        found, _ = self.place.find(may_be_empty=True)
+        found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]
 
     def _clip(self, record: Record, kept: bytes) -> FileClip:
         content = encoded.Content(kept, record) if record.offset == WHOLE else None
         dry = kept if content is None else content.now
         filtered = filtering.filter_together([record], [dry], self._marks, self._engine)
-        now = _read(f"{self.place.root}/{record.name}")
+        now = _read(f"{self.paths.root}/{record.name}")
         verdict, original = Verdict.MISSING, None if content is None else kept
         if now is not None and content is not None:
             verdict = encoded.judge(now, content, filtered.wet[0])
@@ -95,9 +95,9 @@ class FilesRun(Run):
 def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[FilesRun]:
     """The run over a folder or one audio file, kept from being written to meanwhile; see `originals_of_folder`."""
     check_key(key)
-    place = Place.of(Path(folder), None, sidecar)
-    with locked(place.data, shared=True), Journal(place.sidecar, key) as journal:
-        yield FilesRun(journal, place)
+    paths = Paths.of(Path(folder), None, sidecar)
+    with locked(paths.data, shared=True), Journal(paths.sidecar, key) as journal:
+        yield FilesRun(journal, paths)
 
 
 @discreet_steps

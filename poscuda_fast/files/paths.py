@@ -17,7 +17,7 @@ from poscuda_fast.undo.journal import SIDECAR, sidecar_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Paths:
     """Where files come from, where they are edited, and what lies beside them."""
 
     source: Path
@@ -39,8 +39,8 @@ class Place:
         return self.source if self.only is None else self.source / self.only
 
     @classmethod
-    def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Place:
-        """The place for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
+    def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Paths:
+        """The paths for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
         if sidecar is not None and not Path(sidecar).absolute().parent.is_dir():
             raise SidecarError(f"The folder of the sidecar {sidecar} does not exist; make it, or choose another place.")
         if not src.exists():

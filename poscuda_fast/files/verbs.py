@@ -15,7 +15,7 @@ from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import label_sources, listing
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.manifest import Manifest, compare, digest
-from poscuda_fast.files.paths import Place
+from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.target import FileTarget, bytes_kept, recorded
 from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key, check_key, holds_key
@@ -107,42 +107,42 @@ def protect_folder(
     if lossy not in ("refuse", "flac"):
         raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
     chosen_recipe(recipe, strength)  # a contradiction is told of before anything is read
-    place = Place.of(Path(folder), None if dst is None else Path(dst), sidecar)
-    names, others = place.find()
-    found = place.rename(listing.read_layouts(place.source, names))
-    if lossy == "refuse" or not place.copying:
-        _refuse_lossy(found, copying=place.copying)
+    paths = Paths.of(Path(folder), None if dst is None else Path(dst), sidecar)
+    names, others = paths.find()
+    found = paths.rename(listing.read_layouts(paths.source, names))
+    if lossy == "refuse" or not paths.copying:
+        _refuse_lossy(found, copying=paths.copying)
     listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
-    given = label_sources.find_labels(place.source, names, labels_from, whole=place.only is None)
+    given = label_sources.find_labels(paths.source, names, labels_from, whole=paths.only is None)
     lengths = np.array([file.frames for file in found], np.int64)
     recipe = chosen_recipe(recipe, strength, listing.usual_rate(found))
     plan = make_plan(key, recipe, given, None, lengths)
     engine = Engine(backend, threads)
     with (
-        disk.locked(place.data, shared=place.copying),
-        Journal(place.sidecar, key) as journal,
+        disk.locked(paths.data, shared=paths.copying),
+        Journal(paths.sidecar, key) as journal,
         Workers(threads or usable_cores()) as workers,
     ):
         target = FileTarget(
-            place.root,
+            paths.root,
             key,
             plan.marks,
             engine,
             workers,
             progress,
-            source=place.source if place.copying else None,
+            source=paths.source if paths.copying else None,
             files=found,
-            others=others if place.copying else [],
+            others=others if paths.copying else [],
             labels=given,
             plan=plan,
-            manifest=place.manifest,
+            manifest=paths.manifest,
         )
         steps.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
             steps.refuse_other_run(journal, target.header())
         else:
-            _refuse_keys(place, others)
-            _preflight(journal, place, target, found, plan)
+            _refuse_keys(paths, others)
+            _preflight(journal, paths, target, found, plan)
         if journal.state in (State.COMPLETE, State.FINAL):
             steps.refuse_unprotected(journal, target)
             tally, state = Tally(**journal.summary["counts"]), "already protected"
@@ -150,7 +150,7 @@ def protect_folder(
             target.rehearse()
             tally, state = target.tally, "untouched"
         else:
-            place.root.mkdir(parents=True, exist_ok=True)
+            paths.root.mkdir(parents=True, exist_ok=True)
             try:
                 steps.apply(journal, target)
             except BaseException:
@@ -199,9 +199,9 @@ def restore_folder(
     """
     begun = time.perf_counter()
     check_key(key)
-    place = Place.of(Path(folder), None, sidecar)
-    with disk.locked(place.data), Journal(place.sidecar, key) as journal, Workers(usable_cores()) as workers:
-        target = recorded(journal, place.root, key, workers, progress)
+    paths = Paths.of(Path(folder), None, sidecar)
+    with disk.locked(paths.data), Journal(paths.sidecar, key) as journal, Workers(usable_cores()) as workers:
+        target = recorded(journal, paths.root, key, workers, progress)
         if journal.state is State.UNDONE:
             tally, state = Tally(**journal.summary["counts"]), "already original"
         else:
@@ -239,16 +239,16 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     SidecarError
         The sidecar is damaged or of another key.
     """
-    place = Place.of(Path(folder), None, sidecar)
-    names, _ = place.find(may_be_empty=True)
+    paths = Paths.of(Path(folder), None, sidecar)
+    names, _ = paths.find(may_be_empty=True)
     with Workers(usable_cores()) as workers:
-        verdicts, state = _verdicts(place, key, workers, by_sidecar=sidecar is not None)
+        verdicts, state = _verdicts(paths, key, workers, by_sidecar=sidecar is not None)
     unlisted = [name for name in names if name not in verdicts]
     return Verification.of(sorted(verdicts.items()), state, unlisted)
 
 
 def _verdicts(
-    place: Place, key: Key | None, workers: Workers, *, by_sidecar: bool
+    paths: Paths, key: Key | None, workers: Workers, *, by_sidecar: bool
 ) -> tuple[dict[str, set[Verdict]], str]:
     """What sidecar and manifest say of each file, and the state of the run."""
     verdicts: dict[str, set[Verdict]] = {}
@@ -256,57 +256,57 @@ def _verdicts(
     state = "unknown"
     if key is not None:
         check_key(key)
-        if by_sidecar or os.path.lexists(place.sidecar):
-            with Journal(place.sidecar, key) as journal:
+        if by_sidecar or os.path.lexists(paths.sidecar):
+            with Journal(paths.sidecar, key) as journal:
                 state = journal.state.value
-                if journal.state is not State.FINAL or not place.manifest.is_file():
-                    target = recorded(journal, place.root, key, workers, None)
+                if journal.state is not State.FINAL or not paths.manifest.is_file():
+                    target = recorded(journal, paths.root, key, workers, None)
                     judged = [one for payload in journal.payloads() for one in target.judge(payload)]
                     verdicts = {name: {verdict} for name, verdict, _ in judged}
                     digests = {name: found for name, _, found in judged}
-    elif not place.manifest.is_file():
-        raise DatasetError(f"There is no manifest {place.manifest}; give the key, to verify against the sidecar.")
-    if place.manifest.is_file():
-        manifest = Manifest.read(place.manifest)
+    elif not paths.manifest.is_file():
+        raise DatasetError(f"There is no manifest {paths.manifest}; give the key, to verify against the sidecar.")
+    if paths.manifest.is_file():
+        manifest = Manifest.read(paths.manifest)
         if key is not None and manifest.fingerprint != key.fingerprint:
             raise DatasetError(
-                f"The manifest {place.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
+                f"The manifest {paths.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
             )
         names = [name for name in manifest.files if digests.get(name) is None]
-        digests.update(zip(names, workers.map(lambda name: digest(place.root / name), names), strict=True))
+        digests.update(zip(names, workers.map(lambda name: digest(paths.root / name), names), strict=True))
         for name, entry in manifest.files.items():
             verdicts.setdefault(name, set()).add(compare(digests[name], entry))
     elif not verdicts:
-        raise DatasetError(f"There is neither a manifest {place.manifest} nor a sidecar {place.sidecar}.")
+        raise DatasetError(f"There is neither a manifest {paths.manifest} nor a sidecar {paths.sidecar}.")
     return verdicts, state
 
 
-def _preflight(journal: Journal, place: Place, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
+def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
     """Refuse what must be refused before the first byte is written."""
-    others = [sidecar for sidecar in place.sidecars_around() if sidecar != journal.path]
-    refuse_protected(place.data, others, journal.key)
+    others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]
+    refuse_protected(paths.data, others, journal.key)
     if journal.state is State.NEW:
-        place.refuse_taken()
-        place.refuse_protected()
-    elif place.copying:
+        paths.refuse_taken()
+        paths.refuse_protected()
+    elif paths.copying:
         raise SidecarError(
-            f"{place.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
+            f"{paths.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
             f"place."
         )
-    if not place.copying:
-        listing.refuse_unsafe(place.root, [file.name for file in found])
+    if not paths.copying:
+        listing.refuse_unsafe(paths.root, [file.name for file in found])
     target.examine()
     kept = sum(bytes_kept(file, plan) for file in found)
-    disk.refuse_without_room(place.sidecar, kept)
-    if place.copying:
-        disk.refuse_without_room(place.root, kept + sum(file.size for file in found))
+    disk.refuse_without_room(paths.sidecar, kept)
+    if paths.copying:
+        disk.refuse_without_room(paths.root, kept + sum(file.size for file in found))
 
 
-def _refuse_keys(place: Place, others: list[str]) -> None:
+def _refuse_keys(paths: Paths, others: list[str]) -> None:
     """DatasetError if a key lies among the files: it would be published with them."""
     listing.refuse(
-        [f"{name} holds a key; move it to another place" for name in others if holds_key(place.source / name)],
-        f"Whoever gets {place.root} would get a key with it",
+        [f"{name} holds a key; move it to another place" for name in others if holds_key(paths.source / name)],
+        f"Whoever gets {paths.root} would get a key with it",
     )
 
 

@@ -19,7 +19,7 @@ from poscuda_fast.results import Verdict
 PIECE_BYTES = 1 << 20  # no more of a file is held in memory
 
 
-class Survey(NamedTuple):
+class Digests(NamedTuple):
     """A file seen in two ways at once.
 
     Attributes
@@ -54,7 +54,7 @@ class Whole:
             self._places.put(self.content, originals)
         self.now = self._places.take(self.content)
 
-    def survey(self, patches: bytes, *, listening: bool = False) -> Survey:
+    def digests(self, patches: bytes, *, listening: bool = False) -> Digests:
         """Digests as it is and with `patches`, which it holds from then on; its samples' energy on demand."""
         record = self._record
         signal = 0.0
@@ -68,7 +68,7 @@ class Whole:
         found.update(view[first:])
         self._places.put(self.content, patches)
         edited.update(view[first:])
-        return Survey(found.hexdigest(), edited.hexdigest(), signal)
+        return Digests(found.hexdigest(), edited.hexdigest(), signal)
 
     def digest(self) -> str:
         """SHA-256 in hex."""
@@ -88,8 +88,8 @@ class Pieces:
         finally:
             os.close(descriptor)
 
-    def survey(self, patches: bytes, *, listening: bool = False) -> Survey:
-        """As `Whole.survey`, but the file stays as it is."""
+    def digests(self, patches: bytes, *, listening: bool = False) -> Digests:
+        """As `Whole.digests`, but the file stays as it is."""
         found = edited = hashlib.sha256()
         signal = 0.0
         first = self._places.firsts[0] if self._places.firsts else self._record.size
@@ -102,7 +102,7 @@ class Pieces:
             if edited is not found:
                 self._places.put(piece, patches, position)
                 edited.update(piece)
-        return Survey(found.hexdigest(), edited.hexdigest(), signal)
+        return Digests(found.hexdigest(), edited.hexdigest(), signal)
 
     def digest(self) -> str:
         """SHA-256 in hex."""
@@ -143,7 +143,7 @@ def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, 
     """What a file is now, and its SHA-256 if it was worked out."""
     try:
         content = read(path, record)
-        seen = content.survey(kept)
+        seen = content.digests(kept)
     except DatasetError:
         return Verdict.NEITHER, None
     return (compare(content.now, kept, wet) if seen.as_edited == record.sha256 else Verdict.NEITHER), seen.as_found
