@@ -14,9 +14,10 @@ from pathlib import Path
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 import poscuda_fast
-from poscuda_fast.cli import cli, extras
+from poscuda_fast.cli import cli
 from poscuda_fast.kernels import why_missing
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +57,8 @@ def test_readme_names_every_extra_and_what_it_brings() -> None:
     assert set(rows) == set(project["optional-dependencies"])
     for extra, lines in project["optional-dependencies"].items():
         for line in lines:
-            name, inner, *_ = extras._parts(line)
-            needed = inner.split(",") if name == project["name"] else [name]
+            asked = Requirement(line)
+            needed = asked.extras if asked.name == project["name"] else [asked.name]
             assert not [each for each in needed if not re.search(rf"(?<![\w-]){each}(?![\w-])", rows[extra])], extra
 
 
@@ -124,7 +125,7 @@ def complete(program: dict[str, str], words: str) -> list[str]:
     ("words", "expected"),
     [
         ("poscuda pro", ["plain,protect"]),
-        ("poscuda protect --label", ["plain,--labels-from", "plain,--label", "plain,--labels"]),
+        ("poscuda protect --label", ["plain,--labels-from", "plain,--labels", "plain,--label"]),
         ("poscuda completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
         ("poscuda inspect rec", ["file,rec"]),
         ("poscuda verify protected --key my", ["file,my"]),
