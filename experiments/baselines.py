@@ -32,7 +32,8 @@ from experiments.table1 import CELL_OPTIONS, shared_options, usual
 from experiments.trial import rows_of
 from poscuda_fast import Key
 from poscuda_fast.evaluation.models import build
-from poscuda_fast.evaluation.training import FULL_SCALE, Part
+from poscuda_fast.evaluation.padded import FULL_SCALE
+from poscuda_fast.evaluation.training import Part
 
 FOLDER = cells.RESULTS / "baselines"
 EMIN_SNR_DB = 14.0  # as the paper's recipe at b = 0.01 on FSDD

@@ -26,7 +26,7 @@ from experiments.dataset import Dataset, load
 from experiments.table1 import usual
 from poscuda_fast import Key, protect
 from poscuda_fast.evaluation.models import NAMES
-from poscuda_fast.evaluation.training import FULL_SCALE
+from poscuda_fast.evaluation.padded import FULL_SCALE
 
 FOLDER = cells.RESULTS / "readings"
 COMMAND = "python -m experiments.readings {dataset} --readings {condition} --models {model} --seeds {seed}"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from experiments.attacks.audio import Clips, Ints, rounded
 from poscuda_fast.evaluation.models import Model, build
-from poscuda_fast.evaluation.training import FULL_SCALE, Step
+from poscuda_fast.evaluation.padded import FULL_SCALE
+from poscuda_fast.evaluation.training import Step
 
 MOST_FITTED = 6000  # clips that a linear classifier is fitted to
 ITERATIONS = 60  # of L-BFGS

@@ -17,7 +17,7 @@ from experiments.attacks.inpaint import fill
 from experiments.attacks.scene import Scene, places
 from experiments.conditions import Condition, noisy
 from poscuda_fast import Key, PaperRecipe, protect
-from poscuda_fast.evaluation.training import FULL_SCALE
+from poscuda_fast.evaluation.padded import FULL_SCALE
 
 
 def noise_at_places(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:

@@ -18,7 +18,8 @@ from experiments.attacks.audio import Clips, Ints, rounded
 from experiments.attacks.classes import linear_classifier
 from experiments.dataset import TRAIN, load
 from poscuda_fast.evaluation.models import Model
-from poscuda_fast.evaluation.training import FULL_SCALE, Config, Part, accuracy, train
+from poscuda_fast.evaluation.padded import FULL_SCALE
+from poscuda_fast.evaluation.training import Config, Part, accuracy, train
 
 ROUND_ITERATIONS = (1, 3, 10, 30, 100)  # of L-BFGS: the peak is the best after any of these
 OTHER_MODEL, OTHER_CLIPS, OTHER_EPOCHS = "cnn", 5000, 15

@@ -242,7 +242,7 @@ def report(
             key,
             out,
             evaluation=evaluation,
-            sample_rate=reporting.SAMPLE_RATE if sample_rate is None else sample_rate,
+            sample_rate=USUAL_RATE if sample_rate is None else sample_rate,
             sidecar=sidecar,
             progress=progress,
         )

@@ -10,7 +10,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-FULL_SCALE = 32768
+from poscuda_fast.evaluation.padded import FULL_SCALE
+
 # Resampled beyond the cut, so that the last frames before it see what followed them.
 MARGIN_SECONDS = 0.25
 BROKEN = (soundfile.SoundFileError, OSError, RuntimeError, ValueError, MemoryError)

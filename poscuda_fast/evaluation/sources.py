@@ -17,7 +17,8 @@ from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.arrays.vectors import read_names, read_vector
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, SidecarError
-from poscuda_fast.evaluation.decoding import FULL_SCALE, UnusableError, decode
+from poscuda_fast.evaluation.decoding import UnusableError, decode
+from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.files import label_sources, listing
 from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.files.listing import AudioFile

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poscuda_fast.evaluation.models import Model, build
+from poscuda_fast.evaluation.padded import FULL_SCALE
 
 CACHE_BYTES = 2 << 30  # features are kept in memory up to this size, and worked out batch by batch beyond
 EVALUATION_BATCH = 512
-FULL_SCALE = 32768.0
 EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}  # what each model takes to settle
 
 

@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from poscuda_fast.kernels.reference import FULL_SCALE, Flags, Samples, Table
+from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
 from poscuda_fast.kernels.reference import SILENT as SILENT
+from poscuda_fast.kernels.reference import Flags, Samples, Table
 from poscuda_fast.kernels.reference import Ints as Ints
 from poscuda_fast.secrecy import Secret
 

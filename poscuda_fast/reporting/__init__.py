@@ -12,7 +12,7 @@ from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files.originals import open_files
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.recipe import MAX_RATE
+from poscuda_fast.recipe import MAX_RATE, USUAL_RATE
 from poscuda_fast.reporting.evaluation import Evaluation, read_evaluation
 from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
@@ -21,7 +21,6 @@ from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.record import Run
 
 NEEDED = ("jinja2", "matplotlib")
-SAMPLE_RATE = 16_000  # Hz, of an array unless told otherwise
 
 PathLike = str | os.PathLike[str]
 
@@ -33,7 +32,7 @@ def write_report(
     out: PathLike,
     *,
     evaluation: PathLike | None = None,
-    sample_rate: int = SAMPLE_RATE,
+    sample_rate: int = USUAL_RATE,
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
 ) -> None:

@@ -17,6 +17,7 @@ from poscuda_fast.files import headers
 from poscuda_fast.files.encoded import decode
 from poscuda_fast.files.originals import FileClip, FilesRun
 from poscuda_fast.files.records import WHOLE, Record
+from poscuda_fast.kernels import FULL_SCALE
 from poscuda_fast.mark import snr
 from poscuda_fast.results import Progress, Tally, Verdict
 from poscuda_fast.secrecy import Secret
@@ -24,7 +25,6 @@ from poscuda_fast.secrecy import Secret
 WORST = 10  # clips that are shown
 MOST_SECONDS = 10.0  # of a clip that is shown
 NAMES_KEPT = 200  # of each list
-_FULL_SCALE = {"PCM_16": 2.0**15, "PCM_24": 2.0**23, "FLOAT": 1.0}
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -261,8 +261,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
 
     def excerpt() -> Pair:
         before, after = (_samples(content or b"", record) for content in (clip.original, clip.now))
-        full = _FULL_SCALE[record.coding]
-        return _beginning(before[0], sample_rate, full), _beginning(after[0], sample_rate, full)
+        return _beginning(before[0], sample_rate), _beginning(after[0], sample_rate)
 
     return Measured(
         name=clip.name,
@@ -292,12 +291,8 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
         shown = slice(frames) if short else slice(None)
 
         def excerpt(original: NDArray[Any] = clip.original[shown], now: NDArray[Any] = clip.now[shown]) -> Pair:
-            full_scale = 1.0 if original.dtype.kind == "f" else _FULL_SCALE["PCM_16"]
             shape = len(original), -1
-            return (
-                _beginning(original.reshape(shape), sample_rate, full_scale),
-                _beginning(now.reshape(shape), sample_rate, full_scale),
-            )
+            return _beginning(original.reshape(shape), sample_rate), _beginning(now.reshape(shape), sample_rate)
 
         yield Measured(
             name=f"clip {clip.number}",
@@ -337,9 +332,9 @@ def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
     return samples.reshape(-1, record.channels), layout.sample_rate
 
 
-def _beginning(samples: NDArray[Any], sample_rate: int, full_scale: float) -> NDArray[np.float32]:
+def _beginning(samples: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
     """A copy of what is shown of a clip."""
-    shown = samples[: int(MOST_SECONDS * sample_rate)].astype(np.float64) / full_scale
+    shown = samples[: int(MOST_SECONDS * sample_rate)].astype(np.float64) / FULL_SCALE[samples.dtype]
     return shown.astype(np.float32)
 
 
