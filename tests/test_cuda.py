@@ -714,6 +714,7 @@ def test_the_benchmarks_table_and_file(capsys, tmp_path) -> None:
 # On the simulator.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
 def test_on_the_simulator() -> None:
     """All of this module, of test_kernels and of the format's vectors that needs CUDA."""
