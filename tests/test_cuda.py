@@ -717,12 +717,13 @@ def test_the_benchmarks_table_and_file(capsys, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
 def test_on_the_simulator() -> None:
-    """All of this module, of test_kernels and of the format's vectors that needs CUDA."""
+    """All of this module, of test_kernels, of the format's vectors and of the signatures that needs CUDA."""
     command = run_module(
         "pytest", "-q", "-p", "no:cacheprovider", "-m", "needs_cuda",
         "-W", "ignore:overflow encountered in cast:RuntimeWarning",  # NumPy's, where a GPU stores infinity
         "-k", "not threads",  # it runs one kernel at a time
         "tests/test_cuda.py", "tests/test_kernels.py", "tests/test_format.py::test_vector_clips",
+        "tests/test_package.py::test_backends_have_one_signature",
     )  # fmt: skip
     done = subprocess.run(
         command,

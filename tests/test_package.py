@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import here
+from backends import each_backend
 
 import poscuda_fast
 from poscuda_fast.kernels import BACKENDS, load
@@ -249,13 +249,20 @@ def test_kernels_are_loaded_by_name_only() -> None:
         assert not any(other.startswith("kernels.") for other in own_imports(tree)), name
 
 
-def test_backends_have_one_signature() -> None:
-    reference = load("reference")
-    for backend in here():
-        for function in ("filter_patches", "survey_patches"):
-            kernel = getattr(load(backend), function)
-            assert kernel.__name__ == function
-            assert inspect.signature(kernel) == inspect.signature(getattr(reference, function))
+@each_backend
+def test_backends_have_one_signature(backend) -> None:
+    """Whatever is public in the reference is in each backend, under the same name and with the same arguments."""
+    reference, kernels = load("reference"), load(backend)
+    functions = {
+        name: function
+        for name, function in inspect.getmembers(reference, inspect.isfunction)
+        if not name.startswith("_") and function.__module__ == reference.__name__
+    }
+    assert len(functions) >= 3
+    for name, function in functions.items():
+        kernel = getattr(kernels, name)
+        assert kernel.__name__ == name
+        assert inspect.signature(kernel) == inspect.signature(function), name
 
 
 # Habits.
