@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import installed
 import pytest
 import stored
 
@@ -21,6 +22,9 @@ _report: dict[str, dict[str, Any]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    problem = installed.problem()
+    if problem is not None:
+        raise pytest.UsageError(problem)
     if config.getoption("--benchmark-only", default=False):
         config.option.reportchars = "fE"  # not two thousand lines on the tests that are left out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -31,6 +32,7 @@ CODES = {"PCM_16": (1, 16), "PCM_24": (1, 24), "FLOAT": (3, 32)}
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 DTYPES = {"PCM_16": np.int16, "PCM_24": np.int32, "FLOAT": np.float32}
 UNKNOWN = 0xFFFFFFFF
+_PIECE = 1 << 20
 SECONDS = 5  # many times what any test here needs: only a hang takes longer
 
 
@@ -206,13 +208,34 @@ def snapshot(root: Path) -> dict[bytes, tuple[Any, ...]]:
         for name in [*folders, *names]:
             path = os.path.join(folder, name)
             status = os.lstat(path)
-            content: bytes | None = None
+            content: bytes | dict[int, bytes] | None = None
             if stat.S_ISLNK(status.st_mode):
                 content = os.readlink(path)
             elif stat.S_ISREG(status.st_mode):
-                content = Path(os.fsdecode(path)).read_bytes()
+                content = _read(path, status.st_size)
             found[path] = (status.st_mode, status.st_nlink, status.st_size, status.st_mtime_ns, content)
     return found
+
+
+def _read(path: bytes, size: int) -> dict[int, bytes]:
+    """Place -> content of each piece of a file that is not all zeros; where the system tells, holes are not read."""
+    pieces: dict[int, bytes] = {}
+    with open(path, "rb") as file:
+        place = 0
+        while place < size:
+            if hasattr(os, "SEEK_DATA"):
+                try:
+                    place = os.lseek(file.fileno(), place, os.SEEK_DATA) // _PIECE * _PIECE
+                except OSError as error:
+                    if error.errno != errno.ENXIO:  # there is no data behind it
+                        raise
+                    break
+            file.seek(place)
+            piece = file.read(_PIECE)
+            if piece.count(0) < len(piece):
+                pieces[place] = piece
+            place += _PIECE
+    return pieces
 
 
 @contextlib.contextmanager
@@ -234,15 +257,20 @@ def wait_for_threads() -> None:
             thread.join(1)
 
 
-def start_child(work: Callable[[], object]) -> int:
-    """The id of a forked process that does `work`; its traceback is printed if it raises, and a hang ends it."""
-    wait_for_threads()
+def start_child(work: Callable[[], object], *, beside_threads: bool = False) -> int:
+    """The id of a forked process that does `work`; its traceback is printed if it raises, and a hang ends it.
+
+    The threads of earlier runs are waited for, unless the fork is to happen beside threads that are at work.
+    """
+    if not beside_threads:
+        wait_for_threads()
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads; the child runs no code that waits for one.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         code = 1
+        gc.freeze()  # a collection would copy every page of what the parent holds
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(SECONDS)
@@ -261,9 +289,9 @@ def end_of_child(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """How `work` ended in a process of its own, as `end_of_child` says it."""
-    return end_of_child(start_child(work))
+def in_child(work: Callable[[], object], *, beside_threads: bool = False) -> int:
+    """How `work` ended in a process of its own, as `end_of_child` says it; see `start_child`."""
+    return end_of_child(start_child(work, beside_threads=beside_threads))
 
 
 def kill_before(moment: int) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import installed
 import pytest
 from hypothesis import settings
 
@@ -21,6 +22,11 @@ REAL_SPEECH = Path(os.environ.get("POSCUDA_REAL_SPEECH", Path(__file__).parents[
 
 
 def pytest_configure() -> None:
+    problem = installed.problem()
+    if problem is not None:
+        raise pytest.UsageError(problem)
+    # No child looks for the package in the folder that it is started in; Python 3.10 does not know this.
+    os.environ["PYTHONSAFEPATH"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     _prepare_simulator()
 

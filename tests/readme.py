@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -68,13 +67,11 @@ def workplace(folder: Path) -> None:
 
 def run_python(code: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run code as a script, in a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     script = folder / "recipe.py"
     script.write_text(code, encoding="utf-8")
     return subprocess.run(
         [sys.executable, *flags, str(script)],
         cwd=folder,
-        env=environment,
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from awkward import any_samples, random_samples
 from devices import SIMULATED, Simulated, to_device
+from installed import run_module
 from recipes import protect
 
 from poscuda_fast import Recipe, kernels
@@ -704,15 +705,17 @@ def test_the_benchmarks_table_and_file(capsys, tmp_path) -> None:
 # On the simulator.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
 def test_on_the_simulator() -> None:
-    """All of this module, of test_kernels and of the format's vectors that needs CUDA."""
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "needs_cuda",
+    """All of this module, of test_kernels, of the format's vectors and of the signatures that needs CUDA."""
+    command = run_module(
+        "pytest", "-q", "-p", "no:cacheprovider", "-m", "needs_cuda",
         "-W", "ignore:overflow encountered in cast:RuntimeWarning",  # NumPy's, where a GPU stores infinity
         "-k", "not threads",  # it runs one kernel at a time
         "tests/test_cuda.py", "tests/test_kernels.py", "tests/test_format.py::test_vector_clips",
-    ]  # fmt: skip
+        "tests/test_package.py::test_backends_have_one_signature",
+    )  # fmt: skip
     done = subprocess.run(
         command,
         cwd=HERE.parent,

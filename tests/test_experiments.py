@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from installed import ROOT, run_module
 
 from poscuda_fast.cli import synth
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = run_module(f"experiments.{module}", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_expand_keeps_every_sample_and_every_other_file(tmp_path: Path) -> None:

@@ -26,13 +26,13 @@ PAGES = {"": cli, **cli.commands}
 
 @pytest.fixture
 def program(tmp_path: Path) -> dict[str, str]:
-    """An environment in which this checkout's `poscuda` is the first on the path."""
+    """An environment in which the `poscuda` of these tests' Python is the first on the path."""
     folder = tmp_path / "bin"
     folder.mkdir()
     command = folder / "poscuda"
     command.write_text(f"#!{sys.executable}\nfrom poscuda_fast.cli import main\nmain()\n")
     command.chmod(0o755)
-    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(*command: object, **options: object) -> str:

@@ -483,6 +483,7 @@ SCRIPT = """
 import hashlib, sys
 # An editable install answers before sys.path is looked at; Python's own finders are classes.
 sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
+sys.path[:0] = [sys.argv.pop(1)]
 import numpy as np
 import poscuda_fast
 from poscuda_fast import Key, Recipe, protect
@@ -500,8 +501,7 @@ for dtype in sys.argv[2:]:
 def run_script(package: Path, *arguments: str, **environment: str) -> list[str]:
     """What the script prints: kind of the compiled kernel and which package it used, then a line for each dtype."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT, *arguments],
-        cwd=package,  # the first place where -c looks for modules
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(package), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -229,6 +229,7 @@ def test_models_that_react_to_marks_but_never_saw_the_key(model) -> None:
     assert_valid(Counter(f.p_value for f in found))
 
 
+@pytest.mark.slow
 def test_p_values_are_nearly_uniform_where_there_are_no_ties() -> None:
     """A model whose accuracy is as good as continuous hits with the probability that the p-value assumes."""
 

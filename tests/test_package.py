@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import here
+from backends import each_backend
 
 import poscuda_fast
 from poscuda_fast.kernels import BACKENDS, load
@@ -191,19 +191,20 @@ def test_compiled_kernels_are_loaded_by_name_only() -> None:
         assert not named & compiled, name
 
 
-def test_backends_have_one_signature() -> None:
-    """Every public function of the reference is in every backend, with the same arguments."""
-    reference = load("reference")
-    functions = [
-        name for name, value in vars(reference).items()
-        if inspect.isfunction(value) and name.endswith("_patches") and not name.startswith("_")
-    ]  # fmt: skip
+@each_backend
+def test_backends_have_one_signature(backend) -> None:
+    """Every kernel of the reference is in each backend, under the same name and with the same arguments."""
+    reference, kernels = load("reference"), load(backend)
+    functions = {
+        name: function
+        for name, function in inspect.getmembers(reference, inspect.isfunction)
+        if name.endswith("_patches")
+    }
     assert set(functions) == {"filter_patches", "add_patches", "survey_patches"}
-    for backend in here():
-        for function in functions:
-            kernel = getattr(load(backend), function)
-            assert kernel.__name__ == function
-            assert inspect.signature(kernel) == inspect.signature(getattr(reference, function))
+    for name, function in functions.items():
+        kernel = getattr(kernels, name)
+        assert kernel.__name__ == name
+        assert inspect.signature(kernel) == inspect.signature(function), name
 
 
 # Habits.

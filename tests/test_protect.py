@@ -423,7 +423,7 @@ def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monk
         calls.append(arguments)
         if len(calls) == call:
             signal.raise_signal(signal.SIGINT)
-            time.sleep(0.05)  # so that the main thread can see it
+            time.sleep(0.01)  # so that the main thread can see it
         return real(self, *arguments)
 
     monkeypatch.setattr(Engine, "mark_patches", interrupted)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import readme
 import soundfile
+from installed import run_module
 from readme import ROOT, TEXT
 
 from poscuda_fast.cli import synth
@@ -29,9 +29,8 @@ EXTRAS = ("evaluate", "report")  # run by tests/trials/test_evaluation.py and te
 
 
 def test_its_figures_are_those_of_the_stored_results() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = run_module("experiments.report", "--check")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

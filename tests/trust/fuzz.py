@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
 RUNS = {"wav": 60_000, "npy": 30_000, "csv": 30_000, "key": 30_000, "manifest": 30_000, "sidecar": 10_000}
 SEED = 2026
 
@@ -63,18 +63,20 @@ def main() -> None:
 
 def run(reader: str, runs: int, seed: int) -> tuple[int, str]:
     """How many inputs a reader met, and what went wrong."""
+    import poscuda_fast  # here, as the fuzzing process instruments it when it is imported
+
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
-        paths = [ROOT, ROOT / "tests", ROOT / "tests" / "trust"]
+        package = Path(poscuda_fast.__file__).parents[1]  # where it is without the finder of an editable installation
+        paths = [HERE, HERE.parent, package]
+        options = ["--reader", reader, "--folder", folder, "--runs", str(runs), "--seed", str(seed)]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.trust.fuzz", "--reader", reader, "--folder", folder, "--runs", str(runs),
-             "--seed", str(seed)],
-            cwd=ROOT,
+            [sys.executable, __file__, *options],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
-        )  # fmt: skip
+        )
     stat = re.search(r"stat::number_of_executed_units: *(\d+)", done.stderr)
     problem = "" if done.returncode == 0 and stat else f"{reader}: exit code {done.returncode}\n{done.stderr[-2000:]}"
     if not problem and " cov: " not in done.stderr:

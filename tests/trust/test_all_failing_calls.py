@@ -172,6 +172,7 @@ BEGINNINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I8")
 @pytest.mark.parametrize(("verb", "begin"), BEGINNINGS)
 def test_a_call_on_an_array_that_fails_is_said_and_the_next_one_finishes(

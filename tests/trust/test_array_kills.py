@@ -57,6 +57,7 @@ def test_a_restore_killed_at_any_step_is_finished_by_the_next_call(worker: Worke
     assert points == 2 + 4 * 4 + 2 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I3")
 def test_killed_while_protecting_after_an_undo_no_original_of_the_old_run_comes_back(
     worker: Worker, data: Data
@@ -74,6 +75,7 @@ def test_killed_while_protecting_after_an_undo_no_original_of_the_old_run_comes_
         data.reset(undone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [6, 18])
 def test_a_resumed_protect_may_be_killed_again(worker: Worker, data: Data, first: int) -> None:
     def killed_twice(n: int) -> dict[str, Any]:
@@ -121,6 +123,7 @@ def test_a_resumed_run_reports_what_an_uninterrupted_one_does(worker: Worker, da
 # Kills inside the steps
 
 
+@pytest.mark.slow
 def test_killed_at_any_system_call_that_changes_a_file(worker: Worker, data: Data) -> None:
     points = 0
     for n in kill_points(lambda n: worker.run(data.path, "protect", die_at_call=n, batch_bytes=6 * 40 * 2)):
@@ -131,6 +134,7 @@ def test_killed_at_any_system_call_that_changes_a_file(worker: Worker, data: Dat
     assert points > 30  # the commits alone have as many
 
 
+@pytest.mark.slow
 def test_an_undo_killed_at_any_system_call_that_changes_a_file(worker: Worker, data: Data) -> None:
     data.protect()
     sidecar = data.sidecar.read_bytes()
@@ -143,6 +147,7 @@ def test_an_undo_killed_at_any_system_call_that_changes_a_file(worker: Worker, d
     assert points > 15
 
 
+@pytest.mark.slow
 def test_killed_at_random_times(worker: Worker, folder: Path, key: Key) -> None:
     seed = time.time_ns() % 1_000_000
     rng = np.random.default_rng(seed)
@@ -165,6 +170,7 @@ def test_killed_at_random_times(worker: Worker, folder: Path, key: Key) -> None:
             assert not data.hot.exists() or data.hot.stat().st_size == 0, about
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_speech_survives_a_kill(worker: Worker, speech_commands: Path, tmp_path: Path, key: Key) -> None:
     import soundfile

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,34 +95,39 @@ def test_there_are_enough_of_them() -> None:
     assert len({(kind, name) for kind, name, _ in CASES}) == len(CASES)
 
 
-def test_a_mistake_would_be_seen(tmp_path: Path) -> None:
-    def accepts(folder: Path) -> Any:
-        return lambda: None
+def accepts(folder: Path) -> None:
+    """Says nothing against it."""
 
-    def writes(folder: Path) -> Any:
-        def call() -> None:
-            (folder / "new").write_bytes(b"")
-            raise ValueError("A sentence of twenty characters and more.")
 
-        return call
+def writes(folder: Path) -> None:
+    (folder / "new").write_bytes(b"")
+    raise ValueError("A sentence of twenty characters and more.")
 
-    def hangs(folder: Path) -> Any:
-        def call() -> None:
-            while True:
-                pass
 
-        return call
+def hangs(folder: Path) -> None:
+    while True:
+        pass
 
-    def grows(folder: Path) -> Any:
-        return lambda: bytearray(8 * GROWTH)
 
-    def dies(folder: Path) -> Any:
-        return lambda: os.kill(os.getpid(), signal.SIGSEGV)
+def grows(folder: Path) -> None:
+    bytearray(8 * GROWTH)
 
-    for case, problem in (
-        (accepts, "accepted"), (writes, "something was written"), (hangs, "ended with -14"), (grows, "MemoryError"),
-        (dies, "ended with -11"),
-    ):  # fmt: skip
-        folder = tmp_path / case.__name__
-        folder.mkdir()
-        assert problem in try_out(folder, case)
+
+def dies(folder: Path) -> None:
+    faulthandler.disable()  # it would print a report of this death among those of the tests
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        (accepts, "accepted"),
+        (writes, "something was written"),
+        (hangs, f"ended with {-signal.SIGALRM}"),
+        (grows, "MemoryError"),
+        (dies, f"ended with {-signal.SIGSEGV}"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_mistake_would_be_seen(tmp_path: Path, case: Callable[[Path], None], problem: str) -> None:
+    assert problem in try_out(tmp_path, lambda folder: lambda: case(folder))

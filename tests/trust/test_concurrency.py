@@ -217,7 +217,7 @@ def test_a_forked_child_is_refused_while_its_parent_is_at_work(array: Array, led
 
     def fork(done: int, total: int) -> None:
         if done == total:
-            ended.append(in_child(refused))
+            ended.append(in_child(refused, beside_threads=True))
 
     protect_memmap(array.arr, np.arange(11) % 3, array.key, recipe=SMALL, progress=fork)
     ledger.count("races", tried=1, wrong=ended != [0], how="forks")

@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I1", "I2", "I3")
 @pytest.mark.parametrize("broken", ["store before commit", "reread on resume", "row replaced"])
 def test_the_kills_catch_a_broken_order(worker: Worker, data: Data, ledger: Ledger, broken: str) -> None:

@@ -28,10 +28,10 @@ both_ways = pytest.mark.parametrize("copying", [True, False], ids=["copy", "in p
 
 
 @both_ways
-@pytest.mark.parametrize("threads", [1, 2])
-def test_killed_at_any_step_it_is_finished_by_the_same_call(tmp_path, key, finished, copying, threads):
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_at_any_step_it_is_finished_by_the_same_call(folder, key, finished, copying, threads):
     before, after = finished
-    trial = Trial(tmp_path, key, before, copying=copying, threads=threads)
+    trial = Trial(folder, key, before, copying=copying, threads=threads)
     points = 0
     for points in kills(trial.protect):
         assert is_sound(trial.root, before, after, copying=copying), f"kill point {points}"
@@ -45,10 +45,11 @@ def test_killed_at_any_step_it_is_finished_by_the_same_call(tmp_path, key, finis
     assert points >= 40
 
 
+@pytest.mark.slow
 @both_ways
-def test_killed_at_any_step_it_can_be_restored(tmp_path, key, finished, copying):
+def test_killed_at_any_step_it_can_be_restored(folder, key, finished, copying):
     before, _ = finished
-    trial = Trial(tmp_path, key, before, copying=copying)
+    trial = Trial(folder, key, before, copying=copying)
     for n in kills(trial.protect):
         trial.restore()
         found = trial.found()
@@ -57,15 +58,16 @@ def test_killed_at_any_step_it_can_be_restored(tmp_path, key, finished, copying)
         trial.begin(n)
 
 
+@pytest.mark.slow
 @both_ways
-def test_the_kills_catch_a_store_before_its_commit(tmp_path, key, finished, copying):
+def test_the_kills_catch_a_store_before_its_commit(folder, key, finished, copying):
     from array_worker import store_before_commit
 
     def broken() -> None:
         steps.apply = store_before_commit
 
     before, after = finished
-    trial = Trial(tmp_path, key, before, copying=copying)
+    trial = Trial(folder, key, before, copying=copying)
     wrong = 0
     for n in kills(trial.protect, broken):
         if copying:  # a protected file that the journal does not know cannot be restored
@@ -80,12 +82,12 @@ def test_the_kills_catch_a_store_before_its_commit(tmp_path, key, finished, copy
 
 @both_ways
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
-def test_an_error_at_any_step_is_raised_and_leaves_no_parts(tmp_path, key, finished, monkeypatch, step, copying):
+def test_an_error_at_any_step_is_raised_and_leaves_no_parts(folder, key, finished, monkeypatch, step, copying):
     before, after = finished
     owner, name = step
     method = getattr(owner, name)
     for n in range(1, 100):
-        trial = Trial(tmp_path / str(n), key, before, copying=copying, threads=2)
+        trial = Trial(folder / str(n), key, before, copying=copying, threads=2)
         seen: list[None] = []
 
         def fail(*args: Any, seen: list[None] = seen, n: int = n, **options: Any) -> Any:
@@ -178,10 +180,10 @@ def test_what_a_killed_run_left_under_a_hidden_name_is_replaced(tmp_path, key, f
 
 @both_ways
 def test_a_file_that_changes_after_a_resumed_run_has_looked_at_it_is_refused(
-    tmp_path, key, finished, monkeypatch, copying
+    folder, key, finished, monkeypatch, copying
 ):
     before, after = finished
-    trial = Trial(tmp_path, key, before, copying=copying)
+    trial = Trial(folder, key, before, copying=copying)
     dst = trial.root if copying else None
     assert in_child(lambda: protect_folder(trial.src, dst, key, progress=audiofiles.killer(1))) == -signal.SIGKILL
     victim = trial.src / "no/0.wav"

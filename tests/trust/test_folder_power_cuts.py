@@ -64,6 +64,7 @@ def test_after_a_power_cut_at_any_moment_of_any_run_the_next_call_finishes_a_fol
     assert tried(workers, ledger, **shares) > 2000
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I1", "I5")
 def test_the_power_cuts_of_folders_catch_every_rule_that_is_taken_away(workers: CutWorkers, ledger: Ledger) -> None:
     scenarios = [{**CONTROLS[name], "broken": name, "until_wrong": True, "seed": SEED} for name in CONTROLS]

@@ -70,7 +70,7 @@ class Stage:
 
 
 @pytest.mark.guards("I11")
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param("1", marks=pytest.mark.slow), "2"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_scene_shows_a_secret(tmp_path: Path, ledger: Ledger, scene: str, recipe: str) -> None:
     stage = Stage(tmp_path, recipe)
@@ -115,6 +115,7 @@ protect wavs out --key missing.key
 """.strip().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I11")
 def test_no_command_shows_a_secret(tmp_path: Path, ledger: Ledger) -> None:
     stage = Stage(tmp_path, "2")
@@ -198,6 +199,7 @@ def test_the_search_finds_what_is_planted(
     assert secrets.find(b"before nothing behind" * 50) == []
 
 
+@pytest.mark.slow
 def test_without_its_guard_a_traceback_shows_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leak_scenes import Kept
 

@@ -61,6 +61,7 @@ def count_states(ledger: Ledger, verb: str, reply: dict[str, Any]) -> None:
     assert reply["wrong"] == 0, "\n".join(reply["examples"])
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I1", "I2", "I4", "I5", "I6", "I7")
 def test_after_a_power_cut_at_any_moment_the_next_call_finishes(workers: CutWorkers, ledger: Ledger) -> None:
     every = {"protect": 9, "undo": 5, "resumed protect": 5, "drop of the undo": 5}
@@ -98,6 +99,7 @@ def test_after_a_power_cut_at_any_moment_of_any_run_the_next_call_finishes(worke
     assert states >= (10_000 if recorded == {"system calls"} else 1_000)
 
 
+@pytest.mark.slow
 @pytest.mark.guards("I1", "I5", "I8")
 @pytest.mark.parametrize(
     ("by_steps", "dtype", "recipe"),

@@ -20,10 +20,12 @@ from poscuda_fast.arrays import mapped
 from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_refused_or_harmless(array: Array) -> None:
     check_damaged(array, damaged(array.sealed, range(len(array.sealed)), [0xFF]), every=40)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_page_header_is_refused_or_harmless(array: Array) -> None:
     size = len(array.sealed)
     places = [place for place in range(size) if place % 4096 < 16 or place < 116]
