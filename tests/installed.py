@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -29,9 +30,13 @@ def problem() -> str | None:
             f"The package that would be tested is {package}, and the installed one is {wanted}: "
             "run `pytest`, not `python -m pytest`, and take the checkout out of PYTHONPATH."
         )
-    if os.environ.get("POSCUDA_REQUIRE_NATIVE") == "1":
-        return why_missing("native")
-    return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            missing = why_missing("native")
+    except RuntimeWarning as stale:
+        return str(stale)
+    return missing if os.environ.get("POSCUDA_REQUIRE_NATIVE") == "1" else None
 
 
 def run_module(name: str, *arguments: object) -> list[str]:

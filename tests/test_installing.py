@@ -179,3 +179,17 @@ def test_the_stub_of_the_compiled_module_is_what_it_says_of_itself() -> None:
         if not name.startswith("_")
     }
     assert stubbed == compiled
+
+
+def test_native_kernels_that_are_older_than_their_sources_say_so(tmp_path: Path, monkeypatch) -> None:
+    """Where there are no sources, as in a wheel, nothing is said."""
+    problem = why_missing("native")
+    if problem is not None:
+        pytest.skip(problem)
+    from poscuda_fast.kernels import native
+
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    native._warn_if_stale()
+    (tmp_path / "patches.cpp").write_text("// other")
+    with pytest.warns(RuntimeWarning, match=r"built before their sources in .* changed: run pip install -e \. again"):
+        native._warn_if_stale()

@@ -138,4 +138,5 @@ NB_MODULE(_native, module) {
     module.def("will_need", &will_need, nb::arg("samples").noconvert(), nb::arg("first_bytes").noconvert(),
                nb::arg("n_bytes"));
     module.def("instruction_sets", &instruction_sets);
+    module.def("built_from", [] { return POSCUDA_BUILT_FROM; });
 }

@@ -5,10 +5,27 @@ The fastest instruction set of this processor is chosen at run time; the GIL is 
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from pathlib import Path
+
 import numpy as np
 
 from poscuda_fast.kernels import _native
 from poscuda_fast.kernels.reference import Flags, Ints, Samples, Table
+
+
+def _warn_if_stale() -> None:
+    """An editable installation has the sources beside this file, and does not compile them again when they change."""
+    folder = Path(__file__).parent
+    sources = sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
+    digests = "".join(hashlib.sha256(source.read_bytes()).hexdigest() for source in sources)
+    if sources and hashlib.sha256(digests.encode()).hexdigest() != _native.built_from():
+        message = f"The native kernels were built before their sources in {folder} changed: run pip install -e . again."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+_warn_if_stale()
 
 
 def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
