@@ -192,7 +192,7 @@ def test_a_file_that_changes_after_a_resumed_run_has_looked_at_it_is_refused(
     victim.write_bytes(content)
     with monkeypatch.context() as patching:
         patching.setattr(files.FileTarget, "recheck", lambda *_: [])
-        with pytest.raises(DatasetError, match=r"no/0\.wav was changed since this run was begun"):
+        with pytest.raises(DatasetError, match=r"no/0\.wav was changed since this run began"):
             trial.protect()
     content[28] ^= 1  # the header's byte rate, which nobody looks at
     victim.write_bytes(content)
