@@ -1,4 +1,4 @@
-"""WAV and NPY files that are broken or hostile, each with what must be said of it; made byte by byte."""
+"""WAV and .npy files that are broken or hostile, made byte by byte, each with the message that it must cause."""
 
 from __future__ import annotations
 

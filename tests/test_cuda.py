@@ -669,10 +669,10 @@ def test_the_inner_loop_is_short(ptx, dtype) -> None:
 def test_the_benchmark_compares_bits(capsys, monkeypatch) -> None:
     arguments = ["--check-only", "--cases", "6", "--longest", "20"]
     assert gpu.main(arguments) == 0
-    assert capsys.readouterr().out == "6 of 6 random cases have the bits of the CPU.\n"
+    assert capsys.readouterr().out == "6 of 6 random cases match the CPU bit for bit.\n"
     monkeypatch.setattr(kernels.load("cpu"), "filter_patches", lambda *_: 0)
     assert gpu.main(arguments) == 1
-    assert capsys.readouterr().out == "0 of 6 random cases have the bits of the CPU.\n"
+    assert capsys.readouterr().out == "0 of 6 random cases match the CPU bit for bit.\n"
 
 
 def test_the_benchmark_says_where_there_is_no_gpu(capsys, monkeypatch) -> None:
