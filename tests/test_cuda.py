@@ -419,7 +419,7 @@ def test_non_finite_samples_are_refused_before_anything_is_written(bad, channel,
 @pytest.mark.parametrize("backend", ["cpu", "reference", "gpu"])
 def test_other_backends_cannot_reach_the_device(backend, key) -> None:
     clips = to_device(random_samples(np.int16, (2, 50)))
-    with pytest.raises(ValueError, match=f"backend is '{backend}'; clips on a GPU are filtered there"):
+    with pytest.raises(ValueError, match=f"backend is '{backend}'; clips on a GPU need 'auto' or 'cuda'"):
         protect(clips, [0, 1], key, backend=backend)
 
 

@@ -149,7 +149,7 @@ def test_a_source_that_changes_after_it_was_read_ahead_is_refused(tmp_path, key,
         if done == 1:
             os.utime(src / name, ns=(7, 7))
 
-    with pytest.raises(DatasetError, match=f"{name} was exchanged or changed since this run began"):
+    with pytest.raises(DatasetError, match=f"{name} was replaced or changed since this run began"):
         protect_folder(src, dst, key, threads=threads, progress=progress)
     assert not (dst / name).exists()
     assert list(dst.rglob(".*.poscuda-part")) == []
