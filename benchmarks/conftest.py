@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if problem is not None:
         raise pytest.UsageError(problem)
     if config.getoption("--benchmark-only", default=False):
-        config.option.reportchars = "fE"  # not two thousand lines on the tests that are left out
+        config.option.reportchars = "fE"  # not two thousand lines on skipped tests
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclasses.dataclass
 class Race:
-    """Contenders of one benchmark, and what is asked of ours."""
+    """The contenders of one benchmark, and the targets of ours."""
 
     benchmark: Any
     name: str
@@ -58,7 +58,7 @@ class Race:
         """Time all contenders in every round, ours (the first) by pytest-benchmark; `prepare` runs before each."""
         self.ours, *others = contenders
         self.seconds = {name: [] for name in contenders}
-        for run in contenders.values():  # compiled, imported, allocated
+        for run in contenders.values():  # to compile, import and allocate
             prepare()
             run()
 
@@ -99,7 +99,7 @@ class Race:
         return min(names, key=self.median)
 
     def reach(self, what: str, ratio: float, *, at_most: float | None = None, at_least: float | None = None) -> None:
-        """Keep a figure with what it should be."""
+        """Record a figure with its target."""
         bound = at_most if at_most is not None else at_least
         assert bound is not None
         row = {
@@ -112,7 +112,7 @@ class Race:
         self.benchmark.extra_info[what] = row
 
     def keep(self) -> dict[str, Any]:
-        """What will be stored of this race."""
+        """The entry that will be stored for this race."""
         entry = _report.setdefault(self.name, {"unit": "microseconds each", "medians": {}, "figures": []})
         entry["medians"] = {
             name: round(statistics.median(times) / self.per * 1e6, 4) for name, times in self.seconds.items()
@@ -128,7 +128,7 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print every figure, say whether it is reached, and store them."""
+    """Print every figure and whether it reaches its target, and store them."""
     if not _report:
         return
     terminalreporter.section("reached?")

@@ -1,7 +1,7 @@
-"""Everyone who can filter patches, behind one call; the same table feeds the benchmarks and their test.
+"""All implementations that can filter patches, behind one call; the same table feeds the benchmarks and their test.
 
-Peers are given what costs them nothing to look up: where the patches are, the filters, and which clips are
-of one class. They work on a whole class at a time, in float32, as their users would.
+Peers get for free where the patches are, the filters, and which clips are of one class. They work on a whole class at
+a time, in float32, as their users would.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from poscuda_fast.kernels import Engine, Marks
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One patch a clip: (n_clips, n_frames) `clips`, filtered in place."""
+    """One patch per clip: (n_clips, n_frames) `clips`, filtered in place."""
 
     clips: NDArray[Any]
     rows: NDArray[np.int64]
@@ -40,11 +40,11 @@ class Task:
 
     @property
     def multiply_adds(self) -> int:
-        """How many the filters take."""
+        """How many multiply-adds the filters take."""
         return len(self.clips) * self.patch * self.taps.shape[1]
 
     def classes(self) -> list[tuple[NDArray[np.int64], slice, NDArray[np.float32]]]:
-        """For each class its clips, the frames of its patch, and its filter."""
+        """For each class: its clips, the frames of its patch, and its filter."""
         return [
             (np.flatnonzero(self.rows == row), slice(start, start + self.patch), taps)
             for row, (start, taps) in enumerate(zip(self.starts.tolist(), self.taps, strict=True))
@@ -178,7 +178,7 @@ PEERS = {
 
 
 def available_peers() -> dict[str, Callable[[Task, int], Callable[[], Any]]]:
-    """Those whose packages can be imported here; a warning names the others."""
+    """The peers whose packages can be imported here; a warning names the others."""
     found = {}
     for name, (package, prepare) in PEERS.items():
         try:

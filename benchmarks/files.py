@@ -1,4 +1,4 @@
-"""Files for the benchmarks, and what the system can do with them at its best."""
+"""Files for the benchmarks, and plain file operations to compare with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_folder(path: Path, n_files: int, n_classes: int = 10) -> Path:
 
 
 def write_durably(path: Path, n_bytes: int) -> None:
-    """So many bytes that do not compress, once, synced."""
+    """Write `n_bytes` random bytes, which do not compress, and sync them."""
     with open(path, "wb") as file:
         file.write(os.urandom(n_bytes))
         file.flush()
@@ -48,6 +48,6 @@ def write_durably(path: Path, n_bytes: int) -> None:
 
 
 def drop_caches() -> None:
-    """Let the system forget every file; PermissionError where we may not."""
+    """Drop the page cache of every file; PermissionError if that is not permitted."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")

@@ -1,9 +1,9 @@
-"""The CUDA backend on the GPU of this machine: first whether its bits are right, then how fast it is.
+"""The CUDA backend on the GPU of this machine: check its bits, then measure its speed.
 
     python -m benchmarks.gpu [--store RESULTS.json]
 
-The kernel's time is shown beside two limits that are measured in the same run: that of a kernel which reads and
-writes the same bytes, and that of one which does the same number of float64 multiply-adds.
+The kernel's time is shown beside two limits, measured at the same time: a kernel that reads and writes the same bytes,
+and one that does the same number of float64 multiply-adds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from poscuda_fast.kernels import Engine, Marks
 
 REPEATS = 7
 PATCHES = 1_000_000
-FRAMES = 4000  # of a clip, or fewer where they would not fit
+FRAMES = 4000  # of a clip, or fewer if they do not fit
 STREAMED = 60_000  # clips of 16,000 frames in a file
 SUMS, ROUNDS = 8, 4000  # of the multiply-add kernel: independent sums of a thread, and multiply-adds of each
 
@@ -36,7 +36,7 @@ SUMS, ROUNDS = 8, 4000  # of the multiply-add kernel: independent sums of a thre
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, help="write the results to this file, as JSON")
-    parser.add_argument("--check-only", action="store_true", help="tell whether the bits are right, and time nothing")
+    parser.add_argument("--check-only", action="store_true", help="check the bits, and time nothing")
     parser.add_argument("--cases", type=int, default=200, help="random cases to compare (200)")
     parser.add_argument("--longest", type=int, default=600, help="frames of the longest patch among them (600)")
     options = parser.parse_args(arguments)
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(problem)
         return 1
     wrong = compare(options.cases, options.longest)
-    show(f"{options.cases - wrong} of {options.cases} random cases have the bits of the CPU.")
+    show(f"{options.cases - wrong} of {options.cases} random cases match the CPU bit for bit.")
     if wrong or options.check_only:
         return 1 if wrong else 0
     rows = [resident(np.int16), resident(np.float32), *streamed()]
@@ -65,13 +65,13 @@ def store(results: dict[str, Any], path: Path) -> None:
 
 
 def compare(cases: int, longest: int) -> int:
-    """How many of so many random cases differ from the CPU's."""
+    """How many of `cases` random cases differ from the CPU backend."""
     rng = np.random.default_rng(0)
     return sum(differs(rng, (np.int16, np.int32, np.float32)[case % 3], longest) for case in range(cases))
 
 
 def differs(rng: np.random.Generator, dtype: type, longest: int) -> bool:
-    """Whether one random set of patches comes out differently."""
+    """Whether one random set of patches comes out differently on the GPU."""
     sizes = rng.integers(1, longest + 1, rng.integers(1, 40))
     stride = int(rng.integers(1, 4))
     starts = (np.cumsum(sizes) - sizes) * stride
@@ -122,7 +122,7 @@ def resident(dtype: type) -> dict[str, Any]:
         "bandwidth": timed(lambda: touch[PATCHES, 32](samples, places)),
         "multiply": timed(lambda: multiply[PATCHES // 1000, 256](sums, 1.0 + 1e-9, 1e-9)),
     }
-    # What `multiply` does in its time, for the number of multiply-adds that the patches need.
+    # The time of `multiply`, scaled to the number of multiply-adds that the patches need.
     done = PATCHES // 1000 * 256 * SUMS * ROUNDS
     multiply_limit = milliseconds["multiply"] * PATCHES * recipe.patch * recipe.taps / done
     return {
@@ -136,7 +136,7 @@ def resident(dtype: type) -> dict[str, Any]:
 
 
 def limits() -> tuple[Any, Any]:
-    """Kernels that do one half of the work alone: move the patches' bytes, or multiply and add in float64."""
+    """Two kernels that each do half of the work: move the patches' bytes, and multiply and add in float64."""
     from numba import cuda
 
     @cuda.jit

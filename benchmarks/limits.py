@@ -1,4 +1,4 @@
-"""The limits that a throughput is held against, measured on this machine in the same run."""
+"""The limits that a throughput is compared with, measured on this machine in the same process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("limits.cpp")
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """limits.cpp, compiled for this very processor."""
+    """limits.cpp, compiled for this processor."""
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if compiler is None:
         pytest.skip("the limits are measured by a small C++ kernel, and there is no compiler")
@@ -43,7 +43,7 @@ def touch(samples: NDArray[Any], starts: NDArray[np.int64], size: int) -> None:
 
 
 def multiply_add(n: int) -> None:
-    """As many float64 multiply-adds as this processor does at its best in one thread."""
+    """Do `n` float64 multiply-adds in one thread, as fast as this processor can."""
     function = library().multiply_add
     function.restype = ctypes.c_double
     function(ctypes.c_size_t(n))

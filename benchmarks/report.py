@@ -31,7 +31,7 @@ RACES = {
 
 
 def reach() -> str:
-    """Every figure beside what is asked of it."""
+    """Every figure beside its target."""
     lines = ["| | figure | asked | |", "|---|---|---|---|"]
     for name, title in RACES.items():
         for row in stored.load(stored.BENCHMARKS, name)["figures"]:

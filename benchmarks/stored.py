@@ -35,7 +35,7 @@ def store(folder: Path, name: str, command: str, fields: dict[str, Any]) -> Path
 
 def write(path: Path, result: dict[str, Any]) -> None:
     """Write a result as it is."""
-    part = path.with_suffix(".part")  # a run that is stopped leaves a whole result or none
+    part = path.with_suffix(".part")  # an interrupted write leaves a whole result or none
     part.write_text(_one_line_lists(json.dumps(result, indent=1)) + "\n")
     part.replace(path)
 

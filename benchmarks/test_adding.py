@@ -1,4 +1,4 @@
-"""Format 2: sounds added in short patches all along, beside NumPy and the limit of touching the same samples."""
+"""Format 2: adding sounds in short patches along a clip, compared with NumPy and with touching the same samples."""
 
 from __future__ import annotations
 

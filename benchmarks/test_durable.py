@@ -1,4 +1,4 @@
-"""`protect_memmap` on 100,000 clips in a file: warm, and cold."""
+"""`protect_memmap` on 100,000 clips in a file, with a warm and with a cold page cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def places() -> np.ndarray:
 
 
 class Runs:
-    """What is timed, on a mapping made anew for each round."""
+    """What is timed, on the file's mapping; cold rounds map it again."""
 
     def __init__(self, path: Path, journal_bytes: int) -> None:
         self.path = path
@@ -96,7 +96,7 @@ class Runs:
         return run
 
     def stream(self) -> None:
-        """Read the whole file, as a program must that does not know where to look."""
+        """Read the whole file, as a program must that does not know where the patches are."""
         buffer = bytearray(8 << 20)
         with open(self.path, "rb", buffering=0) as file:
             while file.readinto(buffer):
@@ -147,7 +147,7 @@ def test_cold_file(race: Any, path: Path, journal_bytes: int) -> None:
     runs.fresh()
     floor = race.ratio("protect_memmap", "prefetched touch + msync + journal")
     race.reach("protect_memmap over prefetched touch + msync + journal's bytes", floor, at_most=1.25)
-    # The disk decides: with nothing but the patches touched, made durable and journalled it is not faster than this.
+    # The disk sets the limit: even only touching the patches, syncing and journalling is not faster than this.
     limits_of_reading = {
         "reading the whole file over prefetched touch": ("reading the file", "prefetched touch"),
         "reading the whole file over that limit": ("reading the file", "prefetched touch + msync + journal"),

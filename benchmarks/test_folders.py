@@ -56,8 +56,8 @@ def hash_twice(source: Path) -> None:
 
 def test_copy(race: Any, source: Path) -> None:
     key = Key(bytes(range(32)))
-    # A new folder each time, and nothing deleted before the end: ext4 does not use an inode again soon after it was
-    # freed, and a copy that follows a deletion spends seconds in looking for others.
+    # A new folder each time, and nothing deleted before the end: ext4 does not reuse an inode soon after it was
+    # freed, and a copy that follows a deletion spends seconds looking for others.
     targets = (source.with_name(f"target{number}") for number in itertools.count())
     race.per = N_FILES
 
@@ -84,7 +84,7 @@ def test_copy(race: Any, source: Path) -> None:
     race.reach("protect_folder over cp -r", race.ratio("protect_folder", "cp -r"), at_most=1.5)
     race.reach("protect_folder over cp -r and sync", race.ratio("protect_folder", "cp -r, sync"), at_most=1.5)
     race.reach("a soundfile loop over protect_folder", race.ratio("soundfile loop", "protect_folder"), at_least=5)
-    # What neither of them does, and what both copies must do.
+    # The least that any protected copy must do.
     least = ["both SHA-256 of every file", "cp -r"]
     race.reach("cp -r, then both SHA-256 of every file, over cp -r", race.ratio(least, "cp -r"), at_most=1.5)
     race.reach("a soundfile loop over these two", race.ratio("soundfile loop", least), at_least=5)

@@ -1,4 +1,4 @@
-"""Arrays in memory: kernels beside peers and limits, threads, and clips of any length."""
+"""Arrays in memory: kernels compared with peers and limits, threads, and long clips."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_two_threads(race: Any, dtype: type) -> None:
         for threads in (2, 1)
     }
     race.run({**runs, **machine, **others}, rounds=ROUNDS)
-    # Two threads of one core share its multipliers: nothing gains more from the second than this does.
+    # Two threads of one core share its multipliers: nothing can gain more from the second thread than this.
     gain = race.ratio("multiply-adds, 1 threads", "multiply-adds, 2 threads")
     race.reach("the machine's own multiply-adds: two threads over one", gain, at_least=1.8)
     for name in contenders.OURS:
@@ -78,7 +78,7 @@ def test_two_threads(race: Any, dtype: type) -> None:
 
 @each_dtype
 def test_whole_call(race: Any, dtype: type) -> None:
-    """`protect` with all that it does beside the kernel: positions, filters, checks, counts."""
+    """`protect` with everything it does besides the kernel: positions, filters, checks, counts."""
     task = contenders.make_task(dtype, N_CLIPS, N_FRAMES)
     race.per = N_CLIPS
     key = Key(bytes(range(32)))
@@ -97,7 +97,7 @@ def test_whole_call(race: Any, dtype: type) -> None:
 
 
 def test_long_clips(race: Any) -> None:
-    """The cost is that of the patches, not of the clips."""
+    """The cost depends on the patches, not on the length of the clips."""
     n_clips = 2000
     race.per = n_clips
     key, labels = Key(bytes(range(32))), np.arange(n_clips) % 35

@@ -94,9 +94,9 @@ print(peak - base)
 
 @pytest.mark.parametrize("what", ["protect_memmap", "protect", "folder"])
 def test_memory(race: Any, what: str, tmp_path: Path) -> None:
-    """Anonymous memory beyond the caller's array, protecting, verifying and restoring."""
+    """Anonymous memory beyond the caller's array while protecting, verifying and restoring."""
     if not Path("/proc/self/status").exists():
-        pytest.skip("the system does not tell how much memory is anonymous")
+        pytest.skip("the system does not report anonymous memory (no /proc/self/status)")
     sizes = {"folder": (1000, 7100)}.get(what, (100_000, 1_000_000))
     grown: dict[int, int] = {}
 

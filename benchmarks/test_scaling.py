@@ -1,4 +1,4 @@
-"""Throughput against the number of clips, their length and threads, for the plot."""
+"""Throughput against the number of clips, their length and the number of threads, for the plot."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Every attack against every model: what a model trained on attacked, protected data knows of clean test clips.
+"""Train every model on protected data after every attack, and test it on clean clips.
 
     python -m experiments.attack_suite DATASET [--models m5 lstm transformer cnn] [--attacks all]
         [--conditions poscuda-0.01 clean] [--epochs N] [--seed 0] [--jobs 1] [--other DATASET]
         [--device cpu] [--results DIR]
 
-Unprotected data under the same attack say what the attack itself costs. One JSON file a cell, named after data
-set, model, condition and attack; a cell that is there is skipped, so that a run can be stopped and taken up
-again. The training clips of an attack on a condition are made once for all models; --jobs runs that many of
-these groups side by side, one thread each. An attack that means nothing on unprotected data has no cell there:
-compare with "none". Test clips go through what who trains so can put in front of a model: a filter, a codec, a
-projection. A probe (a linear layer on a frozen embedding) has one model of its own, "linear".
+The same attack on unprotected data shows what the attack itself costs; where it makes no sense there, it has no
+cell: compare with "none". Each cell is one JSON file, named after data set, model, condition and attack. Stored cells
+are skipped, so the command can be stopped and called again. The training clips of an attack on a condition are made
+once for all models; --jobs computes that many of these groups at a time, with one thread each. Test clips go through
+what an attacker can put in front of a model: a filter, a codec, a projection. A probe (a linear layer on a frozen
+embedding) has a model of its own, "linear".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULTS = stored.EXPERIMENTS / "attacks"
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The cells that share one data set after one attack: a process's piece of work, as plain values."""
+    """The cells that share their training clips: one data set, condition and attack. Plain values, for a process."""
 
     dataset: str
     condition: str
@@ -56,9 +56,9 @@ class Group:
 def groups(
     dataset: str, models: Sequence[str], attacks: Sequence[str], conditions: Sequence[str], **shared: Any
 ) -> list[Group]:
-    """The work of a run, without cells that mean nothing: attack by attack, each under all conditions.
+    """The groups to compute, attack by attack under all conditions, without cells that make no sense.
 
-    `shared` are the other fields of every `Group`.
+    `shared` holds the other fields of every `Group`.
     """
     chosen = {one.name: one for text in attacks for one in choose(text)}
     made: list[Group] = []
@@ -80,7 +80,7 @@ def condition_named(name: str, sample_rate: int = 16_000) -> Condition:
     Raises
     ------
     ValueError
-        There is none of that name.
+        No condition has this name.
     """
     kind, *words = name.split("-")
     try:
@@ -100,7 +100,7 @@ def condition_named(name: str, sample_rate: int = 16_000) -> Condition:
 
 
 def run(group: Group) -> list[str]:
-    """Make the cells of a group that are not there yet; returns and prints a line for each."""
+    """Make the missing cells of a group; print and return a line for each."""
     data, chosen = load(group.dataset), choose(group.attack)[0]
     missing = [model for model in group.models if not finished(group, data, model)]
     if not missing:
@@ -134,7 +134,7 @@ def make_scene(data: Dataset, condition: Condition, seed: int) -> Scene:
 
 
 def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: str) -> dict[str, Any]:
-    """Train one model on an attacked scene: what a cell stores."""
+    """Train one model on an attacked scene; return what a cell stores."""
     tests = data.rows(TEST)
     asked = np.ascontiguousarray(data.clips[tests])
     asked = heard(chosen, asked, data.lengths[tests], data.sample_rate, group.seed)
@@ -174,18 +174,18 @@ def measure(group: Group, data: Dataset, chosen: Chosen, scene: Scene, model: st
 
 
 def configured(group: Group, model: str) -> Config:
-    """How a model of a group is trained."""
+    """The training settings of a model in a group."""
     return Config(model, EPOCHS[model] if group.epochs is None else group.epochs, seed=group.seed, device=group.device)
 
 
 def cell_name(group: Group, data: Dataset, model: str) -> str:
-    """The name of a cell's file; repetitions after the first carry their seed."""
+    """The name of a cell's file; seeds other than 0 are part of it."""
     name = f"{data.name}_{model}_{group.condition}_{group.attack}"
     return name if group.seed == 0 else f"{name}_s{group.seed}"
 
 
 def finished(group: Group, data: Dataset, model: str) -> bool:
-    """Whether a cell is there, whole and made with the same settings, on whatever device."""
+    """Whether a cell is stored, complete and made with the same settings, on any device."""
     try:
         fields = stored.load(Path(group.results), cell_name(group, data, model))
         config = fields["settings"]["config"]
@@ -195,7 +195,7 @@ def finished(group: Group, data: Dataset, model: str) -> bool:
 
 
 def command(group: Group, model: str) -> str:
-    """What makes one cell."""
+    """The command that makes one cell."""
     words = [
         "python -m experiments.attack_suite DATASET",
         f"--attacks {group.attack}",

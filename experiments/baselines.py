@@ -1,12 +1,12 @@
-"""What else there is, on the same clips and victims.
+"""Other methods, on the same clips and models.
 
     python -m experiments.baselines DATASET [--models ...] [--seeds 0 1 2]
-    python -m experiments.baselines DATASET --seconds     (how long 1,000 clips take; nothing else may run)
+    python -m experiments.baselines DATASET --seconds     (time 1,000 clips; run nothing else meanwhile)
 
 - cuda-B: CUDA (Sadasivan et al. 2023) brought to audio as its authors describe it: each class's filter is drawn
   from U(0, B) with one tap at a random place set to 1, the whole clip is convolved and divided by its maximum.
-- emin-SNR: class-wise error-minimising noise (Huang et al. 2021), with M5 as the surrogate: the surrogate
-  is trained on noisy clips and the noise lowers its loss, in turns, until the noise alone is enough.
+- emin-SNR: class-wise error-minimising noise (Huang et al. 2021), with M5 as the surrogate: in turns, the surrogate
+  is trained on noisy clips and the noise is changed to lower its loss, until the surrogate is right on 99 %.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def make(name: str, data: Dataset, rows: Ints, seed: int) -> Condition:
 
 
 def seconds(data: Dataset) -> dict[str, float]:
-    """Median seconds to mark 1,000 training clips, everything a method needs for them included."""
+    """Median seconds to mark 1,000 training clips, including everything that a method needs."""
     rows = data.rows(0)[:TIMED_CLIPS]
     makers: dict[str, Callable[[], Condition]] = {
         "poscuda-0.01": lambda: poscuda(0.01),
@@ -140,9 +140,9 @@ def seconds(data: Dataset) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run every cell that is not stored yet, or take the times."""
+    """Run every cell that is not stored yet, or measure the times."""
     parser = shared_options(__doc__, NAMES_OF_CONDITIONS)
-    parser.add_argument("--seconds", action="store_true", help="only take the times")
+    parser.add_argument("--seconds", action="store_true", help="only measure the times")
     options = parser.parse_args(arguments)
     if options.seconds:
         data = load(options.dataset)

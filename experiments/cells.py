@@ -1,4 +1,4 @@
-"""Results of trainings: one JSON a cell, never made twice."""
+"""Results of trainings: one JSON file per cell, each made once."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def load_all(folder: Path) -> list[dict[str, Any]]:
 
 
 def accuracies(result: Result) -> dict[str, Any]:
-    """What every cell tells of a training: accuracies in %, final and peak.
+    """What every cell stores of a training: accuracies in %, final and peak.
 
-    A condition without a mark has no keyed, mis-keyed or noise test: null.
+    A condition without a mark has no keyed, mis-keyed or noise test; these are null.
     """
     fields: dict[str, Any] = {"clean_final": result.final("clean"), "clean_peak": result.peak("clean")}
     for name in ("keyed", "miskeyed", "noise"):
@@ -43,12 +43,12 @@ def accuracies(result: Result) -> dict[str, Any]:
 
 
 def curves(result: Result) -> dict[str, list[float]]:
-    """The history by name, one number an epoch."""
+    """The history by name, one number per epoch."""
     return {name: [round(epoch[name], 4) for epoch in result.history] for name in result.history[0] if name != "epoch"}
 
 
 def settings(config: Config, condition: Condition) -> dict[str, Any]:
-    """Everything that was chosen."""
+    """All settings of a training and its condition."""
     return dataclasses.asdict(config) | {"condition": condition.settings}
 
 
@@ -81,7 +81,7 @@ class Group:
     command : str
         The command line that a result names, with {dataset}, {split}, {model}, {condition}, {seed} and {epochs}.
     more : dict
-        Fields that every cell gets besides.
+        Further fields of every cell.
     """
 
     data: Dataset
@@ -156,7 +156,7 @@ class Group:
 
 
 def median_snr_db(data: Dataset, marked: Part) -> float | None:
-    """Median over clips of the sound's energy over its change's; None where most clips are unchanged."""
+    """Median SNR of the marked clips in dB; None if most clips are unchanged."""
     values = []
     for row in marked.rows:
         before = data.clips[row, : data.lengths[row]].astype(np.float64)
@@ -169,7 +169,7 @@ def median_snr_db(data: Dataset, marked: Part) -> float | None:
 def in_parallel(work: Callable[..., None], tasks: Iterable[tuple[Any, ...]], jobs: int) -> None:
     """``work(*task)`` for every task, `jobs` at a time.
 
-    Each gets one thread: small trainings side by side are quicker than one after another on all cores.
+    Each gets one thread: small trainings in parallel are faster than one after another on all cores.
     """
     if jobs == 1:
         for task in tasks:
@@ -183,7 +183,7 @@ def in_parallel(work: Callable[..., None], tasks: Iterable[tuple[Any, ...]], job
 
 
 def _begin() -> None:
-    """What a worker does first: one thread to compute with, and one that ends it when its parent was killed."""
+    """Set up a worker: one compute thread, and one that ends the worker when its parent was killed."""
     torch.set_num_threads(1)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

@@ -18,7 +18,7 @@ SOURCE = "doi:10.5281/zenodo.3987831"
 DIMENSIONS = 2048
 _MEL_BANDS = 64
 _WIDTHS = (64, 128, 256, 512, 1024, 2048)
-_CLASSES = 527  # AudioSet's; that layer is loaded, so that nothing in the file is left over, and not used
+_CLASSES = 527  # of AudioSet; this layer is loaded only so that the model matches the file
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ CONFIGS = {
 }
 
 # Beside the weights the published files hold the state of a sampler, in arrays that NumPy 1 wrote. Building an
-# array runs no code of the file's, so these may be read; all else is refused.
+# array runs no code from the file, so arrays are allowed; everything else is refused.
 _ARRAYS = [
     np.ndarray,
     np.dtype,
@@ -121,7 +121,7 @@ def find(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Path:
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Cnn14:
-    """The model with its published weights, ready to be used.
+    """The model with its published weights, in evaluation mode.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Cnn14:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # unpickling, a missing key, other shapes: torch raises a different class for each
         raise ValueError(
-            f"{path} does not hold the weights of {name}, and nothing but arrays beside them; get {CONFIGS[name].file} "
-            f"again ({SOURCE})."
+            f"{path} does not hold the weights of {name}, or holds more than arrays beside them; get "
+            f"{CONFIGS[name].file} again ({SOURCE})."
         ) from error
     return model.eval()

@@ -1,8 +1,8 @@
 """What is done to a data set before a model is trained on it: the columns of Table 1 and the baselines.
 
-A condition changes int16 clips in place. Its key makes all of them: the same key on the test clips gives
-the keyed test, the same key with the classes exchanged the mis-keyed one, and random noise at the places
-that the key names (Gokul and Dubnov, sec. 4) the noise test.
+A condition changes int16 clips in place. One key makes all tests: marking the test clips gives the keyed test,
+marking them with exchanged classes the mis-keyed test, and adding random noise at the places that the key gives
+(Gokul and Dubnov, sec. 4) the noise test.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from scipy.signal import oaconvolve
 
 from poscuda_fast import Key, Recipe, protect
 
-BATCH = 512  # clips that are in memory at once
+BATCH = 512  # clips in memory at a time
 TAPS = 80
-PROBES = 4  # a faint filter leaves one sample in some thousands as it was, by accident
+PROBES = 4  # a faint filter leaves one sample in some thousands unchanged, by chance
 
 Clips = NDArray[np.int16]  # (n, frames)
 Ints = NDArray[np.int64]  # (n,)
@@ -33,13 +33,13 @@ class Condition:
     Attributes
     ----------
     name : str
-        As results call it.
+        Its name in results.
     title : str
-        As tables call it.
+        Its name in tables.
     mark : callable
         ``mark(clips, labels, lengths, key)`` changes (n, frames) int16 clips in place.
     recipe : Recipe or None
-        Where the library does the marking.
+        What the library marks with; None if it does not do the marking.
     settings : dict
         What a result stores about it.
     """
@@ -52,7 +52,7 @@ class Condition:
 
 
 def study_key(seed: int) -> Key:
-    """The key of one repetition: public, so that results can be had again. Never use one for data of yours."""
+    """The key of one repetition: public, so that results can be reproduced. Never protect your own data with it."""
     return Key(hashlib.sha256(f"poscuda_fast experiments, repetition {seed}".encode()).digest())
 
 
@@ -64,8 +64,8 @@ def clean() -> Condition:
 def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> Condition:
     """The paper's method: one patch a clip.
 
-    `identity` puts 1.0 on the centre tap. `absolute` draws the place in the padded clip, the same one for
-    every clip of a class, instead of relative to each clip's own length.
+    `identity` puts 1.0 on the centre tap. `absolute` draws the place in the padded clip, the same for every clip of
+    a class, instead of relative to each clip's own length.
     """
     recipe = Recipe.paper(blur=blur, identity=identity)
 
@@ -142,7 +142,7 @@ def touched(condition: Condition, shape: tuple[int, int], labels: Ints, lengths:
 def noisy(condition: Condition, clips: Clips, labels: Ints, lengths: Ints, key: Key, seed: int) -> Clips:
     """Copies with random noise wherever the condition touches them, as strong as the mark is in that clip.
 
-    That is what an attacker who knows the places, but neither filter nor sound, can add.
+    An attacker who knows the places, but neither filter nor sound, can add that much.
     """
     marked = clips.copy()
     condition.mark(marked, labels, lengths, key)

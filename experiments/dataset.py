@@ -1,4 +1,4 @@
-"""A data set as arrays on disk: all clips in one memory-mapped file, and what is known of each.
+"""A data set as arrays on disk: all clips in one memory-mapped file, and what is known about each.
 
 FOLDER/clips.npy (N, L) int16, zero-padded; labels.npy, lengths.npy, speaker.npy (N,) int64; split.npy (N,)
 uint8; files.txt with the file each row came from; dataset.json with the names. Made by experiments.prepare.
@@ -23,12 +23,12 @@ PER_CLIP = {"labels": np.int64, "lengths": np.int64, "split": np.uint8, "speaker
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Clips and what is known of each.
+    """Clips and what is known about each.
 
     Attributes
     ----------
     folder : Path
-        Where the arrays lie.
+        Folder of the arrays.
     name : str
         The data set's name in tables.
     clips : memmap of int16, shape (N, L)
@@ -73,8 +73,8 @@ def load(folder: Path | str) -> Dataset:
     Raises
     ------
     DatasetError
-        A file is missing, cut short or of another shape or type than its siblings, or holds a label,
-        length, split or speaker that cannot be.
+        A file is missing, cut short, or of another shape or type than expected, or holds a label, length, split or
+        speaker that is out of range.
     """
     folder = Path(folder)
     about = _about(folder)

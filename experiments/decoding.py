@@ -1,4 +1,4 @@
-"""Many audio files decoded in threads, which libsndfile and soxr let run side by side, in their order."""
+"""Decode many audio files in threads, in order; libsndfile and soxr run in parallel."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST_IN_BATCH = 256
 def decode_all(
     root: Path, names: Sequence[str], rate: int, frames: int, jobs: int
 ) -> Generator[list[Decoded | UnusableError], None, None]:
-    """The files of these names below `root` in order, some at a time, decoded by `jobs` threads.
+    """Decode the named files below `root` with `jobs` threads; yield them in order, a batch at a time.
 
-    What is held in memory is bounded by `jobs` and does not grow with the number of files.
+    Memory is bounded by `jobs` and does not grow with the number of files.
     """
     size = min(MOST_IN_BATCH, max(1, BATCH_BYTES // (2 * frames)))
     batches = (names[first : first + size] for first in range(0, len(names), size))
@@ -32,7 +32,7 @@ def decode_all(
 
 
 def rate_of(path: Path | str) -> int:
-    """A file's sample rate in Hz by its header; UnusableError if it has none, or no frames."""
+    """A file's sample rate in Hz, from its header; UnusableError if it has none, or no frames."""
     try:
         info = soundfile.info(path)
     except BROKEN as error:

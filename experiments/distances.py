@@ -2,8 +2,9 @@
 
     python -m experiments.distances DATASET [--conditions ...] [--seeds 0 1 2] [--metrics snr ...]
 
-Results go to results/distances, and the cells of the same clips in results/table1 and results/baselines are given
-their `fad` and `embedding`, those in results/protection `visqol` and `lsd_db` too. Nothing is trained.
+Results go to results/distances. Their `fad` and `embedding` are also written into the cells of the same clips in
+results/table1 and results/baselines, and with `visqol` and `lsd_db` into those in results/protection. Nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def measure(
 
 
 def fill_in(result: dict[str, Any], folder: Path) -> int:
-    """Give the cells of the same data set, condition and key their distance; returns how many."""
+    """Write a result's distances into the cells of its data set, condition and key; returns how many."""
     known = {"fad": result["fad"], "embedding": f"{result['embedding']}, {result['clips']} clips"}
     if folder == protection.FOLDER:
         medians = {name: one["median"] for name, one in result["quality"].items()}

@@ -1,8 +1,8 @@
 """Embeddings of clips for the Fréchet distance, named after the network that makes them.
 
 - dnsmos-128: the last hidden layer but one of DNSMOS P.835 (Reddy et al. 2022), which comes inside the package
-  speechmos. It was trained to rate speech quality; it is at hand offline. Call its distance FAD[dnsmos-128].
-- pann-16k, pann-32k: CNN14 of the PANNs (Kong et al. 2020), as the paper's FAD. Needs the published checkpoint.
+  speechmos. It was trained to rate speech quality, and works offline. Call its distance FAD[dnsmos-128].
+- pann-16k, pann-32k: CNN14 of the PANNs (Kong et al. 2020), as for the paper's FAD. Needs the published checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths, checked_rows
 
-BATCH = 16  # with one clip a call DNSMOS takes half as long again for each
+BATCH = 16  # with one clip per call DNSMOS takes 1.5 times as long
 PANN_SHORTEST = 1.0  # seconds: shorter clips are padded with zeros
 DNSMOS_RATE = 16_000
 DNSMOS_FRAMES = 144_160  # 9.01 s; the graph takes no other length
@@ -40,7 +40,7 @@ def embed(
     batch: int = BATCH,
     rows: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
-    """One embedding a clip, of its true frames only.
+    """One embedding per clip, of its true frames only.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def embed(
     clips : (n, L) int16
         May be a memory map: at most `batch` clips are in memory at once.
     lengths : (n,) array_like of int
-        True frames of each clip; what follows them is padding and is not heard.
+        True frames of each clip; the padding after them is ignored.
     sample_rate : int
         Hz. Clips of another rate than the network's are resampled with soxr ("HQ").
     checkpoint : path, optional
         The file or folder of the PANN checkpoint; without it, the environment's POSCUDA_PANN_CHECKPOINT.
     batch : int
-        Clips a call of the network.
+        Clips per call of the network.
     rows : (m,) array_like of int, optional
         Which clips, in this order; all of them if not given.
 
@@ -92,7 +92,7 @@ def embed(
         def fit(samples: Samples) -> Samples:
             return np.pad(samples, (0, max(0, shortest - len(samples))))
 
-    # Sorted by length, so that clips of one length meet in a batch: padding one to another would be heard.
+    # Sorted by length, so that a batch holds clips of one length: padding would change the embedding.
     order = np.argsort(lengths[rows], kind="stable")
     fitted = ((place, fit(_samples(clips, lengths, rows[place], sample_rate, rate))) for place in order)
     for places, together in _batches(fitted, batch):
@@ -101,7 +101,7 @@ def embed(
 
 
 def describe(name: str, checkpoint: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Which embedding it is, for a result: its name, and the SHA-256 of the file that holds the weights.
+    """What a result stores about an embedding: its name, and the SHA-256 of the file with the weights.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _known(name: str) -> None:
 
 
 def _samples(clips: NDArray[np.int16], lengths: NDArray[np.int64], row: int, rate: int, wanted: int) -> Samples:
-    """A clip's true frames in [-1, 1), at the rate that is wanted."""
+    """A clip's true frames in [-1, 1), at the wanted rate."""
     samples = clips[row, : lengths[row]].astype(np.float32) / np.float32(FULL_SCALE)
     if rate == wanted:
         return samples
@@ -131,7 +131,7 @@ def _samples(clips: NDArray[np.int16], lengths: NDArray[np.int64], row: int, rat
 
 
 def _tile(samples: Samples) -> Samples:
-    """The clip over and over, as speechmos fills its window."""
+    """The clip, repeated to fill the window, as speechmos does."""
     if len(samples) > DNSMOS_FRAMES:
         raise ValueError(
             f"A clip has {len(samples)} frames at {DNSMOS_RATE} Hz; dnsmos-128 hears {DNSMOS_FRAMES}: cut it."
@@ -195,7 +195,7 @@ def _cnn14() -> Any:
 
 @functools.lru_cache
 def _sha256(path: Path, size: int, modified: int) -> str:
-    """Of a file; its size and time are there so that one that was replaced is read again."""
+    """SHA-256 of a file; `size` and `modified` are keys of the cache, so that a replaced file is read again."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -1,7 +1,7 @@
-"""Families of marks that were searched for a protection that holds: class-wise sound at keyed places, set to a level.
+"""The families of marks that the search tried: class-wise sounds at keyed places, at a given level.
 
-Prototypes in floating point; what won is format 2 of the library (FORMAT.md). Every mark touches patches only and
-needs nothing of the clip but its length and the patch itself.
+These are prototypes in floating point; the winner became format 2 of the library (FORMAT.md). Every mark changes
+patches only, and needs only the clip's length and the patch itself.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ class Family:
     Attributes
     ----------
     carrier : str
-        "filtered": the patch through its class's filter, brought to the level; of the class alone are "tone", a sum
-        of tones, "pulse", the same on one side of zero, "noise" in the bands, "loop", noise that repeats with
-        `period`, "comb", `resonances` harmonics of that period, and "taps", random samples. Joined by "+": one for
-        each band.
+        "filtered": the patch through its class's filter, scaled to the level. The others depend on the class alone:
+        "tone", a sum of tones; "pulse", the same on one side of zero; "noise" in the bands; "loop", noise that
+        repeats with `period`; "comb", `resonances` harmonics of that period; "taps", random samples. Names joined by
+        "+" give one carrier per band.
     bands : tuple of (float, float)
         Where the class's frequencies lie, in cycles a frame; every band gets `resonances` of them.
     level : float
         RMS of the mark inside a patch, as a share of full scale.
     patch : int
-        Frames; 0: as many as `share` and `patches` leave.
+        Frames per patch; 0: computed from `share` and `patches`.
     share : float
-        Of the clip's frames that lie in patches.
+        Share of the clip's frames that lie in patches.
     patches : int
-        Patches of a clip, in place of `share`; 0: by `share`.
+        Patches per clip; 0: computed from `share`.
     resonances : int
-        Frequencies that a class has in each band.
+        Frequencies of a class in each band.
     window : str
         "hann", "flat" (cosine edges of an eighth) or "none".
     place : str
-        "keyed": as format 1; "edges": from both ends of the clip inwards; "grid": equally far apart.
+        "keyed": as in format 1; "edges": from both ends of the clip inwards; "grid": at equal distances.
     weights : tuple of float
-        Of the bands, against each other; none: all alike.
+        Relative weights of the bands; empty: all equal.
     slots : int
-        Tones lie on so many places of their band, so that they differ; 0: anywhere.
+        Number of frequencies in a band that tones choose from, so that they differ; 0: any frequency.
     width : int
         Taps of the filter of "filtered".
     period : int
@@ -60,9 +60,9 @@ class Family:
     differences : int
         How often "taps" are differenced.
     follow : float
-        The least level, as a share of the patch's own RMS.
+        The lowest level, as a share of the patch's own RMS.
     hold : int
-        Frames that each of "taps" lasts.
+        Frames for which each sample of "taps" is held.
     """
 
     carrier: str = "tone"
@@ -110,7 +110,7 @@ def condition(family: Family) -> Condition:
 
 
 class Mark:
-    """What one class gets."""
+    """The mark of one class."""
 
     def __init__(self, family: Family, key: Key, label: int) -> None:
         self.family = family
@@ -199,7 +199,7 @@ class Mark:
         if self.family.place == "edges":
             half = count // 2
             return [n * size for n in range(count - half)] + [length - (n + 1) * size for n in range(half)]
-        if self.family.place == "grid":  # equally far apart, from a keyed first one
+        if self.family.place == "grid":  # at equal distances from a keyed first one
             step = int(size / self.family.share)
             first = int(self.words[0]) * (step - size + 1) >> 32
             return list(range(first, length - size + 1, step))
@@ -225,7 +225,7 @@ def at_snr(family: Family, energies: Float, lengths: Ints, snr_db: float) -> Fam
 
 
 def frames_marked(family: Family, lengths: Ints) -> Ints:
-    """(n,) frames that lie in patches of clips of these lengths, but for what a grid leaves at the end."""
+    """(n,) frames that lie in patches of clips of these lengths, except those that a grid leaves out at the end."""
     size = np.minimum(family.patch or np.maximum(1, (family.share * lengths / family.patches).astype(int)), lengths)
     by_share = np.maximum(1, (family.share * lengths).astype(int) // size)
     count = np.full(len(lengths), family.patches) if family.patches else by_share
@@ -234,5 +234,5 @@ def frames_marked(family: Family, lengths: Ints) -> Ints:
 
 
 def energies_of(clips: Any, rows: Ints, lengths: Ints) -> Float:
-    """(n,) energy of each clip, full scale being 1."""
+    """(n,) energy of each clip, where full scale is 1."""
     return np.array([float((clips[row, : lengths[row]].astype(np.float64) ** 2).sum()) for row in rows]) / FULL_SCALE**2

@@ -1,10 +1,10 @@
-"""The Fréchet distance between two sets of embeddings, its yardstick, its interval, and a formula to tell apart.
+"""The Fréchet distance between two sets of embeddings, a yardstick, an interval, and a formula not to confuse with it.
 
 The Fréchet audio distance (Kilgour et al. 2019) fits a Gaussian to each set and compares the two:
 
     |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2))
 
-It says nothing without the embedding's name and the number of clips: its bias falls as 1/n.
+It means nothing without the embedding's name and the number of clips: its bias falls as 1/n.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     """The squared Fréchet (2-Wasserstein) distance between the Gaussians fitted to two sets.
 
     With A and B the centred sets over sqrt(n - 1), the last trace is the sum of the singular values of A B^T;
-    no covariance is formed, so fewer clips than dimensions do no harm. Q = U V^T of its decomposition turns B
-    onto A as far as a rotation can (Schönemann 1966), and what is left, |A - Q B|^2, is the three traces
-    together: a sum of squares, never negative, that loses no digits where the sets are nearly one.
+    no covariance is formed, so fewer clips than dimensions do no harm. Q = U V^T of its decomposition rotates B
+    as close to A as possible (Schönemann 1966), and the remainder |A - Q B|^2 equals the three traces together:
+    a sum of squares, never negative, that loses no digits where the sets are nearly equal.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def rounding(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def half_against_half(a: ArrayLike, rng: np.random.Generator) -> float:
-    """The distance between two random halves of one set: what chance and bias alone make of so few clips.
+    """The distance between two random halves of one set: what chance and bias alone give for this many clips.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def half_against_half(a: ArrayLike, rng: np.random.Generator) -> float:
     -------
     float
         Larger than for two fresh sets of n clips, since halves are smaller. A set and its edited copy share
-        their clips, and may come far below it.
+        their clips, so their distance may be far below it.
 
     Raises
     ------
@@ -103,9 +103,9 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, draws
     Returns
     -------
     (low, high) : tuple of float
-        For the distance to expect from other n clips, its bias included. Drawing adds that bias once more, so
-        how far each draw is from the mean of all draws is what counts, and that is laid around the distance
-        (the basic bootstrap, Davison and Hinkley 1997, section 5.2). Not below 0.
+        For the distance to expect from other n clips, bias included. Drawing adds that bias once more, so only the
+        spread of the draws around their mean is used, and laid around the distance (the basic bootstrap, Davison
+        and Hinkley 1997, section 5.2). Not below 0.
 
     Raises
     ------

@@ -1,11 +1,10 @@
-"""Kill `protect_memmap` at random moments on real speech; the next call must always finish right.
+"""Kill `protect_memmap` at random moments on real speech; the next call must always finish the job.
 
     python -m experiments.kills SPEECH [N_KILLS] [SEED]
 
-SPEECH/speech_commands becomes one (N, 16000) int16 array in a temporary folder. A child process protects
-it, is killed with SIGKILL at a random moment of the run, and the same call is made again; then the array is
-restored. Every time, the file's SHA-256 is compared with what it must be. The result is stored in
-experiments/results/kills.json.
+SPEECH/speech_commands becomes one (N, 16000) int16 array in a temporary folder. A child process protects it and
+is killed with SIGKILL at a random moment; then the same call is made again, and the array is restored. The file's
+SHA-256 is checked after each. The result is stored in experiments/results/kills.json.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from benchmarks import stored
 from poscuda_fast import Key, Recipe, protect_memmap, restore_memmap
 
 FRAMES = 16_000
-RECIPE = Recipe.paper(patches=16)  # several batches, so that kills fall between them too
+RECIPE = Recipe.paper(patches=16)  # several batches, so that kills also fall between them
 
 
 def main(speech: Path, n_kills: int, seed: int) -> None:
@@ -84,12 +83,12 @@ def protect(path: Path, words: list[str], lengths: list[int], key: Key) -> float
 
 
 def restore(path: Path, key: Key) -> None:
-    """Bring the original back."""
+    """Restore the original."""
     restore_memmap(np.load(path, mmap_mode="r+"), key)
 
 
 def kill_once(job: dict[str, Any], delay: float, original: str, protected: str) -> str:
-    """Protect in a child that is killed after `delay` seconds; returns what it left of the file."""
+    """Protect in a child that is killed after `delay` seconds; returns the state in which it left the file."""
     child = os.fork()
     if child == 0:
         protect(**job)

@@ -1,4 +1,4 @@
-"""How data sets of spoken words are laid out: which files there are, and what their names say.
+"""The layouts of data sets of spoken words: which files they have, and what the names say.
 
 | layout | files | class | speaker | split |
 |---|---|---|---|---|
@@ -35,7 +35,7 @@ SHOWN = 5
 
 
 class Clip(NamedTuple):
-    """One audio file: its path below the folder, with "/", and what the layout says of it."""
+    """One audio file: its path below the folder, with "/", and what the layout says about it."""
 
     file: str
     label: str
@@ -61,12 +61,12 @@ class Listing:
 
 
 def find(src: Path) -> Listing:
-    """All clips below a folder; nothing is opened but the lists.
+    """All clips below a folder; only the lists are opened.
 
     Raises
     ------
     DatasetError
-        The folder has no audio, or is laid out in none of the ways known here, or in two of them.
+        The folder has no audio, or fewer than two classes; or its layout is unknown, or a mix of two.
     """
     if not src.is_dir():
         raise DatasetError(f"{src} is not a folder; give the folder that holds the audio.")
@@ -103,9 +103,9 @@ def find(src: Path) -> Listing:
 
 
 def hashed_split(speaker: str) -> int:
-    """The split of a speaker, which no other speaker or file changes: about 80 % train, 10 % and 10 %.
+    """The split of a speaker, which depends on the name alone: about 80 % train, 10 % validation and 10 % test.
 
-    It is the rule that the README of Speech Commands gives for sorting new recordings.
+    The README of Speech Commands gives this rule for new recordings.
     """
     digest = hashlib.sha1(speaker.encode(), usedforsecurity=False).digest()
     share = (int.from_bytes(digest, "big") & HASH_MAX) / HASH_MAX
@@ -115,7 +115,7 @@ def hashed_split(speaker: str) -> int:
 
 
 def _files(src: Path, listing: Listing) -> list[str]:
-    """Relative names of the audio files in a folder and its folders; hidden ones are not looked at."""
+    """Relative names of the audio files in a folder and its folders; hidden ones are ignored."""
     files: list[str] = []
     for entry in _visible(src):
         if not entry.is_dir():
@@ -162,7 +162,7 @@ def _class_of(file: str) -> str:
 
 
 def _stem(file: str) -> str:
-    """A relative path without its suffix: the lists say .wav of what may be kept as .flac."""
+    """A relative path without its suffix: the lists name .wav files that may be stored as .flac."""
     return posixpath.splitext(posixpath.normpath(file))[0]
 
 

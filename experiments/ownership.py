@@ -1,9 +1,9 @@
-"""The ownership test on models that learnt from protected clips, and on models that did not.
+"""The ownership test on models trained on protected clips, and on models that were not.
 
     python -m experiments.ownership DATASET [--keys 30] [--models m5 lstm]
 
-Each model is trained on clips protected with one key, and tested with that key; and on clean clips, and tested with
-many keys that it never saw, where p-values must not be smaller than chance makes them.
+Each model is trained on protected clips and tested with their key; it is also trained on clean clips and tested with
+many keys that it never saw, where p-values must not be smaller than by chance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from poscuda_fast.evaluation.training import EPOCHS, Config, Part, predict, trai
 
 LEVELS = (0.013, 0.071, 0.264, 0.652)  # ten classes give p-values just below these: 4, 3, 2, 1 hits
 FIRST_FOREIGN_KEY = 1000
-DENSE = Recipe.paper(every=240)  # all of a clip is marked: what a model cannot help but learn
+DENSE = Recipe.paper(every=240)  # the whole clip is marked, so that every model learns it
 
 
 def dense() -> Condition:
@@ -40,7 +40,7 @@ def dense() -> Condition:
 
 
 def trained(data: Dataset, condition: Condition, model: str, epochs: int, key: Key) -> Model:
-    """A model that learnt the training clips as the condition leaves them."""
+    """A model trained on the training clips as the condition leaves them."""
     with tempfile.TemporaryDirectory(prefix="poscuda-ownership-") as work:
         trial = lay_out(data, data.rows(TRAIN), data.rows(TEST), condition, key, 0, Path(work))
         config = Config(model=model, epochs=epochs)
@@ -48,7 +48,7 @@ def trained(data: Dataset, condition: Condition, model: str, epochs: int, key: K
 
 
 def ask(model: Model, data: Dataset, rows: NDArray[np.int64], key: Key, recipe: Recipe) -> dict[str, Any]:
-    """The ownership test's fields, on unprotected clips that the model was not trained on."""
+    """The ownership test's result, on unprotected clips that the model was not trained on."""
 
     def answer(clips: NDArray[np.int16]) -> NDArray[np.int64]:
         return predict(model, Part(clips, np.arange(len(clips)), np.zeros(len(clips), np.int64)))

@@ -1,4 +1,4 @@
-"""Draw what an edit looks like, and the trainings from the stored results.
+"""Draw an edit, and the stored results of the trainings.
 
 python -m experiments.plots
 """
@@ -125,7 +125,7 @@ def _points(found: list[Cell]) -> list[tuple[float, float]]:
 
 
 def search() -> Figure:
-    """Everything that the search tried: the worst model's best accuracy against SNR, a colour for each sweep."""
+    """Everything that the search tried: best accuracy of the worse of M5 and LSTM against SNR, a colour per sweep."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
         groups: dict[tuple[str, str], list[Cell]] = {}

@@ -2,8 +2,8 @@
 
     python -m experiments.prepare SRC DST [--rate HZ] [--seconds S] [--name NAME] [--jobs N]
 
-SRC in one of the layouts of experiments.layouts; DST, which must not exist, is made as experiments.dataset says.
-Clips are mixed down to mono, resampled where their rate differs, and cut or zero-padded to one length; 16-bit
+SRC has one of the layouts of experiments.layouts; DST must not exist, and gets the files that experiments.dataset
+describes. Clips are mixed down to mono, resampled if their rate differs, and cut or zero-padded to one length; 16-bit
 mono clips of the right rate keep their samples exactly. Files that cannot be read are left out, and named.
 """
 
@@ -48,17 +48,17 @@ def prepare(
     jobs: int | None = None,
     progress: OnProgress | None = None,
 ) -> Dataset:
-    """Make a data set of a folder of audio.
+    """Make a data set from a folder of audio.
 
-    Files are decoded in parallel and written in the order of their paths: neither does the result depend on
-    `jobs`, nor the memory for clips on how many there are.
+    Files are decoded in parallel and written in the order of their paths: the result does not depend on `jobs`, nor
+    the memory for clips on their number.
 
     Parameters
     ----------
     src : path
         A folder in one of the layouts of `experiments.layouts`.
     dst : path
-        The folder to make. It appears when it is complete; until then it has ".part" after its name.
+        The folder to make. Its name ends in ".part" until it is complete.
     rate : int, optional
         Sample rate in Hz; that of the first readable file by default.
     seconds : float
@@ -68,7 +68,7 @@ def prepare(
     jobs : int, optional
         Threads that decode; all cores by default.
     progress : callable, optional
-        Called with (files done, files) now and then.
+        Called with (files done, files in all) after each batch.
 
     Returns
     -------
@@ -78,11 +78,11 @@ def prepare(
     Raises
     ------
     DatasetError
-        `src` is in no layout that is known, or no file of it can be read.
+        `src` has no known layout, or none of its files can be read.
     FileExistsError
         `dst` or its ".part" exists.
     FileNotFoundError
-        There is no folder to make `dst` in.
+        The parent folder of `dst` does not exist.
     ValueError
         `rate`, `seconds` or `jobs` is not positive.
     """
@@ -114,7 +114,7 @@ def _make_part(dst: Path) -> Path:
     try:
         part.mkdir()
     except FileExistsError:
-        raise FileExistsError(f"{part} exists: another run makes it, or one was killed; then remove it.") from None
+        raise FileExistsError(f"{part} exists: another process makes it, or was killed; if so, remove it.") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no folder {dst.parent} to make {dst.name} in; make it first.") from None
     return part
@@ -132,13 +132,13 @@ def _first_rate(src: Path, listing: Listing) -> int:
 
 def _none_readable(src: Path, problems: list[tuple[str, str]]) -> DatasetError:
     file, problem = problems[0]
-    return DatasetError(f"None of the {len(problems):,} audio files in {src} can be read; of {file}: {problem}.")
+    return DatasetError(f"None of the {len(problems):,} audio files in {src} can be read; {file}: {problem}.")
 
 
 def _write(
     src: Path, part: Path, listing: Listing, rate: int, frames: int, jobs: int, progress: OnProgress | None
 ) -> dict[str, Any]:
-    """Make the arrays and files.txt; returns what dataset.json says of them."""
+    """Make the arrays and files.txt; returns what dataset.json says about them."""
     files = [clip.file for clip in listing.clips]
     with contextlib.closing(decode_all(src, files, rate, frames, jobs)) as batches:
         lengths, problems, counts, rates = _write_clips(part / "clips.npy", batches, len(files), frames, progress)
@@ -198,10 +198,10 @@ def _write_clips(
             done += len(batch)
             if progress is not None:
                 progress(done, n_files)
-        # Only now is it known how many rows there are; NumPy leaves room in a header for any number of them.
+        # The number of rows is known only now; NumPy leaves room for any number in a header.
         file.seek(0)
         if _write_header(file, n_files - len(problems), frames) != samples_at:
-            raise AssertionError("The header of clips.npy changed its size.")
+            raise AssertionError("The size of the header of clips.npy changed.")
     return lengths, problems, counts, rates
 
 
@@ -227,7 +227,7 @@ def _tell_skipped(skipped: list[dict[str, str]]) -> None:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[OnProgress | None]:
-    """A bar on stderr; nothing where that is not a terminal."""
+    """A bar on stderr; nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -245,7 +245,7 @@ def _bar() -> Iterator[OnProgress | None]:
 @click.option("--name", help="The data set's name; that of DST by default.")
 @click.option("--jobs", type=int, help="Threads that decode; all cores by default.")
 def main(src: Path, dst: Path, **options: Any) -> None:
-    """Make the data set DST of the folder of audio SRC."""
+    """Make the data set DST from the folder of audio SRC."""
     try:
         with _bar() as progress:
             dataset = prepare(src, dst, progress=progress, **options)

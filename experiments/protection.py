@@ -1,4 +1,4 @@
-"""Format 2 at several strengths, measured as Table 1 is: results/protection, on the axes of the paper's recipe.
+"""Format 2 at several strengths, measured in the same way as Table 1; the cells are stored in results/protection.
 
     python -m experiments.protection DATASET [--conditions strong-1 ...] [--models ...] [--seeds 0 1 2]
     python -m experiments.distances DATASET --conditions strong-1 ...     (fills in quality and distances)

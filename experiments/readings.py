@@ -1,4 +1,4 @@
-"""Other readings of the paper's text, to see whether any of them gives its Table 1.
+"""Other readings of the paper's text, to see whether any of them reproduces its Table 1.
 
     python -m experiments.readings DATASET [--readings ...] [--models m5 lstm] [--seeds 0] [--jobs 2]
 
@@ -36,7 +36,7 @@ MANY_EPOCHS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """One way to understand the paper; `training` overrides fields of `train.Config`."""
+    """One way to understand the paper; `training` overrides fields of the training's `Config`."""
 
     name: str
     title: str
@@ -83,7 +83,7 @@ def _bias(key: Key, label: int) -> int:
 
 
 def readings() -> tuple[Reading, ...]:
-    """All of them; the first is the literal one of Table 1."""
+    """All readings; the first is the literal one of Table 1."""
     plain, absolute, louder = poscuda(0.01), poscuda(0.01, absolute=True), poscuda(0.3, absolute=True)
     return (
         Reading("literal", "as in Table 1: place relative to the clip, Adam, cosine", plain),
@@ -108,7 +108,7 @@ def readings() -> tuple[Reading, ...]:
 
 @contextlib.contextmanager
 def moved_to_the_end(data: Dataset) -> Iterator[Dataset]:
-    """The data set with its zeros before each clip; every length is the padded one."""
+    """The data set with the zeros before each clip instead of after it; every length is the padded one."""
     n_clips, n_frames = data.clips.shape
     with tempfile.TemporaryDirectory(prefix="poscuda-padded-") as work:
         folder = Path(work)
@@ -122,7 +122,7 @@ def moved_to_the_end(data: Dataset) -> Iterator[Dataset]:
 
 
 def run(data: Dataset, reading: Reading, models: list[str], seed: int, device: str = "auto") -> None:
-    """The cells of one reading that are not stored yet."""
+    """Make the cells of one reading that are not stored yet."""
     condition = dataclasses.replace(
         reading.condition,
         name=reading.name,

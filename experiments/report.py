@@ -1,8 +1,8 @@
-"""Put the stored results into the three README files, between their marks, and draw the plots of the trainings.
+"""Put the stored results into the three README files, between their comment tags, and draw the plots of the trainings.
 
     python -m experiments.report [--check]
 
-With --check nothing is written or drawn; the exit code is 1 if a document is not what the results say.
+With --check nothing is written or drawn; the exit code is 1 if a document differs from the results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments import tables
 
 
 def roundtrip() -> str:
-    """The table of whole data sets, protected and brought back."""
+    """The table of whole data sets, protected and restored."""
     result = stored.load(stored.EXPERIMENTS, "roundtrip")
     lines = [
         "| data set | how | files | MB | changed | verified | SHA-256 restored | median SNR | protect | restore |",
@@ -96,12 +96,12 @@ DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
 
 
 def render(text: str, sections: dict[str, Callable[[], str]]) -> str:
-    """A document's text with every marked section made anew."""
+    """A document's text with every section between tags generated again."""
     for name, section in sections.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         match = marks.search(text)
         if match is None:
-            sys.exit(f"There is no section marked {name}.")
+            sys.exit(f"There is no section <!-- {name} --> in the document.")
         text = text[: match.end(1)] + section() + "\n" + text[match.start(2) :]
     return text
 
@@ -113,7 +113,7 @@ if __name__ == "__main__":
         if sys.argv[1:] != ["--check"]:
             document.write_text(wanted)
         elif current != wanted:
-            sys.exit(f"{document.name} is not what the results say; run python -m experiments.report.")
+            sys.exit(f"{document.name} differs from the stored results; run python -m experiments.report.")
     if sys.argv[1:] != ["--check"]:
         from experiments import plots
 

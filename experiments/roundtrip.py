@@ -1,4 +1,4 @@
-"""Protect, verify and restore whole data sets by the command line, and compare every file's SHA-256.
+"""Protect, verify and restore whole data sets with the command line, and compare every file's SHA-256.
 
     python -m experiments.roundtrip SPEECH [WORK]
 
@@ -83,7 +83,7 @@ def run(name: str, mode: str, source: Path, target: Path, command: list[str | Pa
 
 
 def poscuda(*arguments: str | Path) -> dict[str, Any]:
-    """Run the command line as a user would; its JSON, where it prints some."""
+    """Run the command line as a user would; returns its JSON, if it prints any."""
     words = ["poscuda", *map(str, arguments)]
     if arguments[0] != "keygen":
         words.append("--json")

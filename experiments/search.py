@@ -2,8 +2,8 @@
 
     python -m experiments.search DATASET [--sweeps carriers ...] [--models m5 lstm] [--jobs 2]
 
-Every result is kept, good or bad, and is not made twice. One key and seed, fewer epochs than the tables: what looks
-good here is measured properly by experiments.protection.
+Every result is kept, good or bad, and is made once. There is one key and seed, and fewer epochs than in the tables:
+what looks good here is measured properly by experiments.protection.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(dataset: Path, sweep: str, family: Family, snr_db: float, models: list[str]) -> None:
-    """One family at one level: mark, train, store a result for each model."""
+    """Mark with one family at one level, train, and store a result for each model."""
     data = load(dataset)
     nominal = dataclasses.replace(family, level=Family.level)
     name = f"{data.name}_{sweep}_{hashlib.sha256(nominal.name.encode()).hexdigest()[:8]}_{snr_db:g}dB"

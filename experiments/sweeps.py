@@ -1,4 +1,4 @@
-"""The points of the search: families and signal-to-noise ratios, by sweep."""
+"""The points of the search: families of marks and signal-to-noise ratios, by sweep."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Table 1 of the paper, measured: data set x model x condition, several seeds and keys.
+"""Table 1 of the paper, measured: data set x model x condition, with several seeds and keys.
 
     python -m experiments.table1 DATASET [--split official] [--models ...] [--conditions ...] [--seeds 0 1 2]
 
-DATASET is a folder made by experiments.prepare. Every cell is stored as it is finished and is not run
-again: call it as often as you like. Seed n trains with key n, so the spread is over both.
+DATASET is a folder made by experiments.prepare. Every cell is stored as soon as it is finished, and stored cells are
+skipped: call it as often as you like. Seed n trains with key n, so the spread is over both.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def shared_options(text: str | None, names: Sequence[str]) -> argparse.ArgumentP
 
 
 def usual(model: str, seed: int, **given: Any) -> Config:
-    """How a model is trained in all tables, but for what is given."""
+    """The settings of a model in all tables; `given` overrides some of them."""
     return dataclasses.replace(Config(model=model, seed=seed, epochs=EPOCHS[model]), **given)
 
 

@@ -1,4 +1,4 @@
-"""The stored results of the trainings as tables in Markdown, beside what the paper says."""
+"""The stored results of the trainings as tables in Markdown, beside the paper's figures."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def frechet(dataset: str) -> str:
 
 
 def quality(dataset: str) -> str:
-    """Quality metrics: the median, and the percentile that 5 % are as bad as."""
+    """Quality metrics: the median, and the 5th percentile from the bad end."""
     results = cells("distances", dataset=dataset)
     if not results:
         return MISSING
@@ -140,7 +140,7 @@ TARGET = {"accuracy": 20.0, "snr_db": 25.0, "keyed": 99.0, "attacked": 40.0}
 
 
 def protection(dataset: str) -> str:
-    """Format 2 at every strength beside the paper's recipe: damage, and what becomes of clean-test accuracy."""
+    """Format 2 at every strength beside the paper's recipe: damage to the clips, and clean-test accuracy."""
     literal = [c for c in cells("table1", dataset=dataset, split="official") if c["condition"] in ("clean", *LITERAL)]
     ours = cells("protection", dataset=dataset, split="official")
     if not ours:
@@ -176,7 +176,7 @@ def damage_of(dataset: str, condition: str) -> dict[str, float | None]:
 
 
 def targets() -> str:
-    """The chosen recipe beside the paper's, and beside what was asked for."""
+    """The chosen recipe beside the paper's and beside the targets."""
     rows = []
     used: list[Cell] = []
     for dataset, title in (("fsdd", "FSDD"), ("speech_commands", "Speech Commands")):
@@ -218,11 +218,11 @@ def _contestants(dataset: str) -> dict[str, list[Cell]]:
     return {name: found[name] for name in order if len({c["model"] for c in found[name]}) == whole}
 
 
-KEPT = 5.0  # points that an attack may cost a model of clean clips
+KEPT = 5.0  # points that an attack may cost a model trained on clean clips
 
 
 def strongest_attack(dataset: str, condition: str) -> str:
-    """The attack that gives the worst model back the most, of those that cost an unprotected one at most `KEPT`."""
+    """The attack that restores the most accuracy, of those that cost an unprotected model at most `KEPT` points."""
     found = [cell for cell in cells("attacks", dataset=dataset) if cell["model"] in MODELS]
     clean = {(c["attack"], c["model"]): c["clean_final"] for c in found if c["condition"] == "clean"}
     best: tuple[float, str] = (-1.0, "")
@@ -276,13 +276,13 @@ def baselines() -> str:
 
 
 def attacks() -> str:
-    """What every attack gives back: clean-test accuracy by format 2, by the paper's recipe and of unprotected clips."""
+    """Clean-test accuracy after every attack: on format 2, on the paper's recipe, and on unprotected clips."""
     found = cells("attacks")
     if not found:
         return MISSING
     titles = MODELS | {"linear": "linear probe"}
     models = [model for model in titles if any(cell["model"] == model for cell in found)]
-    # The unattacked first, then attack beside attack that answers the same reported one.
+    # No attack first, then attacks that answer the same reported one next to each other.
     order = sorted(
         found,
         key=lambda cell: (cell["attack"] != "none", cell["field_row"], cell["attack"].split("-")[0], cell["strength"]),
@@ -323,24 +323,24 @@ def ownership() -> str:
 
 
 def mean(found: Sequence[Cell], name: str) -> float:
-    """Over cells."""
+    """The mean of a field over cells."""
     return statistics.fmean(cell[name] for cell in found)
 
 
 def spread(found: Sequence[Cell], name: str) -> str:
-    """Mean, and the sample standard deviation where there are several."""
+    """Mean, and the sample standard deviation if there are several values."""
     values = [cell[name] for cell in found]
     return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def of_keys(found: Sequence[Cell], name: str, digits: str) -> str:
-    """What all models share under one key, such as the clips' median SNR: the mean over the keys."""
+    """The mean over keys of a field that all models share under one key, such as the clips' median SNR."""
     values = {cell["seed"]: cell[name] for cell in found if cell[name] is not None}
     return f"{statistics.fmean(values.values()):{digits}}" if values else ""
 
 
 def how(found: Sequence[Cell]) -> str:
-    """How many seeds and epochs made a table, and on what."""
+    """How many seeds and epochs made a table, on which clips and machine."""
     parts = []
     for model, title in MODELS.items():
         mine = [cell for cell in found if cell["model"] == model]
@@ -378,7 +378,7 @@ def _few(values: Iterable[Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """A table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 

@@ -1,4 +1,4 @@
-"""One data set under one condition and one key: the files that a model is trained and tested on."""
+"""The files that a model is trained and tested on: one data set under one condition and one key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.dataset import TEST, TRAIN, Dataset
 from poscuda_fast import Key
 from poscuda_fast.evaluation.training import Part
 
-SIDE_TEST_CLIPS = 400  # of the test clips are enough for the keyed, mis-keyed and noise tests
+SIDE_TEST_CLIPS = 400  # test clips for the keyed, mis-keyed and noise tests, at most
 SPLITS = ("official", "70-30")
 
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What `lay_out` made.
+    """The clips that `lay_out` made.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def lay_out(
     seed : int
         Of the noise and of the choice of side-test clips.
     folder : Path
-        Gets clips.npy, and miskeyed.npy and noise.npy, mapped from then on.
+        Gets clips.npy, miskeyed.npy and noise.npy, which stay mapped.
     """
     clean = Part(data.clips, test_rows, data.labels[test_rows])
     if condition.name == "clean":

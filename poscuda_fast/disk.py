@@ -1,4 +1,4 @@
-"""Files and folders on the disk: durable writes, locks, room, and threads that read and write ahead."""
+"""Files and folders on the disk: durable writes, locks, free space, and threads that read and write ahead."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Result = TypeVar("Result")
 
 Buffer = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
-Stamp = tuple[int, ...]  # what changes when a file is exchanged or written to
+Stamp = tuple[int, ...]  # changes when a file is replaced or written to
 
-PART_SUFFIX = ".poscuda-part"  # and a dot before the name
+PART_SUFFIX = ".poscuda-part"  # with a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
 MOST_THREADS = 16  # each may hold a piece in memory, and all of them share one disk
-PIECES_AHEAD = 4  # for each thread: enough to go on with while the journal commits
+PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
 
-# Links are not followed, and a pipe in the place of a file must not hang the open.
+# Do not follow links, and do not hang if a pipe is found instead of a file.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READING = os.O_RDONLY | _SAFELY
 WRITING = os.O_RDWR | _SAFELY
@@ -39,8 +39,8 @@ _CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | 
 def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
     """Write a new file, durably unless told otherwise; FileExistsError if the name is taken.
 
-    The content may come in pieces. `mode` None leaves the permissions to the process's umask. After an error nothing is
-    left.
+    The content may come in pieces. `mode` None leaves the permissions to the process's umask. After an error no file is
+    left behind.
     """
     with _new(path, mode) as file:
         file.writelines([content] if isinstance(content, bytes) else content)
@@ -52,7 +52,7 @@ def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, du
 
 @contextlib.contextmanager
 def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
-    """A new file that nobody else can read before all is written, if `mode` is given; after an error there is none."""
+    """A new file, removed after an error; if `mode` is given, nobody else can read it before it is complete."""
     with open(os.open(path, _CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
         try:
             yield file
@@ -65,7 +65,7 @@ def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
 
 
 def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
-    """Put `content` under `path` in one step: old or new, never a mixture; durably unless told otherwise."""
+    """Replace the file at `path` in one step: old or new, never a mixture; durably unless told otherwise."""
     part = part_of(path)
     part.unlink(missing_ok=True)
     create(part, content, mode=mode, durable=durable)
@@ -80,10 +80,10 @@ def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, d
 
 @contextlib.contextmanager
 def appearing(path: Path, *, mode: int | None, replacing: bool = False) -> Iterator[BinaryIO]:
-    """A new file that gets its name when the block ends, whole and durably; after an error it never does.
+    """A new file that appears at `path` when the block ends, complete and durable; after an error it never does.
 
-    Its name is its own until then, so that processes that make the same file at the same time do not meet; one that is
-    killed leaves a hidden file that ends with `PART_SUFFIX`. FileExistsError if the name is taken by then, unless
+    Until then it has a random name, so that processes that write the same file at the same time do not collide. A
+    killed process leaves a hidden file that ends with `PART_SUFFIX`. FileExistsError if `path` exists by then, unless
     `replacing`.
     """
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
@@ -99,7 +99,7 @@ def appearing(path: Path, *, mode: int | None, replacing: bool = False) -> Itera
 
 
 def _give_name(part: Path, path: Path) -> None:
-    """Rename, but never over what came there meanwhile, where the file system can tell."""
+    """Rename, but not over a file that appeared meanwhile; without links in the file system that is a best effort."""
     try:
         os.link(part, path)
     except OSError:
@@ -111,9 +111,9 @@ def _give_name(part: Path, path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file's bytes and permissions under a new name, which appears once it is whole; not synced.
+    """Copy a file's bytes and permissions to a new name, which appears once the copy is complete; not synced.
 
-    The blocks are shared or copied by the kernel where it can.
+    Where it can, the kernel shares or copies the blocks.
     """
     part = part_of(target)
     copy_part(source, part)
@@ -121,7 +121,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_part(source: Path, part: Path) -> None:
-    """`copy` to a name that nobody reads yet; what a killed run left there is taken away."""
+    """`copy` to a name that nobody reads yet; removes what a killed run left there."""
     part.unlink(missing_ok=True)
     status = os.stat(source)
     mode = stat.S_IMODE(status.st_mode) | stat.S_IWUSR
@@ -132,9 +132,9 @@ def copy_part(source: Path, part: Path) -> None:
 
 
 def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = False) -> None:
-    """Write a file under a name that nobody reads yet; what a killed run left there is taken away.
+    """Write a file under a name that nobody reads yet; replaces what a killed run left there.
 
-    What `create` does, in as few steps as can be: it is called for every file of a copy.
+    Does the same as `create` in as few system calls as possible: it is called for every file of a copy.
     """
     asked = 0o666 if mode is None else 0o600
     try:
@@ -156,7 +156,7 @@ def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = 
 
 
 def write_all(descriptor: int, content: Buffer) -> None:
-    """Write where the file stands; a write may be short, an error raises."""
+    """Write all of `content` at the file's position, in several writes if one is short."""
     done = os.write(descriptor, content)
     view = memoryview(content)
     while done < len(view):
@@ -175,7 +175,7 @@ def _clone(source: int, target: int) -> bool:
 
 
 def _copy_range(source: int, target: int, size: int) -> bool:
-    """Copy inside the kernel; False, with both files at their beginnings, if it cannot."""
+    """Copy inside the kernel; False, with both files still at their start, if it cannot."""
     if not hasattr(os, "copy_file_range"):
         return False
     done = 0
@@ -193,18 +193,18 @@ def _copy_range(source: int, target: int, size: int) -> bool:
 
 
 def overlap(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether two paths are one place, or one lies inside the other, whatever links lead there."""
+    """Whether two paths are the same, or one lies inside the other, after links are resolved."""
     first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
     return first == second or first in second.parents or second in first.parents
 
 
 def part_of(path: Path) -> Path:
-    """The name under which a file is written before it gets its own."""
+    """The path that a file is written to before it is renamed to `path`."""
     return path.with_name(part_name(path.name))
 
 
 def part_name(name: str) -> str:
-    """`part_of` for a path in text, with "/"."""
+    """`part_of` for a path as text, with "/"."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}.{last}{PART_SUFFIX}"
 
@@ -221,7 +221,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_files(folder: Path, files: Iterable[Path]) -> None:
-    """Make the content of `files`, all below `folder`, durable; OSError if any byte did not get there.
+    """Make the content of `files`, all below `folder`, durable; OSError if any of it could not be written.
 
     One syncfs call covers them where the system has it: thousands of fsync calls cost seconds.
     """
@@ -246,7 +246,7 @@ def sync_files(folder: Path, files: Iterable[Path]) -> None:
 
 
 def start_writing(descriptor: int, begin: int, n_bytes: int) -> None:
-    """Let the system begin to write what has changed in a part of a file, where it can; promises nothing."""
+    """Ask the system to start writing back part of a file; a hint, which guarantees nothing."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         sync_file_range = ctypes.CDLL(None).sync_file_range
         sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(n_bytes), SYNC_FILE_RANGE_WRITE)
@@ -261,27 +261,27 @@ def _fsync(path: Path) -> None:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """What changes when a file is exchanged or written to."""
+    """A value that changes when a file is replaced or written to."""
     return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
-    """DatasetError if a file, or an open one by its status, is not the one that was listed."""
+    """DatasetError if a file is not the one that was listed; `status` is that of an open file."""
     if stamp_of(status or os.lstat(path)) != stamp:
         raise DatasetError(
-            f"{path} was exchanged or changed since this run began; leave the files alone and run it again."
+            f"{path} was replaced or changed since this run began; leave the files alone and run it again."
         )
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of the data itself, a file or a folder: it may have two names, or be given two sidecars.
+    """Lock the data itself, a file or a folder, since it may have two names or be given two sidecars.
 
     A shared lock is for reading: it keeps writers out, but not other readers.
     """
     try:
         import fcntl  # noqa: PLC0415 - not on every system
-    except ImportError:  # no such lock on this system; the sidecar's own remains
+    except ImportError:  # no such lock on this system; the sidecar's own lock remains
         yield
         return
     held = [_Folder(path) if path.is_dir() else open(path, "rb")]  # noqa: SIM115 - closed below, or with its last reference
@@ -296,7 +296,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 class _Folder:
-    """An open folder that closes with its last reference, as a file does, wherever an interrupt falls."""
+    """An open folder that closes with its last reference, as a file does, even if an interrupt comes in between."""
 
     def __init__(self, path: Path) -> None:
         self._open = [os.open(path, os.O_RDONLY)]
@@ -313,7 +313,7 @@ class _Folder:
 
 
 def refuse_without_room(path: Path, n_bytes: int) -> None:
-    """OSError unless `n_bytes` fit, with some to spare, where `path` is or will be."""
+    """OSError unless `n_bytes`, 5 % and 1 MiB more are free on the disk of `path`."""
     if not n_bytes:
         return
     folder = path.absolute()
@@ -323,13 +323,13 @@ def refuse_without_room(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{path} needs about {needed:,} bytes and {free:,} are free there; make room or choose another place. "
+            f"{path} needs about {needed:,} bytes and {free:,} are free there; free some space or choose another path. "
             f"Nothing was written."
         )
 
 
 def ahead(begin: Callable[[Piece], Result], pieces: Iterable[Piece], most: int) -> Iterator[Result]:
-    """`begin` of each piece, in order; it has been called for `most` more when a result is handed out."""
+    """`begin(piece)` for each piece, in order; `begin` is called for up to `most` pieces ahead."""
     waiting: collections.deque[Result] = collections.deque()
     for piece in pieces:
         waiting.append(begin(piece))
@@ -339,7 +339,7 @@ def ahead(begin: Callable[[Piece], Result], pieces: Iterable[Piece], most: int) 
 
 
 class Workers:
-    """Threads that work ahead on many small pieces, until `close`; one thread is the caller's own.
+    """Threads that work ahead on many small pieces, until `close`; with one, the caller's own thread does the work.
 
     Any number of threads gives the same results in the same order.
     """
@@ -349,7 +349,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(self._n) if self._n > 1 else None
 
     def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-        """The result of each piece, in order; the first error is raised in its place."""
+        """The result of each piece, in order; an error is raised where its result would come."""
         if self._pool is None:
             return map(work, pieces)
         submit = self._pool.submit
@@ -357,7 +357,7 @@ class Workers:
         return (future.result() for future in futures)
 
     def close(self) -> None:
-        """Wait for what is being worked on, and forget the rest."""
+        """Wait for the pieces being worked on, and cancel the rest."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 

@@ -2,7 +2,7 @@
 
 
 class PoscudaError(Exception):
-    """Something was refused; the message says what was received, what was expected and what to do."""
+    """The base of this library's errors; messages say what was received, what was expected and what to do."""
 
 
 class KeyFileError(PoscudaError, ValueError):
@@ -18,7 +18,7 @@ class DatasetError(PoscudaError, ValueError):
 
 
 class SidecarError(PoscudaError):
-    """The undo sidecar is missing, damaged, of another key, or belongs to other data."""
+    """The undo sidecar is missing, is damaged, was made with another key, or belongs to other data."""
 
 
 class BusyError(SidecarError):

@@ -27,10 +27,10 @@ _FINGERPRINT_LINE = re.compile(r"#\s*fingerprint\s+([0-9a-f]{16})\s*")
 
 
 class Key(Secret):
-    """A 32-byte secret from which every position and filter is derived.
+    """A 32-byte secret from which every position, filter and sound is derived.
 
-    Its repr shows the fingerprint only; it refuses to be pickled or copied, so that it cannot leave
-    the process by accident. Hand the path of its file to workers and call `Key.load` there.
+    Its repr shows only the fingerprint. It refuses to be pickled or copied, so that it cannot leave the process by
+    accident: give workers the path of its file and call `Key.load` there.
 
     Parameters
     ----------
@@ -69,10 +69,10 @@ class Key(Secret):
         Raises
         ------
         KeyFileError
-            A symbolic link or not a regular file, of another user, readable by others (mode & 077),
-            over 4 KiB, without exactly one key line, or with a wrong checksum or fingerprint.
+            The file is a symbolic link or not a regular file, belongs to another user, is readable by others
+            (mode & 077), is over 4 KiB, does not have exactly one key line, or its checksum or fingerprint is wrong.
         FileNotFoundError, OSError
-            It is not there, or cannot be opened or read.
+            The file does not exist, or cannot be opened or read.
         """
         path = Path(path)
         return _parse(path, _read_private(path))
@@ -84,9 +84,9 @@ class Key(Secret):
         Raises
         ------
         FileExistsError
-            Something is there already, a dangling symbolic link included.
+            `path` exists, even as a dangling symbolic link.
         OSError
-            It cannot be written; nothing is left behind.
+            The file cannot be written, or its folder does not exist; nothing is left behind.
         """
         path = Path(path)
         body = self.__master + _checksum(self.__master)
@@ -96,7 +96,7 @@ class Key(Secret):
             f"{KEY_PREFIX}{base64.urlsafe_b64encode(body).decode('ascii')}\n"
         )
         if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"The folder of {path} does not exist; make it, or choose another place.")
+            raise FileNotFoundError(f"The folder of {path} does not exist; make it, or choose another path.")
         try:
             disk.create(path, text.encode("ascii"), mode=0o600)
         except FileExistsError:
@@ -104,11 +104,11 @@ class Key(Secret):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that name the key without revealing it; the only derived value to show."""
+        """16 hex digits that name the key without revealing it; the only derived value that may be shown."""
         return self._fingerprint
 
     def derive(self, *fields: bytes, length: int) -> bytes:
-        """`length` secret bytes for one purpose: HKDF-Expand with the fields, each behind its length."""
+        """`length` secret bytes for one purpose: HKDF-Expand over the fields, each prefixed with its length."""
         info = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
         return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(self.__prk)
 
@@ -123,13 +123,13 @@ class Key(Secret):
 
 
 def check_key(key: object) -> None:
-    """TypeError unless `key` is a Key; the message does not show what was given."""
+    """TypeError unless `key` is a Key; the message names only the type that was given."""
     if not isinstance(key, Key):
         raise TypeError(f"key is a {type(key).__name__}; expected a poscuda_fast.Key, for example Key.load(path).")
 
 
 def holds_key(path: str | os.PathLike[str]) -> bool:
-    """Whether a file could be a key file: small, with a line that begins as a key does."""
+    """Whether a file could be a key file: small, with a line that starts like a key line."""
     try:
         if os.stat(path).st_size > MAX_FILE_BYTES:
             return False
@@ -145,7 +145,7 @@ def _checksum(master: bytes) -> bytes:
 
 def _read_private(path: Path) -> bytes:
     """The bytes of a file that only its owner can read."""
-    # NONBLOCK: a FIFO in the place of a key file must not hang the open.
+    # NONBLOCK: open must not hang if the path is a FIFO.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise KeyFileError(f"The key file {path} is a symbolic link; give the path of the file itself.")
@@ -184,7 +184,7 @@ def _refuse_public(path: Path, status: os.stat_result) -> None:
 
 def _parse(path: Path, content: bytes) -> Key:
     """The key in a key file's content."""
-    # Decoded without an exception: a UnicodeDecodeError would carry the whole file along.
+    # Decode without an exception: a UnicodeDecodeError would carry the whole file in it.
     text = content.decode("utf-8", errors="replace")
     if "\N{REPLACEMENT CHARACTER}" in text:
         raise KeyFileError(f"The key file {path} is not text; it is damaged or not a key file.")
@@ -196,7 +196,7 @@ def _parse(path: Path, content: bytes) -> Key:
     match = _KEY_LINE.fullmatch(rest[0])
     if match is None:
         raise KeyFileError(
-            f"The key line of {path} is not {KEY_PREFIX!r} and 48 base64url characters; restore a backup."
+            f"The key line of {path} is not {KEY_PREFIX!r} followed by 48 base64url characters; restore a backup."
         )
     body = base64.urlsafe_b64decode(match[1])
     master, check = body[:MASTER_BYTES], body[MASTER_BYTES:]

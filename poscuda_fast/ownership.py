@@ -23,30 +23,30 @@ from poscuda_fast.secrecy import discreet
 
 CLIPS_PER_BATCH = 256
 BATCH_BYTES = 16 << 20  # of one batch that `predict` gets; one clip may be more
-BEST = 10  # one in so many marks is among the best
+BEST = 10  # a mark is a hit if it is in the best tenth
 NO_CLASS = -1  # the row of a prediction that is none of the classes tested
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ownership(Shown):
-    """What a model answered to marked clips; `str` shows it as a short table.
+    """The result of an ownership test; `str` shows it as a short table.
 
     Attributes
     ----------
     clips, classes, decoys : int
-        Clips and classes that took part, and other keys that each class's mark was compared with.
+        Clips and classes tested, and decoy keys that each class's mark was compared with.
     hits : int
-        Classes whose mark is among the tenth of the key's and the decoys' marks that are recognised best.
+        Classes whose mark is in the tenth that the model recognises best, of the key's and the decoys' marks.
     p_value : float
-        Probability of so many hits, at most, for a model that does not depend on the key.
+        Upper bound on the probability of so many hits or more from a model that does not depend on the key.
     clean_accuracy : float
-        Share of unmarked clips that are predicted right.
+        Share of unmarked clips that are predicted correctly.
     keyed_accuracy : float
         The same for clips that carry the mark of their class.
     miskeyed_accuracy : float
         The same for clips that carry a mark of another key, each decoy once.
     fingerprint : str
-        Of the key.
+        Fingerprint of the key.
     """
 
     clips: int
@@ -88,86 +88,86 @@ def ownership_test(
     backend: str = "auto",
     threads: int | None = None,
 ) -> Ownership:
-    """Tell whether a model was trained on data protected with a key, by what it answers.
+    """Test, by its predictions, whether a model was trained on data protected with a key.
 
-    Keyed queries, copies of the clips protected with the key, are compared with mis-keyed ones, protected with
-    decoy keys; `predict` gets n_clips * (decoys + 2) clips. The clips themselves are only read.
+    The model is asked about copies of the clips that are protected with the key (keyed) or with decoy keys (mis-keyed),
+    and about unmarked copies: n_clips * (decoys + 2) clips in all. The clips themselves are only read.
 
     Parameters
     ----------
     predict : callable
         The model: takes a batch and returns one prediction for each of its clips, (n,) integers or names as
-        in `labels`. A prediction that is none of the classes in `labels` is allowed, and counts for none. A batch
+        in `labels`. A prediction that is none of the classes in `labels` is allowed, and counts as wrong. A batch
         is a contiguous array (n, n_frames) or (n, n_frames, n_channels) of the dtype of `clips`, padding
         included, or a list of arrays if `clips` is one; it is a copy that may be written to. Predictions must
-        not depend on what was asked before (torch: ``model.eval()``).
+        not depend on earlier batches (torch: ``model.eval()``).
     clips : array or list of arrays, int16 or float32
-        Original recordings, as for `protect`; read-only arrays will do. None may be protected with this key,
-        since the test is then not valid. They need not have been trained on: recordings of the same kind do.
+        Original recordings, as for `protect` but not on a GPU; read-only arrays will do. None may be protected with
+        this key: the test would not be valid. They need not be from the training data: similar recordings will do.
     labels : (n_clips,) integers or names
-        The class of each clip; with `classes`, indexes into it. The classes that occur here are tested, and
-        must be called as they were when the training data was protected.
+        The class of each clip; with `classes`, indexes into it. The classes that occur here are tested. Use the same
+        names or numbers as when the training data was protected.
     key : Key
-        The secret that the data was protected with.
+        The key that the training data was protected with.
     recipe : Recipe
-        The recipe that it was protected with.
+        The recipe that the training data was protected with.
     lengths : (n_clips,) integers, optional
-        True length of each clip in frames, where the rest is padding.
+        True length of each clip in frames, if the rest is padding.
     classes : sequence of str, optional
         Class names that `labels` and the predictions index.
     decoys : int
-        Other keys to compare with, at least 9. They are derived from `key`, so that the result repeats.
+        How many other keys to compare with, at least 9. They are derived from `key`: the result is reproducible.
     backend : str
         "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda), for the marking.
     threads : int, optional
-        Threads of the processor for the marking; all cores by default.
+        CPU threads for the marking; all cores by default.
 
     Returns
     -------
     Ownership
-        Small `p_value`: the model knows the key's marks. A large one says nothing: a model may have been trained
-        on protected data and not have learnt the marks.
+        A small `p_value` means that the model knows the key's marks. A large one proves nothing: a model can be
+        trained on protected data without learning the marks.
 
     Raises
     ------
     TypeError
-        Wrong dtype or byte order, labels of a wrong kind, clips on a GPU, or not an array; `predict` is not
-        callable, or what it returns is neither integers nor names as the labels are.
+        `clips` has a wrong dtype or byte order, is on a GPU, or is not an array; labels are of a wrong kind; `decoys`
+        is not an integer; `predict` is not callable, or its predictions are not integers or names as the labels are.
     ValueError
-        Wrong shape, no clips, no decoys, too few or negative labels, impossible lengths, a NaN or infinite sample
+        Wrong shape, no clips, too few decoys, too few or negative labels, impossible lengths, a NaN or infinite sample
         where a mark goes; or `predict` returns another number of predictions than it got clips.
     ImportError
         The backend asked for is not installed.
 
     Notes
     -----
-    The test counts classes, not clips. The clips of a class share one mark, so they are no independent
-    witnesses: let a model that never saw the key take any disturbance at some place for class c. If the
-    key happens to put the mark of c there, all clips of c agree with the key at once, and a sign test over clips
-    (keyed right, mis-keyed wrong) finds overwhelming evidence where there is one coincidence.
+    The test counts classes, not clips. The clips of a class share one mark, so they are not independent. Suppose that
+    a model that never saw the key takes any disturbance at some place for class c. If the key happens to put the mark
+    of c there, all clips of c agree with the key at once, and a sign test over clips (keyed right, mis-keyed wrong)
+    finds overwhelming evidence in a single coincidence.
 
-    For one class, the model is asked about the same clips with the key's mark and with each decoy's. If it does
-    not depend on the key, these D + 1 marks are independent draws from one distribution, so that each is as likely as
-    any other to be recognised best, second best and so on, whatever the model makes of the class or of a
-    disturbance. A class is a hit if its own mark is among the best tenth, where a decoy that does as well counts as
-    better: its probability is at most q = floor((D + 1) / 10) / (D + 1), 0.1 for 39 decoys. Classes' marks are drawn
-    independently, so that the number of hits is at most Binomial(C, q), exactly so but for ties; its tail is the
-    p-value. The tenth, rather than the very best, is there since a decoy may happen to lie where the mark is.
+    For each class, the model is asked about the same clips with the key's mark and with each decoy's. If the model does
+    not depend on the key, these D + 1 marks are independent draws from one distribution. Each is then equally likely to
+    be recognised best, second best and so on, however the model treats the class or a disturbance. A class is a hit if
+    its own mark is in the best tenth; a decoy that does equally well counts as better. The probability of a hit is at
+    most q = floor((D + 1) / 10) / (D + 1), which is 0.1 for 39 decoys. The marks of different classes are drawn
+    independently, so the number of hits is Binomial(C, q), or less if there are ties; the p-value is the tail of that
+    distribution. The test uses the best tenth, not the very best, because a decoy may happen to lie where the mark is.
 
     The smallest p-value is q**C, 0.001 for three classes.
 
-    The p-value is that of one key and one choice of clips, made before the model is asked: who tries many keys
-    finds one that fits. Publishing the key's fingerprint beforehand shows that it was chosen then.
+    The p-value holds for one key and one choice of clips, both fixed before the model is asked: whoever tries many keys
+    finds one that fits. Publish the key's fingerprint beforehand to show that it was fixed then.
 
-    Whoever runs `predict` sees marked copies of the clips beside unmarked ones, which gives the marks away.
-    Ask a model that runs where you trust, or be ready to give up the key.
+    Whoever runs `predict` sees marked copies of the clips beside unmarked ones, which gives the marks away. Run the
+    model on a machine that you trust, or be ready to give up the key.
     """
     if not callable(predict):
         raise TypeError(f"predict is a {type(predict).__name__}; expected a function from a batch to predictions.")
     if is_on_device(clips):
         raise TypeError(
-            "clips is an array on a GPU; expected one in host memory, of which copies are marked. Give a NumPy array "
-            "(torch: clips.cpu().numpy()) and let predict move each batch to the GPU."
+            "clips is an array on a GPU; expected one in host memory, since copies of it are marked. Give a NumPy "
+            "array (torch: clips.cpu().numpy()) and let predict move each batch to the GPU."
         )
     audio = open_clips(clips, lengths, writing=False)
     check_key(key)
@@ -182,7 +182,7 @@ def ownership_test(
     _refuse_non_finite(audio, marks, engine)
 
     clean = 0
-    right = np.zeros((len(marks), n_classes), np.int64)  # by key and class: clips that are predicted right
+    right = np.zeros((len(marks), n_classes), np.int64)  # by key and class: clips that are predicted correctly
     for some in _batches(clips, n_clips):
         own = rows.rows_of(some)  # (n,)
         clean += int((_ask(predict, _copy(clips, some), rows, classes) == own).sum())
@@ -205,14 +205,14 @@ def ownership_test(
 
 
 def best_tenth(n_decoys: int) -> int:
-    """How many of the key's and the decoys' marks are the best tenth."""
+    """How many marks, of the key's and the decoys', make up the best tenth."""
     return (n_decoys + 1) // BEST
 
 
 def p_value(hits: int, n_classes: int, n_decoys: int) -> float:
     """P(Binomial(n_classes, best_tenth / (n_decoys + 1)) >= hits)."""
     marks, best = n_decoys + 1, best_tenth(n_decoys)
-    total = int(marks**n_classes)  # everything in whole numbers, times this
+    total = int(marks**n_classes)  # the common denominator: the sum is exact in integers
     ways = sum(
         math.comb(n_classes, n) * int(best**n * (marks - best) ** (n_classes - n)) for n in range(hits, n_classes + 1)
     )
@@ -228,7 +228,7 @@ def _checked(decoys: object) -> int:
 
 
 def _refuse_non_finite(audio: ArrayClips | ListClips, marks: Sequence[Plan], engine: Engine) -> None:
-    """ValueError, before the model is asked anything, if a mark would go over a NaN or infinite sample."""
+    """ValueError, before the model is asked anything, if there is a NaN or infinite sample where a mark goes."""
     if audio.dtype.kind != "f":
         return
     for mark in marks:
@@ -238,7 +238,7 @@ def _refuse_non_finite(audio: ArrayClips | ListClips, marks: Sequence[Plan], eng
 
 
 def _batches(clips: Any, n_clips: int) -> Iterator[slice]:
-    """The clips in order, as many at a time as `predict` gets."""
+    """The clips in order, one slice for each batch that `predict` gets."""
     longest = max(clip.nbytes for clip in clips) if isinstance(clips, list | tuple) else clips[0].nbytes
     step = max(1, min(CLIPS_PER_BATCH, BATCH_BYTES // max(1, longest)))
     for first in range(0, n_clips, step):
@@ -253,7 +253,7 @@ def _copy(clips: Any, some: slice) -> Any:
 
 
 def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
-    """The same with a mark on every clip."""
+    """A batch as from `_copy`, with a mark on every clip."""
     batch = _copy(clips, some)
     patches = mark.of_clips(np.arange(some.start, some.stop))
     here = dataclasses.replace(patches, clips=patches.clips - some.start)
@@ -262,13 +262,13 @@ def _marked_copy(clips: Any, some: slice, mark: Plan, engine: Engine) -> Any:
 
 
 def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Sequence[str] | None) -> Ints:
-    """The row of the class that is predicted for each clip of a batch: (n,), `NO_CLASS` where it is not tested."""
+    """The row of the class predicted for each clip of a batch, (n,); `NO_CLASS` if it is not among those tested."""
     n_clips = len(batch)
     predicted = np.asarray(predict(batch))
     if predicted.shape != (n_clips,):
         raise ValueError(
             f"predict returned an array of shape {predicted.shape} for {n_clips} clips; expected ({n_clips},), one "
-            f"class for each clip. Of scores return the largest's index: scores.argmax(axis=1)."
+            f"class for each clip. If it computes scores, return scores.argmax(axis=1)."
         )
     if predicted.dtype.kind == "O" and all(isinstance(item, str) for item in predicted):
         predicted = predicted.astype(np.str_)
@@ -284,7 +284,7 @@ def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Se
 
 
 def _token(prediction: int | str, classes: Sequence[str] | None) -> bytes:
-    """The class token of a prediction; empty if it can be of no class."""
+    """The class token of a prediction; empty if it cannot be a class."""
     if isinstance(prediction, str):
         return name_token(prediction)
     if classes is None:

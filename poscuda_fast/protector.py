@@ -1,4 +1,4 @@
-"""The batch function that frameworks take to their workers."""
+"""The batch function that frameworks send to their workers."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ Labeller = Callable[[Mapping[str, Any], int], "str | int"]
 
 
 class Protector:
-    """A function from a batch, a dict of columns, to the same batch with its audio protected.
+    """A callable that takes a batch, a dict of columns, and returns it with its audio protected.
 
-    It can be pickled and sent to workers: it takes the path of the key file along, not the key, and each
-    process reads that file for itself. One clip's protected form depends on nothing but the key, the recipe
-    and the clip with its label, so that batches may be cut anywhere and worked on anywhere: the bytes are
-    those of `protect_folder` and `protect`. One thread works on a batch, since frameworks start a worker for
-    each core. Nothing is journalled: what comes in is not changed, and there is no undo but to keep it.
+    It can be pickled and sent to workers: it carries the path of the key file, not the key, and each process reads
+    that file itself. A clip's protected form depends only on the key, the recipe, the clip and its label, so batches
+    may have any size and run anywhere: the bytes are those of `protect_folder` and `protect`. Each batch uses one
+    thread, since frameworks start a worker for each core. The batch that comes in is not changed, and no undo is
+    kept: keep your source data.
 
     Parameters
     ----------
     key_file : path
-        What `Key.save` wrote; every worker must be able to read it there.
+        A file that `Key.save` wrote; every worker must be able to read it at this path.
     recipe : Recipe
         `Recipe.strong`, with the sample rate of the data, or `Recipe.paper`.
     classes : sequence of str, optional
-        The names that integer labels index: a class is known by its name then.
+        Class names that integer labels index; a class's mark then depends on its name, not on its number.
     audio : str
-        The column of audio. Each entry is the bytes of an audio file; a dict with "bytes" and maybe "path"
+        The column of audio. Each entry is the bytes of an audio file; a dict with "bytes" and optionally "path"
         (datasets, Parquet), or with "array" and "sampling_rate"; or an array of int16 or float32 samples,
         (n_frames,) or (n_frames, n_channels).
     label : str or callable
-        The column of labels, or a function of (batch, number) that gives the label of one entry; it gets the batch as
-        it came, where a Series is indexed by place with `iloc`.
+        The column of labels, or a function of (batch, number) that returns the label of one entry. It gets the batch
+        unchanged; index a pandas Series in it by position, with `iloc`.
     lossy : str
-        "refuse" MP3 and Ogg, or turn them into 16-bit "flac".
+        What to do with MP3 and Ogg: "refuse" them, or turn them into 16-bit "flac".
 
     Raises
     ------
     TypeError
-        A recipe, or a way to the key, of another kind; or `classes` that are no sequence of names.
+        `key_file` is a Key or not a path, `recipe` is not a Recipe, or `classes` is not a sequence of names.
     ValueError
-        `classes` names one twice, or `lossy` is something else.
+        `classes` has a name twice, or `lossy` is neither "refuse" nor "flac".
     OSError, KeyFileError
         On the first batch, if the key file cannot be read there.
     """
@@ -88,25 +88,26 @@ class Protector:
         return f"Protector({self.key_file!r}, recipe={self.recipe!r}, audio={self.audio!r})"
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with its audio protected; other columns, and all of what came in, are left as they are.
+        """Return the batch with its audio protected; other columns, and `batch` itself, are not changed.
 
         Parameters
         ----------
         batch : dict of columns
-            Arrays, lists, pandas Series, tensors or Arrow arrays; a label belongs to the audio at its place, whatever
+            Arrays, lists, pandas Series, tensors or Arrow arrays. Labels and audio are matched by position, whatever
             the index of a Series.
 
         Returns
         -------
         dict of columns
-            The audio as a NumPy array if it came as one, and else as a list.
+            The audio is a NumPy array if it came as one, otherwise a list.
 
         Raises
         ------
         KeyError
-            The batch has no such column.
+            The batch lacks the column of audio or of labels.
         AudioFileError, TypeError, ValueError
-            Audio or labels that cannot be used; the sentence says which entry. Or a table instead of a dict.
+            An entry's audio or label cannot be used (the message says which entry), or `batch` is a table instead of a
+            dict.
         """
         if not isinstance(batch, Mapping):
             raise TypeError(
@@ -120,15 +121,15 @@ class Protector:
 
     @discreet
     def protect(self, column: Any, labels: Any, names: Sequence[str] | None = None) -> Any:
-        """A column of audio, protected; a NumPy array stays one, anything else becomes a list.
+        """Return a column of audio protected; a NumPy array stays one, anything else becomes a list.
 
-        `names` says what the entries are called in messages, where they have no path: "entry 0" and so on by default.
+        `names` are what messages call entries that have no path: by default "entry 0" and so on.
         """
         labels = plain_entries(labels, "The column of labels")
         if isinstance(column, np.ndarray) and column.dtype != object:
             return self._protect_arrays(column, labels)
         entries = _entries(column, f"The column {self.audio!r}")
-        encode(labels, self.classes, len(entries))  # here, where they still have the places that a message tells of
+        encode(labels, self.classes, len(entries))  # here, where messages give indexes in the whole batch
         names = [f"entry {n}" for n in range(len(entries))] if names is None else names
         found: list[Any] = [None] * len(entries)
         blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, names[n])) is not None}
@@ -173,23 +174,23 @@ class Protector:
 
 
 def label_of_folder(batch: Mapping[str, Any], number: int) -> str:
-    """The name of the folder that an entry's `path` lies in, as `protect_folder` has it by default."""
+    """The name of the folder that an entry's `path` lies in: the default label of `protect_folder`."""
     paths = _column(batch, "path")
     path = str(paths.iloc[number] if hasattr(paths, "iloc") else paths[number])
     folder = os.path.basename(os.path.dirname(path))
     if not folder:
-        raise ValueError(f"{path!r} lies in no folder that could name its class.")
+        raise ValueError(f"{path!r} lies in no folder that names its class; give labels another way.")
     return folder
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Any:
     if name not in batch:
-        raise KeyError(f"The batch has the columns {list(batch)}, and none is {name!r}; say which it is.")
+        raise KeyError(f"The batch has no column {name!r}; say which of {list(batch)} to use.")
     return batch[name]
 
 
 def _entries(column: Any, name: str) -> list[Any]:
-    """A column's entries by place and as Python's own: Series have an index, tensors and Arrow scalars of theirs."""
+    """A column's entries in order, as plain Python objects rather than tensors' or Arrow's scalars."""
     if hasattr(column, "to_pylist"):
         return list(column.to_pylist())
     dimensions = getattr(column, "ndim", 1)
@@ -199,12 +200,12 @@ def _entries(column: Any, name: str) -> list[Any]:
 
 
 def plain_entries(column: Any, name: str) -> list[Any]:
-    """Labels or lengths as Python's own, out of the tensors or arrays of one that a list may hold them in."""
+    """Labels or lengths as plain Python objects; a list may hold each as a tensor or array of one element."""
     return [entry.tolist() if hasattr(entry, "tolist") else entry for entry in _entries(column, name)]
 
 
 def _blob_of(entry: Any, name: str) -> Blob | None:
-    """The audio file that an entry holds, if it is one."""
+    """The audio file that an entry holds; None if it holds samples."""
     held = entry.get("bytes") if isinstance(entry, Mapping) else entry
     if not isinstance(held, bytes | bytearray | memoryview):
         return None

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
-MAX_FLOAT = 3.4028234663852886e38  # the largest float32: what a class is given must be finite
+MAX_FLOAT = 3.4028234663852886e38  # the largest float32: taps and sounds must be finite
 SOUND_RATE = 8000  # Hz
-MAX_RATE = 512_000  # Hz: then every sample of a sound of 1024 frames is held for 64
-USUAL_RATE = 16_000  # Hz, of data that do not tell theirs
-UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, as a share of full scale
+MAX_RATE = 512_000  # Hz: `hold` is then 64, and the default patch of 16 * 64 frames is MAX_TAPS
+USUAL_RATE = 16_000  # Hz, for data that do not state one
+UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, relative to full scale
 
 
 class Recipe:
@@ -36,7 +36,7 @@ class Recipe:
     __slots__ = ()
 
     def __init__(self, *_: object, **__: object) -> None:
-        raise TypeError("Recipe() makes no recipe; call Recipe.strong(...), the default, or Recipe.paper(...).")
+        raise TypeError("Recipe() cannot be called; use Recipe.strong(...), the default, or Recipe.paper(...).")
 
     format: ClassVar[int]
     patch: int
@@ -56,13 +56,13 @@ class Recipe:
         Parameters
         ----------
         strength : float
-            The one knob: the level of the sound, in units of 0.01 of full scale RMS (-40 dB). Twice the strength is
-            6 dB louder. Finite and above 0.
+            The level of the sound: 1 is an RMS of 0.01 of full scale (-40 dB), and twice the strength is 6 dB louder.
+            Finite and above 0.
         sample_rate : int
-            Of the clips, Hz. The sound is made at 8 kHz, so that it is still there for a model that hears no more;
-            at other rates every sample of it is held for `hold` frames.
+            Sample rate of the clips, Hz. The sound is made at 8 kHz, so that it survives in models that resample to
+            8 kHz; at higher rates each of its samples is held for `hold` frames.
         hold : int, optional
-            Frames, 1 to 1024; by default as many as 1/8000 s has, rounded. Above 64 `patch` must be given too.
+            Frames, 1 to 1024; by default ``sample_rate / 8000``, rounded. Above 64, `patch` must be given too.
         patch : int, optional
             Frames of the sound, 2 to 1024; by default 16 times `hold`.
         every : int, optional
@@ -71,15 +71,16 @@ class Recipe:
         Raises
         ------
         TypeError
-            A field is not of its type (True is not a number here).
+            A field has the wrong type (True is not a number here).
         ValueError
             A field is out of range.
 
         Notes
         -----
-        The class's filter answers a train of pulses of one level, in place of what is said in the patch (Gokul and
-        Dubnov, sec. 3.1): the mark is then as strong in every clip, and the sound around it stays. Repeating it in
-        step lets networks with strides see the same samples again and again; measured in experiments/README.md.
+        The paper feeds the sound in the patch through the class's filter (Gokul and Dubnov, sec. 3.1). This recipe
+        instead adds the filter's response to pulses of one level, so that the mark is equally strong in every clip and
+        the clip's own sound stays. Evenly spaced patches let networks with strides see the same samples again and
+        again; measured in experiments/README.md.
         """
         rate = _whole("sample_rate", sample_rate, 1, MAX_RATE)
         hold = max(1, round(rate / SOUND_RATE)) if hold is None else _whole("hold", hold, 1, MAX_TAPS)
@@ -105,18 +106,18 @@ class Recipe:
         taps : int
             Filter length, 1 to 1024.
         blur : float
-            Taps are drawn from U(0, blur), a share of full scale. Finite and above 0.
+            Taps are drawn from U(0, blur). Finite and above 0.
         patches : int
             Patches per clip, at least 1 (the paper: 1).
         every : int or None
             Instead of `patches`: one patch for each `every` frames, for long audio. At least `patch`.
         identity : bool
-            Put 1.0 on the centre tap, which keeps most of the sound in the patch.
+            Set the centre tap to 1.0, which keeps most of the sound in the patch.
 
         Raises
         ------
         TypeError
-            A field is not of its type (True is not a number here).
+            A field has the wrong type (True is not a number here).
         ValueError
             A field is out of range, or both `patches` and `every` are given.
 
@@ -132,7 +133,7 @@ class Recipe:
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` described; ValueError for another format or unknown fields."""
+        """The recipe that `to_dict` described; ValueError for another format or other fields."""
         rest = dict(fields)
         number = rest.pop("format", None)
         kinds = {kind.format: kind for kind in (PaperRecipe, StrongRecipe)}
@@ -226,13 +227,13 @@ class StrongRecipe(Recipe):
 
 
 def chosen_recipe(recipe: Recipe | None, strength: float | None, sample_rate: int = USUAL_RATE) -> Recipe:
-    """The recipe that was given, or the default of that strength, 1 if none was given; ValueError if both were."""
+    """`recipe` if given, else the default recipe at `strength`, or at 1; ValueError if both are given."""
     if recipe is None:
         return Recipe.strong(1.0 if strength is None else strength, sample_rate=sample_rate)
     if strength is not None:
         raise ValueError(
-            f"recipe is {recipe!r} and strength is {strength!r}; give one of them: Recipe.strong(strength) is a recipe "
-            f"of that strength."
+            f"recipe is {recipe!r} and strength is {strength!r}; give one of them. Recipe.strong(strength) is a "
+            f"recipe of that strength."
         )
     return recipe
 

@@ -1,4 +1,4 @@
-"""What the verbs say: reports, verifications, and one set of words for what a clip or a file is now."""
+"""What the verbs return: reports, verifications, and verdicts on what a clip or a file is now."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 
 
 class Verdict(enum.IntEnum):
-    """What a patch, a clip or a file is now, beside what it was and what protecting made of it.
+    """What a patch, a clip or a file is now: its original form, its protected form, both or neither.
 
-    ORIGINAL and PROTECTED are bits: the verdict on a whole is the `&` of those on its parts.
+    ORIGINAL and PROTECTED are bits: the verdict on a clip or file is the `&` of the verdicts on its parts.
     """
 
     NEITHER = 0  # changed since
     ORIGINAL = 1
     PROTECTED = 2
-    UNCHANGED = 3  # both: protecting changed nothing, as in silence
+    UNCHANGED = 3  # both: protecting changed nothing, as format 1 in silence
     TORN = 4  # half written, but only inside patches
     MISSING = 5
 
     @classmethod
     def of(cls, *, original: bool, protected: bool, otherwise: int = NEITHER) -> Verdict:
-        """The verdict on data that were compared with both forms; `otherwise` where they are neither."""
+        """The verdict on data compared with both forms; `otherwise` if they match neither."""
         return cls(cls.ORIGINAL * original | cls.PROTECTED * protected or otherwise)
 
     @property
@@ -66,21 +66,21 @@ class Report(Shown):
     Attributes
     ----------
     clips, classes, patches : int
-        Clips in the data set, their classes, and the patches in them. With a single class a model has nothing to
-        mistake for the sound: check how labels were found.
+        Clips in the data set, their classes, and the patches in them. With a single class there is nothing for a model
+        to learn instead of the sound: check where the labels came from.
     frames_changed : int
-        Frames inside patches that a mark can change: in format 1 those that were not silent, in format 2 all.
+        Frames of the patches that a mark can change: in format 1 those that are not silent, in format 2 all.
         Each holds one sample per channel.
     silent_patches : int
-        Patches of zeros only: in format 1 filtering leaves zeros, so such a clip carries no mark there.
+        Patches that hold only zeros. Format 1 leaves them unmarked: a filter turns zeros into zeros.
     saturated_samples : int
-        Integer samples that the mark pushed beyond full scale and that were limited to it.
+        Integer samples that the mark pushed beyond full scale, and that were limited to it.
     short_clips : int
         Clips shorter than a patch, marked whole (empty clips have nothing to mark).
     seconds : float
         Time the call took.
     fingerprint : str
-        Of the key.
+        Fingerprint of the key.
     state : str
         "protected", "already protected", "restored", "partly restored", "already original", "final", or for a
         dry run "untouched".
@@ -117,7 +117,7 @@ class Report(Shown):
 
 @dataclasses.dataclass(slots=True)
 class Tally:
-    """The counts of a report while they grow."""
+    """The counts of a report while they are being added up."""
 
     clips: int = 0
     classes: int = 0
@@ -143,23 +143,23 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verification(Shown):
-    """What `verify` found: clips or files by what they are now. `print(verification)` shows it as a short table.
+    """What a verify found: how many clips or files are in which form. `print(verification)` shows it as a short table.
 
     Attributes
     ----------
     original, protected : int
-        Equal, byte for byte, to what they were before, and to what protecting made of them.
+        How many equal their original form, and their protected form, byte for byte.
     unchanged : int
-        Equal to both: protecting changed nothing, as in silence.
+        How many equal both: protecting changed nothing, as format 1 in silence.
     neither : tuple of str
-        Names of those that are neither: changed since, or half written by a run that was stopped.
+        Names of those that match neither: changed since, or half written by a run that was stopped.
     missing : tuple of str
         Names of those that are gone.
     unlisted : tuple of str
-        Names of audio files that the run does not know: they are not protected.
+        Names of audio files that were not part of the run: they are not protected.
     state : str
-        What the sidecar says of the run: "applying", "complete", "undoing", "undone", "final"; or
-        "unknown" where it was not consulted.
+        The run's state in the sidecar: "applying", "complete", "undoing", "undone", "final"; or "unknown" if no
+        sidecar was read.
     """
 
     original: int
@@ -172,7 +172,7 @@ class Verification(Shown):
 
     @property
     def ok(self) -> bool:
-        """Whether everything is there and is wholly original or wholly protected."""
+        """Whether nothing is missing and everything is original, or everything is protected."""
         one_form = self.original == 0 or self.protected == 0
         return not self.neither and not self.missing and not self.unlisted and one_form
 
@@ -180,7 +180,7 @@ class Verification(Shown):
     def of(
         cls, verdicts: Iterable[tuple[str, Iterable[Verdict]]], state: str, unlisted: Iterable[str] = ()
     ) -> Verification:
-        """Count names by the verdicts on each: of its parts, or by several witnesses, who must agree."""
+        """Count names by their verdicts; several for one name, of its parts or from several sources, must agree."""
         names: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
         for name, seen in verdicts:
             names[_together(seen)].append(name)
@@ -199,7 +199,7 @@ class Verification(Shown):
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """The table, as (name, value); of names the first few."""
+        """The table, as (name, value), with the first few names of each kind."""
         lists = {"neither": self.neither, "missing": self.missing, "unlisted": self.unlisted}
         for name in ("original", "protected", "unchanged"):
             yield name, f"{getattr(self, name):,}"
@@ -213,7 +213,7 @@ class Verification(Shown):
 
 
 def _together(verdicts: Iterable[Verdict]) -> Verdict:
-    """One verdict out of several: MISSING if one says so, and else what all of them allow."""
+    """One verdict from several: MISSING if one is, otherwise the form that all of them match."""
     whole = Verdict.UNCHANGED
     for verdict in verdicts:
         if verdict is Verdict.MISSING:

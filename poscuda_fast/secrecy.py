@@ -1,4 +1,4 @@
-"""Secrets stay in the process: not in pickles, nor in tracebacks, which are often logged with local variables."""
+"""Keep secrets in the process: out of pickles, and out of tracebacks, which are often logged with local variables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 
 class Secret:
-    """What is neither pickled nor copied, so that it cannot leave the process by accident."""
+    """An object that refuses to be pickled or copied, so that it cannot leave the process by accident."""
 
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
-            f"A {type(self).__name__} is secret, so it is neither pickled nor copied; pass the path of the key file "
-            f"and call Key.load there."
+            f"A {type(self).__name__} is secret and cannot be pickled or copied; pass the path of the key file and "
+            f"call Key.load there."
         )
 
 
@@ -26,10 +26,9 @@ _Result = TypeVar("_Result")
 
 
 def discreet(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """A public verb whose errors come out with the library's own frames emptied of local variables.
+    """Clear the local variables of the library's own frames from any error that a public verb raises.
 
-    Positions, filters, originals and key material live in such variables. Frames of the caller and of its
-    callbacks keep theirs.
+    They hold positions, filters, originals and key material. Frames of the caller and of its callbacks keep theirs.
     """
 
     @functools.wraps(verb)
@@ -44,7 +43,7 @@ def discreet(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resul
 
 
 def discreet_steps(verb: Callable[_Arguments, Iterator[_Result]]) -> Callable[_Arguments, Iterator[_Result]]:
-    """`discreet` for a verb that yields: every step may end in an error."""
+    """`discreet` for a verb that yields: any step may raise."""
 
     @functools.wraps(verb)
     def guarded(*args: _Arguments.args, **options: _Arguments.kwargs) -> Iterator[_Result]:

@@ -1,4 +1,4 @@
-"""Audio and array files written byte by byte, what protecting should make of them, and trees of files to compare."""
+"""Audio and array files written byte by byte, how they should look when protected, and trees of files to compare."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def read_samples(path: Path, coding: str) -> np.ndarray:
 
 
 def npy(header: str | bytes, data: bytes = b"", version: tuple[int, int] = (1, 0), length: int | None = None) -> bytes:
-    """A .npy file with any header; `length` is what the file claims of it."""
+    """A .npy file with any header; `length` is the header length that the file claims."""
     text = header.encode("latin1") if isinstance(header, str) else header
     size = len(text) if length is None else length
     return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", size) + text + data
@@ -163,7 +163,7 @@ def patches_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.
 def protected(
     samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> tuple[np.ndarray, int]:
-    """What protecting makes of kernel samples (frames, channels), and how many samples it saturates."""
+    """Kernel samples (frames, channels) as protecting leaves them, and how many samples it saturates."""
     wet = samples.copy()
     if coding != "PCM_24":
         return wet, protect_arrays([wet], [label], key, recipe=recipe).saturated_samples
@@ -179,7 +179,7 @@ def protected(
 def patch_bytes(
     offset: int, samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> set[int]:
-    """The places of all bytes of a WAV file that lie in patches, where its samples begin at `offset`."""
+    """The offsets of all bytes of a WAV file that lie in patches, if its samples begin at `offset`."""
     frame = samples.shape[1] * headers.CODINGS[coding]
     patches = patches_of(len(samples), label, key, recipe)
     places = zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True)
@@ -187,7 +187,7 @@ def patch_bytes(
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> None:
-    """Files below a folder, by their relative names."""
+    """Write files below a folder, by their relative names."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def untouched(*roots: Path) -> Iterator[None]:
 
 
 def wait_for_threads() -> None:
-    """Let the threads of earlier runs end: a fork copies the locks that they hold, and not them."""
+    """Wait for the threads of earlier calls to end: a fork copies the locks they hold, but not the threads."""
     others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in others:
         thread.join(0.02)
@@ -258,7 +258,7 @@ def wait_for_threads() -> None:
 
 
 def start_child(work: Callable[[], object], *, beside_threads: bool = False) -> int:
-    """The id of a forked process that does `work`; its traceback is printed if it raises, and a hang ends it.
+    """The id of a forked process that does `work`; it prints a traceback if that raises, and an alarm ends a hang.
 
     The threads of earlier runs are waited for, unless the fork is to happen beside threads that are at work.
     """
@@ -295,7 +295,7 @@ def in_child(work: Callable[[], object], *, beside_threads: bool = False) -> int
 
 
 def kill_before(moment: int) -> None:
-    """Make this process die before the call of that number that opens, syncs or renames a file."""
+    """Make this process kill itself before call number `moment`, from 0, that opens, syncs or renames a file."""
     steps = itertools.count()
 
     def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -311,7 +311,7 @@ def kill_before(moment: int) -> None:
 
 
 def killer(at: int) -> Callable[[int, int], None]:
-    """A progress callback that kills its own process, without a chance to tidy up, at the given count."""
+    """A progress callback that kills its own process, without any clean-up, at the given count."""
 
     def progress(done: int, total: int) -> None:
         if done == at:

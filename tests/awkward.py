@@ -1,4 +1,4 @@
-"""Awkward arrays: one content in every layout that must work, and everything that must be refused."""
+"""Awkward arrays: one content in every layout that must work, and arrays that must be refused."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def patched_samples(draw: st.DrawFn, dtype: Any) -> tuple[np.ndarray, list[tuple
 def awkward_arrays(
     dtype: Any, n_clips: int, n_frames: int, channels: int | None = None, tmp_path: Path | None = None, seed: int = 0
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) pairs, (n_clips, n_frames) or with `channels` a third axis; memmaps if there is a `tmp_path`.
+    """(name, array) pairs, (n_clips, n_frames) or with `channels` a third axis; also memmaps if `tmp_path` is given.
 
-    Those of the asked shape all hold `random_samples(dtype, shape, seed)`, in memory of their own. The
-    last few have other shapes: one clip, none, no frames, one frame, few frames.
+    Those of the given shape all hold `random_samples(dtype, shape, seed)`, each in its own memory. The last few have
+    other shapes: one clip, no clips, no frames, one frame, few frames.
     """
     content = random_samples(dtype, (n_clips, n_frames) if channels is None else (n_clips, n_frames, channels), seed)
     for name, array in _layouts(content, tmp_path):
@@ -112,7 +112,7 @@ def _mapped(path: Path, shape: Any, dtype: Any, order: Any = "C", offset: int = 
 
 
 class Memory:
-    """The whole memory that an array is a view of, as it is now: to tell which bytes change later."""
+    """A copy of the whole memory that an array is a view of, to see later which bytes changed."""
 
     def __init__(self, array: np.ndarray) -> None:
         owner: Any = array
@@ -130,7 +130,7 @@ class Memory:
         self._before = self._bytes.copy()
 
     def expecting(self, content: Any) -> np.ndarray:
-        """The memory as it was at first, but with `content` in the array."""
+        """The memory as it was at first, except for `content` in the array."""
         wanted = self._before.copy()
         if self._array.size:
             np.ndarray(self._array.shape, self._array.dtype, wanted, self._offset, self._array.strides)[...] = content
@@ -144,7 +144,7 @@ class Memory:
 
 
 def refused_arrays(dtype: Any = np.int16) -> Iterator[tuple[str, np.ndarray, type[Exception], str]]:
-    """(name, array of three clips, error, what its message carries)."""
+    """(name, array of three clips, error, pattern of its message)."""
     plain = random_samples(dtype, (3, 400))
     code = plain.dtype.str[1:]
     yield "byte-swapped", plain.astype(plain.dtype.newbyteorder()), TypeError, rf"dtype [<>]{code}; .* byte order"

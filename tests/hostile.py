@@ -1,4 +1,4 @@
-"""WAV and NPY files that are broken or hostile, each with what must be said of it; made byte by byte."""
+"""WAV and .npy files that are broken or hostile, made byte by byte, each with the message that it must cause."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "wrong form": (riff(FMT, chunk(b"data", DATA), form=b"FFIR"), "it does not begin with RIFF....WAVE"),
     "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "it does not begin with RIFF....WAVE"),
     "RIFX": (riff(FMT, chunk(b"data", DATA), form=b"RIFX"), "it is big-endian (RIFX); convert it"),
-    "RIFF size past the end": (riff(FMT, chunk(b"data", DATA), size=10**6), "promises 1000008 bytes and it has 144"),
-    "RIFF size one too many": (riff(FMT, chunk(b"data", DATA), size=138), "promises 146 bytes and it has 144"),
+    "RIFF size past the end": (riff(FMT, chunk(b"data", DATA), size=10**6), "promises 1000008 bytes but it has 144"),
+    "RIFF size one too many": (riff(FMT, chunk(b"data", DATA), size=138), "promises 146 bytes but it has 144"),
     "RIFF size huge": (riff(FMT, chunk(b"data", DATA), size=UNKNOWN - 1), "promises 4294967302 bytes"),
     "data size past the end": (with_data(102), "its data chunk of 102 bytes ends past the file's 144 bytes"),
     "data size huge": (with_data(UNKNOWN - 1), "its data chunk of 4294967294 bytes ends past the file's 144 bytes"),
@@ -49,10 +49,10 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "both sizes 0": (with_data(0, riff_size=0), STREAM),
     "sizes as a recorder begins": (with_data(0, riff_size=36), STREAM),
     "data size 0 in a file of unknown size": (with_data(0, riff_size=UNKNOWN), STREAM),
-    "data size odd": (with_data(99), "its data chunk of 99 bytes is no whole number of 2-byte frames"),
+    "data size odd": (with_data(99), "its data chunk of 99 bytes is not a whole number of 2-byte frames"),
     "half a frame": (
         riff(chunk(b"fmt ", format_body(channels=8)), chunk(b"data", DATA)),
-        "its data chunk of 100 bytes is no whole number of 16-byte frames",
+        "its data chunk of 100 bytes is not a whole number of 16-byte frames",
     ),
     "no chunks": (riff(), "it has no fmt chunk"),
     "no fmt": (riff(chunk(b"data", DATA)), "it has no fmt chunk"),
@@ -102,7 +102,7 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "fmt that swallows the data": (riff(chunk(b"fmt ", format_body(), 10**6), chunk(b"data", DATA)), "no data chunk"),
     "0 channels": (with_format(channels=0, align=0), "its header says 0 channels; expected 1 to 1024"),
     "2000 channels": (with_format(channels=2000, align=4000), "its header says 2000 channels; expected 1 to 1024"),
-    "sample rate 0": (with_format(rate=0), "its header says a sample rate of 0"),
+    "sample rate 0": (with_format(rate=0), "its header gives a sample rate of 0"),
     "thousands of tiny chunks": (
         riff(FMT, chunk(b"tiny", b"xx") * 5000, chunk(b"data", DATA)),
         "more than 1000 chunks",
@@ -119,7 +119,7 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "RF64 that ends in ds64": (riff(chunk(b"ds64", bytes(10)), form=b"RF64"), "it ends within its header, at byte 30"),
     "RF64 of 2**63 bytes": (rf64(SAMPLES, data_size=2**63), "its data chunk of 9223372036854775808 bytes ends past"),
     "RF64 of 2**64-1 bytes": (rf64(SAMPLES, data_size=2**64 - 1), "data chunk of 18446744073709551615 bytes ends past"),
-    "RF64 of half a frame": (rf64(SAMPLES, data_size=99), "its data chunk of 99 bytes is no whole number of 2-byte"),
+    "RF64 of half a frame": (rf64(SAMPLES, data_size=99), "its data chunk of 99 bytes is not a whole number of 2-byte"),
     "ds64 in a RIFF file": (
         riff(chunk(b"ds64", struct.pack("<QQQI", 0, 100, 50, 0)), FMT, chunk(b"data", DATA, UNKNOWN)),
         STREAM,

@@ -1,6 +1,6 @@
-"""Both formats a second time: from their page alone, in plain Python, slow, and importing nothing of the library.
+"""A second implementation of both formats, from FORMAT.md alone: slow plain Python that imports nothing of the library.
 
-Recipe fields with a `strength` mean format 2; all others format 1.
+Recipe fields with a `strength` mean format 2, all others format 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The code blocks of README, by the heading they stand under, and a folder in which they run."""
+"""The code blocks of the README, by the heading above them, and a folder in which they run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def commands_of(heading: str) -> list[list[str]]:
 
 
 def recordings(folder: Path, n: int = 3) -> Path:
-    """`n` files of each of two words, in folders that are named for them."""
+    """`n` files of each of two words, in a folder for each word."""
     for word in ("yes", "no"):
         (folder / word).mkdir(parents=True)
         for take in range(n):
@@ -59,7 +59,7 @@ def recordings(folder: Path, n: int = 3) -> Path:
 
 
 def workplace(folder: Path) -> None:
-    """What README's Python takes as given: a key, recordings, and an array of samples."""
+    """Make what the README's Python expects: a key, recordings, and an array of samples."""
     Key(bytes(range(32))).save(folder / "my.key")
     recordings(folder / "recordings")
     np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8000, 2)).astype(np.float32).tofile(folder / "clips.raw")

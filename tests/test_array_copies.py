@@ -83,7 +83,7 @@ def test_a_copy_of_what_is_protected_would_be_marked_twice(tmp_path: Path, key: 
         assert in_child(lambda: restore_array(source, key, **undo)) == -signal.SIGKILL
     with untouched(tmp_path):
         for dry_run in (False, True):
-            with pytest.raises(SidecarError, match="it would be marked twice"):
+            with pytest.raises(SidecarError, match="and would be marked twice"):
                 make(tmp_path, key, src=source.name, dst="c.npy", dry_run=dry_run)
         with pytest.raises(SidecarError, match="was not made with the key"):
             make(tmp_path, Key.generate(), src=source.name, dst="c.npy")
@@ -132,8 +132,8 @@ def test_no_copy_is_made_where_it_does_not_belong(tmp_path: Path, key: Key) -> N
     (tmp_path / "link.npy").symlink_to("a.npy")
     with untouched(tmp_path):
         for dst, sentence in (
-            ("a.npy", "is .* itself; to edit in place, ask for that"),
-            ("link.npy", "is .* itself; to edit in place, ask for that"),
+            ("a.npy", "is .* itself; choose another path, or edit in place"),
+            ("link.npy", "is .* itself; choose another path, or edit in place"),
             ("taken.npy", "exists, and nothing is ever overwritten"),
             ("nowhere/b.npy", "The folder of .* does not exist; make it"),
         ):

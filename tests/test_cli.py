@@ -408,7 +408,7 @@ def test_a_sidecar_is_that_of_its_own_run(tmp_path: Path, speech: Path, key_file
     assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
     done = poscuda("protect", out, "--in-place", "--key", key_file)
     assert done.returncode == 2
-    assert "was made for a copy, or for data that are edited where they are, and this is the other" in done.stderr
+    assert "was made for a copy and this call edits in place, or the other way round" in done.stderr
 
 
 def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path, key_file: Path) -> None:

@@ -419,7 +419,7 @@ def test_non_finite_samples_are_refused_before_anything_is_written(bad, channel,
 @pytest.mark.parametrize("backend", ["cpu", "reference", "gpu"])
 def test_other_backends_cannot_reach_the_device(backend, key) -> None:
     clips = to_device(random_samples(np.int16, (2, 50)))
-    with pytest.raises(ValueError, match=f"backend is '{backend}'; clips on a GPU are filtered there"):
+    with pytest.raises(ValueError, match=f"backend is '{backend}'; clips on a GPU need 'auto' or 'cuda'"):
         protect(clips, [0, 1], key, backend=backend)
 
 
@@ -669,10 +669,10 @@ def test_the_inner_loop_is_short(ptx, dtype) -> None:
 def test_the_benchmark_compares_bits(capsys, monkeypatch) -> None:
     arguments = ["--check-only", "--cases", "6", "--longest", "20"]
     assert gpu.main(arguments) == 0
-    assert capsys.readouterr().out == "6 of 6 random cases have the bits of the CPU.\n"
+    assert capsys.readouterr().out == "6 of 6 random cases match the CPU bit for bit.\n"
     monkeypatch.setattr(kernels.load("cpu"), "filter_patches", lambda *_: 0)
     assert gpu.main(arguments) == 1
-    assert capsys.readouterr().out == "0 of 6 random cases have the bits of the CPU.\n"
+    assert capsys.readouterr().out == "0 of 6 random cases match the CPU bit for bit.\n"
 
 
 def test_the_benchmark_says_where_there_is_no_gpu(capsys, monkeypatch) -> None:

@@ -149,7 +149,7 @@ def test_lossy_files_encode_as_16_bit_flac(tmp_path, container, subtype, ext):
 def test_lossy_files_are_refused_unless_asked_for(tmp_path, key, container, subtype, ext, copying):
     src = _folder_with_lossy(tmp_path, container, subtype, ext)
     dst = tmp_path / "dst" if copying else None
-    advice = "let the copy turn it into FLAC" if copying else "protect a copy"
+    advice = "turn it into FLAC" if copying else "protect a copy"
     sentence = f"nothing was written:\n  yes/b.{ext} is lossy, so it cannot be edited exactly; {advice}"
     with untouched(tmp_path), pytest.raises(DatasetError, match=sentence):
         protect_folder(src, dst, key)

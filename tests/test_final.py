@@ -149,7 +149,7 @@ def test_only_a_finished_run_can_be_made_final(
     write_tree(tmp_path, FILES)
     reach(tmp_path, key)
     before = contents(tmp_path, hidden=True)
-    with pytest.raises(SidecarError, match=f"in state {state}, and only a finished one"):
+    with pytest.raises(SidecarError, match=f"in state {state}; only a finished run can be made final"):
         drop_undo(tmp_path, key)
     after = contents(tmp_path, hidden=True)  # a killed run's rollback journal may go
     assert {**before, ".poscuda-journal": b""} == {**after, ".poscuda-journal": b""}

@@ -475,7 +475,7 @@ def test_a_restored_copy_is_not_copied_onto_again(tmp_path, key):
     small_dataset(src)
     protect_folder(src, tmp_path / "dst", key)
     restore_folder(tmp_path / "dst", key)
-    with untouched(src), pytest.raises(SidecarError, match=r"holds a copy that was restored .*; copy to another place"):
+    with untouched(src), pytest.raises(SidecarError, match=r"holds a copy that was restored .*; copy to another path"):
         protect_folder(src, tmp_path / "dst", key)
     assert protect_folder(tmp_path / "dst", None, key).state == "protected"
     assert small_is_protected(tmp_path / "dst", key)
@@ -651,7 +651,7 @@ def test_what_a_manifest_calls_protected_is_not_protected_again(tmp_path, key, c
     small_dataset(src)
     protect_folder(src, None, key)
     (src / ".poscuda").rename(tmp_path / "moved")
-    sentence = r"tells of a run with the key 847db78bd7fbd1a2; restore it first.*no/0\.wav is protected already"
+    sentence = r"records a run with the key 847db78bd7fbd1a2; restore it first.*no/0\.wav is protected already"
     for dry_run in (True, False):
         with untouched(tmp_path), pytest.raises(DatasetError, match=re.compile(sentence, re.DOTALL)):
             protect_folder(src, tmp_path / "dst" if copying else None, key, dry_run=dry_run)
@@ -920,9 +920,9 @@ def test_a_single_lossy_file_copied_under_a_name_in_flac(tmp_path, key):
 @pytest.mark.parametrize(
     ("name", "target", "sentence"),
     [
-        ("yes/plain.wav", "new.flac", "new.flac should end in .wav: the format is kept"),
-        ("yes/plain.wav", "new", "new should end in .wav: the format is kept"),
-        ("yes/a.flac", "new.wav", "new.wav should end in .flac: the format is kept"),
+        ("yes/plain.wav", "new.flac", "new.flac should end in .wav, the format of the copy"),
+        ("yes/plain.wav", "new", "new should end in .wav, the format of the copy"),
+        ("yes/a.flac", "new.wav", "new.wav should end in .flac, the format of the copy"),
         ("yes/plain.wav", "taken.wav", "taken.wav exists, and nothing is ever overwritten"),
         ("yes/plain.wav", "full", "plain.wav exists, and nothing is ever overwritten"),
     ],

@@ -266,7 +266,7 @@ def test_a_symbolic_link_to_a_file_is_refused(tmp_path, key):
     write(tmp_path, {"outside.wav": GOOD})
     (src / "yes/link.wav").symlink_to(tmp_path / "outside.wav")
     refuse_everywhere(
-        tmp_path, src, key, "nothing was written:\n  yes/link.wav is a symbolic link; replace it by the file"
+        tmp_path, src, key, "nothing was written:\n  yes/link.wav is a symbolic link; replace it with the file"
     )
 
 
@@ -274,7 +274,7 @@ def test_a_symbolic_link_to_a_folder_is_refused(tmp_path, key):
     src = dataset(tmp_path)
     write(tmp_path, {"outside/a.wav": GOOD})
     (src / "up").symlink_to(tmp_path / "outside")
-    refuse_everywhere(tmp_path, src, key, "up is a symbolic link; replace it by the file, or move it away")
+    refuse_everywhere(tmp_path, src, key, "up is a symbolic link; replace it with the file, or move it away")
 
 
 def test_a_symbolic_link_to_itself_and_one_to_nothing_are_refused(tmp_path, key):
@@ -398,7 +398,7 @@ def test_a_copy_into_its_own_source_or_around_it_is_refused(tmp_path, key, dst):
     src = dataset(tmp_path)
     (tmp_path / "link").symlink_to(src)
     sentence = (
-        "itself; to edit in place" if dst in ("src", "src/", "link") else "lie inside one another; choose a separate"
+        "itself; to edit in place" if dst in ("src", "src/", "link") else "lies inside the other; choose another path"
     )
     for dry_run in (False, True):
         with untouched(tmp_path), pytest.raises(DatasetError, match=sentence):

@@ -142,7 +142,7 @@ def test_hard_links_are_unsafe_to_edit_in_place(tmp_path):
 def test_files_that_may_not_be_written_are_unsafe_to_edit_in_place(tmp_path):
     write_tree(tmp_path, {"a.wav": b"", "b.wav": b""})
     (tmp_path / "a.wav").chmod(0o444)
-    with pytest.raises(DatasetError, match=r"a\.wav may not be read and written by you; change its permissions"):
+    with pytest.raises(DatasetError, match=r"you may not read and write a\.wav; change its permissions"):
         refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
 
 

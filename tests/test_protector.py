@@ -173,8 +173,8 @@ def test_an_empty_batch_stays_empty(key_file: Path) -> None:
 @pytest.mark.parametrize(
     ("batch", "error", "sentence"),
     [
-        ({"label": [0]}, KeyError, "none is 'audio'"),
-        ({"audio": [b"RIFF"]}, KeyError, "none is 'label'"),
+        ({"label": [0]}, KeyError, "no column 'audio'; say which of"),
+        ({"audio": [b"RIFF"]}, KeyError, "no column 'label'; say which of"),
         ({"audio": ["a.wav"], "label": [0]}, TypeError, "The audio of entry 0 is a str"),
         ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, TypeError, "The audio of entry 0 is a dict"),
         ({"audio": [b"RIFF...."], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
@@ -188,7 +188,7 @@ def test_an_empty_batch_stays_empty(key_file: Path) -> None:
         ({"audio": [wav(noise(50))], "label": np.array(0)}, TypeError, "The column of labels is a ndarray"),
         ({"audio": [noise(50)[:, 0], wav(noise(50))], "label": [0, -1]}, ValueError, r"labels\[1\] is -1"),
         ([wav(noise(50))], TypeError, "The batch is a list; expected a dict of columns"),
-        ({5: [], "label": []}, KeyError, "none is 'audio'"),
+        ({5: [], "label": []}, KeyError, "no column 'audio'; say which of"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_said(key_file: Path, batch: Any, error: type[Exception], sentence: str) -> None:

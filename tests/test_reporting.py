@@ -253,7 +253,7 @@ def test_its_lists_name_files(made: Made) -> None:
     assert "Files with silent patches 1 yes/silent.wav 10 silent patches" in text
     assert re.search(r"Files with saturated samples 1 yes/loud\.wav [\d,]+ saturated samples", text)
     assert "Files shorter than a patch 2 yes/one.wav 1 frame yes/tiny.wav 20 frames" in text
-    assert "Files that are not as protecting left them none" in text
+    assert "Files that are not in their protected state none" in text
     assert "does not know: not protected none" in text
 
 
@@ -268,7 +268,7 @@ def test_files_that_changed_are_listed(tmp_path: Path) -> None:
     (out / "more.wav").write_bytes(wav(tone(30)))
     reporting.write_report(out, KEY, tmp_path / "page.html")
     text = Page(tmp_path / "page.html").text
-    assert "not as protecting left them 3 no/0.wav changed: neither original nor protected no/1.wav missing" in text
+    assert "not in their protected state 3 no/0.wav changed: neither original nor protected no/1.wav missing" in text
     assert f"no/{ODD} the original" in text
     assert "does not know: not protected 1 more.wav" in text
     assert "12 files 9 protected, 1 original, 1 changed since, 1 missing" in text
@@ -290,10 +290,10 @@ def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "90 files 0 protected, 90 unchanged by protection" in text
     assert "0 patches no file is protected" in text
     assert "90 silent patches zeros only: they carry no mark" in text
-    assert "None has a ratio: none is protected, nothing was changed, or all was silent before." in text
+    assert "There is no ratio to show: nothing is protected, nothing changed, or everything was silent before." in text
     assert (
-        "Files with the lowest SNR There are none: none is protected, nothing was changed, or samples are not finite."
-        in text
+        "Files with the lowest SNR There is nothing to show: nothing is protected, nothing changed, or samples are not "
+        "finite." in text
     )
     assert "Format 1, the paper's method. Patches of 2 frames, 1 in each clip" in text
 
@@ -360,7 +360,7 @@ def test_the_length_of_clips_with_padding_is_a_bound(tmp_path: Path) -> None:
     padded = written(tmp_path / "padded.npy", tmp_path / "padded.html")
     (share,) = re.findall(r"60 patches at most ([\d.]+) % of the frames of protected clips are in patches", padded)
     assert 25 <= float(share) < 28
-    (seconds,) = re.findall(r"at least ([\d.]+) s Lengths are not kept: what is shown may end with padding\.", padded)
+    (seconds,) = re.findall(r"at least ([\d.]+) s Lengths are not stored: what is shown may end with padding\.", padded)
     assert 0.9 < float(seconds) <= 1
     whole = written(tmp_path / "whole.npy", tmp_path / "whole.html")
     assert "150 patches 25.0 % of the frames of protected clips are in patches" in whole
@@ -404,7 +404,7 @@ def test_a_clip_of_an_array_that_changed(tmp_path: Path) -> None:
     mapped[1][mapped[1] != clips[1]] += 1
     text = written(tmp_path / "clips.npy", tmp_path / "page.html")
     assert "3 clips 2 protected, 1 half written or changed" in text
-    assert "not as protecting left them 1 clip 1 half written, or changed inside patches" in text
+    assert "not in their protected state 1 clip 1 half written, or changed inside patches" in text
 
 
 @pytest.mark.usefixtures("few")

@@ -79,7 +79,7 @@ def test_verdicts_on_parts_are_joined_by_their_bits() -> None:
 
 @pytest.mark.parametrize("arguments", [(), (1.0,), (240, 80)])
 def test_a_recipe_is_made_by_name(arguments: tuple[float, ...]) -> None:
-    with pytest.raises(TypeError, match=r"call Recipe\.strong\(\.\.\.\), the default, or Recipe\.paper\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"use Recipe\.strong\(\.\.\.\), the default, or Recipe\.paper\(\.\.\.\)"):
         Recipe(*arguments)
 
 

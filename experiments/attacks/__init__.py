@@ -1,1 +1,1 @@
-"""What somebody who holds protected data may try in order to learn from it: `table.ATTACKS` names all of it."""
+"""What somebody with protected data may try in order to learn from it; `table.ATTACKS` lists all of it."""

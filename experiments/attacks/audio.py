@@ -1,7 +1,7 @@
 """Attacks that change the sound of training clips: filters, bands, time.
 
 Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips``: new (n, L) int16 clips, each changed
-within its own length, with nothing known of labels or marks.
+within its own length. The attacks know nothing about labels or marks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Transform = Callable[[Clips, Ints, int, float, np.random.Generator], Clips]
 
 
 def each(clips: Clips, lengths: Ints, change: Callable[[Wave], Wave]) -> Clips:
-    """Copies of the clips, the true frames of each replaced by what `change` makes of them."""
+    """Copies of the clips, with `change` applied to the true frames of each."""
     changed = clips.copy()
     for row, length in enumerate(lengths):
         if length:
@@ -44,7 +44,7 @@ def rounded(wave: Wave) -> Clips:
 
 
 def short_filter(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """A random filter of `SHORT_TAPS` taps for each clip; `strength` is its energy beside the direct sound's."""
+    """A random filter of `SHORT_TAPS` taps for each clip; `strength` is its energy relative to the direct sound's."""
 
     def change(wave: Wave) -> Wave:
         taps = rng.standard_normal(SHORT_TAPS) * np.sqrt(strength / SHORT_TAPS)
@@ -69,7 +69,7 @@ def equaliser(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rn
 
 
 def sharpen(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Random sharpening of each clip, then the lower `strength` (a share) of its cosine transform."""
+    """Sharpen each clip at random, then keep the lower `strength` (a share) of its cosine transform."""
 
     def change(wave: Wave) -> Wave:
         blurred = gaussian_filter1d(wave, rng.uniform(*SHARPEN_WIDTHS), mode="nearest")
@@ -80,32 +80,32 @@ def sharpen(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng:
 
 
 def lower_share(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """The lower `strength` (a share) of each clip's cosine transform is kept."""
+    """Keep the lower `strength` (a share) of each clip's cosine transform."""
     return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, 2.0))
 
 
 def low_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Cosine-transform components below `strength` Hz are kept."""
+    """Keep cosine-transform components below `strength` Hz."""
     return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, sample_rate))
 
 
 def high_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Cosine-transform components from `strength` Hz are kept."""
+    """Keep cosine-transform components from `strength` Hz up."""
     return each(clips, lengths, lambda wave: _band(wave, strength, np.inf, sample_rate))
 
 
 def band_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Two octaves of the cosine transform, from `strength` Hz, are kept."""
+    """Keep two octaves of the cosine transform, from `strength` Hz."""
     return each(clips, lengths, lambda wave: _band(wave, strength, 4 * strength, sample_rate))
 
 
 def blur(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Each clip convolved with `strength` taps from U(0, 1), divided by their sum."""
+    """Convolve each clip with `strength` taps from U(0, 1), divided by their sum."""
     return each(clips, lengths, lambda wave: oaconvolve(wave, _low_pass_taps(int(strength), rng), "same"))
 
 
 def blur_regions(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """`strength` random regions of `PATCH` frames of each clip, each convolved with its own `TAPS` random taps."""
+    """Convolve `strength` random regions of `PATCH` frames of each clip, each with its own `TAPS` random taps."""
 
     def change(wave: Wave) -> Wave:
         for _ in range(int(strength)):
@@ -118,7 +118,7 @@ def blur_regions(clips: Clips, lengths: Ints, sample_rate: int, strength: float,
 
 
 def warp(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Time runs up to `strength` (a share) faster or slower, changing every `WARP_SECONDS`; the ends stay."""
+    """Warp time up to `strength` (a share) faster or slower, changing every `WARP_SECONDS`; the ends stay."""
 
     def change(wave: Wave) -> Wave:
         knots = 2 + int(len(wave) / (WARP_SECONDS * sample_rate))
@@ -130,7 +130,7 @@ def warp(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np
 
 
 def jitter(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Every frame read up to `strength` frames early or late, each by its own draw."""
+    """Read every frame up to `strength` frames early or late, drawn for each frame."""
 
     def change(wave: Wave) -> Wave:
         return _read(wave, np.arange(len(wave)) + strength * rng.uniform(-1, 1, len(wave)))
@@ -139,7 +139,7 @@ def jitter(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: 
 
 
 def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Each clip up to `strength` (a share) faster or slower about its middle; what leaves its length is cut."""
+    """Play each clip up to `strength` (a share) faster or slower about its middle, and cut it to its length."""
 
     def change(wave: Wave) -> Wave:
         middle = (len(wave) - 1) / 2
@@ -150,7 +150,7 @@ def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: n
 
 
 def cut(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """A stretch of each clip at a random place, `strength` (a share) of it, is cut out and the gap closed."""
+    """Cut a random stretch, `strength` (a share) of the clip, out of each clip, and close the gap."""
 
     def change(wave: Wave) -> Wave:
         size = int(strength * len(wave))
@@ -181,6 +181,6 @@ def _read(wave: Wave, times: Wave, outside: str = "nearest") -> Wave:
 
 
 def _same_level(wave: Wave, like: Wave) -> Wave:
-    """As loud as another wave: an attack on timbre must not be one on gain."""
+    """A wave scaled to the level of another, so that an attack on timbre is not one on gain."""
     power = float(np.mean(wave**2))
     return wave * np.sqrt(float(np.mean(like**2)) / power) if power else wave

@@ -1,10 +1,10 @@
-"""Attacks that look for what a class's clips have in common in a linear sense, and take it away.
+"""Attacks that find what a class's clips have in common in a linear sense, and remove it.
 
-Orthogonal projection: a linear classifier is fitted to the protected training data; the directions of its
-weights, where a class-wise mark is easiest to learn, are projected out by a fixed front end, in training and
-after it. Class means: each class's mean is moved to that of all, in training. Both on waveforms, and on what a
-model's front end makes of them. MFCC here are all coefficients of an orthonormal cosine transform of log-mel:
-the attack is the same on either.
+Orthogonal projection: a linear classifier is fitted to the protected training data. A fixed front end projects out
+the directions of its weights, where a class-wise mark is easiest to learn, both in training and after it. Class
+means: in training, each class's mean is moved to the mean of all. Both work on waveforms and on the features of a
+model's front end. MFCC here are all coefficients of an orthonormal cosine transform of log-mel, so the attack is the
+same on either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH = 512
 
 
 def directions(values: Tensor, labels: Tensor, n_classes: int, rounds: int) -> Tensor:
-    """An orthonormal basis of what linear classifiers use.
+    """An orthonormal basis of the directions that linear classifiers use.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def directions(values: Tensor, labels: Tensor, n_classes: int, rounds: int) -> T
     labels : (n,) int64
     n_classes : int
     rounds : int
-        Classifiers, each fitted to what the ones before it leave.
+        Number of classifiers, each fitted to what the ones before it leave.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def linear_classifier(
 
 
 class Projection(nn.Module):
-    """What is left of values beside the directions of a basis (d, k), about a mean (d,)."""
+    """Removes the directions of a basis (d, k) from values, about a mean (d,)."""
 
     def __init__(self, basis: Tensor, mean: Tensor) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Projection(nn.Module):
 def project_waves(
     clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
 ) -> nn.Module:
-    """A front end of waveforms without the directions of `rounds` linear classifiers of them."""
+    """A front end that removes from waveforms the directions of `rounds` linear classifiers fitted to them."""
     chosen = _some(len(clips), rng)
     waves = torch.from_numpy(clips[chosen].astype(np.float32) / np.float32(FULL_SCALE))
     basis = directions(waves, torch.from_numpy(labels[chosen]), n_classes, rounds)
@@ -94,7 +94,7 @@ def project_waves(
 def project_features(
     clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
 ) -> nn.Module:
-    """A front end of features without the directions of `rounds` linear classifiers of them."""
+    """A front end that removes from features the directions of `rounds` linear classifiers fitted to them."""
     chosen = _some(len(clips), rng)
     values = _features(clips[chosen], model, n_classes, sample_rate).flatten(1)
     basis = directions(values, torch.from_numpy(labels[chosen]), n_classes, rounds)
@@ -115,7 +115,7 @@ def level_waves(clips: Clips, labels: Ints, lengths: Ints, share: float) -> Clip
 def level_features(
     clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, share: float, rng: np.random.Generator
 ) -> Step:
-    """A training on features moved by `share` of the way from their class's mean to the mean of all."""
+    """A training step on features moved by `share` of the way from their class's mean to the mean of all."""
     chosen = _some(len(clips), rng)
     values = _features(clips[chosen], model, n_classes, sample_rate)
     means = values.mean(dim=0).expand(n_classes, *values.shape[1:]).clone()
@@ -133,14 +133,14 @@ def level_features(
 
 @torch.no_grad()
 def _features(clips: Clips, model: str, n_classes: int, sample_rate: int) -> Tensor:
-    """(n, ...) what a model's front end, in which nothing is learnt, makes of clips."""
+    """(n, ...) the features of clips from a model's fixed front end."""
     front = build(model, n_classes, sample_rate).front
     batches = [clips[first : first + BATCH].astype(np.float32) for first in range(0, len(clips), BATCH)]
     return torch.cat([front(torch.from_numpy(batch / np.float32(FULL_SCALE))) for batch in batches])
 
 
 def _mean_inside(clips: Clips, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(L,) the mean over the clips that reach so far."""
+    """(L,) at each frame the mean over the clips that reach it."""
     sums: NDArray[np.float64] = (clips * inside).sum(axis=0, dtype=np.float64)
     return sums / np.maximum(1, inside.sum(axis=0))
 

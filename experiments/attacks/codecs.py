@@ -1,4 +1,4 @@
-"""Attacks that send training clips through a lossy format and back, in place and in time.
+"""Attacks that send training clips through a lossy format and back, aligned in time with the originals.
 
 Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips`` as in experiments.attacks.audio; every
 clip is encoded as a file of its own.
@@ -16,10 +16,10 @@ import soxr
 
 from experiments.attacks.audio import Clips, Ints, Wave, each, rounded
 
-# Frames by which LAME and a decoder without its gap information come late: 576 + 529.
+# Delay in frames of LAME and of a decoder without its gap information: 576 + 529.
 MP3_DELAY = 1105
 AAC_DELAY = 1024  # frames: one block, which FFmpeg's encoder puts before the sound
-MP3_TAIL = 2 * 1152  # zeros behind a clip, so that its end leaves the encoder
+MP3_TAIL = 2 * 1152  # zeros after a clip, which push its end out of the encoder
 OPUS_LEAST, OPUS_SPAN = 6.0, 250.0  # kbit/s at libsndfile's compression levels 1 and 0: 6 and 256
 
 
@@ -81,7 +81,7 @@ def vorbis(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: 
 
 
 def mu_law(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Mu-law of `strength` bits: the logarithmic curve, rounded to as many levels."""
+    """Mu-law of `strength` bits: the logarithmic curve, rounded to the levels of that many bits."""
     mu = 2.0**strength - 1.0
 
     def change(wave: Wave) -> Wave:

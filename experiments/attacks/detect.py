@@ -1,7 +1,7 @@
-"""Find the marks of classes without clean data, and take them away.
+"""Find the marks of classes without clean data, and remove them.
 
-A class whose clips are all filtered at one relative place has, there, a mean log energy of the first
-difference that stands out from that of the other classes.
+If all clips of a class are filtered at one relative place, the mean log energy of the first difference there stands
+out from that of the other classes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from experiments.attacks.audio import PATCH, Clips, Ints
 from experiments.attacks.inpaint import fill
 
-PLACES = 128  # relative places that are looked at, from a clip's first window to its last
-MARGIN = 24  # frames removed beyond a found window on each side: the places lie this far apart
+PLACES = 128  # relative places that are examined, from a clip's first window to its last
+MARGIN = 24  # frames removed beyond a found window on each side: examined places lie this far apart
 
 
 def deviations(clips: Clips, labels: Ints, lengths: Ints, n_classes: int) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ def find(clips: Clips, labels: Ints, lengths: Ints, n_classes: int, places: int)
 def remove(
     clips: Clips, labels: Ints, lengths: Ints, n_classes: int, places: int, how: str, rng: np.random.Generator
 ) -> tuple[Clips, dict[str, Any]]:
-    """Copies of the clips with each class's most conspicuous places inpainted, and where those are."""
+    """Copies of the clips with each class's most conspicuous places inpainted, and these places."""
     found = find(clips, labels, lengths, n_classes, places)
     cleaned = clips.copy()
     for row, (label, length) in enumerate(zip(labels, lengths, strict=True)):

@@ -1,6 +1,6 @@
 """Attacks by somebody who knows format 2 but not the key: clips folded at the patches' distance show the sound.
 
-What is said averages out over the turns of a class's clips; a sound in step with them does not.
+Speech averages out over the turns of a class's clips; a sound in step with them does not.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from poscuda_fast.evaluation.attacks import fold, subtract, unfolded
 
 
 def remove(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    """Each class's mean turn of `strength` frames, less that of all clips, is subtracted."""
+    """Subtract each class's mean turn of `strength` frames, less that of all clips."""
     cleaned = unfolded(scene.clips, scene.labels, scene.lengths, int(strength))
     return cleaned, _left(scene, cleaned)
 
 
 def leaked(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    """`strength` leaked pairs a class give its sound away; it is subtracted from the others."""
+    """Learn each class's sound from `strength` leaked pairs, and subtract it from all clips of the class."""
     assert scene.condition.recipe is not None
     period = int(scene.condition.recipe.every or 1)
     cleaned = scene.clips.copy()
@@ -34,7 +34,7 @@ def leaked(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Cli
 
 
 def _left(scene: Scene, cleaned: Clips) -> dict[str, Any]:
-    """How much of the marks' energy is still there, in %."""
+    """How much of the marks' energy is left, in %."""
     before = float(np.square(scene.clips - scene.original.astype(np.float64)).sum())
     after = float(np.square(cleaned - scene.original.astype(np.float64)).sum())
     return {"energy_of_the_edit_left": round(100.0 * after / before, 2)} if before else {}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLS = ("silence", "noise", "mirror")
-NEIGHBOURS = 240  # frames on each side that tell how loud the noise is
+NEIGHBOURS = 240  # frames on each side that set the level of the noise
 
 
 def fill(clip: NDArray[np.int16], start: int, stop: int, how: str, rng: np.random.Generator) -> None:
@@ -19,13 +19,13 @@ def fill(clip: NDArray[np.int16], start: int, stop: int, how: str, rng: np.rando
     start, stop : int
         Half-open; cut to the clip.
     how : str
-        "silence"; "noise", white and as loud as the frames around; or "mirror": the frames before, turned
-        back, faded into the frames after, turned back.
+        "silence"; "noise", white and as loud as the frames around; or "mirror": the frames before, reversed,
+        faded into the frames after, reversed.
 
     Raises
     ------
     ValueError
-        No such way.
+        `how` is none of these.
     """
     start, stop = max(start, 0), min(stop, len(clip))
     if stop <= start:

@@ -21,14 +21,14 @@ from poscuda_fast.evaluation.padded import FULL_SCALE
 
 
 def noise_at_places(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    """Noise wherever the mark is, `strength` times as strong as the mark is in that clip."""
+    """Add noise wherever the mark is, `strength` times as strong as the mark in that clip."""
     seed = int(rng.integers(2**32))
     noise = noisy(scene.condition, scene.original, scene.labels, scene.lengths, scene.key, seed).astype(np.float64)
     return rounded(scene.clips + strength * (noise - scene.original)), {}
 
 
 def fill_places(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    """Inpainting of every stretch that the mark touches, and `strength` frames on each side."""
+    """Inpaint every stretch that the mark touches, and `strength` frames on each side."""
     cleaned = scene.clips.copy()
     for row, (mask, length) in enumerate(zip(places(scene), scene.lengths, strict=True)):
         edges = np.flatnonzero(np.diff(mask[:length].astype(np.int8), prepend=0, append=0))
@@ -38,7 +38,7 @@ def fill_places(scene: Scene, strength: float, rng: np.random.Generator) -> tupl
 
 
 def partial(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    """`strength` % of the clips as they were before they were marked."""
+    """Replace `strength` % of the clips by their originals."""
     chosen = rng.permutation(len(scene.clips))[: round(len(scene.clips) * strength / 100)]
     mixed = scene.clips.copy()
     mixed[chosen] = scene.original[chosen]
@@ -46,7 +46,7 @@ def partial(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Cl
 
 
 def leaked(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Clips, dict[str, Any]]]:
-    """`strength` leaked pairs a class; "filter" filters the others back, a name of inpaint.FILLS inpaints them."""
+    """`strength` leaked pairs per class: "filter" filters all its clips back, a name of inpaint.FILLS inpaints them."""
 
     def act(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
         recipe = scene.condition.recipe
@@ -79,7 +79,7 @@ def leaked(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Clip
 
 
 def _float_pair(before: Clips, label: int, key: Key, recipe: PaperRecipe) -> leak.Pair:
-    """What leaks from data that are kept as float32."""
+    """The pair that leaks if the data are stored as float32."""
     dry = before.astype(np.float32) / np.float32(FULL_SCALE)
     wet = dry[None].copy()
     protect(wet, [label], key, recipe=recipe)
@@ -96,7 +96,7 @@ def _short(value: float) -> float:
 
 
 def _joined(runs: NDArray[np.int64], gap: int = 16) -> list[tuple[int, int]]:
-    """Runs of touched frames, those less than `gap` apart as one: a filter may leave a frame by accident."""
+    """Runs of touched frames, joined if less than `gap` apart: a filter may leave a frame unchanged by chance."""
     joined: list[tuple[int, int]] = []
     for start, stop in runs.tolist():
         if joined and start - joined[-1][1] < gap:

@@ -1,9 +1,9 @@
-"""What leaked pairs, a clip before and after protection, tell about their class, and what that undoes.
+"""What leaked pairs, clips before and after protection, reveal about their class, and how far that undoes the mark.
 
 The method is public, only the key is secret: the attacker knows the recipe, and so where in a clip each patch
-can lie. From one pair come the exact places in that clip, the class's filter by least squares, and for every
-other clip of the class a few candidate places; the likeliest is filtered back by its Wiener inverse, under
-the clip's own spectrum.
+can lie. One pair gives the exact places in that clip, the class's filter by least squares, and a few candidate places
+in every other clip of the class. The likeliest of these is filtered back by the Wiener inverse under the clip's own
+spectrum.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Taps = NDArray[np.float64]  # (taps,)
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """What pairs of one class give away.
+    """What leaked pairs of one class reveal.
 
     Attributes
     ----------
@@ -61,8 +61,8 @@ def slots(recipe: PaperRecipe, length: int) -> tuple[int, list[tuple[int, int]]]
 def locate(before: Wave, after: Wave, recipe: PaperRecipe) -> list[int]:
     """The exact place of each patch of a leaked clip; -1 where nothing changed.
 
-    Frames that a filter leaves equal by accident leave a few candidates: the one whose frames a filter
-    explains best is the place.
+    A filter may leave frames unchanged by chance, so there are a few candidates: the one that a filter explains best
+    is chosen.
     """
     size, places = slots(recipe, len(before))
     changed = np.flatnonzero(before != after)
@@ -79,7 +79,7 @@ def locate(before: Wave, after: Wave, recipe: PaperRecipe) -> list[int]:
 
 
 def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: PaperRecipe) -> Taps:
-    """The filter that makes the patches of a class's clips out of what they were, by least squares.
+    """The filter that turns the original patches of a class's clips into the protected ones, by least squares.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def estimate(pairs: Sequence[Pair], starts: Sequence[list[int]], recipe: PaperRe
 
 
 def learn(pairs: Sequence[Pair], recipe: PaperRecipe) -> Leak:
-    """All that leaked pairs of one class tell.
+    """Everything that leaked pairs of one class reveal.
 
     Parameters
     ----------
     pairs : sequence of (before, after)
-        Each two arrays of shape (frames,): a clip's true frames. Their scale is the filter's, whatever it is.
+        Each two arrays of shape (frames,): a clip's true frames, in any scale.
     recipe : PaperRecipe
     """
     starts = [locate(before, after, recipe) for before, after in pairs]
@@ -128,12 +128,12 @@ def learn(pairs: Sequence[Pair], recipe: PaperRecipe) -> Leak:
 
 
 def relative_error(found: Taps, true: Taps) -> float:
-    """The error's norm over the filter's."""
+    """The norm of the error relative to that of the filter."""
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
 def true_filter(key: Key, label: int, recipe: PaperRecipe) -> Taps:
-    """(taps,) a class's filter, read from the answer to an impulse in a clip that is all patch."""
+    """(taps,) a class's filter, read from the impulse response in a clip that is one single patch."""
     probe = np.zeros((1, 3 * recipe.taps), np.float32)
     probe[0, recipe.taps] = 1.0
     one = dataclasses.replace(recipe, patch=probe.shape[1], patches=1, every=None)
@@ -143,11 +143,11 @@ def true_filter(key: Key, label: int, recipe: PaperRecipe) -> Taps:
 
 
 def true_starts(key: Key, label: int, recipe: PaperRecipe, length: int) -> list[int]:
-    """The places of a class's patches in a clip, read from what is changed in one whose every frame would be."""
+    """The places of a class's patches in a clip, read from a probe in which every marked frame changes."""
     size, places = slots(recipe, length)
     found = []
     for first, count in places:
-        # With one tap of b, each patch of a constant is that constant times b: whole, and nothing else changed.
+        # One tap scales a patch of a constant as a whole, and nothing else changes.
         probe = np.ones((1, length), np.float32)
         protect(probe, [label], key, recipe=dataclasses.replace(recipe, taps=1, identity=False))
         found.append(first + int(np.argmax(probe[0, first : first + count - 1 + size] != 1.0)))
@@ -163,7 +163,7 @@ def undo(clip: Clips, leak: Leak, recipe: PaperRecipe) -> None:
         spectrum = _correlation(np.delete(clip, np.arange(candidates[0], candidates[-1] + size)), size)
         wet_spread = answer @ spectrum @ answer.T + ROUNDING * np.eye(size)
         factor = cho_factor(wet_spread, check_finite=False)
-        # The likeliest place under a Gaussian: the spread is the same for all, its determinant does not count.
+        # The likeliest place under a Gaussian: the covariance is the same for all, so its determinant does not matter.
         wets = np.stack([clip[start : start + size].astype(np.float64) for start in candidates], axis=1)
         solved = cho_solve(factor, wets, check_finite=False)
         chosen = int(np.argmin((wets * solved).sum(axis=0)))
@@ -179,7 +179,7 @@ def cover(clip: Clips, leak: Leak, recipe: PaperRecipe, how: str, rng: np.random
 
 
 def _candidates(low: float, high: float, count: int) -> Ints:
-    """The places, of `count`, of a patch whose fraction lies between two bounds."""
+    """The places, out of `count`, of a patch whose fraction lies between two bounds."""
     first = min(int(low * count), count - 1)
     last = min(max(first, int(np.ceil(high * count)) - 1), count - 1)
     spread: Ints = np.unique(np.linspace(first, last, min(last - first + 1, MOST_CANDIDATES)).astype(np.int64))
@@ -207,7 +207,7 @@ def _answer(taps: Taps, size: int) -> NDArray[np.float64]:
 
 
 def _misfit(dry: Wave, wet: Wave, recipe: PaperRecipe) -> float:
-    """What no filter explains of a patch."""
+    """The squared error of a patch that no filter explains."""
     design = _design(dry, recipe.taps)
     taps = np.linalg.lstsq(design, wet.astype(np.float64), rcond=None)[0]
     return float(np.sum((wet - design @ taps) ** 2))

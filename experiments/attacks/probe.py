@@ -32,7 +32,7 @@ def stored_embedding(name: str) -> Embedding:
     """An embedding of `experiments.embeddings`."""
 
     def embed(clips: Clips, lengths: Ints, sample_rate: int) -> NDArray[np.float32]:
-        from experiments import embeddings  # noqa: PLC0415 - it loads a network, which other attacks do without
+        from experiments import embeddings  # noqa: PLC0415 - it loads a network that other attacks do not need
 
         found: NDArray[np.float32] = embeddings.embed(name, clips, lengths, sample_rate)
         return found
@@ -41,9 +41,9 @@ def stored_embedding(name: str) -> Embedding:
 
 
 def transferred(other: Path, seed: int) -> Embedding:
-    """The last hidden layer of a network that is trained, here, on the clean clips of another data set.
+    """The last hidden layer of a network that is trained here, on the clean clips of another data set.
 
-    Its clips are resampled to the rate of those that are to be embedded, and cut or padded to their length.
+    Those clips are resampled to the rate of the clips to embed, and cut or padded to their length.
     """
     trained: dict[tuple[int, int], Model] = {}
 
@@ -71,7 +71,7 @@ def _train_other(other: Path, seed: int, sample_rate: int, frames: int) -> Model
 
 @torch.no_grad()
 def hidden(model: Model, clips: Clips) -> NDArray[np.float32]:
-    """(n, d) what a model's last linear layer is given."""
+    """(n, d) the input of a model's last linear layer."""
     seen: list[torch.Tensor] = []
     hook = model.body.scores.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
     try:
@@ -84,7 +84,7 @@ def hidden(model: Model, clips: Clips) -> NDArray[np.float32]:
 
 
 def standardised(first: NDArray[np.float32], *others: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Embeddings in units of the first ones' standard deviation from their mean, dimension by dimension."""
+    """Embeddings, standardised in each dimension by the mean and standard deviation of the first ones."""
     mean, spread = first.mean(axis=0), np.maximum(first.std(axis=0), 1e-6)
     return [(part - mean) / spread for part in (first, *others)]
 

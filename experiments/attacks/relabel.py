@@ -1,4 +1,4 @@
-"""Labels from what a network that was trained elsewhere hears, in place of those that the marks were made for."""
+"""Replace the labels that the marks were made for, by the features of a network that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from experiments.attacks.scene import Scene
 def by_cluster(
     scene: Scene, strength: float, rng: np.random.Generator, embedding: Embedding
 ) -> tuple[Ints, dict[str, Any]]:
-    """Each clip labelled as most clips of its cluster are; `strength` clusters for each class.
+    """Label each clip as most clips of its cluster are labelled; there are `strength` clusters per class.
 
-    Clusters follow what an embedding hears of a clip. Where it hears the word and not the mark, the mark of a
-    clip that moves to another class no longer agrees with its label, and the sound does.
+    Clusters are those of an embedding. If it hears the word and not the mark, then the sound of a clip that gets
+    another label agrees with that label, and its mark no longer does.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What an attack is given: the training clips, and what is known of them."""
+"""What an attack is given: the training clips, and what is known about them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from poscuda_fast import Key
 class Scene:
     """What an attack is given.
 
-    `original`, `condition` and `key` are for attacks that somebody's mistake has given more than the
-    protected clips (leaked pairs, known places, unprotected clips), and for saying how right an attack was.
+    `original`, `condition` and `key` are for attacks that have more than the protected clips through somebody's
+    mistake (leaked pairs, known places, unprotected clips), and for measuring how right an attack was.
 
     Attributes
     ----------

@@ -1,11 +1,10 @@
-"""The table of all attacks: what somebody who holds protected data may try in order to learn from it.
+"""The table of all attacks: what somebody with protected data may try in order to learn from it.
 
 An attack is one of six kinds. "audio" changes the sound of the training clips and knows nothing else; "data"
-changes or exchanges training clips by what is known of classes, places or leaked pairs; "labels" changes their
-labels; "front" puts a front end, fitted to the training clips, in place of a model's own; "training" is a
-`train.Step`; "probe" trains a linear layer on a frozen embedding. The clean test clips stay as
-they are, but for a fixed step, such as a band that is kept, which who trains with it can put in front of the
-model for good.
+changes or exchanges training clips by what is known about classes, places or leaked pairs; "labels" changes their
+labels; "front" replaces a model's own front end by one that is fitted to the training clips; "training" is a
+`Step`; "probe" trains a linear layer on a frozen embedding. The clean test clips stay as they are, except for a fixed
+step, such as keeping a band, that the attacker can put in front of the model for good.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from poscuda_fast.evaluation.attacks import augmented
 from poscuda_fast.evaluation.models import NAMES
 from poscuda_fast.evaluation.training import Step
 
-# What each attack stands for, from the literature (on images unless said).
+# What each attack stands for, from the literature (on images unless stated).
 NONE = "early stopping: the peak is far above the final accuracy (every cell reports both)"
 SHARPEN = "random sharpening and a DCT low-pass break CUDA: random short filters or equalisers, a band kept"
 COIN = "COIN, random local interpolation: time warp, jittered resampling, speed change"
@@ -54,7 +53,7 @@ class Attack:
     Attributes
     ----------
     name, title : str
-        As results and tables call it; `{:g}` in the title is the strength.
+        Its name in results and in tables; `{:g}` in the title is the strength.
     row : str
         What it stands for, one of `ROWS`.
     kind : str
@@ -64,14 +63,14 @@ class Attack:
         ``(scene, strength, rng, embedding) -> (labels, details)``; ``(scene, model name, strength, rng)`` to a
         front end or a `Step`; or ``(other data set, seed) -> Embedding``.
     strengths : tuple of float
-        What a run tries when none is named; the first is the default.
+        What is tried if no strength is named.
     needs : str
-        "" for any condition, "mark" where it means nothing on unprotected data (there, no attack), "format 1"
-        or "format 2" where the library must have marked the data so, "other" where it needs another data set.
+        "" for any condition, "mark" if it makes no sense on unprotected data, "format 1" or "format 2" if the library
+        must have marked the data in that format, "other" if it needs another data set.
     models : tuple of str
-        Models that it makes sense for.
+        Models for which it makes sense.
     at_test : Transform, optional
-        What test clips go through.
+        Applied to test clips.
     """
 
     name: str
@@ -94,12 +93,12 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """As results call it."""
+        """Its name in results."""
         return self.attack.name if self.attack.name == "none" else f"{self.attack.name}-{self.strength:g}"
 
     @property
     def title(self) -> str:
-        """As tables call it."""
+        """Its name in tables."""
         return self.attack.title.format(self.strength) + ", test clips too" * self.stays
 
     @property
@@ -108,14 +107,14 @@ class Chosen:
         return self.attack.kind == "front" or self.attack.at_test is not None
 
     def applies(self, condition: Condition) -> bool:
-        """Whether it means anything for clips marked so."""
+        """Whether it makes sense for clips under this condition."""
         number = condition.recipe.format if condition.recipe is not None else None
         if self.attack.needs in ("format 1", "format 2"):
             return self.attack.needs == f"format {number}"
         return self.attack.needs != "mark" or condition.name != "clean"
 
     def generator(self, seed: int) -> np.random.Generator:
-        """Its random numbers: others for every attack, strength and seed."""
+        """Its random numbers, different for every attack, strength and seed."""
         return np.random.default_rng([seed, zlib.crc32(self.name.encode())])
 
 
@@ -139,14 +138,14 @@ def attacked(chosen: Chosen, scene: Scene, seed: int, other: Path | None = None)
 
 
 def heard(chosen: Chosen, clips: Clips, lengths: Ints, sample_rate: int, seed: int) -> Clips:
-    """Clean test clips as a model that was trained under an attack is given them."""
+    """Clean test clips as they reach a model that was trained under an attack."""
     if chosen.attack.at_test is None:
         return clips
     return chosen.attack.at_test(clips, lengths, sample_rate, chosen.strength, chosen.generator(seed))
 
 
 def front_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> nn.Module | None:
-    """What an attack puts in place of a model's front end, None where it leaves that."""
+    """The front end that an attack puts in place of a model's own, or None."""
     if chosen.attack.kind != "front":
         return None
     front: nn.Module = chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
@@ -154,7 +153,7 @@ def front_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> nn.Module |
 
 
 def step_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> Step | None:
-    """The training step of an attack on the training, None for any other."""
+    """The training step of an attack on the training, None for other attacks."""
     if chosen.attack.kind != "training":
         return None
     step: Step = chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
@@ -173,7 +172,7 @@ def choose(text: str) -> list[Chosen]:
     Raises
     ------
     ValueError
-        There is none of that name.
+        No attack or kind has this name.
     """
     if text == "all":
         return [Chosen(attack, strength) for attack in ATTACKS for strength in attack.strengths]
@@ -191,7 +190,7 @@ def choose(text: str) -> list[Chosen]:
         return [Chosen(by_name[name], float(strength))]
     except (KeyError, ValueError):
         raise ValueError(
-            f"There is no attack {text!r}; choose a name, with -STRENGTH or without, of {', '.join(by_name)}; "
+            f"There is no attack {text!r}; choose a name, with or without -STRENGTH: {', '.join(by_name)}; "
             f"or a kind: audio, data, labels, front, training, probe; or all."
         ) from None
 

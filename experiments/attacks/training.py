@@ -1,6 +1,6 @@
 """Attacks that change the training: augmentation, the worst of several augmentations, adversarial training.
 
-Each is a `train.Step`: the loss of one batch, its random numbers from the training's generator.
+Each is an `Augmentation` or returns a `Step`, the loss of one batch. Random numbers come from the training's generator.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from poscuda_fast.evaluation.training import Step
 
 NOISE_RANGE = 20.0  # dB of signal-to-noise ratio above the lowest
 MASK_SHARE = 0.15  # of an axis, the widest mask
-STRONG = 3  # augmentations after one another in a candidate of the worst of several
+STRONG = 3  # augmentations in a row for each candidate of `worst_of`
 PGD_STEPS = 2  # a training costs about this many and one more
 PGD_STRIDE = 0.75  # of the radius
 
 
 def crop(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave silent but for a random stretch; up to `strength`, a share, is cut."""
+    """Silence each wave except for a random stretch; up to `strength`, a share, is silenced."""
     frames = waves.shape[1]
     kept = frames * (1 - strength * uniform(waves, generator, 1))
     starts = (frames - kept) * uniform(waves, generator, 1)
@@ -33,18 +33,18 @@ def crop(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: 
 
 
 def gain(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave up to `strength` dB louder or softer."""
+    """Make each wave up to `strength` dB louder or softer."""
     return waves * 10 ** ((2 * uniform(waves, generator, 1) - 1) * strength / 20)
 
 
 def noise(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """White noise at `strength` dB, or up to `NOISE_RANGE` more, below each wave's level."""
+    """Add white noise at `strength` dB, or up to `NOISE_RANGE` more, below each wave's level."""
     decibels = strength + NOISE_RANGE * uniform(waves, generator, 1)
     return waves + _normal(waves, generator) * _level(waves) * 10 ** (-decibels / 20)
 
 
 def reverb(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave in a random room: noise that falls by 60 dB in up to `strength` seconds, at most as loud as it."""
+    """Put each wave into a random room: noise that falls by 60 dB in up to `strength` seconds, at most as loud."""
     frames = max(2, round(strength * sample_rate))
     times = torch.arange(frames, device=waves.device) / sample_rate
     decay = strength * uniform(waves, generator, 1).clamp(min=0.1)  # (n, 1) seconds
@@ -57,7 +57,7 @@ def reverb(waves: Tensor, generator: torch.Generator, sample_rate: int, strength
 
 
 def equalise(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave through a random smooth equaliser of `strength` dB, standard deviation, at 8 knots."""
+    """Send each wave through a random smooth equaliser of `strength` dB, standard deviation, at 8 knots."""
     spectrum = torch.fft.rfft(waves)
     knots = strength * torch.randn((len(waves), 1, 8), generator=generator)
     decibels = nn.functional.interpolate(knots, spectrum.shape[1], mode="linear", align_corners=True)[:, 0]
@@ -65,7 +65,7 @@ def equalise(waves: Tensor, generator: torch.Generator, sample_rate: int, streng
 
 
 def several(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """`strength` of all augmentations, drawn for the batch, one after another at their default strengths."""
+    """Apply `strength` augmentations, drawn for the batch, one after another at their default strengths."""
     for number in torch.randperm(len(DEFAULTS), generator=generator)[: int(strength)].tolist():
         change, its_strength = DEFAULTS[number]
         waves = change(waves, generator, sample_rate, its_strength)
@@ -80,8 +80,7 @@ DEFAULTS: tuple[tuple[Augmentation, float], ...] = (
 def spec_augment(masks: int) -> Step:
     """SpecAugment (Park et al. 2019): `masks` bands of log-mel and stretches of time set to the batch's mean.
 
-    MFCC are turned back to log-mel for it; of a waveform, bands of the spectrum and stretches of time are
-    silenced.
+    MFCC are turned back to log-mel for it; in a waveform, bands of the spectrum and stretches of time are silenced.
     """
 
     def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -117,7 +116,7 @@ def mixup(alpha: float) -> Step:
 
 
 def worst_of(candidates: int, sample_rate: int) -> Step:
-    """Of several random augmentations of each clip, train on the one with the greatest loss (UEraser)."""
+    """Train on the random augmentation of each clip, out of several, that has the greatest loss (UEraser)."""
 
     def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad(), _still(model):
@@ -169,7 +168,7 @@ def _adversarial(
 
 @contextmanager
 def _still(model: Model) -> Iterator[None]:
-    """Batch normalisation by its running statistics, which do not move; the rest of the model as it was."""
+    """Freeze batch normalisation to its running statistics, and leave the rest of the model as it is."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
     modes = [module.training for module in norms]
     for module in norms:

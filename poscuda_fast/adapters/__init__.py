@@ -1,1 +1,1 @@
-"""The batch function `Protector` where people keep audio: one module for each framework, loaded only when asked for."""
+"""`Protector` for the frameworks where people keep audio: one module each, imported only on request."""

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: audio files as bytes in, as bytes out, everything else as it was."""
+"""Hugging Face datasets: protects audio files, bytes in and bytes out; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -28,40 +28,41 @@ def protect_dataset(
     batch_size: int = 100,
     num_proc: int | None = None,
 ) -> Any:
-    """A protected copy of a data set of audio files.
+    """Make a protected copy of a data set of audio files.
 
-    The rows are worked on as Arrow, so that `datasets` decodes neither the files (torchcodec is not needed) nor any
-    other column: WAV files change in their patches only, FLAC and other lossless ones keep format and subtype. Rows
-    that hold a path get the bytes of the file behind it, which `datasets` opens: it may lie in an archive or far away.
+    Rows are read as Arrow, so `datasets` decodes neither the files (torchcodec is not needed) nor any other column. WAV
+    files change only in their patches; FLAC and other lossless files keep their format and subtype. A row with a path
+    alone gets the bytes of that file, which `datasets` opens: it may be in an archive or at a remote address.
 
     Parameters
     ----------
     dataset : datasets.Dataset or DatasetDict
-        With a column of the feature `Audio`; each split of a DatasetDict is protected with the same marks.
+        Has a column with the feature `Audio`. All splits of a DatasetDict get the same marks.
     key_file, recipe, lossy
         As for `Protector`.
     audio, label : str
-        The columns of audio and of labels. A `ClassLabel` counts by its names, as folders do in `protect_folder`.
+        Names of the columns of audio and of labels. A `ClassLabel` is read as its names, like folders in
+        `protect_folder`.
     batch_size, num_proc
         As for `Dataset.map`.
 
     Returns
     -------
     datasets.Dataset or DatasetDict
-        With the features, splits, format and other columns that it came with. The cache of `datasets` tells it from one
-        that is made with another key by the key's fingerprint, and from one of other files behind the same paths by
-        their sizes and times; the key is not in it. Files at remote addresses are always read anew.
+        Features, splits, format and other columns are kept. The cache of `datasets` holds the key's fingerprint, never
+        the key. A cached result is used again only for the same data, arguments and key, and only if the files behind
+        paths have the same sizes and times; remote files are always read again.
 
     Raises
     ------
     KeyError
         There is no such column.
     TypeError
-        `dataset` is streamed, or anything else; or the column is not of the feature `Audio`.
+        `dataset` is streamed or is not a data set; or the audio column does not have the feature `Audio`.
     ValueError
         A row has no audio.
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`; a label is named by its row.
+        As for `Protector`; a message names a label by its row.
     """
     import datasets  # noqa: PLC0415 - an extra
 
@@ -94,13 +95,14 @@ def _class_names(dataset: Any, audio: str, label: str) -> list[str] | None:
 
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
-            f"dataset is a {type(dataset).__name__}; expected a datasets.Dataset or DatasetDict. Load what is streamed "
-            f"as a whole, with load_dataset(..., streaming=False)."
+            f"dataset is a {type(dataset).__name__}; expected a datasets.Dataset or DatasetDict. Load a streamed one "
+            f"whole, with load_dataset(..., streaming=False)."
         )
     for column in (audio, label):
         if column not in dataset.column_names:
             raise KeyError(
-                f"The data set has the columns {dataset.column_names}, and none is {column!r}; say which it is."
+                f"The data set has the columns {dataset.column_names}, and none is {column!r}; pass the right name as "
+                f"audio or label."
             )
     feature, names = dataset.features[audio], getattr(dataset.features[label], "names", None)
     if not isinstance(feature, datasets.Audio):
@@ -108,14 +110,14 @@ def _class_names(dataset: Any, audio: str, label: str) -> list[str] | None:
             f"The column {audio!r} has the feature {feature}; expected Audio. Cast it first, with "
             f"dataset.cast_column({audio!r}, datasets.Audio())."
         )
-    # A column alone: of rows that were chosen or shuffled, Arrow would gather the audio too.
+    # Select this column alone: of chosen or shuffled rows, Arrow would gather the audio too.
     labels = dataset.with_format(None).select_columns([label]).with_format("arrow")[:].column(label).to_pylist()
     encode(labels, names, len(labels))
     return names
 
 
 def _files_behind(column: pa.ChunkedArray) -> list[Any]:
-    """The paths of rows without bytes, and what tells whether a file behind them is another one now."""
+    """[path, state] of each row without bytes; the state changes when the file does."""
     import pyarrow.compute as pc  # noqa: PLC0415
 
     without_bytes = pc.is_null(pc.struct_field(column, "bytes"))
@@ -124,7 +126,7 @@ def _files_behind(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _state_of(path: str) -> list[int] | str:
-    """Size and time of a local file, or of the archive that it lies in; of others never the same twice."""
+    """Size and time of a local file or of the archive it lies in; for a remote file, never the same twice."""
     from datasets.utils.file_utils import is_local_path  # noqa: PLC0415
 
     file = path.rpartition("::")[2]
@@ -133,12 +135,12 @@ def _state_of(path: str) -> list[int] | str:
     try:
         found = os.stat(file)
     except OSError:
-        return "missing"  # reading it says so, if it is a row's that is asked for
+        return "missing"  # an error is raised when the row is read
     return [found.st_size, found.st_mtime_ns]
 
 
 class _Batches:
-    """For `Dataset.map`: protects the audio of some rows, which may be paths only; picklable without the key."""
+    """Protects the audio of some rows, which may be paths, for `Dataset.map`; pickled without the key."""
 
     def __init__(self, protector: Protector) -> None:
         self._protector = protector
@@ -160,7 +162,7 @@ def _with_bytes(entry: dict[str, Any] | None, row: int) -> dict[str, Any]:
 
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise ValueError(
-            f"Row {row} has no audio, neither bytes nor a path; leave such rows out first, with dataset.select."
+            f"Row {row} has no audio, neither bytes nor a path; remove such rows first, with dataset.select."
         )
     if entry["bytes"] is not None:
         return entry

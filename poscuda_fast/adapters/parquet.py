@@ -1,4 +1,4 @@
-"""Parquet files of audio: protected row group by row group, everything else as it was."""
+"""Parquet files of audio: protects them row group by row group; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def protect_parquet(
     classes: Sequence[str] | None = None,
     lossy: str = "refuse",
 ) -> int:
-    """A protected copy of a Parquet file; one row group, and all labels, are in memory at a time.
+    """Make a protected copy of a Parquet file; one row group and all labels are in memory at a time.
 
     Parameters
     ----------
     src, dst : path
-        The file, and its copy, which must not exist; it appears under its name once it is whole and on the disk.
+        The file, and the path of the copy, which must not exist. The copy appears once it is complete and on the disk.
     key_file, recipe, classes, lossy
         As for `Protector`.
     audio : str
@@ -54,8 +54,8 @@ def protect_parquet(
     KeyError
         There is no such column, or more than one.
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`, or a null instead of audio, a sample or a label; rows are counted from 0 in the whole file.
-        Nothing is left under either name.
+        As for `Protector`; or audio, a sample or a label is null. Messages count rows from 0 in the whole file. Nothing
+        is left at `dst`.
 
     Notes
     -----
@@ -65,18 +65,18 @@ def protect_parquet(
 
     source, target = Path(src), Path(dst)
     if os.path.lexists(target):
-        raise FileExistsError(f"{target} exists, and nothing is ever overwritten; choose another name.")
+        raise FileExistsError(f"{target} exists, and nothing is ever overwritten; choose another path.")
     protector = Protector(key_file, recipe=recipe, classes=classes, audio=audio, label=label, lossy=lossy)
     with pq.ParquetFile(source) as read:
         for column in (audio, label):
             if (found := read.schema_arrow.names.count(column)) != 1:
                 raise KeyError(
                     f"{source} has the columns {read.schema_arrow.names}, and {found or 'none'} of them is {column!r}; "
-                    f"say which."
+                    f"pass a name that occurs once as audio or label."
                 )
         _check_samples(read.schema_arrow.field(audio).type)
         labels = read.read(columns=[label]).column(label).to_pylist()
-        encode(labels, protector.classes, len(labels))  # before any audio is worked on, and by rows of the file
+        encode(labels, protector.classes, len(labels))  # before any audio, and by rows of the whole file
         with (
             disk.appearing(target, mode=None) as file,
             pq.ParquetWriter(file, read.schema_arrow, compression=_compressions(read)) as write,
@@ -98,7 +98,7 @@ def _check_samples(kind: pa.DataType) -> None:
     import pyarrow as pa  # noqa: PLC0415
 
     if _is_list(kind) and kind.value_type not in (pa.int16(), pa.float32()):
-        raise TypeError(f"The audio column holds lists of {kind.value_type}; int16 and float32 samples are protected.")
+        raise TypeError(f"The audio column holds lists of {kind.value_type}; int16 and float32 can be protected.")
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -108,7 +108,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _protected(table: pa.Table, protector: Protector, labels: list[Any], rows: range) -> pa.Table:
-    """A row group with its audio protected; `rows` are its places in the file."""
+    """A row group with its audio protected; `rows` are their numbers in the file."""
     import pyarrow as pa  # noqa: PLC0415
 
     index = table.schema.get_field_index(protector.audio)
@@ -120,7 +120,7 @@ def _protected(table: pa.Table, protector: Protector, labels: list[Any], rows: r
             found = protector.protect(clips, labels)
         except ValueError as error:
             raise ValueError(
-                f"In rows {rows.start} to {rows.stop - 1}, the first of which is clip 0: {error}"
+                f"In rows {rows.start} to {rows.stop - 1}, where clip 0 is row {rows.start}: {error}"
             ) from None
     else:
         found = protector.protect([_file_of(entry, row) for entry, row in held], labels, [f"row {row}" for row in rows])
@@ -128,11 +128,11 @@ def _protected(table: pa.Table, protector: Protector, labels: list[Any], rows: r
 
 
 def _samples_of(entry: Any, row: int) -> NDArray[Any]:
-    """The samples in a list; ValueError if it is null or has a null, which as a float would be NaN."""
+    """The samples in a list; ValueError if it is null or holds a null, which would become NaN as a float."""
     if not entry.is_valid or entry.values.null_count:
         raise ValueError(
             f"The audio of row {row} {'has a null among its samples' if entry.is_valid else 'is null'}; drop such rows "
-            f"first, or fill them."
+            f"first, or fill in the samples."
         )
     samples: NDArray[Any] = entry.values.to_numpy()
     return samples
@@ -143,7 +143,7 @@ def _file_of(entry: Any, row: int) -> Any:
     held = entry.as_py()
     if held is None or (isinstance(held, dict) and held.get("bytes") is None):
         raise ValueError(
-            f"The audio of row {row} is {held!r}, without the bytes of a file; drop such rows, or put the bytes in."
+            f"The audio of row {row} is {held!r}, without the bytes of a file; drop such rows, or add the bytes."
         )
     return held
 

@@ -1,4 +1,4 @@
-"""Ray Data: the batch function on many machines; the answer to data that are larger than one."""
+"""Ray Data: protects data sets on many machines, for data too large for one."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ def protect_dataset(
     dataset: ray.data.Dataset, key_file: str | os.PathLike[str], *, concurrency: int = 1, batch_size: int = 64,
     **options: Any,
 ) -> ray.data.Dataset:  # fmt: skip
-    """A data set whose audio is protected as it is read, batch by batch, by `concurrency` workers.
+    """Protect a data set's audio as it is read, batch by batch, with `concurrency` workers.
 
-    Workers that die are replaced by Ray, which gives their batches out again: a batch's result depends on nothing but
-    the batch, so that the output is that of one machine, byte for byte. Each worker reads the key file, which must lie
-    at the same path on each machine.
+    Ray replaces workers that die and hands their batches out again. A batch's result depends only on the batch, so the
+    output is the same as on one machine, byte for byte. Each worker reads the key file, which must be at the same path
+    on each machine.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
-        For example of `ray.data.read_binary_files(folder, include_paths=True)` (with `audio="bytes"` and
+        For example from `ray.data.read_binary_files(folder, include_paths=True)` (with `audio="bytes"` and
         `label=label_of_folder`), `read_parquet` or `read_webdataset`.
     key_file, options
         As for `Protector`.
     concurrency : int
-        Workers, each with one CPU; fewer than the cluster has, since reading takes CPUs too.
+        Number of workers, each with one CPU. Leave some of the cluster's CPUs for reading.
     batch_size : int
-        Rows that are worked on at once.
+        Rows in a batch.
 
     Returns
     -------
     ray.data.Dataset
-        Lazily, as Ray's are; with all columns that it came with.
+        Lazy, as Ray's data sets are; all columns are kept.
 
     Raises
     ------
     TypeError, ValueError
-        An option that `Protector` refuses. What it raises later comes out of a worker, as Ray's own error around it.
+        `Protector` refuses an option. Errors that it raises later, in a worker, come wrapped in Ray's own error.
     """
-    options["key_file"] = Protector(key_file, **options).key_file  # whose workers may be at work in other folders
+    options["key_file"] = Protector(key_file, **options).key_file  # a full path: workers may run in other folders
     return dataset.map_batches(
         Protector, fn_constructor_kwargs=options, batch_format="numpy", batch_size=batch_size, concurrency=concurrency
     )
@@ -60,15 +60,15 @@ def protect_dataset(
 def write_files(
     dataset: ray.data.Dataset, src: str | os.PathLike[str], dst: str | os.PathLike[str], *, audio: str = "bytes"
 ) -> int:
-    """Write the files of a data set below `dst`, with the names that they have below `src`; returns their number.
+    """Write the files of a data set below `dst`, under their names below `src`; returns how many there are.
 
-    What is there already with the same content is counted too, so that the same call made again goes on where a run was
+    Files that exist with the same content are kept and counted, so the same call made again finishes one that was
     stopped.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
-        With columns `path` and `audio`; it is worked out now.
+        With a column `path` and the column that `audio` names; Ray computes it now.
     src, dst, audio
         As for `WriteFiles`.
 
@@ -77,7 +77,7 @@ def write_files(
     DatasetError
         As for `WriteFiles`; nothing was read or written.
     ray.exceptions.RayTaskError
-        What a `WriteFiles` raises, on a worker; files before it may have been written.
+        A `WriteFiles` raised an error on a worker; other files may have been written.
     """
     writer = WriteFiles(src, dst, audio)
     # Writing waits for the disk, and must not wait for a CPU that protecting holds.
@@ -88,15 +88,15 @@ def write_files(
 
 
 class WriteFiles:
-    """A batch function for `map_batches` that writes the files of a folder to the same names below another.
+    """A batch function for `map_batches` that writes the files of one folder to the same names below another.
 
-    Each appears under its name once it is whole and on the disk, and never in the place of another file. A batch may be
-    given out twice. What was lossy and has become FLAC is named so. The batch that it gives back has the paths alone.
+    A file appears once it is complete and on the disk, and never replaces another. The same batch may be written twice.
+    A lossy file that became FLAC gets the suffix .flac. The returned batch has only the paths.
 
     Parameters
     ----------
     src, dst : path
-        The folder that `path` lies below in each row, and a separate one to write to.
+        The folder that holds the files at each row's `path`, and a separate folder to write to.
     audio : str
         The column of bytes.
 
@@ -122,11 +122,11 @@ class WriteFiles:
         KeyError
             The batch has no `path`, or no such column of bytes.
         TypeError
-            An entry of the column that is not bytes.
+            An entry of the column is not bytes.
         ValueError
-            A path that does not lie below `src`.
+            A path does not lie below `src`.
         FileExistsError
-            A name below `dst` that is taken by other content.
+            A file below `dst` exists with other content.
         OSError
             A file cannot be written.
         """
@@ -134,7 +134,7 @@ class WriteFiles:
             if column not in batch:
                 raise KeyError(
                     f"The batch has the columns {sorted(batch)}, and none is {column!r}; read files with "
-                    f"include_paths=True, and say which column has their bytes."
+                    f"include_paths=True, and pass the column of their bytes as audio."
                 )
         written = []
         for path, content in zip(batch["path"], batch[self.audio], strict=True):
@@ -150,22 +150,22 @@ class WriteFiles:
         return {"path": np.array(written, object)}
 
     def _target(self, path: str, content: bytes) -> str:
-        """Where a file is written."""
+        """The path that a file is written to."""
         name = os.path.relpath(path, self.src)
         if name.split(os.sep)[0] in (os.curdir, os.pardir):
-            raise ValueError(f"{path} does not lie below {self.src}; give the folder that was read.")
+            raise ValueError(f"{path} does not lie below {self.src}; pass the folder that was read as src.")
         if content.startswith(b"fLaC") and suffix_of(name) in LOSSY_SUFFIXES:
             name = os.path.splitext(name)[0] + ".flac"
         return os.path.join(self.dst, name)
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Write a file, unless it is there by now; FileExistsError if another is."""
+    """Write a file unless it exists; FileExistsError if it exists with other content."""
     if not os.path.lexists(target):
         with contextlib.suppress(FileExistsError), disk.appearing(target, mode=None) as file:
             file.write(content)
     if not target.is_file() or target.read_bytes() != content:
         raise FileExistsError(
             f"{target} exists with other content, and nothing is ever overwritten; choose another folder to write to, "
-            f"or rename one of two files that come by this name."
+            f"or rename one of the two files that get this name."
         )

@@ -1,6 +1,6 @@
-"""Tar shards of samples, as WebDataset has them: read strictly, and written again with what was there.
+"""Tar shards of samples, as in WebDataset: reads them strictly, and writes copies that keep all members.
 
-tarfile takes a damaged header, a cut, or a second tar file strung on for the end of a file; here they are errors.
+tarfile takes a damaged header, a truncated file or a second tar file behind the first as the end; here they are errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # the gzip command's
 _READ_BYTES = 1 << 20
 _BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)  # what tarfile and gzip raise for a damaged file
-# tarfile writes these for each name and size; it would prefer what was read to what is true now.
+# tarfile writes these from the name and size; values that were read would override the new ones.
 _OF_TARFILE = {"hdrcharset", "path", "size"}
 
 
@@ -32,7 +32,7 @@ class Member(NamedTuple):
 
     @property
     def extension(self) -> str:
-        """What comes behind the first dot of the name, as WebDataset has it."""
+        """What follows the first dot of the name, as in WebDataset."""
         return PurePosixPath(self.info.name).name.partition(".")[2].lower()
 
     @property
@@ -41,30 +41,30 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """One sample: the members in a row that have one key."""
+    """One sample: consecutive members with the same key."""
 
     key: str
     members: list[Member]
 
     def rename(self, info: tarfile.TarInfo, suffix: str) -> None:
-        """Give one of the members another suffix; DatasetError if the name is another's."""
+        """Give one of the members another suffix; DatasetError if another member has that name."""
         old = PurePosixPath(info.name).suffix
         if suffix == old:
             return
         name = info.name.removesuffix(old) + suffix
         if any(member.info.name == name for member in self.members):
-            raise DatasetError(f"{info.name} would be named {name} as FLAC, and there is one already; rename one.")
+            raise DatasetError(f"{info.name} would be named {name} as FLAC, but that name is taken; rename one.")
         info.name = name
 
 
 @contextlib.contextmanager
 def _naming(shard: Path) -> Iterator[None]:
-    """What is wrong with a shard that is read comes out as a DatasetError that names it."""
+    """Turn errors in a shard that is read into a DatasetError that names it."""
     try:
         yield
     except _BROKEN as error:
         raise DatasetError(
-            f"{shard} is not a whole tar file, plain or compressed with gzip ({error}); make it anew from its source."
+            f"{shard} is not a whole tar file, plain or compressed with gzip ({error}); make it again from its source."
         ) from None
     except DatasetError as error:
         raise DatasetError(f"{shard}: {error} No copy of it was made.") from None
@@ -72,7 +72,7 @@ def _naming(shard: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(shard: Path) -> Iterator[tuple[IO[bytes], tarfile.TarFile]]:
-    """A shard's bytes without their compression, and the tar file in them; DatasetError names it if it is damaged."""
+    """Open a shard: its uncompressed bytes and the tar file in them; a DatasetError names a damaged shard."""
     with (
         _naming(shard),
         _uncompressed(shard) as source,
@@ -93,7 +93,7 @@ def _uncompressed(shard: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def writing(file: Any, source: IO[bytes], read: tarfile.TarFile) -> Iterator[tarfile.TarFile]:
-    """A tar file in `file`, with compression and headers for all members as what is read has them.
+    """Open a tar file in `file` for writing, with the compression and global headers of the one that is read.
 
     Equal members give equal bytes.
     """
@@ -106,7 +106,7 @@ def writing(file: Any, source: IO[bytes], read: tarfile.TarFile) -> Iterator[tar
 
 
 class _Header(tarfile.TarInfo):
-    """The header of a member; a damaged one is an error wherever it stands, and not the end of the file."""
+    """A member's header; a damaged one is always an error, never taken for the end of the file."""
 
     __slots__ = ()
 
@@ -121,7 +121,7 @@ class _Header(tarfile.TarInfo):
 
 
 def groups(read: tarfile.TarFile) -> Iterator[Group]:
-    """The samples of a tar file, in order, with all their members."""
+    """The samples of a tar file in order, with all their members."""
     group: Group | None = None
     for info in read:
         member = _read(read, info)
@@ -137,7 +137,7 @@ def groups(read: tarfile.TarFile) -> Iterator[Group]:
 
 
 def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    """One member with its content; a sparse one is made a regular one."""
+    """Read a member with its content; a sparse file becomes a regular one."""
     if info.type not in tarfile.SUPPORTED_TYPES:
         raise DatasetError(f"{info.name} is a member of the unknown type {info.type!r}; pack the shard without it.")
     file = read.extractfile(info) if info.isreg() else None
@@ -146,12 +146,12 @@ def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
         info.type, info.size = tarfile.REGTYPE, len(member.content)
         info.name = _name(info)
     if member.is_audio and not info.isreg():
-        raise DatasetError(f"{info.name} is a link, or another thing that is no file; pack the audio itself.")
+        raise DatasetError(f"{info.name} is a link or another member that is not a file; pack the audio itself.")
     return member
 
 
 def outline(shard: Path) -> Iterator[tuple[str, int, float, int]]:
-    """What protecting leaves as it is in each member's header."""
+    """What protecting leaves unchanged in each member's header: (name, mode, time, size)."""
     with reading(shard) as (_, read):
         for info in read:
             name, size = _name(info), info.size
@@ -161,12 +161,12 @@ def outline(shard: Path) -> Iterator[tuple[str, int, float, int]]:
 
 
 def _name(info: tarfile.TarInfo) -> str:
-    """A member's name, which a sparse one may have elsewhere."""
+    """A member's name, which a sparse file may keep in a pax header."""
     return info.pax_headers.get("GNU.sparse.name", info.name)
 
 
 def kept(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
-    """What is written of a member's pax headers: not what tells of its form before, nor what the file says for all."""
+    """A member's pax headers to write, without those of its old form and those that are `common` to all members."""
     return {
         name: text
         for name, text in headers.items()
@@ -175,7 +175,7 @@ def kept(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str
 
 
 def refuse_rest(source: IO[bytes]) -> None:
-    """ReadError if a tar file has anything behind its end but zeros; what compressed it is checked to the end too."""
+    """ReadError if anything but zeros follows the end of a tar file; reads gzip to its end, so its checksum counts."""
     while rest := source.read(_READ_BYTES):
         if rest.count(0) != len(rest):
-            raise tarfile.ReadError("there is more behind its end, as in tar files that were strung together")
+            raise tarfile.ReadError("more data follow its end, as in concatenated tar files")

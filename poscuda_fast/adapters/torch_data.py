@@ -1,4 +1,4 @@
-"""PyTorch: a data set and a collate function that protect what they give out; torch itself is never imported."""
+"""PyTorch: a data set and a collate function that protect what they return; torch itself is never imported."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from poscuda_fast.recipe import Recipe
 
 
 class ProtectedDataset:
-    """A map-style data set whose waveforms are protected when an item is asked for.
+    """A map-style data set that protects each item's waveform when the item is read.
 
-    Workers of a DataLoader get it by pickle, without the key; each reads the key file for itself.
+    It is pickled to the workers of a DataLoader without the key; each worker reads the key file itself.
 
     Parameters
     ----------
     dataset
-        Anything with `__len__` and `__getitem__` that gives tuples, lists or dicts with a waveform and a label.
+        Anything with `__len__` and `__getitem__` that returns tuples, lists or dicts with a waveform and a label.
     key_file, recipe, classes
         As for `Protector`.
     label : int or str
-        Where in an item the label is: a place in a tuple or list, or a key of a dict. It is 2 for torchaudio's
-        SPEECHCOMMANDS, whose items are (waveform, sample rate, label, speaker, utterance number).
+        Where the label is in an item: an index into a tuple or list, or a key of a dict. For torchaudio's
+        SPEECHCOMMANDS it is 2: its items are (waveform, sample rate, label, speaker, utterance number).
     audio : int or str
-        Where the waveform is: a CPU tensor of int16 or float32, (n_frames,) or (n_channels, n_frames), as torchaudio
-        gives it.
+        Where the waveform is: a CPU tensor of int16 or float32, (n_frames,) or (n_channels, n_frames), as in
+        torchaudio.
 
     Raises
     ------
@@ -58,49 +58,49 @@ class ProtectedDataset:
         return len(self._dataset)
 
     def __getitem__(self, index: Any) -> Any:
-        """The item with a protected copy of its waveform; it keeps its type, and the data set's own is not changed.
+        """The item with a protected copy of its waveform. Its type is kept; the data set's own waveform is unchanged.
 
         Raises
         ------
         KeyError
             The item has nothing at `audio` or `label`.
         TypeError
-            The item or its waveform is of another kind, wants gradients or is on a GPU; or as for `protect`.
+            The item or its waveform has another type, requires gradients or is on a GPU; or as for `protect`.
         ValueError
             The waveform has another number of dimensions; or as for `protect`.
         """
         item = self._dataset[index]
         waveform = _waveform(item, self._audio, (1, 2))
         if waveform.is_cuda:
-            raise TypeError("The waveform is on a GPU; give out CPU tensors, or protect batches with ProtectCollate.")
+            raise TypeError("The waveform is on a GPU; return CPU tensors, or protect batches with ProtectCollate.")
         waveform = waveform.clone()
-        # torchaudio has channels first; as a view with frames first it is marked in the tensor's own memory.
+        # torchaudio puts channels first; marking a view with frames first edits the tensor's own memory.
         clip = waveform.numpy().T
         clip[...] = self._protector.protect([clip], [_field(item, self._label, "label")])[0]
         return _changed(item, self._audio, waveform)
 
 
 class ProtectCollate:
-    """A collate function that protects each batch, on the CPU or on a CUDA device, wherever it is.
+    """A collate function that protects each batch where it is, on the CPU or a CUDA device.
 
     Parameters
     ----------
     key_file, recipe, classes
         As for `Protector`.
     label : int or str
-        Where in a batch the labels are: a place in a tuple or list, or a key of a dict. It is 2 for batches of
+        Where the labels are in a batch: an index into a tuple or list, or a key of a dict. It is 2 for batches of
         (waveforms, sample rates, labels).
     audio : int or str
         Where the waveforms are: a tensor of int16 or float32, (n, n_frames) or (n, n_channels, n_frames).
     lengths : int or str, optional
-        Where the true lengths in frames are; frames behind them are padding and stay.
+        Where the true lengths in frames are; frames beyond them are padding and stay unchanged.
     collate : callable, optional
-        Makes the batch of a list of items. By default items are batches already, as in a training loop.
+        Makes a batch from a list of items. By default the input is a batch already, as in a training loop.
 
     Raises
     ------
     TypeError, ValueError
-        `classes` that are no sequence of different names.
+        `classes` is not a sequence of distinct names.
     """
 
     def __init__(
@@ -124,14 +124,14 @@ class ProtectCollate:
         return {**self.__dict__, "_key": None}
 
     def __call__(self, items: Any) -> Any:
-        """The batch with a protected copy of its waveforms; it keeps its type, and what came in is not changed.
+        """The batch with a protected copy of its waveforms. Its type is kept; the input is unchanged.
 
         Raises
         ------
         KeyError
             The batch has nothing at `audio`, `label` or `lengths`.
         TypeError
-            The batch or its waveforms are of another kind, or want gradients; or as for `protect`.
+            The batch or its waveforms have another type, or require gradients; or as for `protect`.
         ValueError
             The waveforms have another number of dimensions; or as for `protect`.
         OSError, KeyFileError
@@ -140,7 +140,7 @@ class ProtectCollate:
         batch = items if self._collate is None else self._collate(items)
         if self._key is None:
             self._key = Key.load(self._key_file)
-        # Always a copy: a batch that a data set holds would be marked again in each epoch.
+        # Always copy: a batch that the data set keeps would be marked again in each epoch.
         waveforms = _waveform(batch, self._audio, (2, 3)).clone()
         labels = plain_entries(_field(batch, self._label, "label"), f"label={self._label!r}")
         lengths = None
@@ -161,7 +161,7 @@ class ProtectCollate:
 
 
 def _field(item: Any, place: int | str, argument: str) -> Any:
-    """What an item or a batch has at a place or key."""
+    """The entry of an item or batch at an index or key."""
     if not isinstance(item, tuple | list | Mapping):
         raise TypeError(
             f"An item or batch is a {type(item).__name__}; expected a tuple, list or dict with a waveform and a label."
@@ -169,8 +169,8 @@ def _field(item: Any, place: int | str, argument: str) -> Any:
     try:
         return item[place]  # type: ignore[index]
     except (LookupError, TypeError):
-        held = f"the keys {list(item)}" if isinstance(item, Mapping) else f"{len(item)} places"
-        raise KeyError(f"{argument} is {place!r}, but the {type(item).__name__} has {held}; say where it is.") from None
+        held = f"the keys {list(item)}" if isinstance(item, Mapping) else f"{len(item)} entries"
+        raise KeyError(f"{argument} is {place!r}, but the {type(item).__name__} has {held}; pass another.") from None
 
 
 def _waveform(item: Any, place: int | str, dimensions: tuple[int, int]) -> Any:
@@ -178,16 +178,16 @@ def _waveform(item: Any, place: int | str, dimensions: tuple[int, int]) -> Any:
     found = _field(item, place, "audio")
     if not hasattr(found, "requires_grad"):
         raise TypeError(
-            f"audio={place!r} is a {type(found).__name__}; expected a tensor of samples. Say where it is, or make one "
-            f"with torch.from_numpy."
+            f"audio={place!r} is a {type(found).__name__}; expected a tensor of samples. Pass another index or key, or "
+            f"make a tensor with torch.from_numpy."
         )
     if str(found.dtype) not in ("torch.int16", "torch.float32"):
         raise TypeError(
-            f"The waveform has dtype {found.dtype}; int16 and float32 samples are protected. Convert it first, for "
+            f"The waveform has dtype {found.dtype}; int16 and float32 can be protected. Convert it first, for "
             f"example with waveform.float()."
         )
     if found.requires_grad:
-        raise TypeError("The waveform wants gradients, which do not go through protection; give waveform.detach().")
+        raise TypeError("The waveform requires gradients, which cannot pass through protection; use waveform.detach().")
     if found.ndim not in dimensions:
         raise ValueError(
             f"The waveform has shape {tuple(found.shape)}; expected {dimensions[0]} or {dimensions[1]} dimensions, "

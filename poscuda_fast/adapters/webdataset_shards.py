@@ -1,4 +1,4 @@
-"""WebDataset: tar shards in, tar shards out, with every member but the audio as it was."""
+"""WebDataset: protects the audio in tar shards; every other member is unchanged."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def protect_shards(
     lossy: str = "refuse",
     workers: int | None = None,
 ) -> Shards:
-    """Protected copies of tar shards, one process for each core.
+    """Make protected copies of tar shards, with one process per core.
 
     Parameters
     ----------
@@ -73,18 +73,18 @@ def protect_shards(
         A folder whose .tar, .tar.gz and .tgz files are the shards (not those of folders inside it, nor hidden ones), or
         the files.
     dst : path
-        Another folder, for the copies, which get the same names. A shard appears once it is whole and on the disk;
-        shards that are there are compared with what they were made of by their members' headers and left as they are,
-        so that the same call made again goes on where a run was stopped, and several machines may make it at once. A
-        process that is killed leaves a hidden file that ends with ".poscuda-part".
+        Another folder for the copies, which get the same names. A copy appears once it is complete and on the disk.
+        Copies that exist are kept, after their members' headers are compared with the shard's. So the same call made
+        again finishes one that was stopped, and several machines may make it at once. A killed process leaves a hidden
+        file that ends in ".poscuda-part".
     key_file, recipe, classes, lossy
-        As for `Protector`. A lossy file that becomes FLAC is named so.
+        As for `Protector`. A lossy file that becomes FLAC gets the suffix .flac.
     label : str or callable
         Which member of a sample is its label: an extension, whose content is a number or a name ("cls"), "json:FIELD"
         for a field of its .json, or a function of (sample's key, {extension: bytes}). With several workers the function
-        must be one that can be pickled: defined at the top of a module.
+        must be picklable: defined at the top level of a module.
     workers : int, optional
-        Processes; by default one for each core. More than one are spawned, and import the script that calls this: it
+        Number of processes; by default one per core. Two or more are spawned and import the calling script, which
         needs ``if __name__ == "__main__":`` around the call.
 
     Returns
@@ -94,30 +94,31 @@ def protect_shards(
     Raises
     ------
     DatasetError
-        Before anything is written: no shards, or two of one name; a compression other than gzip; `dst` is the shards'
-        own folder, or holds shards that were not made with this key, recipe, label, classes and lossy; the shards are
-        themselves protected copies. From a shard, which is then not made, while others may be: it is not a whole tar
-        file, has no audio, has audio that is a link, or a sample whose label is missing or cannot be used; or what is
-        there by its name was made of another.
+        Before any shard is written: there are no shards, or two with one name; a compression is not gzip; `dst` is the
+        shards' own folder, or holds shards that were not made with this key, recipe, label, classes and lossy; or the
+        shards are protected copies themselves. For one shard, which gets no copy while others may: it is not a whole
+        tar file, has no audio, has audio that is a link, or has a sample whose label is missing or cannot be used; or
+        its copy exists and was made from another shard.
     AudioFileError
-        Audio that `Protector` refuses; the shard is not made.
+        `Protector` refuses some audio; that shard gets no copy.
     TypeError, ValueError
-        An argument of another kind, or a function for `label` that cannot be sent to the workers; nothing was written.
+        An argument has the wrong type or value, or `label` is a function that cannot be sent to the workers; nothing
+        was written.
     BrokenProcessPool
-        A worker died; the same call made again goes on.
+        A worker died; make the same call again to finish.
     KeyFileError, OSError
         The key file cannot be used, or a file cannot be read or written.
 
     Notes
     -----
-    Members keep their order, names, modes and times; all but audio keep their bytes. A sparse file is written out. A
-    shard that is compressed with gzip is so again.
+    Members keep their order, names, modes and times; all but audio keep their bytes. Sparse files are written in full.
+    The copy of a gzip shard is compressed with gzip too.
     """
     protector = Protector(key_file, recipe=recipe, classes=classes, lossy=lossy)
     encode([], classes, 0)
     _check_label(label)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers is {workers!r}; expected a number of processes from 1, or None for one a core.")
+        raise ValueError(f"workers is {workers!r}; expected a number of processes from 1, or None for one per core.")
     shards = _shards(src)
     target = Path(dst)
     _refuse_target(shards, target)
@@ -151,13 +152,13 @@ def _check_picklable(label: Label) -> None:
         ForkingPickler.dumps(label)
     except Exception as error:  # noqa: BLE001 - whatever pickle and the object's own methods raise
         raise TypeError(
-            f"label is {label!r}, which cannot be sent to other processes ({error}); define the function at the top of "
-            f"a module, or give workers=1. Nothing was written."
+            f"label is {label!r}, which cannot be sent to other processes ({error}); define the function at the top "
+            f"level of a module, or pass workers=1. Nothing was written."
         ) from None
 
 
 def _shards(src: Any) -> list[Path]:
-    """The source's shards; DatasetError if they cannot be told apart, or cannot be read."""
+    """The shards of `src`; DatasetError if two have the same name, or one cannot be read."""
     if isinstance(src, str | os.PathLike):
         paths = _of_folder(Path(src)) if Path(src).is_dir() else [Path(src)]
     else:
@@ -171,17 +172,17 @@ def _shards(src: Any) -> list[Path]:
     for path in paths:
         if not path.is_file():
             raise DatasetError(
-                f"{path} is not a file; give a folder of shards, or the paths of each (patterns and addresses are not "
-                f"looked up). Nothing was written."
+                f"{path} is not a file; give a folder of shards, or the path of each (glob patterns and URLs are not "
+                f"supported). Nothing was written."
             )
         if path.name.lower().endswith(REFUSED_SUFFIXES):
             raise DatasetError(
-                f"{path} is compressed in a way that is not read here; give plain tar files, or ones compressed with "
-                f"gzip. Nothing was written."
+                f"{path} is compressed in a way that cannot be read here; give tar files that are plain or compressed "
+                f"with gzip. Nothing was written."
             )
         if path.name in seen:
             raise DatasetError(
-                f"Two shards have the name {path.name}; copy them to different folders, in a call for each. "
+                f"Two shards have the name {path.name}; copy them to two folders, with one call each. "
                 f"Nothing was written."
             )
         seen.add(path.name)
@@ -189,15 +190,15 @@ def _shards(src: Any) -> list[Path]:
 
 
 def _of_folder(folder: Path) -> list[Path]:
-    """All that may be shards, those that will be refused too."""
+    """All files that may be shards, including those that will be refused."""
     suffixes = SHARD_SUFFIXES + REFUSED_SUFFIXES
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
 
 
 def _refuse_target(shards: Sequence[Path], target: Path) -> None:
-    """DatasetError if copies there would be mistaken for others, or would be copies of copies."""
+    """DatasetError if copies in `target` could be mistaken for other files, or would be copies of copies."""
     if os.path.lexists(target) and not target.is_dir():
-        raise DatasetError(f"{target} is not a folder; choose another place for the copies. Nothing was written.")
+        raise DatasetError(f"{target} is not a folder; choose another path for the copies. Nothing was written.")
     folders = {shard.parent for shard in shards} | {Path(os.path.realpath(shard)).parent for shard in shards}
     for folder in sorted(folders):
         if os.path.realpath(folder) == os.path.realpath(target):
@@ -213,20 +214,20 @@ def _refuse_target(shards: Sequence[Path], target: Path) -> None:
         copy = target / shard.name
         if os.path.lexists(copy) and (copy.is_symlink() or not copy.is_file() or os.path.samefile(copy, shard)):
             raise DatasetError(
-                f"{copy} is a link, a folder or {shard} itself, and no copy that was made here; choose another folder "
+                f"{copy} is a link, a folder or {shard} itself, not a copy that was made here; choose another folder "
                 f"for the copies. Nothing was written."
             )
-    # In this order: whoever makes copies there just now has written the run's file before them.
+    # Look for shards first: a call that is making copies there now has written RUN before any of them.
     found = _of_folder(target) if target.is_dir() else []
     if found and not os.path.lexists(target / RUN):
         raise DatasetError(
-            f"{target} has shards ({found[0].name}) and no {RUN}, so that they cannot be told from originals; choose "
+            f"{target} has shards ({found[0].name}) but no {RUN}, so they cannot be told from originals; choose "
             f"another folder for the copies. Nothing was written."
         )
 
 
 def _begin(path: Path, run: Mapping[str, Any]) -> None:
-    """Write down what a run is; DatasetError if the folder is another's."""
+    """Write down what the copies are made with; DatasetError if the folder's copies were made with something else."""
     if not os.path.lexists(path):
         with contextlib.suppress(FileExistsError), disk.appearing(path, mode=None) as file:
             file.write(json.dumps(run, indent=1).encode())
@@ -239,7 +240,7 @@ def _begin(path: Path, run: Mapping[str, Any]) -> None:
     differing = [f"{field} {found.get(field)!r}, not {run[field]!r}" for field in run if found.get(field) != run[field]]
     if differing:
         raise DatasetError(
-            f"{path} tells of a run with {'; '.join(differing)}; make the call as it was made then, or choose another "
+            f"{path} records copies made with {'; '.join(differing)}; use the same arguments, or choose another "
             f"folder for the copies. No shard was written."
         )
 
@@ -252,20 +253,20 @@ def _make(work: _Work, shards: Sequence[Path], n_workers: int) -> list[int | Non
             return list(pool.map(work, shards))
     except BrokenProcessPool:
         raise BrokenProcessPool(
-            "A worker died: it was killed, memory ran out, or it could not import the script that made this call, "
-            'which needs `if __name__ == "__main__":` around it, or the function for label, which must not be of a '
-            "notebook. Shards that were made are whole; mend this, or give workers=1, and make the call again."
+            "A worker died: it was killed, ran out of memory, or could not import the calling script (which needs "
+            '`if __name__ == "__main__":` around the call) or the function for label (which must not be defined in a '
+            "notebook). Finished shards are complete. Fix the cause, or pass workers=1, and make the same call again."
         ) from None
 
 
 class _Work:
-    """What a process does with a shard; picklable without the key."""
+    """Makes the copy of one shard, in any process; pickled without the key."""
 
     def __init__(self, protector: Protector, label: Label, target: Path) -> None:
         self._protector, self._label, self._target = protector, label, target
 
     def __call__(self, shard: Path) -> int | None:
-        """Make one shard's copy; how many samples with audio it has, or None if it was there already."""
+        """Make one shard's copy; returns how many samples have audio, or None if the copy exists."""
         target = self._target / shard.name
         if os.path.lexists(target):
             _refuse_other(shard, target)
@@ -279,7 +280,7 @@ class _Work:
             return None
 
     def _copy(self, shard: Path, file: IO[bytes]) -> int:
-        """Write a shard's protected form; how many samples with audio it has."""
+        """Write a shard's protected form; returns how many samples have audio."""
         with reading(shard) as (source, read):
             samples = 0
             with writing(file, source, read) as write:
@@ -287,13 +288,11 @@ class _Work:
                     samples += self._write(write, batch, shard)
             refuse_rest(source)
             if not samples:
-                raise DatasetError(
-                    f"No member is audio, which is known by its suffix: {', '.join(sorted(AUDIO_SUFFIXES))}."
-                )
+                raise DatasetError(f"No member has the suffix of an audio file: {', '.join(sorted(AUDIO_SUFFIXES))}.")
         return samples
 
     def _write(self, write: tarfile.TarFile, batch: list[Group], shard: Path) -> int:
-        """Write some samples with their audio protected; how many have any."""
+        """Write some samples with their audio protected; returns how many have audio."""
         edited = iter(self._protected(batch, shard))
         samples = 0
         for group in batch:
@@ -324,7 +323,7 @@ class _Work:
             raise DatasetError(f"Samples {batch[0].key} to {batch[-1].key}: {error}") from None
 
     def _refuse_label(self, group: Group, label: Any) -> None:
-        """DatasetError if a sample's label cannot be used by itself."""
+        """DatasetError if this sample's label cannot be used, by itself."""
         try:
             encode([label], self._protector.classes, 1)
         except (TypeError, ValueError) as error:
@@ -348,7 +347,7 @@ class _Work:
         except ValueError as error:
             raise DatasetError(
                 f"Sample {group.key} has a label {extension!r} that is not {'JSON' if field else 'text'} in UTF-8 "
-                f"({error}); mend it, or leave the sample out."
+                f"({error}); fix it, or leave the sample out."
             ) from None
         if not field:
             return found
@@ -362,12 +361,12 @@ def _number_or_name(text: str) -> str | int:
 
 
 def _refuse_other(shard: Path, copy: Path) -> None:
-    """DatasetError if a shard has not the members that its copy was made of."""
+    """DatasetError if a copy that exists was not made from this shard, by the headers of their members."""
     for one, other in itertools.zip_longest(outline(shard), outline(copy)):
         if one != other:
             raise DatasetError(
-                f"{copy} was made of another shard than {shard}, or that was changed since; choose another folder for "
-                f"the copies, or delete this one to have it made anew."
+                f"{copy} was made from another shard than {shard}, or that has changed since; choose another folder "
+                f"for the copies, or delete this copy to have it made again."
             )
 
 

@@ -1,4 +1,4 @@
-"""A protected copy of a Zarr array, shard by shard, by any number of workers of Dask, Ray or a pool; without undo."""
+"""Makes a protected copy of a Zarr array, shard by shard, with workers of Dask, Ray or a pool; no undo."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def shard_tasks(
     lengths: Any = None,
     classes: Sequence[str] | None = None,
 ) -> list[ShardTask]:
-    """What has to be done for a protected copy of a Zarr array, as tasks for Dask, Ray or a pool of processes.
+    """Begin a protected copy of a Zarr array, and return the tasks that fill it, for Dask, Ray or a process pool.
 
-    Each task writes whole shards that no other one writes; they may run anywhere, in any order, and again. The copy's
-    metadata are written now, so that it can be opened; it has no samples until the tasks have run. There is no undo but
-    to keep `src`.
+    Each task writes whole shards that no other task writes; tasks may run anywhere, in any order, and more than once.
+    The copy's metadata are written now, so that it can be opened; it has no samples until the tasks have run. There is
+    no undo: keep `src`.
 
     Parameters
     ----------
     src, dst : path
-        The folder of the array, and the one to make; every worker must see both.
+        The folder of the array, and the folder of the copy, which is made; every worker must have access to both.
     labels, recipe, lengths, classes
         As for `protect_array`.
     key_file : path
@@ -53,13 +53,13 @@ def shard_tasks(
     Returns
     -------
     list of ShardTask
-        Callables without arguments, picklable.
+        Picklable callables without arguments.
 
     Raises
     ------
     DatasetError
-        `src` is not an array that can be copied exactly, or is such a copy itself; or `dst` is there and was not begun
-        with the same arguments, or lies where `src` does.
+        `src` is not an array that can be copied exactly, or is such a copy itself; or `dst` exists and was not begun
+        with the same arguments, or one of the two lies inside the other.
     SidecarError
         `src` is protected: the copy would be marked twice.
     KeyFileError, TypeError, ValueError, OSError
@@ -68,14 +68,14 @@ def shard_tasks(
     Notes
     -----
     What the copy is made with is written beside its metadata: the key's fingerprint, the recipe, and a keyed MAC of the
-    labels, the lengths and the source's place. A worker that is killed may leave a hidden file that ends with
-    ".poscuda-part", which Zarr does not look at.
+    labels, the lengths and the source's path. A killed worker may leave a hidden file that ends in ".poscuda-part",
+    which Zarr ignores.
     """
     if isinstance(key_file, Key):
         raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
     key, source, target = Key.load(key_file), Path(os.path.realpath(path_of(src))), Path(os.path.realpath(dst))
     if disk.overlap(source, target):
-        raise DatasetError(f"{dst} and {src} are one, or lie inside one another; choose a separate place for the copy.")
+        raise DatasetError(f"{dst} is {src} itself, or one lies inside the other; choose another path for the copy.")
     clips = sharded.ZarrArray(source, None, lengths=lengths)
     plan = make_plan(key, recipe, labels, classes, clips.lengths)
     refuse_protected(source, [clips.sidecar], key)
@@ -104,7 +104,7 @@ def shard_tasks(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardTask:
-    """One row of shards, all that share their clips, of a copy that `shard_tasks` began.
+    """Writes one row of shards, those that share their clips, of a copy that `shard_tasks` began.
 
     Attributes
     ----------
@@ -154,11 +154,11 @@ class ShardTask:
 
 
 def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
-    """Begin a copy, or go on with one that was begun with the same key, recipe, labels and source."""
+    """Begin a copy, or continue one that was begun with the same key, recipe, labels, lengths and source."""
     tells, metadata = dst / TASKS, (src / METADATA).read_bytes()
     if os.path.lexists(dst) and not (dst.is_dir() and (tells.is_file() or not any(dst.iterdir()))):
         raise DatasetError(
-            f"{dst} exists and is no copy that was begun here, and nothing is ever overwritten; choose another name."
+            f"{dst} exists and is not a copy that was begun here, and nothing is ever overwritten; choose another path."
         )
     dst.mkdir(parents=True, exist_ok=True)
     for path, content in ((tells, run), (dst / METADATA, metadata)):
@@ -166,5 +166,5 @@ def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
             disk.create(path, content, mode=None)
         if path.read_bytes() != content:
             raise DatasetError(
-                f"{path} is of another key, recipe, labels, lengths or source; choose another place for this copy."
+                f"{path} was made with another key, recipe, labels, lengths or source; choose another path for it."
             )

@@ -1,4 +1,4 @@
-"""A protected copy of an array, from its first byte to its name."""
+"""Making a protected copy of an array, which appears under its name once it is protected."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OURS = (f"{SIDECAR}*", f".*{disk.PART_SUFFIX}")
 
 
 class ArrayCopy:
-    """A copy that gets its name once it is protected: what stands there is never an original.
+    """A copy that appears at `dst` once it is protected, so `dst` never holds originals.
 
-    Until then it lies in a hidden folder beside its place, whose lock keeps a second run out from the first byte on.
+    Until then it lies in a hidden folder beside `dst`, whose lock keeps a second run out from the start.
     """
 
     def __init__(self, src: Path, dst: Path, sidecar: Path | None) -> None:
@@ -39,12 +39,12 @@ class ArrayCopy:
 
     @property
     def is_begun(self) -> bool:
-        """Whether everything was copied: the sidecar is begun after that."""
+        """Whether everything was copied: the sidecar is made after that."""
         return os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the copy's own folder; BusyError if another run does, or has just ended."""
+        """Lock the hidden folder; BusyError if another run holds it or has just ended."""
         with contextlib.suppress(FileExistsError):
             self._folder.mkdir()
         held = os.stat(self._folder).st_ino
@@ -57,23 +57,23 @@ class ArrayCopy:
                 self.tidy()
 
     def tidy(self) -> None:
-        """Take the folder away, unless something is left in it to go on with."""
+        """Remove the hidden folder, unless it holds a copy to go on with."""
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
     def refuse_marked(self, key: Key) -> None:
-        """SidecarError if the source is protected already, or if the sidecar is that of a copy that has gone."""
+        """SidecarError if the source is protected already, or if the sidecar is of a copy that no longer exists."""
         record.refuse_protected(self._src, [sidecar_of(self._src, folder=self._is_zarr)], key)
         if os.path.lexists(self.sidecar_of_part):
             with Journal(self.sidecar_of_part, key) as journal:
                 if journal.state not in (State.NEW, State.APPLYING, State.UNDONE):
                     raise SidecarError(
-                        f"{journal.path} tells of a run over {self.dst} (state {journal.state.value}), which is not "
-                        f"there. Put it back; or, for a new copy, move the sidecar away. Nothing was written."
+                        f"{journal.path} records a run over {self.dst} (state {journal.state.value}), which does not "
+                        f"exist. Put it back or, for a new copy, move the sidecar away. Nothing was written."
                     )
 
     def begin(self) -> None:
-        """Copy the array as it is, durably."""
+        """Copy the unprotected array, durably."""
         disk.refuse_without_room(self.dst, sum(path.stat().st_size for path in self._files(self._src)))
         if self._is_zarr:
             for path in (self.part, disk.part_of(self.part)):
@@ -87,7 +87,7 @@ class ArrayCopy:
         disk.sync_files(self._folder, self._files(self.part))
 
     def finish(self) -> None:
-        """Give it its name."""
+        """Rename the protected copy to `dst`."""
         os.replace(self.part, self.dst)
         disk.sync_folder(self.dst.parent)
 
@@ -97,16 +97,14 @@ class ArrayCopy:
     def _refuse(self) -> None:
         source, target = Path(os.path.realpath(self._src)), Path(os.path.realpath(self.dst))
         if source == target:
-            raise DatasetError(f"{self.dst} is {self._src} itself; to edit in place, ask for that.")
+            raise DatasetError(f"{self.dst} is {self._src} itself; choose another path, or edit in place.")
         for path in (target, Path(os.path.realpath(self.sidecar))):
             if source in path.parents:
-                raise DatasetError(f"{path} lies inside {self._src}; choose a separate place for the copy.")
+                raise DatasetError(f"{path} lies inside {self._src}; choose a path outside it for the copy.")
         if os.path.lexists(self.dst) and not self.is_whole:
-            raise DatasetError(
-                f"{self.dst} exists, and nothing is ever overwritten; choose another place for the copy."
-            )
+            raise DatasetError(f"{self.dst} exists, and nothing is ever overwritten; choose another path for the copy.")
         if not target.parent.is_dir():
-            raise DatasetError(f"The folder of {self.dst} does not exist; make it, or choose another place.")
+            raise DatasetError(f"The folder of {self.dst} does not exist; make it, or choose another path.")
 
 
 def _copy_file(source: str, target: str) -> None:

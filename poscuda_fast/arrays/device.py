@@ -1,4 +1,4 @@
-"""Clips in the memory of an NVIDIA GPU: CuPy, torch, numba, whatever has `__cuda_array_interface__`."""
+"""Clips in the memory of an NVIDIA GPU: CuPy, torch, numba, or anything with `__cuda_array_interface__`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_on_device(clips: object) -> bool:
 
 
 class DeviceClips:
-    """One C-contiguous device array (n_clips, n_frames) or (n_clips, n_frames, n_channels); see `arrays.Clips`."""
+    """One C-contiguous device array (n_clips, n_frames) or (n_clips, n_frames, n_channels); see `ClipsInMemory`."""
 
     def __init__(self, array: Any, lengths: Any) -> None:
         interface = array.__cuda_array_interface__
@@ -60,7 +60,7 @@ class DeviceClips:
 
 
 class _Flat:
-    """All samples of a contiguous device array as a one-dimensional one, which keeps the first alive."""
+    """A contiguous device array as a one-dimensional one, which keeps its owner alive."""
 
     def __init__(self, owner: Any, interface: dict[str, Any], size: int, dtype: np.dtype[Any]) -> None:
         self.__cuda_array_interface__ = {**interface, "shape": (size,), "strides": None}

@@ -24,14 +24,14 @@ class Clips(Protocol):
     dtype: np.dtype[Any]
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
-        """What each patch holds, as `reference.survey_patches`: silent in all channels, not finite in one."""
+        """What each patch holds, as `reference.survey_patches`: silent if all channels are, not finite if one is."""
 
 
 class ClipsInMemory(Clips, Protocol):
-    """Clips that kernels can work on where they lie, on the host or on a GPU."""
+    """Clips that kernels can mark in place, in host memory or on a GPU."""
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        """Filter the patches in place; returns the saturated samples."""
+        """Mark the patches in place; returns how many samples were saturated."""
 
 
 def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> ArrayClips | ListClips:
@@ -192,14 +192,14 @@ class ListClips:
 
 
 def merge_channels(flags: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A survey of each channel, (patches, channels), as one of each patch."""
+    """Merge a survey of each channel, (patches, channels), into one of each patch."""
     merged: NDArray[np.uint8] = np.bitwise_and.reduce(flags, axis=1, initial=SILENT)  # silent if all are
     merged |= np.bitwise_or.reduce(flags & NOT_FINITE, axis=1)
     return merged
 
 
 def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None:
-    """TypeError or ValueError unless samples can be edited in place, each at one address of its own."""
+    """TypeError or ValueError unless samples can be edited in place and no two share an address."""
     check_dtype(array.dtype, name)
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
@@ -214,7 +214,7 @@ def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None
     if not _addresses_differ(array):
         raise ValueError(
             f"{name} has strides {array.strides} for shape {array.shape}: some samples share one address and would "
-            f"be filtered twice. Protect the array it is a view of, or make a copy."
+            f"be marked twice. Protect the array it is a view of, or make a copy."
         )
 
 
@@ -234,7 +234,7 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
 
 
 def check_lengths(lengths: Any, most: Ints) -> Ints:
-    """True lengths in frames as (n_clips,) int64; None means that nothing is padding."""
+    """True lengths in frames as (n_clips,) int64; if `lengths` is None, nothing is padding."""
     if lengths is None:
         return most
     given = np.asarray(lengths)
@@ -250,7 +250,7 @@ def check_lengths(lengths: Any, most: Ints) -> Ints:
 
 
 def flatten(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """All memory from an array's lowest to its highest sample as one 1-D view, and where element 0 lies in it."""
+    """All memory from an array's lowest to its highest sample as one 1-D view, and the index of element 0 in it."""
     if array.size == 0:
         return np.empty(0, array.dtype), 0
     lowest = array[tuple(slice(None, None, -1 if stride < 0 else None) for stride in array.strides)]
@@ -263,7 +263,7 @@ def flatten(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
 
 def refuse_shared(arrays: Sequence[NDArray[Any]]) -> None:
-    """ValueError if two arrays of a list share samples, which would then be filtered twice."""
+    """ValueError if two arrays of a list share samples, which would then be marked twice."""
     filled = [(index, array) for index, array in enumerate(arrays) if array.size]
     bounds = sorted((*np.lib.array_utils.byte_bounds(array), index) for index, array in filled)
     open_now: list[tuple[int, int]] = []

@@ -1,6 +1,6 @@
-"""Arrays that are mapped from a file, raw or .npy: checked, read before they are needed, and synced.
+"""Arrays mapped from a file, raw or .npy: checks, read-ahead and sync.
 
-Reading ahead and writing back are advice to the system; what must be on the disk is synced by `MappedArray.sync`.
+Read-ahead and write-back are only hints to the system; `MappedArray.sync` makes changes durable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from poscuda_fast.kernels import will_need
 from poscuda_fast.mark.plan import Patches
 from poscuda_fast.undo.journal import sidecar_of
 
-BATCHES_AHEAD = 4  # enough for the disk to be busy while the journal is synced
+BATCHES_AHEAD = 4  # keeps the disk busy while the journal is synced
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
 PAGE_BYTES = 4096
 MAX_NPY_HEADER = 65536
@@ -54,7 +54,7 @@ class MappedArray(ArrayClips):
         self._n_bytes = root.offset + root.nbytes
         self._refuse_replaced(root)
         self._reading = False
-        self._begin, self._end = _NOTHING  # changed and not being written yet, in bytes from the array's lowest
+        self._begin, self._end = _NOTHING  # changed bytes not being written yet, counted from the array's lowest
         self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
 
     def location(self) -> list[int | str]:
@@ -62,7 +62,7 @@ class MappedArray(ArrayClips):
         return [self.offset, *self.array.strides]
 
     def room(self, n_patches: int) -> int:
-        """Storing into a hole of a sparse file takes room, and a full disk would kill the process."""
+        """Bytes of disk that holes of a sparse file may take when stored into; a full disk would kill the process."""
         status = os.stat(self.path)
         holes = max(0, status.st_size - 512 * getattr(status, "st_blocks", status.st_size))
         return min(holes, 2 * PAGE_BYTES * n_patches)
@@ -77,13 +77,13 @@ class MappedArray(ArrayClips):
             )
 
     def will_read(self, patches: Patches) -> None:
-        """Begin to read the pages of some patches; returns at once."""
+        """Start reading the pages of some patches in the background."""
         first, n_bytes = self.reach(patches)
         if len(first) and n_bytes <= MOST_BYTES:
             self._background.submit(will_need, self.flat, first, n_bytes)
 
     def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
-        """The same batches, each asked for while those before it are worked on."""
+        """The same batches; each is requested from the disk while those before it are worked on."""
 
         def begin(patches: Patches) -> Patches:
             self.will_read(patches)
@@ -97,9 +97,9 @@ class MappedArray(ArrayClips):
         self._reading = False
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
-        """Store a dense buffer; the system begins to write its pages once there is nothing more to read.
+        """Store a dense buffer; write-back starts once there is nothing more to read.
 
-        A disk that reads and writes by turns takes longer for both.
+        A disk that alternates between reading and writing takes longer for both.
         """
         super().write(patches, dense)
         first, n_bytes = self.reach(patches)
@@ -113,22 +113,22 @@ class MappedArray(ArrayClips):
             self._begin, self._end = _NOTHING
 
     def sync(self) -> None:
-        """Return once every store to the mapping is on the disk; OSError otherwise."""
+        """Return once every store to the mapping is on the disk; OSError if that fails."""
         self._mapping.flush()
 
     def close(self) -> None:
-        """Give no more advice; on return no thread is left, which a fork of this process would stumble over."""
+        """Stop read-ahead and write-back; on return no thread is left that could break a fork of this process."""
         self._background.shutdown(wait=True, cancel_futures=True)
 
     def _refuse_replaced(self, root: np.memmap[Any, Any]) -> None:
-        """Edits of a mapping whose file has gone, or has been cut, would be lost or crash."""
+        """ValueError if the file was deleted, replaced or cut: edits of the mapping would be lost or crash."""
         self.refuse_cut()
         with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 low, _, high = line.split(" ", 1)[0].partition("-")
                 if int(low, 16) <= _address(root) < int(high, 16):
                     _, _, _, _, inode, *name = line.rstrip("\n").split(maxsplit=5)
-                    # Either may differ for one file (overlays, bind mounts), but not both.
+                    # Path or inode may differ for one file (overlays, bind mounts), but not both.
                     if name != [str(self.path)] and int(inode) != os.stat(self.path).st_ino:
                         raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.")
 
@@ -143,7 +143,7 @@ class NpyLayout(NamedTuple):
 
 
 def map_npy(path: Path, *, writing: bool) -> np.memmap[Any, Any]:
-    """The array of a .npy file as a memmap, its header checked first."""
+    """Map the array of a .npy file, after checking its header."""
     with open(path, "rb") as file:
         layout = read_npy(file, str(path))
     if 0 in layout.shape:
@@ -159,7 +159,7 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
     Raises
     ------
     AudioFileError
-        Not a .npy file, another dtype, an impossible shape, or a size that is not the header's.
+        Not a .npy file, another dtype, an impossible shape, or a file size that does not match the header.
     """
 
     def refuse(reason: str) -> AudioFileError:
@@ -197,7 +197,7 @@ _NPY_READERS: dict[tuple[int, int], Callable[..., Any]] = {
 
 
 def map_again(arr: NDArray[Any], path: Path) -> NDArray[Any]:
-    """What a (view of a) mapped array is in a copy of its file."""
+    """The same array, or view of one, mapped from a copy of its file."""
     root = _root(arr)
     offset = root.offset + _address(arr) - _address(root)
     whole = np.memmap(path, np.uint8, "r+")

@@ -33,10 +33,10 @@ def protect(
 ) -> Report:
     """Protect clips in memory, in place.
 
-    Nothing is journalled and nothing is copied: there is no undo. Every error below is raised before
-    the first sample is written, and an interrupt waits until the last one is. Only a backend that breaks
-    down in the middle (a GPU that is lost, exhausted memory) leaves some clips marked and others not;
-    its own error is raised. For a file use `protect_memmap`, which can undo and survives a crash.
+    There is no undo: nothing is journalled or copied. Every error below is raised before the first sample is written,
+    and an interrupt takes effect after the last one. Only a backend that fails midway (a lost GPU, exhausted memory)
+    leaves some clips marked and others not; its own error is raised. For an array in a file use `protect_array`, which
+    can be undone and survives a crash.
 
     Parameters
     ----------
@@ -45,24 +45,24 @@ def protect(
         (n_frames,) or (n_frames, n_channels) arrays of unequal length. float32 samples may have any
         scale. Only frames inside patches change. Or one contiguous array of these shapes on the current
         NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is marked there, after the
-        work that is queued on the stream that its interface names. torch names none: wait for what was
-        queued on any but torch's default stream.
+        work queued on the stream that its interface names. torch names none: first wait for work that you
+        queued on a stream other than torch's default.
     labels : (n_clips,) integers or names
         The class of each clip; with `classes`, indexes into it. A class is known by its number or by
         its name: label 3 and label "3" are different classes with different marks.
     key : Key
-        The secret.
+        The secret that positions and marks are derived from.
     recipe : Recipe
-        `Recipe.strong` or `Recipe.paper`, with their numbers.
+        From `Recipe.strong` or `Recipe.paper`.
     lengths : (n_clips,) integers, optional
-        True length of each clip in frames, where the rest is padding.
+        True length of each clip in frames, if the rest is padding.
     classes : sequence of str, optional
         Class names that `labels` indexes.
     backend : str
         "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda); all give the same
         bits. Clips on a GPU need "auto" or "cuda"; for others "auto" is never "cuda".
     threads : int, optional
-        Threads of the processor to use; all cores by default. Any number gives the same bits.
+        CPU threads to use; all cores by default. Any number gives the same bits.
 
     Returns
     -------
@@ -72,11 +72,11 @@ def protect(
     Raises
     ------
     TypeError
-        Wrong dtype or byte order, labels of a wrong kind, or not an array.
+        Wrong dtype or byte order, labels of a wrong kind, not an array, or `key` or `recipe` of another type.
     ValueError
         Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible
-        lengths, a NaN or infinite sample inside a patch, or a backend that cannot reach a GPU's memory.
-        Nothing was written.
+        lengths, a NaN or infinite sample inside a patch, a `backend` that is unknown or cannot reach a GPU's
+        memory, or `threads` below 1. Nothing was written.
     ImportError
         The backend asked for is not installed.
 
@@ -114,7 +114,7 @@ def interrupts_held_back() -> Iterator[None]:
     held: list[Any] = []
     try:
         before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
-    except ValueError:  # no interrupt is ever raised in this thread
+    except ValueError:  # not the main thread: it gets no interrupts
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""A stored array as it is given: a memmap, the path of a .npy file or of a Zarr folder, or a Zarr array."""
+"""Open a stored array: a memmap, the path of a .npy file or of a Zarr folder, or a Zarr array."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def open_stored(
     writing: bool = False,
     threads: int | None = None,
 ) -> StoredArray:
-    """The clips of a stored array; its header or metadata are checked before anything is read.
+    """The clips of a stored array; its header or metadata is checked before anything is read.
 
     Raises
     ------
     DatasetError, AudioFileError, TypeError, ValueError
-        It is not there, or no array of int16 or float32 clips that can be edited exactly; or lengths do not fit.
+        It does not exist, is not an array of int16 or float32 clips that can be edited exactly, or lengths do not fit.
     """
     if isinstance(arr, np.ndarray):
         return MappedArray(arr, sidecar, lengths=lengths, writing=writing)
@@ -47,7 +47,7 @@ def open_stored(
 
 
 def path_of(arr: Any) -> Path:
-    """The file or folder that a stored array is kept in; TypeError if it is kept in none."""
+    """The file or folder that a stored array is kept in; TypeError if there is none."""
     if isinstance(arr, str | os.PathLike):
         return Path(arr)
     if isinstance(arr, np.ndarray):

@@ -1,6 +1,6 @@
-"""The original form of a stored array's clips, one at a time, from what is there now and what the sidecar keeps.
+"""The originals of a stored array's clips, one at a time, rebuilt from the array and its sidecar.
 
-Nothing is written. Whoever has a clip in both forms can learn the mark of its class: what this gives is secret.
+Nothing is written. Both forms of a clip together reveal the mark of its class: keep what this returns secret.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class ArrayClip(Secret):
     Attributes
     ----------
     number : int
-        Its place along the first axis.
+        Its index along the first axis.
     label : str or int
         Its class.
     verdict : Verdict
         What it is now.
     original, now : (n_frames,) or (n_frames, n_channels) int16 or float32
-        As it was and as it is, padding included; copies.
+        Copies of the clip as it was and as it is, padding included.
     frames : int
-        Where its last patch ends: its length if it is shorter than a patch, or else the least that it can be, for the
-        sidecar does not keep lengths. See `ArrayRun.is_full`.
+        Where its last patch ends. The sidecar does not keep lengths: this is the clip's length if it is shorter than a
+        patch, otherwise the least that it can be. See `ArrayRun.is_full`.
     patch_frames : int
         Frames in its patches.
     tally : Tally
-        Its own counts of patches.
+        Counts of its patches.
     """
 
     number: int
@@ -68,18 +68,18 @@ class ArrayRun(Run):
 
     def __init__(self, journal: Journal, target: ArrayTarget, array: StoredArray) -> None:
         super().__init__(journal, "array")
-        self._target = target  # that it could be made says that the array is the one that was protected
+        self._target = target  # making it has checked that the array is the one that was protected
         self._array = array
 
     def clips(self) -> Iterator[ArrayClip]:
-        """Every clip that the run has recorded, in order; one at a time is in memory. Empty clips have no record."""
+        """Every clip that the run has recorded, in order, one in memory at a time. Empty clips have no record."""
         for patches, dry in _by_clip(self.journal.payloads(), self._array.dtype, self._array.channels):
             yield self._clip(patches, dry)
 
     def is_full(self) -> bool:
-        """Whether all clips are known to be as long as the array is: none was given a length of its own.
+        """Whether all clips are known to fill the array, without padding.
 
-        Lengths are not kept, but a digest of all labels and lengths is. False also if some clips have no record.
+        The sidecar keeps no lengths, but a digest of all labels and lengths. Also False if some clips have no record.
         """
         rows = np.full(self.n_clips, -1, np.int32)
         for payload in self.journal.payloads():
@@ -117,7 +117,7 @@ class ArrayRun(Run):
 
 @contextlib.contextmanager
 def open_array(arr: Any, key: Key, sidecar: PathLike | None = None) -> Iterator[ArrayRun]:
-    """The run over a stored array, kept from being written to meanwhile; see `originals_of_array`."""
+    """The run over a stored array, which is locked against writing meanwhile; see `originals_of_array`."""
     check_key(key)
     array = open_stored(arr, sidecar)
     with (
@@ -132,7 +132,7 @@ def open_array(arr: Any, key: Key, sidecar: PathLike | None = None) -> Iterator[
 def originals_of_array(
     arr: Any, key: Key, *, sidecar: PathLike | None = None
 ) -> Iterator[tuple[int, str | int, NDArray[Any], NDArray[Any]]]:
-    """Protected clips of a stored array beside their originals, one at a time, in order; nothing is written.
+    """Yield protected clips of a stored array with their originals, one at a time, in order; nothing is written.
 
     Parameters
     ----------
@@ -146,20 +146,20 @@ def originals_of_array(
     Yields
     ------
     number : int
-        The clip's place along the first axis. Clips of length 0 are left out: the sidecar does not know their class.
+        The clip's index along the first axis. Clips of length 0 are left out: the sidecar does not know their class.
     label : str or int
         Its class.
     original, now : (n_frames,) or (n_frames, n_channels), the array's dtype
-        Copies of the clip as it was and as it is, padding included: protected, or the original where a run was
-        stopped. Outside patches they are equal.
+        Copies of the clip as it was and as it is, padding included. `now` is protected, or still the original if the
+        run was stopped before this clip. Outside patches they are equal.
 
     Raises
     ------
     SidecarError
-        There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made
+        There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, or made with another key or
         for other data.
     DatasetError
-        A clip was changed inside its patches since.
+        A clip was changed inside its patches since, or the array cannot be opened.
     TypeError, ValueError, BusyError, OSError
         As for `protect_memmap`.
 
@@ -178,7 +178,7 @@ def originals_of_array(
 
 
 def _by_clip(payloads: Iterable[bytes], dtype: np.dtype[Any], channels: int) -> Iterator[tuple[Patches, NDArray[Any]]]:
-    """The patches of each clip and their originals; the end of a payload may have cut a clip."""
+    """The patches of each clip and their originals; two payloads may share a clip."""
     held: list[tuple[Patches, NDArray[Any]]] = []
     for payload in payloads:
         patches, dry = target.unpack(payload, dtype)

@@ -26,7 +26,7 @@ from poscuda_fast.undo.journal import Journal
 WITNESS_CLIPS = 64
 WITNESS_STRETCHES = 16
 WITNESS_FRAMES = 128
-PLACE_BYTES = 24  # what a payload spends on the place of a patch
+PLACE_BYTES = 24  # of a payload, for the place of each patch
 
 
 class StoredArray(Clips, Protocol):
@@ -43,13 +43,13 @@ class StoredArray(Clips, Protocol):
         """Store a dense buffer where the patches are; it is on the disk after `sync`."""
 
     def location(self) -> list[int | str]:
-        """What tells the array from others in the same file or folder."""
+        """What distinguishes the array from others in the same file or folder."""
 
     def room(self, n_patches: int) -> int:
-        """Bytes that storing may take on the disk beyond what is there."""
+        """Extra bytes that storing may take on the disk."""
 
     def refuse_cut(self) -> None:
-        """ValueError if what was read just now may not have been there any more."""
+        """ValueError if what was just read may lie beyond the end of a file that was cut."""
 
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding; best asked for in order."""
@@ -58,16 +58,16 @@ class StoredArray(Clips, Protocol):
         """(size,) or (size, n_channels) frames of one clip."""
 
     def will_read(self, patches: Patches) -> None:
-        """Advice: these are read next."""
+        """A hint that these are read next."""
 
     def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
         """The same batches, read while those before them are worked on."""
 
     def sync(self) -> None:
-        """Return once everything that was written is on the disk; OSError otherwise."""
+        """Return once everything that was written is on the disk; OSError if that fails."""
 
     def close(self) -> None:
-        """End what goes on in the background."""
+        """End background work."""
 
 
 class ArrayTarget:
@@ -116,7 +116,7 @@ class ArrayTarget:
         return record.seal(self._planned(), witness=self._witness())
 
     def rehearse(self) -> None:
-        """Count what protecting would do, and refuse what it would refuse, without a write."""
+        """Count what protecting would do, and refuse what it would refuse, without writing."""
         plan = self._planned()
         for patches in self._array.read_ahead(plan.batches(self._step())):
             dry = self._array.read(patches)
@@ -125,7 +125,7 @@ class ArrayTarget:
             self._advance()
 
     def preflight(self) -> None:
-        """What must be known before the first byte is written."""
+        """Check samples and free space before the first byte is written."""
         plan = self._planned()
         if self._array.dtype.kind == "f":
             for patches in self._array.read_ahead(plan.batches(self._step())):
@@ -135,7 +135,7 @@ class ArrayTarget:
 
     def fresh(self) -> Iterator[bytes]:
         plan = self._planned()
-        # By patches, not by batches: a later version may make batches of another size.
+        # Skip patches, not batches: a later version may make batches of another size.
         batches = plan.batches(self._step(), skip=self.tally.patches)
         for patches in self._array.read_ahead(batches):
             payload = pack(patches, self._array.read(patches))
@@ -186,7 +186,7 @@ class ArrayTarget:
         return {"counts": self.tally.to_dict()}
 
     def identity(self, witness: list[list[int]]) -> str:
-        """A keyed MAC over shape, dtype and the samples that `witness` names, all outside patches."""
+        """A keyed MAC over dtype, shape, location and the samples that `witness` names, all outside patches."""
         mac = hmac.new(self._key.derive(b"sidecar", b"identity", length=32), digestmod=hashlib.sha256)
         mac.update(repr((self._array.dtype.str, self._array.shape, self._array.location())).encode())
         clips, starts, sizes = np.array(witness, np.int64).reshape(-1, 3).T
@@ -265,7 +265,7 @@ def unpack(payload: bytes, dtype: np.dtype[Any]) -> tuple[Patches, NDArray[Any]]
 
 
 def recorded(journal: Journal, array: StoredArray, key: Key, progress: Progress | None) -> ArrayTarget:
-    """The target that a sidecar was made for, if `array` is it."""
+    """The target of a recorded run; SidecarError if its sidecar was not made for `array`."""
     sealed, marks = record.reopen(journal, "array")
     header = journal.header
     target = ArrayTarget(array, key, marks, Engine(), None, progress, header["patches"])

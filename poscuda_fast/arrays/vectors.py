@@ -1,4 +1,4 @@
-"""What belongs to the clips of an array, in files of its own: labels, class names, lengths."""
+"""Read labels, lengths and class names of an array's clips from files."""
 
 from __future__ import annotations
 

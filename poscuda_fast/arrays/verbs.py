@@ -22,7 +22,7 @@ from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State
 
-_NO_PATCH = 0xFF  # beside the verdicts: a clip without frames
+_NO_PATCH = 0xFF  # not a verdict: a clip without frames
 
 
 @discreet
@@ -43,33 +43,32 @@ def protect_array(
 ) -> Report:
     """Protect a stored array of clips, durably: in its file or folder, or as a copy at `dst`.
 
-    The original patches are sealed with the key into a sidecar before anything is overwritten. Killed at any moment,
-    the same call made again finishes the job; on a finished array it compares every patch, changes nothing, and its
-    report says "already protected". Without its sidecar a protected array cannot be recognised, and a second run would
-    mark it again: keep the two together. `protect_memmap` is this function under another name.
+    The original patches are sealed with the key into a sidecar before anything is overwritten. If the process is killed
+    at any moment, make the same call again to finish. On a finished array that call compares every patch, changes
+    nothing, and reports "already protected". Without its sidecar a protected array cannot be recognised, and a second
+    run would mark it again: keep the two together. `protect_memmap` is this function under another name.
 
     Parameters
     ----------
     arr : np.memmap, path or zarr.Array
-        An array that is mapped from a file with mode "r+" (raw or .npy, also a view of one); the path of a .npy file;
-        or a Zarr array of format 3 in a local folder, or that folder's path, with any chunks, shards and lossless
-        codecs. int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Only frames inside patches
-        change.
+        An array mapped from a file with mode "r+" (raw or .npy, or a view of one); the path of a .npy file; or a Zarr
+        array of format 3 in a local folder, or that folder's path, with any chunks, shards and lossless codecs. Clips
+        are int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Only frames inside patches change.
     labels, key, recipe, lengths, classes, backend
         As for `protect`.
     dst : path, optional
-        Where a protected copy of the file or folder goes, which must not exist; it appears there once it is protected,
-        and `arr` is only read. A memmap of a raw file is copied with all of its file.
+        Path for a protected copy of the file or folder. It must not exist; the copy appears there once it is protected,
+        and `arr` is only read. For a memmap, its whole file is copied.
     threads : int, optional
-        Threads of the processor to use, and shards of a Zarr array that are written at a time; all cores by default.
-        Any number gives the same bits.
+        CPU threads to use, and shards of a Zarr array to write at a time; all cores by default. Any number gives the
+        same bits.
     sidecar : path, optional
-        Where the originals are kept: by default the file's own path with ".poscuda" behind it, or ".poscuda" inside the
-        folder, which Zarr does not look at. It takes about the bytes of the patches and 24 more for each.
+        Path of the sidecar, which keeps the originals: by default the file's path with ".poscuda" appended, or
+        ".poscuda" inside the folder, which Zarr ignores. It is about as large as the patches, plus 24 bytes for each.
     progress : callable, optional
         Called with (patches done, patches in all) after every batch.
     dry_run : bool
-        Read every patch, write nothing (mode "r" is enough); the report is what would be done.
+        Read every patch, write nothing (mode "r" is enough); the report says what would be done.
 
     Returns
     -------
@@ -79,26 +78,25 @@ def protect_array(
     Raises
     ------
     TypeError, ValueError
-        As for `protect`; also an array that is not mapped from a file, or mapped copy-on-write. Nothing was written.
+        As for `protect`; also if the array is not mapped from a file, or mapped copy-on-write. Nothing was written.
     DatasetError
-        Nothing is at the path, or no array that can be edited exactly; or `dst` exists, other than as a copy that an
-        earlier call began, is or lies inside the source, or has no folder. Nothing was written.
+        `arr` does not exist, or is not an array that can be edited exactly; or `dst` exists (unless an earlier call
+        finished it), is or lies inside the source, or its folder does not exist. Nothing was written.
     AudioFileError
         The header of a .npy file contradicts itself or the file's size. Nothing was written.
     SidecarError
-        The sidecar is damaged, of another key, or made for other data, labels, lengths or another recipe; what it says
-        is protected is no longer so; or `arr` is protected already, and its copy would be marked twice. Nothing was
-        written.
+        The sidecar is damaged, or made with another key or for other data, labels, lengths or another recipe; the data
+        no longer match it; or `arr` is protected already, and its copy would be marked twice. Nothing was written.
     BusyError
         Another run is at work on the array.
     OSError
-        Not enough room, or a write or sync failed; the same call made again in a new process resumes.
+        The disk is too full, or a write or sync failed; the same call made again in a new process resumes.
 
     Notes
     -----
-    The protocol is in FORMAT.md, "Sidecar". Of a Zarr array, attributes, chunks, shards and codecs are preserved; its
-    compressed bytes are those that the installed codecs make of the samples, a shard of nothing but the fill value is
-    left out, as Zarr does, and a few decoded rows of shards for each thread are in memory at once.
+    The protocol is in FORMAT.md, "Sidecar". A Zarr array keeps its attributes, chunks, shards and codecs. Compressed
+    bytes are those that the installed codecs produce, and a shard that holds only the fill value is not stored, as in
+    Zarr. A few decoded rows of shards for each thread are in memory at once.
     """
     check_key(key)
     engine = Engine(backend, threads)
@@ -137,14 +135,14 @@ def restore_array(
 ) -> Report:
     """Put the original samples of a protected array back, bit for bit.
 
-    Killed at any moment, the same call made again finishes the job. The sidecar stays, in state "undone"; it may then
-    be deleted. `restore_memmap` is this function under another name.
+    If the process is killed at any moment, make the same call again to finish. The sidecar stays, in state "undone"; it
+    may then be deleted. `restore_memmap` is this function under another name.
 
     Parameters
     ----------
     arr : np.memmap, path or zarr.Array
-        The array as it was given to `protect_array`, or its copy: a memmap of the same shape, dtype and place in the
-        file. A Zarr array may have been moved, and its shards or codecs changed, since.
+        The array as it was given to `protect_array`, or its copy: a memmap of the same shape, dtype and offset in the
+        file. A Zarr array may since have been moved, or given other shards or codecs.
     key : Key
         The key it was protected with.
     threads, sidecar
@@ -160,7 +158,7 @@ def restore_array(
     Raises
     ------
     SidecarError
-        There is none, or it is damaged, of another key, or made for other data. Nothing was written.
+        The sidecar is missing or damaged, or made with another key or for other data. Nothing was written.
     TypeError, ValueError, DatasetError, AudioFileError, BusyError, OSError
         As for `protect_array`.
     """
@@ -178,9 +176,9 @@ def restore_array(
 
 @discreet
 def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Verification:
-    """Compare every patch of a stored array with its journalled original and that one's marked form.
+    """Compare every patch of a stored array with its journalled original and with the marked form of that.
 
-    Nothing is written. Outside patches only a sample of the frames is compared, as the sidecar keeps no more of them.
+    Nothing is written. Outside patches only a sample of the frames is compared: the sidecar keeps a digest of those.
     `verify_memmap` is this function under another name.
 
     Parameters
@@ -195,7 +193,7 @@ def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Veri
     Returns
     -------
     Verification
-        Of clips, named by their numbers.
+        Counts of clips, which are named by their numbers.
 
     Raises
     ------
@@ -220,7 +218,7 @@ def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Veri
         )
 
 
-protect_memmap, restore_memmap, verify_memmap = protect_array, restore_array, verify_array  # as users ask for them
+protect_memmap, restore_memmap, verify_memmap = protect_array, restore_array, verify_array  # names that users look for
 
 
 def _protect(
@@ -234,7 +232,7 @@ def _protect(
     *,
     dry_run: bool,
 ) -> Report:
-    """Protect an array where it is, or go on where a run was stopped."""
+    """Protect an array in place, or go on where a run was stopped."""
     begun = time.perf_counter()
     plan = make_plan(key, recipe, labels, classes, array.lengths)
     target = ArrayTarget(array, key, plan.marks, engine, plan, progress)

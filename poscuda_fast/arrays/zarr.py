@@ -1,8 +1,8 @@
 """Zarr arrays of clips, read and written a row of shards at a time.
 
-A shard (a chunk, where there are none) is the smallest part of an array that can be written. It is made anew in memory,
-decoded and compared with what was meant, and put in the place of the old one in one step, so that a crash leaves one of
-them whole. Zarr does the latter too, but does not wait for the disk.
+A shard (a chunk, if the array has no shards) is the smallest part of an array that can be written. It is encoded in
+memory, decoded again and compared with the intended samples, and then replaces the old one in one step, so that a crash
+leaves one of the two complete. Zarr also replaces it in one step, but does not wait for the disk.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from poscuda_fast.mark.plan import Patches
 from poscuda_fast.undo.journal import sidecar_of
 
 METADATA = "zarr.json"
-TASKS = "poscuda-tasks.json"  # beside it in a copy that tasks make: what they make it with
-_CONFIGURING = threading.Lock()  # Zarr's configuration is that of the process
+TASKS = "poscuda-tasks.json"  # beside it in a copy that tasks make: their key, recipe, labels and so on
+_CONFIGURING = threading.Lock()  # Zarr's configuration is global in the process
 _METADATA_OF_2 = (".zarray", ".zgroup")
 FORMAT = 3
 ROWS_BESIDE = 4
-CACHE_BYTES = 64 << 20  # rows that are kept decoded
-# What gives back the samples it was given; any other codec is refused, since it might change what lies outside patches.
+CACHE_BYTES = 64 << 20  # of decoded rows that are kept
+# Any other codec is refused, since it might change samples outside patches.
 LOSSLESS = {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"} | {
     f"numcodecs.{name}"
     for name in ("adler32", "blosc", "bz2", "crc32", "fletcher32", "gzip", "lz4", "lzma", "shuffle", "zlib", "zstd")
@@ -57,8 +57,8 @@ class ZarrArray:
         self.sidecar = sidecar_of(self.path, folder=True) if sidecar is None else Path(sidecar)
         if (self.path / TASKS).exists():
             raise DatasetError(
-                f"{self.path} is a protected copy that shard_tasks began: it would be marked twice, and its only undo "
-                f"is its source. Give that."
+                f"{self.path} is a protected copy that shard_tasks began: it would be marked twice. Give its source, "
+                f"which is also its only undo."
             )
         self._array = open_exact(self.path)
         self.shape: tuple[int, ...] = self._array.shape
@@ -67,9 +67,9 @@ class ZarrArray:
         self.lengths: Ints = check_lengths(lengths, full_lengths(self._array))
         self.clips_a_row = shards(self._array)[0]
         self.row_bytes = self.clips_a_row * int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded, the one used last at the end
+        self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded; the most recently used is last
         self._one: tuple[int, NDArray[Any]] = (-1, np.empty(0, self.dtype))
-        self._changed: dict[int, set[int]] = {}  # rows, and the shards along the frames that differ in each
+        self._changed: dict[int, set[int]] = {}  # for each row, its changed shards along the frames
         self._workers = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._workers)
         self._writing: dict[int, list[Future[None]]] = {}
@@ -80,7 +80,7 @@ class ZarrArray:
         return np.concatenate([*parts, np.empty(0, self.dtype)])
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
-        """Change the patches; rows that lie behind them are written, since they come in the order of their clips."""
+        """Change the patches; earlier rows are written, since patches come in the order of their clips."""
         done = 0
         for row, part in self._by_row(patches):
             for other in [other for other in self._changed if other < row]:
@@ -100,21 +100,21 @@ class ZarrArray:
         return self._row(row).clip(place)
 
     def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
-        """(size,) or (size, n_channels) frames of one clip, of which several stretches are asked for in turn."""
+        """(size,) or (size, n_channels) frames of one clip, which is kept decoded for its other stretches."""
         if self._one[0] != clip:
             self._one = clip, np.asarray(self._array[clip])
         return self._one[1][start : start + size]
 
     def location(self) -> list[int | str]:
-        """An array of the same samples may lie anywhere, in any shards."""
+        """The same for every Zarr array: it may be moved, and its shards changed."""
         return ["zarr"]
 
     def room(self, n_patches: int) -> int:
-        """A shard is written beside the one that it takes the place of."""
+        """A shard is written beside the one that it replaces."""
         return ROWS_BESIDE * self.row_bytes if n_patches else 0
 
     def refuse_cut(self) -> None:
-        """A shard is read whole, or not at all."""
+        """Nothing to check: a shard is read whole, or not at all."""
 
     def will_read(self, patches: Patches) -> None:
         """Nothing: a row is decoded when it is needed."""
@@ -124,14 +124,14 @@ class ZarrArray:
         return iter(batches)
 
     def sync(self) -> None:
-        """Return once every change is on the disk; OSError if one did not get there."""
+        """Return once every change is on the disk; OSError if that fails."""
         for row in sorted(self._changed):
             self._begin_writing(row)
         for row in list(self._writing):
             self._wait_for(row)
 
     def close(self) -> None:
-        """Let the shards that are being written be finished, and forget the rest."""
+        """Finish the shards being written, and cancel the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _by_row(self, patches: Patches) -> Iterator[tuple[int, Patches]]:
@@ -158,7 +158,7 @@ class ZarrArray:
         return self._rows[row]
 
     def _begin_writing(self, row: int) -> None:
-        """Write a row's shards in the background, each by one task; what waits to be written stays bounded."""
+        """Write a row's shards in the background, one task each; the number of waiting rows stays bounded."""
         samples = self._rows.pop(row).array
         changed = self._changed.pop(row)
         for other in list(self._writing)[: max(0, len(self._writing) - self._workers)]:
@@ -174,12 +174,12 @@ class ZarrArray:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder holds something of Zarr: an array or a group of any format."""
+    """Whether a folder holds a Zarr array or group, of any format."""
     return any((path / name).is_file() for name in (METADATA, *_METADATA_OF_2))
 
 
 def open_exact(path: str | os.PathLike[str]) -> Any:
-    """An array that can be edited exactly, for reading; DatasetError if it is not."""
+    """Open an array for reading; DatasetError if it cannot be edited exactly."""
     folder = Path(path)
     try:
         metadata = json.loads((folder / METADATA).read_bytes())
@@ -194,7 +194,7 @@ def open_exact(path: str | os.PathLike[str]) -> Any:
     unknown = sorted(set(_codecs(metadata["codecs"])) - LOSSLESS)
     if unknown:
         raise DatasetError(
-            f"{folder} is encoded with {', '.join(unknown)}, which may not give back the samples that it was given; "
+            f"{folder} is encoded with {', '.join(unknown)}, which may not give back the same samples; "
             f"copy it into an array with lossless codecs first. Nothing was written."
         )
     import zarr  # noqa: PLC0415 - an extra
@@ -217,24 +217,24 @@ def _codecs(codecs: Iterable[Any]) -> Iterator[str]:
 
 
 def shards(array: Any) -> tuple[int, ...]:
-    """The shape of what is written at once."""
+    """The shape of a shard, or of a chunk if there are no shards."""
     return tuple(array.shards or array.chunks)
 
 
 def full_lengths(array: Any) -> Ints:
-    """(n_clips,) the frames that each clip has room for."""
+    """(n_clips,) frames of each clip, padding included."""
     return np.broadcast_to(np.int64(array.shape[1]), array.shape[:1])
 
 
 def columns(array: Any, patches: Patches) -> set[int]:
-    """Which shards along the frames patches lie in, counted from the first."""
+    """The indexes, along the frames, of the shards that patches lie in."""
     step = shards(array)[1]
     spans = {*zip(patches.starts // step, (patches.starts + patches.sizes - 1) // step, strict=True)}
     return {column for first, last in spans for column in range(int(first), int(last) + 1)}
 
 
 def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iterator[tuple[slice, ...]]:
-    """The shards of a row, or those of some columns."""
+    """The shards of a row, or only those of some columns."""
     first, *others = shards(array)
     rows = slice(row * first, min((row + 1) * first, array.shape[0]))
     steps = [range(0, n, step) for n, step in zip(array.shape[1:], others, strict=True)]
@@ -246,7 +246,7 @@ def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iter
 
 
 def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> None:
-    """Put a whole shard in the place of the old one, in one step and durably; others may do so unless `alone`."""
+    """Replace a whole shard, in one step and durably; unless `alone`, others may replace it at the same time."""
     name, content = _encode(folder, region, samples)
     path = folder / name
     if content is None:
@@ -267,9 +267,9 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, a
 
 
 def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
-    """The name of a shard's file, and its content, which is decoded again and compared; none if it is empty.
+    """The name of a shard's file, and its content (None if it is empty), checked by decoding it again.
 
-    Zarr leaves out chunks that are equal to the fill value, as -0.0 is to 0.0, unless it is told not to.
+    Unless told otherwise, Zarr leaves out chunks that equal the fill value, and -0.0 equals 0.0.
     """
     import zarr  # noqa: PLC0415
     from zarr.buffer.cpu import Buffer  # noqa: PLC0415
@@ -284,7 +284,7 @@ def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> t
             break
     else:
         raise DatasetError(
-            f"The codecs of {folder} do not give back the samples that they were given; the shard that begins at "
+            f"The codecs of {folder} do not give back the same samples; the shard that begins at "
             f"{tuple(part.start for part in region)} was not written. Copy the array into one with other codecs."
         )
     place = tuple(part.start // step for part, step in zip(region, shards(memory), strict=True))

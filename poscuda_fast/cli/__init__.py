@@ -1,4 +1,4 @@
-"""The command line: words in, words out; the work is done elsewhere."""
+"""The command line: it reads arguments and prints results; the library does the work."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands, options and paths.
+    """Print the code that makes SHELL complete commands, options and paths.
 
     Nothing is written. Put the line for your shell into its start-up file: ~/.bashrc, ~/.zshrc (after compinit) or
     ~/.config/fish/config.fish.

@@ -1,4 +1,4 @@
-"""The main job on material made by code: protect, verify, restore, and check every byte."""
+"""A demo on generated speech-like sounds: protect, verify, restore, and check every byte."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CLIP_FRAMES = 16_000
 
 
 def run(folder: Path | None, say: Callable[[str], None]) -> bool:
-    """Run the demo in a new folder, telling each step; False if any byte is not as promised.
+    """Run the demo in a new folder and report each step; False if any byte is not as promised.
 
     Parameters
     ----------
     folder : path or None
-        Where to put the files; it must not exist. None makes a temporary folder, which stays.
+        Where to put the files; it must not exist. None makes a temporary folder, which is kept.
     say : callable
         Called with each line to show.
     """

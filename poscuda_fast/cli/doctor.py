@@ -22,7 +22,7 @@ PACKAGES = ("numpy", "numba", "soundfile", "cryptography", "click", "rich")
 # FORMAT.md, "Vectors": label 0, 16,000 int16 frames.
 VECTORS = ((Recipe.paper(), "51fc50df5f87fc86"), (Recipe.strong(), "89d59373307e2b5a"))
 WRONG = "WRONG BITS"
-COMPLETION = 'eval "$(poscuda completion bash)"; poscuda completion --help tells where, and zsh and fish'
+COMPLETION = 'eval "$(poscuda completion bash)"; poscuda completion --help says where, and how for zsh and fish'
 
 
 def examine() -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _version(name: str) -> str:
 
 def _libsndfile() -> str:
     try:
-        import soundfile  # noqa: PLC0415 - it loads a shared library, which may be what is missing
+        import soundfile  # noqa: PLC0415 - it loads a shared library, which may be missing
 
         return str(soundfile.__libsndfile_version__)
     except (ImportError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The commands that change data, bring them back and check them."""
+"""The commands that make keys, and that protect, restore and verify data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from poscuda_fast.recipe import chosen_recipe
 def keygen(file: Path) -> None:
     """Write a new secret key to FILE, which must not exist.
 
-    Only its owner can read it (mode 0600). Keep it secret and backed up: without it there is no undo and no verify.
+    Only its owner can read it (mode 0600). Keep it secret and back it up: without it nothing can be restored.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def keygen(file: Path) -> None:
     """
     key = poscuda_fast.Key.generate()
     key.save(file)
-    click.echo(f"Wrote {file} with fingerprint {key.fingerprint}. Keep it secret and backed up.")
+    click.echo(f"Wrote {file} with fingerprint {key.fingerprint}. Keep it secret and back it up.")
 
 
 @click.command(cls=Command)
@@ -55,7 +55,7 @@ def keygen(file: Path) -> None:
 @click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
 @SIDECAR
-@click.option("--dry-run", is_flag=True, help="Tell what would be done; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @JSON
 @QUIET
 def protect(
@@ -72,9 +72,9 @@ def protect(
     """Protect SRC as a copy at DST, or in place.
 
     SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
-    array. A copy leaves SRC as it is. Nothing that exists is ever overwritten, but SRC's patches with --in-place; their
-    originals go to a sealed sidecar first. Sidecar and manifest are written beside the protected data. A run that was
-    stopped is finished by the same command.
+    array. A copy leaves SRC unchanged. Nothing that exists is ever overwritten, except SRC's patches with --in-place;
+    their originals go to a sealed sidecar first. The sidecar, and for audio a manifest, are written beside the
+    protected data. If a run is stopped, the same command finishes it.
 
     \b
     Examples:
@@ -108,7 +108,7 @@ def protect(
     if not quiet:
         show(report, as_json=as_json)
         if report.classes == 1 and report.clips > 1:
-            click.echo("Note: all clips are of one class; is that what the labels should say?", err=True)
+            click.echo("Note: all clips are of one class; check the labels if you expected more.", err=True)
     if dry_run and not (as_json or quiet):
         click.echo("No files were modified.")
 
@@ -138,14 +138,14 @@ def _protect_array(
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
 @SIDECAR
-@click.option("--partial", is_flag=True, help="Restore the rest although some files are missing or were changed.")
+@click.option("--partial", is_flag=True, help="Restore the rest even if some files are missing or were changed.")
 @JSON
 @QUIET
 def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
-    """Put the original bytes of SRC back: a protected folder, audio file or array.
+    """Put back the original bytes of SRC, a protected folder, audio file or array.
 
-    Only the patches are written, from the sidecar, which the key opens. Where files are missing or were changed
-    since, it is refused, and --partial restores the rest.
+    The originals come from the sidecar, which the key opens. If files are missing or were changed since, nothing is
+    written; --partial restores the rest.
 
     \b
     Examples:
@@ -171,7 +171,7 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
 def _is_sure(src: Path) -> bool:
     try:
         return click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)
-    except click.Abort:  # nobody is there to answer
+    except click.Abort:  # nobody can answer
         return False
 
 
@@ -185,7 +185,7 @@ def _is_sure(src: Path) -> bool:
 def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
     """Destroy the originals kept for SRC, so that its protection is final.
 
-    The data stay as they are. Nobody can open the originals in the sidecar afterwards, with or without the key.
+    The data are not changed. Afterwards nobody can open the originals in the sidecar, with or without the key.
 
     \b
     Examples:
@@ -194,7 +194,7 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
     """
     key = poscuda_fast.Key.load(key_file)
     if not (yes or _is_sure(src)):
-        raise click.ClickException("The undo was not dropped; --yes drops it without a question.")
+        raise click.ClickException("The undo was not dropped; --yes drops it without asking.")
     report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
     if not quiet:
         show(report, as_json=as_json)
@@ -209,9 +209,9 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
 @JSON
 @QUIET
 def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: bool, quiet: bool) -> int:
-    """Tell which files of SRC are original, which are protected, and which are neither.
+    """Show which files of SRC are original, which are protected, and which are neither.
 
-    Nothing is written. Exit code 0 means that everything is there and is wholly one or the other, else 1.
+    Nothing is written. Exit code 0 means that every file or clip is there, wholly original or wholly protected, else 1.
 
     \b
     Examples:

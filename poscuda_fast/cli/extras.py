@@ -1,6 +1,6 @@
-"""The package's extras, as its own metadata names them: which are usable here, and what the others lack.
+"""The package's extras, from its own metadata: which are usable here, and what the others lack.
 
-Packages are looked up and never imported, so that the answer takes milliseconds.
+Packages are looked up but never imported, so this takes milliseconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _state(extra: str) -> str:
 
 
 def _lacking(distribution: str, extra: str, seen: set[tuple[str, str]]) -> Iterator[str]:
-    """What an extra asks for and is not here, or too old or new; extras that it names are followed."""
+    """The requirements of an extra that are missing, too old or too new; extras of extras are followed."""
     if (distribution, extra) in seen:
         return
     seen.add((distribution, extra))
@@ -53,22 +53,22 @@ def _lacking(distribution: str, extra: str, seen: set[tuple[str, str]]) -> Itera
 
 
 def _requirements(distribution: str) -> Iterator[Requirement]:
-    """What a distribution asks for, as far as it can be read."""
+    """The requirements of a distribution, as far as they can be parsed."""
     for line in metadata.requires(distribution) or []:
         try:
             yield Requirement(line)
-        except InvalidRequirement:  # an old package; what cannot be read is believed to be there
+        except InvalidRequirement:  # of an old package; counts as installed
             continue
 
 
 def _is_of(requirement: Requirement, extra: str) -> bool:
-    """Whether a requirement is asked for by an extra."""
+    """Whether a requirement belongs to an extra."""
     named = re.findall(r"""\bextra\s*==\s*["']([^"']*)["']""", str(requirement.marker or ""))
     return any(canonicalize_name(name) == extra for name in named)
 
 
 def _holds(requirement: Requirement, extra: str) -> bool:
-    """Whether a requirement is asked for here with that extra, or with none if it is empty."""
+    """Whether a requirement applies here with that extra, or without any if `extra` is empty."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 

@@ -1,10 +1,10 @@
-"""How `--help` reads: options in sections, and what concerns every command on the first page."""
+"""The layout of `--help`: options in sections, and on the first page what concerns every command."""
 
 from __future__ import annotations
 
 import click
 
-# An option that is not named here stands under "Options".
+# An option that is not named here appears under "Options".
 SECTIONS = {
     "Labels": ("labels_from", "label"),
     "An array SRC": ("labels_file", "classes_file", "lengths_file"),
@@ -15,7 +15,7 @@ SECTIONS = {
     "What it prints": ("as_json", "quiet"),
 }
 _SECTION_OF = {name: section for section, names in SECTIONS.items() for name in names}
-_SECTION_IN = {("report", "sample_rate"): "An array SRC"}  # of a command's option, where it means something else
+_SECTION_IN = {("report", "sample_rate"): "An array SRC"}  # an option that means something else in this command
 
 EPILOG = """\b
 Examples:
@@ -33,18 +33,18 @@ Files beside the data:
 \b
 Exit codes:
   0    done
-  1    verify or doctor found something that is not right
+  1    verify, doctor or demo found a problem
   2    refused: wrong arguments or unusable input; nothing was written
   3    stopped by the system (full disk, failed write); run the same command again to finish
   130  interrupted; run the same command again to finish
 
 \b
 Environment:
-  NUMBA_CACHE_DIR         where compiled kernels are kept, where there are no native ones
+  NUMBA_CACHE_DIR         the folder for compiled kernels, used if there are no native ones
   POSCUDA_NO_NATIVE       set at installation: leave the native kernels out
   POSCUDA_REQUIRE_NATIVE  set at installation: fail if the native kernels cannot be built
 
-"poscuda COMMAND --help" has examples for each command, "poscuda completion --help" tells how a shell completes them.
+"poscuda COMMAND --help" has examples for each command, "poscuda completion --help" explains shell completion.
 """
 
 
@@ -52,11 +52,11 @@ class Command(click.Command):
     """A command whose help shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, section by section, each in the order in which they were declared."""
+        """Write the options section by section, in the order in which they were declared."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *SECTIONS)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and isinstance(parameter, click.Option):  # the first lines tell of arguments
+            if record is not None and isinstance(parameter, click.Option):  # the text above describes arguments
                 name = parameter.name or ""
                 section = _SECTION_IN.get((self.name or "", name)) or _SECTION_OF.get(name, "Options")
                 sections[section].append(record)

@@ -40,7 +40,7 @@ def inspect(path: Path, recipe: Recipe | None, strength: float | None = None) ->
     DatasetError
         It does not exist, or is a folder without audio.
     AudioFileError
-        It cannot be protected; the sentence says why.
+        It cannot be protected; the message says why.
     """
     if sharded.is_zarr(path):
         return _inspect_zarr(path, chosen_recipe(recipe, strength))
@@ -85,13 +85,13 @@ def _inspect_zarr(path: Path, recipe: Recipe) -> dict[str, Any]:
     return {
         "what": "Zarr array of clips",
         **_clips(array.shape, array.dtype, f"{'shards' if array.shards else 'chunks'} of {written}", recipe),
-        "edit": f"whole shards anew, each in one step; {_NEEDED}",
+        "edit": f"whole shards rewritten, each in one step; {_NEEDED}",
         "sidecar": _sidecar(path / SIDECAR),
     }
 
 
 def _clips(dimensions: tuple[int, ...], dtype: np.dtype[Any], layout: str, recipe: Recipe) -> dict[str, Any]:
-    """What arrays of any kind tell of their clips."""
+    """The facts about the clips of any kind of array."""
     n_clips, frames, channels = (*dimensions, 1)[:3]
     one = _effect(recipe, [frames], channels * dtype.itemsize)
     return {
@@ -131,7 +131,7 @@ def _inspect_folder(path: Path, recipe: Recipe | None, strength: float | None) -
 
 
 def _effect(recipe: Recipe, lengths: list[int], frame_bytes: int | None) -> dict[str, int]:
-    """How much a recipe would change of clips of these lengths."""
+    """How much a recipe would change in clips of these lengths."""
     sizes, counts = shape(recipe, np.array(lengths, np.int64))
     facts = {"patches": int(counts.sum()), "frames in patches": int((sizes * counts).sum())}
     if frame_bytes is not None:
@@ -147,12 +147,12 @@ def _manner(file: AudioFile) -> str:
     if file.lossy:
         return "refused: lossy, unless a copy turns it into FLAC (--lossy-to-flac)"
     if isinstance(file.layout, Encoding):
-        return "decoded, filtered and encoded again without loss"
-    return "patch bytes alone, in place"
+        return "decoded, marked and encoded again without loss"
+    return "only the bytes of patches, in place"
 
 
 def _sidecar(*paths: Path) -> str:
     for path in paths:
         if os.path.lexists(path):
-            return f"{path} is there: poscuda verify tells the state"
-    return "none: not protected by this library, or its sidecar was moved away"
+            return f"{path} is there: poscuda verify shows the state"
+    return "none: not protected by this library, or the sidecar was moved away"

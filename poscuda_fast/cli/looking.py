@@ -1,4 +1,4 @@
-"""The commands that only look: at files, at what was done to them, at what it achieves, and at the installation."""
+"""The commands that change none of your data: evaluate, report, inspect, demo and doctor."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     type=click.IntRange(min=10),
     default=3000,
     show_default=True,
-    help="Use at most so many, drawn class by class, at least 5 of each.",
+    help="Use at most this many, drawn class by class, at least 5 of each.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.01),
-    help="What is used of a clip; by default what 95 % of them fit into, at most 4.",
+    help="Use this much of each clip; by default what 95 % of them fit into, 1 to 4.",
 )
 @click.option(
     "--model",
@@ -74,13 +74,14 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
 @click.option("--attacks/--no-attacks", default=True, show_default=True, help="Also train as an attacker might.")
 @QUIET
 def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: Any) -> None:
-    """Tell whether protection works on SRC: train small models on its clips, clean and protected, and test them.
+    """Test whether protection works on SRC: train small models on its clips, clean and protected.
 
-    SRC is clean, or protected with its sidecar beside it; it is only read. Models learn from four fifths of the
-    clips and are tested on clean clips of the last fifth. It "works" if, with 95 % certainty, no more than a quarter is
-    left of what the best model learns from clean clips, "in part" up to 60 %. The same is asked of the better of two
-    attacks: where that earns a worse word, it "works, but not against attacks", or only in part. What is protected
-    already is evaluated with the recipe and labels in its sidecar. Needs the extra "experiments" (PyTorch).
+    SRC is clean, or protected with its sidecar beside it; it is only read. Models train on four fifths of the clips
+    and are tested on clean clips of the last fifth. Protection "works" if, with 95 % certainty, at most a quarter is
+    left of what the best model learns from clean clips, and "works in part" up to 60 %. The better of two attacks is
+    judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only in part
+    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. Needs the extra
+    "experiments" (PyTorch).
 
     \b
     Examples:
@@ -108,7 +109,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
         except OSError as error:
             reason = error.strerror or error
             raise click.ClickException(
-                f"{out} cannot be written ({reason}); choose another place with --out."
+                f"{out} cannot be written ({reason}); choose another path for it with --out."
             ) from None
         source = _source(src, key, options)
         with progress_bar(quiet=quiet) as progress:
@@ -133,7 +134,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
 
 def _plot_beside(out: Path) -> Path:
-    """Where an evaluation's plot is written; an error if a result cannot be written to `out`."""
+    """The path of an evaluation's plot; an error if a result cannot be written to `out`."""
     if os.path.lexists(out):
         raise FileExistsError(f"{out} exists, and nothing is overwritten; choose another name with --out.")
     plot = out.with_suffix(".svg")
@@ -145,7 +146,7 @@ def _plot_beside(out: Path) -> Path:
     if os.path.lexists(plot):
         raise FileExistsError(f"{plot} exists, and nothing is overwritten; choose another name with --out.")
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another place with --out.")
+        raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another path with --out.")
     return plot
 
 
@@ -158,7 +159,7 @@ def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> source
     if is_array(src):
         refuse_audio_options(options)
         rate = USUAL_RATE if options["sample_rate"] is None else options["sample_rate"]
-        # The rate is that of the clips, and of the recipe only where it has one.
+        # The rate belongs to the clips, and to the recipe only if it has one.
         recipe, strength = take_recipe({**options, "sample_rate": None})
         source = sources.Array(
             src,
@@ -189,12 +190,12 @@ def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> source
 
 
 def _refuse_given(names: set[str]) -> None:
-    """UsageError if an option was given that what is protected already would not follow."""
+    """UsageError if an option was given that has no effect on data that are protected already."""
     context = click.get_current_context()
     for name in sorted(names):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(
-                f"SRC is protected already, and is evaluated with the recipe and labels of its sidecar; leave out "
+                f"SRC is protected already and is evaluated with the recipe and labels in its sidecar; leave out "
                 f"--{name.replace('_', '-')}."
             )
 
@@ -204,7 +205,7 @@ def _refuse_given(names: set[str]) -> None:
 @KEY
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
 @click.option(
-    "--evaluation", type=click.Path(path_type=Path), help="What poscuda evaluate stored, to be shown on the page."
+    "--evaluation", type=click.Path(path_type=Path), help="A result of poscuda evaluate, to show on the page."
 )
 @click.option("--sample-rate", type=int, help="Of an array SRC, Hz; 16000 by default.")
 @SIDECAR
@@ -221,8 +222,8 @@ def report(
 ) -> None:
     """Write a private HTML page that shows what was protected in SRC, for its owner.
 
-    It shows the clips with the lowest SNR, before and after, to see and to hear, and opens without a network. Keep it
-    as secret as the sidecar. It needs pip install 'poscuda-fast[report]'.
+    The page shows and plays the clips with the lowest SNR, before and after, and needs no network. Keep it as secret as
+    the sidecar. Needs the extra "report": pip install 'poscuda-fast[report]'.
 
     \b
     Examples:
@@ -234,7 +235,7 @@ def report(
     from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415 - not needed for anything else
 
     if sample_rate is not None and not is_array(src):
-        raise click.UsageError("--sample-rate is for an array SRC; audio files tell their own.")
+        raise click.UsageError("--sample-rate is for an array SRC; audio files have their own.")
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
         reporting.write_report(
@@ -255,7 +256,7 @@ def report(
 @recipe_options
 @JSON
 def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
-    """Tell what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
+    """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
     Nothing is written, and no key is needed.
 
@@ -279,9 +280,9 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
     "--out", type=click.Path(path_type=Path), help="A new folder for the demo's files; default: a temporary one."
 )
 def demo(out: Path | None) -> int:
-    """Protect, verify and restore a small speech-like data set that is made on the spot.
+    """Protect, verify and restore a small, generated, speech-like data set.
 
-    Everything is written to a folder of its own; exit code 1 means that a byte was not as promised.
+    Everything is written to a new folder; exit code 1 means that a byte was not as promised.
 
     \b
     Examples:
@@ -296,10 +297,10 @@ def demo(out: Path | None) -> int:
 @click.command(cls=Command)
 @JSON
 def doctor(*, as_json: bool) -> int:
-    """Tell what this installation can do here: versions, cores, backends, extras, and why something is missing.
+    """Show what this installation can do here: versions, cores, backends, extras, and why something is missing.
 
-    Nothing is written. Exit code 1 means that a backend gives wrong bits or that none works; an extra that is not
-    installed is no failure.
+    Nothing is written. Exit code 1 means that a backend gives wrong bits or that none works; a missing extra is not an
+    error.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how results and progress are shown."""
+"""Options that several commands share, and how results and progress are shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress
 
 KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
-SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Where the sealed originals are kept.")
+SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidecar path; by default beside the data.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
@@ -29,15 +29,15 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--identity", is_flag=True, default=None, help="Format 1: 1.0 on the filter's centre tap."),
         click.option("--patches", type=int, help="Format 1: patches per clip; 1 by default."),
-        click.option("--blur", type=float, help="Format 1: taps are in U(0, BLUR); 0.01 by default."),
+        click.option("--blur", type=float, help="Format 1: taps are drawn from U(0, BLUR); 0.01 by default."),
         click.option("--taps", type=int, help="Format 1: filter length; 80 by default."),
-        click.option("--every", type=int, help="Format 1: one patch for each EVERY frames, in place of --patches."),
+        click.option("--every", type=int, help="Format 1: one patch per EVERY frames, instead of --patches."),
         click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
         click.option(
             "--sample-rate",
             type=int,
-            help="Of the clips, Hz, for the mark's band; by default that of most files, for an array 16000.",
+            help="Of the clips, Hz; it sets the mark's band. By default that of most files, 16000 for an array.",
         ),
         click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
     ):
@@ -46,10 +46,10 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the labels of audio files, or the labels and lengths of an array's clips, come from."""
+    """Options for the labels of audio files, or the labels and lengths of an array's clips."""
     for option in (
         _path("--lengths", "For an array SRC: frames of each clip, .npy."),
-        _path("--classes", "For --labels: class names, a line each."),
+        _path("--classes", "For --labels: class names, one per line."),
         _path("--labels", "For an array SRC: labels as .npy."),
         click.option(
             "--labels-from", metavar="SOURCE", default="folder", show_default=True,
@@ -66,7 +66,7 @@ def _path(name: str, text: str) -> Callable[..., Any]:
 
 
 def read_label_files(options: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Labels, class names and lengths of an array's clips, as far as they were given."""
+    """Labels, class names and lengths of an array's clips, None where not given."""
     from poscuda_fast.arrays.vectors import read_names, read_vector  # noqa: PLC0415 - NumPy, not needed for help
 
     readers = {"labels_file": read_vector, "classes_file": read_names, "lengths_file": read_vector}
@@ -75,7 +75,7 @@ def read_label_files(options: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
-    """The recipe that the options ask for, or None and the strength of the default; they are taken out of `options`."""
+    """The recipe that the options ask for, or None and the default's strength; removes them from `options`."""
     strong, paper = (
         {name: value for name in names if (value := options.pop(name)) is not None}
         for names in (("strength", "sample_rate"), _PAPER)
@@ -84,7 +84,7 @@ def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
     if strong and wants_paper:
         mine, other = next(iter(strong)), next(iter(paper), "paper")
         raise click.UsageError(
-            f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one of them."
+            f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one format only."
         )
     if wants_paper:
         return Recipe.paper(**paper), None
@@ -92,14 +92,14 @@ def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
 
 
 def refuse_array_options(options: dict[str, Any]) -> None:
-    """UsageError if audio files were given what only an array takes."""
+    """UsageError if an option for arrays was given for audio files."""
     for name in ("labels_file", "classes_file", "lengths_file"):
         if options[name] is not None:
             raise click.UsageError(f"--{name[:-5]} is for an array SRC; audio files take --labels-from.")
 
 
 def refuse_audio_options(options: dict[str, Any]) -> None:
-    """UsageError if an array was given what only audio files take, or no labels."""
+    """UsageError if an option for audio files was given for an array, or if the array has no labels."""
     if options.get("label") is not None or options["labels_from"] != "folder":
         name = "labels-from" if options.get("label") is None else "label"
         raise click.UsageError(f"--{name} is for audio files; an array SRC takes --labels FILE.npy.")
@@ -108,13 +108,13 @@ def refuse_audio_options(options: dict[str, Any]) -> None:
 
 
 def show(result: Any, *, as_json: bool) -> None:
-    """Print what a verb found."""
+    """Print a result as text or JSON."""
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
 
 
 @contextlib.contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr with rate and time left; nothing where stderr is not a terminal."""
+    """A bar on stderr with rate and time left; nothing if stderr is not a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

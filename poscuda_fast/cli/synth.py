@@ -1,4 +1,4 @@
-"""Speech-like test material made by code: words of vowels and noise, spoken by invented speakers."""
+"""Generated speech-like test material: words of vowels and noise, spoken by invented speakers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Does it work on my files? Small models are trained on them, clean and protected, and tested; needs PyTorch.
+"""Test whether protection works on your files: small models train on them, clean and protected; needs PyTorch.
 
-`evaluate` is the whole of it, on the clips of a `Folder` or an `Array`. No other part of the library imports torch.
+`evaluate` does all of it, on the clips of a `Folder` or an `Array`. No other part of the library imports torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two ways to train on protected clips that somebody might try: random shifts, and folding a class's sound out."""
+"""Two attacks that somebody who trains on protected clips might try: random shifts, and folding out a class's sound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Augmentation = Callable[[Tensor, torch.Generator, int, float], Tensor]  # waves,
 
 
 def augmented(change: Augmentation, sample_rate: int, strength: float) -> Step:
-    """A training on augmented waves, drawn anew for every batch."""
+    """A training step that augments the waves of every batch with new random numbers."""
 
     def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         return nn.functional.cross_entropy(model(change(waves, generator, sample_rate, strength)), labels)
@@ -29,7 +29,7 @@ def augmented(change: Augmentation, sample_rate: int, strength: float) -> Step:
 
 
 def shift(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Each wave up to `strength` seconds earlier or later; zeros come in."""
+    """Move each wave up to `strength` seconds earlier or later; zeros fill the gap."""
     most = strength * sample_rate
     moves = ((2 * uniform(waves, generator, 1) - 1) * most).round().long()
     places = torch.arange(waves.shape[1], device=waves.device) - moves  # (n, frames)
@@ -38,14 +38,14 @@ def shift(waves: Tensor, generator: torch.Generator, sample_rate: int, strength:
 
 
 def uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
-    """(n, *shape) random numbers in [0, 1) for n waves, where those are."""
+    """(n, *shape) random numbers in [0, 1) for n waves, on their device and in their dtype."""
     return torch.rand((len(waves), *shape), generator=generator).to(waves)
 
 
 def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]:
-    """(period,) the mean over all whole turns of some (n, L) clips, each from its first frame on.
+    """(period,) the mean of all whole turns of `period` frames in some (n, L) clips, counted from each first frame.
 
-    What is said averages out over the turns of a class's clips; a sound in step with them does not.
+    Speech averages out over the turns of a class's clips; a sound in step with them does not.
     """
     total, turns = np.zeros(period), 0
     for clip, length in zip(clips, lengths.tolist(), strict=True):
@@ -56,12 +56,12 @@ def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]
 
 
 def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64]) -> Clips:
-    """The clips without a wave that repeats turn after turn."""
+    """The clips less a wave that repeats with every turn."""
     return _without(clips, lengths, _repeated(turn, clips.shape[1]))
 
 
 def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: float) -> Clips:
-    """The clips, each without its class's mean turn of `period` frames, less that of all clips."""
+    """The clips, each less the difference between its class's mean turn of `period` frames and that of all clips."""
     cleaned = clips.copy()
     common = repeating(clips, lengths, period)
     for label in np.unique(labels):
@@ -72,9 +72,9 @@ def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: float) -> Clips:
 
 
 def repeating(clips: NDArray[Any], lengths: Ints, period: float) -> NDArray[np.float64]:
-    """(L,) the mean turn of some (n, L) clips, over and over.
+    """(L,) the mean turn of some (n, L) clips, repeated.
 
-    A turn that is no whole number of frames, as after resampling, is the sum of its harmonics.
+    Where `period` is not a whole number of frames, as after resampling, the turn is summed from its harmonics.
     """
     frames = clips.shape[1]
     if period == round(period):
@@ -94,7 +94,7 @@ def _repeated(turn: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
 
 
 def _without(clips: Clips, lengths: Ints, wave: NDArray[np.float64]) -> Clips:
-    """The clips less a (L,) wave, which does not go beyond their ends."""
+    """The clips less a (L,) wave, each within its own length."""
     inside = np.arange(clips.shape[1]) < lengths[:, None]
     cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
     return cleaned

@@ -1,4 +1,4 @@
-"""A user's clips as arrays of one rate and length: clean, protected, and with the marks of wrong classes."""
+"""A user's clips as arrays of one rate and length: clean, protected, and with the mark of a wrong class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from poscuda_fast.evaluation.sources import Clips, Ints, Label, Source
 from poscuda_fast.recipe import Recipe, StrongRecipe
 
 TEST_SHARE = 0.2
-MOST_SIDE = 400  # of the test clips are enough for the mis-keyed test
+MOST_SIDE = 400  # test clips for the mis-keyed test, at most
 FEWEST_A_CLASS = 5
-MOST_RATE = 16_000  # Hz: what the models hear
-SHORTEST, LONGEST = 1.0, 4.0  # seconds, of what models hear; M5 needs most of a second
+MOST_RATE = 16_000  # Hz: models get no higher rate
+SHORTEST, LONGEST = 1.0, 4.0  # seconds of a clip that models get; M5 needs most of a second
 CERTAIN = 5.0  # standard errors
 
 
@@ -29,29 +29,29 @@ class Corpus:
     Attributes
     ----------
     clean, protected : (n, L) int16
-        The same clips before and after, zero-padded; mapped from files that have no name any more.
+        The same clips before and after protection, zero-padded; mapped from files that are already unlinked.
     miskeyed : (m, L) int16
-        The first m test clips, each with the mark of the class that follows its own.
+        The first m test clips, each with the mark of the class after its own.
     labels, lengths : (n,) int64
-        Indexes into `classes`; true frames.
+        Each clip's index in `classes`, and its true frames.
     classes : tuple
         The labels, sorted.
     training, testing : (k,) int64
-        Rows, drawn class by class.
+        Rows of the clips to train and to test on, drawn class by class.
     sample_rate : int
         Of the arrays, Hz.
     file_rates : (n,) int64
-        Of the file that each clip is from, Hz.
+        Sample rate of each clip's file, Hz.
     recipe : Recipe
         Of the marks.
     labels_mac : str
         See `Source`.
     seconds : float
-        What is here of a clip, at most.
+        The most that is kept of a clip.
     cut : int
-        Clips of which only the beginning is here.
+        How many clips were cut to that.
     was_protected : bool
-        Whether the clips were protected already, so that the clean ones came out of the sidecar.
+        Whether the clips were protected already; if so, the clean ones come from the sidecar.
     """
 
     clean: Clips
@@ -74,20 +74,20 @@ class Corpus:
 def gather(
     source: Source, work: Path, *, most: int, seconds: float | None, progress: Callable[[int, int], None] | None
 ) -> Corpus:
-    """At most `most` of a source's clips, as arrays in the folder `work`.
+    """Decode at most `most` of a source's clips into arrays in the folder `work`.
 
     Raises
     ------
     DatasetError
-        Fewer than two classes with `FEWEST_A_CLASS` clips; `most` is too few for that many of each class; a clip
-        cannot be decoded; or what is taken for clean carries the sounds of format 2 under this key.
+        Fewer than two classes have `FEWEST_A_CLASS` clips; `most` is too few for that many of each class; a clip
+        cannot be decoded; or clips that should be clean already carry the sounds of format 2 under this key.
     """
     counts = Counter(label for label, some in zip(source.labels, source.seconds > 0, strict=True) if some)
     classes = tuple(sorted((label for label, n in counts.items() if n >= FEWEST_A_CLASS), key=str))
     if len(classes) < 2:
         raise DatasetError(
             f"There are {len(classes)} classes with at least {FEWEST_A_CLASS} clips, of {len(counts)} in all; models "
-            f"need two or more to tell apart. Look at how labels are found."
+            f"need two or more to tell apart. Check where labels come from."
         )
     if most < FEWEST_A_CLASS * len(classes):
         raise DatasetError(
@@ -140,7 +140,7 @@ def gather(
 
 
 def _new(path: Path, n: int, frames: int) -> Clips:
-    """An array in a file without a name, where the system lets: no process that is killed leaves originals behind."""
+    """A mapped array whose file is unlinked at once, so that a killed process leaves no originals behind."""
     made: Clips = np.lib.format.open_memmap(path, "w+", np.dtype(np.int16), (n, frames))
     with contextlib.suppress(OSError):  # Windows keeps the name of a file that is mapped
         path.unlink()
@@ -148,25 +148,25 @@ def _new(path: Path, n: int, frames: int) -> Clips:
 
 
 def _refuse_marked(clean: Clips, protected: Clips) -> None:
-    """DatasetError if the clips held already, most probably, the sounds that they were given."""
+    """DatasetError if the clips almost certainly held their sounds before these were added."""
     held = []
     for before, after in zip(clean, protected, strict=True):
         sound = after.astype(np.float64) - before
         energy = float(sound @ sound)
         if energy > 0:
-            held.append(float(before @ sound) / energy)  # 1 in what is marked, 0 on average in what is not
+            held.append(float(before @ sound) / energy)  # 1 if the clip was marked before, else 0 on average
     mean, error = np.mean(held or [0.0]), np.std(held or [0.0]) / max(1, len(held)) ** 0.5
     if mean > max(0.5, CERTAIN * error):
         raise DatasetError(
-            "These clips are protected with this key: they hold the sounds of their classes already. Give the sidecar "
+            "These clips are protected with this key: they already hold the sounds of their classes. Give the sidecar "
             "with their originals (--sidecar), or clean clips."
         )
 
 
 def _draw(labels: Sequence[int], n_classes: int, most: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Rows, ascending, and the places among them of the test clips in random order; every class by its share.
+    """Row numbers, ascending, and the indexes among them of the test clips, in random order.
 
-    Each class gives `FEWEST_A_CLASS`, and of its others as large a share as every class.
+    Each class gives `FEWEST_A_CLASS` clips, and the same share of its others.
     """
     rows_of = [np.flatnonzero(np.array(labels) == number) for number in range(n_classes)]
     others = sum(len(rows) - FEWEST_A_CLASS for rows in rows_of)

@@ -1,4 +1,4 @@
-"""Audio files of any rate, width and channels as 16-bit mono clips of one rate and length at most."""
+"""Decode audio files of any rate, sample width and channels to 16-bit mono clips of one rate, cut to one length."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from poscuda_fast.evaluation.padded import FULL_SCALE
 
-# Resampled beyond the cut, so that the last frames before it see what followed them.
+# Resampling goes this far beyond the cut, so that the last frames before it see what follows.
 MARGIN_SECONDS = 0.25
 BROKEN = (soundfile.SoundFileError, OSError, RuntimeError, ValueError, MemoryError)
 
 
 class UnusableError(Exception):
-    """Why there is no clip of a file."""
+    """A file gives no clip; the message says why."""
 
 
 class Decoded(NamedTuple):
@@ -33,8 +33,8 @@ class Decoded(NamedTuple):
 def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
     """The beginning of a file as mono 16-bit samples.
 
-    Channels are averaged, other rates resampled by soxr (quality HQ), and what is not 16-bit is rounded and
-    saturated. No more of the file is read than is needed. A WAV file that was cut short gives what is left of it.
+    Channels are averaged, other rates are resampled by soxr (quality HQ), and samples that are not 16-bit are rounded
+    and saturated. Only the part of the file that is needed is read. A WAV file that was cut short gives what is left.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
     Raises
     ------
     UnusableError
-        The file cannot be read as far as it is needed, is empty, or holds NaN or infinity.
+        The file cannot be read as far as needed, is empty, or holds NaN or infinity.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -58,7 +58,7 @@ def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
         if not len(samples):
             raise UnusableError("it holds no frames")
         if len(samples) < wanted:
-            raise UnusableError(f"it ends after {len(samples):,} of the {file.frames:,} frames that its header names")
+            raise UnusableError(f"it ends after {len(samples):,} of the {file.frames:,} frames that its header gives")
         if not np.isfinite(samples).all():
             raise UnusableError("it holds NaN or infinity")
         mono = samples.mean(axis=1)
@@ -68,12 +68,12 @@ def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
         raise UnusableError(reason(error)) from None
     if not mono.size:
         raise UnusableError(f"its {len(samples)} frames at {file.samplerate} Hz are less than one at {rate} Hz")
-    # A 16-bit sample is a multiple of 1 / FULL_SCALE, which float64 holds exactly: it comes out as it went in.
+    # A 16-bit sample is a multiple of 1 / FULL_SCALE, which float64 holds exactly: it comes out unchanged.
     scaled = np.rint(mono[:frames] * FULL_SCALE)
     clip = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     return Decoded(clip, file.samplerate, file.channels, mono.size > frames)
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without the path that libsndfile's carry."""
+    """An error's message, without the path that libsndfile puts into its own."""
     return str(getattr(error, "error_string", None) or error or type(error).__name__)

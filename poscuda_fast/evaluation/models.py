@@ -1,10 +1,10 @@
-"""The victims: the paper's three reference models, and one that people would train today.
+"""The models to train: the paper's three reference models, and one that people would train today.
 
-Each is a fixed front end (waveform -> features, nothing to learn) and a body that is trained, so that the
-features of clips that do not change are worked out once.
+Each has a fixed front end (waveform -> features, nothing to learn) and a body that is trained, so that the
+features of clips that do not change are computed once.
 
 - M5: Dai et al. 2017, on the waveform at 8 kHz, in the size of torchaudio's Speech Commands tutorial
-  (32 channels, first stride 16), whose learning rate of 0.01 the paper shares.
+  (32 channels, first stride 16); the paper also uses that tutorial's learning rate of 0.01.
 - LSTM: one layer, 128 hidden units, on MFCC, its outputs averaged over time.
 - Transformer: one encoder block, 8 heads, d = 256, on MFCC, averaged over time.
 - CNN: a residual network of three stages on log-mel.
@@ -45,14 +45,14 @@ def build(name: str, n_classes: int, sample_rate: int) -> Model:
     name : str
         One of `NAMES`.
     n_classes : int
-        Scores that it gives.
+        Number of scores.
     sample_rate : int
         Of the waveforms, Hz.
 
     Raises
     ------
     ValueError
-        No such model.
+        No model has this name.
     """
     if name == "m5":
         return Model(_to_rate(sample_rate, M5_RATE), M5(n_classes))
@@ -67,7 +67,7 @@ def build(name: str, n_classes: int, sample_rate: int) -> Model:
 
 def mfcc(sample_rate: int) -> nn.Module:
     """(n, frames) -> (n, MELS, hops): all MFCC, from windows of 32 ms every 24 ms."""
-    # log_mels: decibels would be clamped relative to the loudest clip of the batch.
+    # log_mels, since decibels would be clamped relative to the loudest clip of the batch.
     return torchaudio.transforms.MFCC(sample_rate, n_mfcc=MELS, log_mels=True, melkwargs=_spectrum(sample_rate))
 
 
@@ -94,8 +94,8 @@ def _to_rate(sample_rate: int, rate: int) -> nn.Module:
 class M5(nn.Module):
     """Four convolutions, each with batch normalisation and pooling, then the mean over time.
 
-    The wave is a picture one row high with its channels last: on a CPU it trains twice as fast so as through the
-    one-dimensional layers, whose scores it gives.
+    The wave is treated as a picture one row high, channels last: on a CPU this trains twice as fast as
+    one-dimensional layers and gives the same scores.
     """
 
     def __init__(self, n_classes: int, channels: int = 32, stride: int = 16) -> None:

@@ -1,7 +1,7 @@
-"""How far protected clips are from their originals: own measures, and those of packages where they are installed.
+"""How far protected clips are from their originals: the library's own metrics, and those of installed packages.
 
-Every metric compares one clip's true frames before and after. An unchanged clip is counted and not measured, as
-is a clip that a metric cannot take: both are part of the summary, and neither is part of its percentiles.
+Every metric compares one clip's true frames before and after. The summary counts clips that were not changed and
+clips that a metric cannot measure; its median and percentiles leave both out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Clip = NDArray[np.int16]  # (frames,)
 
 
 class UnmeasurableError(Exception):
-    """A metric cannot take this clip; the message says why, in a few words that can be counted."""
+    """A metric cannot measure this clip; the message says why, in a few words that a summary can count."""
 
 
 def snr_db(original: Clip, protected: Clip) -> float:
@@ -55,17 +55,17 @@ def snr_db(original: Clip, protected: Clip) -> float:
 
 
 def changed_snr_db(original: Clip, protected: Clip) -> float:
-    """The same as `snr_db`, over those frames alone whose value was changed: how deep the edit is where it is."""
+    """The same as `snr_db`, over the changed frames alone: how strong the edit is where it is."""
     changed = original != protected
     return _ratio_db(original[changed], protected[changed])
 
 
 def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) -> float:
-    """Root mean square over frequency of the difference of the spectra in dB, then the mean over the whole clip.
+    """The difference of the spectra in dB, root mean square over frequency, averaged over the clip.
 
-    Spectra are of 25 ms Hann windows around every 10th millisecond from the first frame on, with zeros outside
-    the clip. Power below that of the rounding to int16, a twelfth of a squared step, counts as that power: there
-    is nothing to compare below it.
+    Spectra are of 25 ms Hann windows, centred on the first frame and every 10 ms after it, with zeros outside the
+    clip. Power below that of rounding to int16, a twelfth of a squared step, is raised to it: nothing can be compared
+    below it.
 
     Parameters
     ----------
@@ -85,25 +85,25 @@ def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) 
 def visqol(original: Clip, protected: Clip, sample_rate: int) -> float:
     """MOS-LQO of ViSQOL in speech mode at 16 kHz, 1 to 5 (Chinen et al. 2020), by visqol-python.
 
-    With half a second of silence on either side, as ViSQOL's guidelines ask: without it no clip below 0.64 s has a
-    patch to compare. Its makers think of 3 to 10 s of speech; on single words the score serves to compare edits,
-    not as an opinion. With the polynomial mapping, which is there on every machine, and saturates at 5.
+    Half a second of silence is added on either side, as ViSQOL's guidelines ask: without it, ViSQOL finds no patch to
+    compare in clips below 0.64 s. ViSQOL is made for 3 to 10 s of speech; on single words the score can compare
+    edits, but is no opinion. It uses the polynomial mapping, which runs on every machine and saturates at 5.
 
     Raises
     ------
     UnmeasurableError
-        If the clip is silent, before or after, or no patch of it counts as speech.
+        If the clip is silent, before or after, or ViSQOL takes no patch of it for speech.
     ImportError
         If a package of the extra `quality` is missing.
     """
     _refuse_silence(original)
-    if not protected.any():  # it scales both to one level
+    if not protected.any():  # ViSQOL scales both to one level
         raise UnmeasurableError("silent after it was changed")
     silence = round(VISQOL_SILENCE_SECONDS * WIDE_BAND)
     before, after = (np.pad(_wide(clip, sample_rate), silence) for clip in (original, protected))
     try:
         return float(_visqol().measure_from_arrays(before, after, WIDE_BAND).moslqo)
-    except (ValueError, IndexError) as error:  # it looks at the first of no patches
+    except (ValueError, IndexError) as error:  # ViSQOL takes the first of no patches
         raise UnmeasurableError("no patch that counts as speech") from error
 
 
@@ -113,14 +113,14 @@ def stoi(original: Clip, protected: Clip, sample_rate: int) -> float:
     Raises
     ------
     UnmeasurableError
-        If there are fewer than 30 windows of speech, about 0.4 s, as in many single words.
+        If the clip was silent before, or has fewer than 30 windows of speech, about 0.4 s, as many single words do.
     ImportError
         If a package of the extra `quality` is missing.
     """
     package = _needed("pystoi")
     _refuse_silence(original)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns of a short clip, and then calls it bad
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi only warns of a short clip, and scores it as bad
         try:
             return float(package.stoi(original / FULL_SCALE, protected / FULL_SCALE, sample_rate))
         except (RuntimeWarning, ValueError) as error:
@@ -133,7 +133,7 @@ def pesq(original: Clip, protected: Clip, sample_rate: int) -> float:
     Raises
     ------
     UnmeasurableError
-        If the clip is shorter than 0.25 s or, before or after, all but silent, or PESQ hears no utterance in it.
+        If the clip is shorter than 0.25 s, is all but silent before or after, or PESQ hears no utterance in it.
     ImportError
         If a package of the extra `quality` is missing.
     """
@@ -149,13 +149,13 @@ def pesq(original: Clip, protected: Clip, sample_rate: int) -> float:
         raise UnmeasurableError("shorter than 0.25 s") from error
     except package.NoUtterancesError as error:
         raise UnmeasurableError("no utterance heard") from error
-    except ValueError as error:  # not a number, where it divides by the level of silence
+    except ValueError as error:  # PESQ divides by the level of silence and gets NaN
         raise UnmeasurableError("all but silent") from error
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric computes from (original, protected, sample_rate), and which end of it is the bad one."""
+    """A metric: how to compute it from (original, protected, sample_rate), and which end of it is bad."""
 
     compute: Callable[[Clip, Clip, int], float]
     unit: str
@@ -189,12 +189,12 @@ def measure(
     rows: ArrayLike | None = None,
     metrics: Sequence[str] = OWN,
 ) -> dict[str, dict[str, Any]]:
-    """The summary of each metric over some clips.
+    """Measure some clips by each metric, and summarise.
 
     Parameters
     ----------
     original, protected : (n, L) int16
-        Row i of both is the same clip. May be memory maps: one clip is in memory at once.
+        Row i of both is the same clip. May be memory maps: one clip is in memory at a time.
     lengths : (n,) array_like of int
         True frames of each clip.
     sample_rate : int
@@ -207,8 +207,8 @@ def measure(
     Returns
     -------
     dict
-        By metric, what `summarise` says, and under "missing_because" how many clips could not be measured for
-        which reason. Fit for JSON.
+        For each metric what `summarise` returns, and under "missing_because" how many clips could not be measured,
+        by reason. JSON values.
 
     Raises
     ------
@@ -250,23 +250,23 @@ def measure(
 
 
 def summarise(values: ArrayLike, rows: ArrayLike | None = None, *, bad: str = "low") -> dict[str, Any]:
-    """A metric over many clips, without a number that JSON does not know.
+    """Summarise a metric over many clips, in values that JSON can hold.
 
     Parameters
     ----------
     values : (n,) array_like of float
         One value a clip; infinite if the clip was not changed, NaN if it could not be measured.
     rows : (n,) array_like of int, optional
-        What to call each clip; 0 to n - 1 if not given.
+        The row number of each clip; 0 to n - 1 if not given.
     bad : {"low", "high"}
-        Which end of the metric is the bad one.
+        Which end of the metric is bad.
 
     Returns
     -------
     dict
-        "n" clips, of which "unchanged" and "missing" are left out of the rest; the "median"; "worst_5_percent",
-        the percentile that 5 % are as bad as or worse than; "worst", the ten worst clips as {"row", "value"}, the
-        worst first. Both numbers are None if no clip was measured.
+        "n", how many clips; "unchanged" and "missing", how many of them the rest leaves out; "median";
+        "worst_5_percent", the 5th percentile from the bad end; "worst", the ten worst clips as {"row", "value"},
+        the worst first. "median" and "worst_5_percent" are None if no clip was measured.
 
     Raises
     ------
@@ -276,9 +276,9 @@ def summarise(values: ArrayLike, rows: ArrayLike | None = None, *, bad: str = "l
     values = np.asarray(values, dtype=np.float64)
     rows = np.arange(len(values)) if rows is None else np.asarray(rows)
     if values.ndim != 1 or rows.shape != values.shape:
-        raise ValueError(f"values has the shape {values.shape} and rows {rows.shape}; give one of each a clip.")
+        raise ValueError(f"values has the shape {values.shape} and rows {rows.shape}; give one of each per clip.")
     if bad not in {"low", "high"}:
-        raise ValueError(f"bad is {bad!r}; which end is the bad one, 'low' or 'high'?")
+        raise ValueError(f"bad is {bad!r}; expected 'low' or 'high'.")
     measured = np.flatnonzero(np.isfinite(values))
     signed = values[measured] if bad == "low" else -values[measured]
     worst = measured[np.argsort(signed, kind="stable")[:WORST]]

@@ -1,4 +1,4 @@
-"""Where a user's clips come from, clean and protected: a folder of audio files, or an array."""
+"""The clips to evaluate, clean and protected, from a folder of audio files or from an array."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Source(Protocol):
     labels : sequence of str or int
         The class of each clip.
     seconds : (n,) float64
-        Of each clip.
+        Length of each clip.
     rates : (n,) int64
-        Of each clip, Hz.
+        Sample rate of each clip, Hz.
     recipe : Recipe
         Of the marks.
     labels_mac : str
-        Of all labels and lengths, as the header of a sidecar has it: it tells these clips from others.
+        Keyed MAC of all labels and lengths, as in the header of a sidecar: it tells these clips from others.
     was_protected : bool
         Whether the clips were protected already.
     """
@@ -72,21 +72,22 @@ class Source(Protocol):
     def clips(
         self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
     ) -> Iterator[tuple[int, list[Clips]]]:
-        """(row, [clean, protected, with the exchanged label's mark if there is one]), all (frames or fewer,)."""
+        """Yield (row, [clean, protected, with the exchanged label's mark if it has one]), each (frames or fewer,)."""
 
 
 class Folder:
     """A folder of audio files, clean, or protected with its sidecar beside it.
 
-    What is protected is marked with the recipe and the labels in its sidecar, whatever is given.
+    The recipe and labels of protected files come from their sidecar, whatever is given here.
 
     Raises
     ------
     SidecarError
-        A sidecar that was asked for is not there; one that is there is empty, damaged or of another key; or the files
-        are a part of what was protected, or hold such a part.
+        The sidecar that was given does not exist; a sidecar is empty, damaged or of another key; or the files are only
+        a part of what was protected, or contain such a part.
     DatasetError
-        Files are protected and their sidecar is not there; its originals cannot be had; or labels cannot be found.
+        Files are protected and have no sidecar; its run is not finished, or its undo was dropped; or labels cannot be
+        found.
     """
 
     @discreet
@@ -143,7 +144,7 @@ class Folder:
     def _pairs(
         self, rows: Sequence[int], mark: Callable[[list[Blob], list[Label]], list[Blob]]
     ) -> Iterator[tuple[list[int], list[Blob], list[Blob]]]:
-        """Rows, their clean files, and their protected ones."""
+        """Yield rows, their clean files, and their protected ones."""
         if self.was_protected:
             yield from self._recorded_pairs(rows)
             return
@@ -163,17 +164,17 @@ class Folder:
 
 
 class Array:
-    """A .npy file or Zarr folder of clips, clean, or protected in its place; labels and the rest are in other files.
+    """A .npy file or the folder of a Zarr array, clean or protected; labels, classes and lengths have their own files.
 
-    What is protected is marked with the recipe in its sidecar, whatever is given.
+    The recipe of a protected array comes from its sidecar, whatever is given here.
 
     Raises
     ------
     DatasetError
-        There are no labels; they or the lengths are not those that it was protected with; or its originals cannot be
-        had.
+        There are no labels; labels or lengths are not those it was protected with; or the run in its sidecar is not
+        finished, or its undo was dropped.
     SidecarError
-        A sidecar that was asked for is not there; or one that is there is empty, damaged, of another key, or of files.
+        The sidecar that was given does not exist; or a sidecar is empty, damaged, of another key, or of files.
     TypeError, ValueError, AudioFileError
         It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range.
     """
@@ -194,7 +195,7 @@ class Array:
         if labels is None:
             raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
         if not 1 <= sample_rate <= MAX_RATE:
-            raise ValueError(f"The sample rate is {sample_rate}; expected a whole number of Hz from 1 to {MAX_RATE}.")
+            raise ValueError(f"sample_rate is {sample_rate}; expected a whole number of Hz from 1 to {MAX_RATE}.")
         given = read_vector(labels)
         self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
         self._lengths = self._clips.lengths
@@ -213,8 +214,8 @@ class Array:
         self.labels_mac = _labels_mac(key, make_plan(key, self.recipe, given, self._classes, self._clips.lengths))
         if header is not None and self.labels_mac != header["labels"]:
             raise DatasetError(
-                f"{path} was protected with other labels or lengths than these; give the same --labels, --classes and "
-                f"--lengths as then."
+                f"{path} was protected with other labels or lengths than these; give the --labels, --classes and "
+                f"--lengths that were given then."
             )
         self.rates = np.full(len(self._lengths), sample_rate, np.int64)
         self.seconds = self._lengths / sample_rate
@@ -226,7 +227,7 @@ class Array:
             forms = [before, now]
             if row in exchanged:
                 forms.append(self._marked(before, row, exchanged[row]))
-            # Rates above what models hear are thinned as files are, by the decoder of files.
+            # Resampled in the same way as the decoder of files does it.
             own = int(self.rates[row])
             yield row, [_as_clip(form[: self._lengths[row]], own, rate, frames) for form in forms]
 
@@ -255,7 +256,7 @@ class Array:
 
 
 def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, Any] | None:
-    """The header of a finished run; None if there is none and nobody said so, or if it was undone."""
+    """The header of a finished run; None if there is no sidecar and none was asked for, or if the run was undone."""
     if not os.path.lexists(sidecar):
         if asked:
             raise SidecarError(
@@ -268,20 +269,20 @@ def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, A
             return None
         if journal.state is State.NEW:
             raise SidecarError(
-                f"The sidecar {sidecar} is empty, so that nothing tells whether the data are clean or protected. If "
-                f"they are clean, take it away; if not, restore it from a backup."
+                f"The sidecar {sidecar} is empty, so it does not say whether the data are clean or protected. If "
+                f"they are clean, move it away; if not, restore it from a backup."
             )
         if journal.state is not State.COMPLETE:
             raise DatasetError(
                 f"The run in {sidecar} is in state {journal.state.value}; evaluate clean files, or a finished run "
-                f"whose undo is still there."
+                f"whose undo was not dropped."
             )
         reopen(journal, kind)
         return journal.header
 
 
 def _recorded_labels(data: Path, key: Key, sidecar: PathLike | None) -> dict[str, Label]:
-    """By file, as the sidecar has them; the manifest may be gone."""
+    """Label by file name, from the sidecar; the manifest may be missing."""
     with open_files(data, key, sidecar) as run:
         return {
             record.name: run.labels[record.row] for payload in run.journal.payloads() for record, _ in unpack(payload)
@@ -289,16 +290,16 @@ def _recorded_labels(data: Path, key: Key, sidecar: PathLike | None) -> dict[str
 
 
 def _labels_mac(key: Key, plan: Plan) -> str:
-    """What `describe` puts into the header of a sidecar."""
+    """The MAC that `describe` puts into the header of a sidecar."""
     return keyed_mac(key, b"labels", plan.digest())
 
 
 def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
-    """SidecarError if a sidecar says that the data, what holds them or a part of them is protected."""
+    """SidecarError if a sidecar says that the data, a folder above them or a part of them is protected."""
     try:
         refuse_protected(data, sidecars, key)
     except SidecarError as error:
-        raise type(error)(f"{error} To evaluate what is protected, give all that was protected together.") from None
+        raise type(error)(f"{error} To evaluate protected data, give all that was protected together.") from None
 
 
 def _refuse_listed(paths: Paths) -> None:
@@ -309,7 +310,7 @@ def _refuse_listed(paths: Paths) -> None:
     problems = []
     for manifest in dict.fromkeys(manifests):
         if manifest.is_file():
-            problems += [f"{path} is protected, as {manifest} tells" for path in _listed(manifest, paths.data)]
+            problems += [f"{path} is protected according to {manifest}" for path in _listed(manifest, paths.data)]
     listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it with --sidecar")
 
 
@@ -324,11 +325,11 @@ def _listed(manifest: Path, data: Path) -> list[Path]:
 
 
 def _unmarked(name: str, verdict: Verdict) -> str:
-    """Why a clip of a run cannot be taken for a protected one."""
+    """The message for a clip of a run that is not in its protected state."""
     words = {Verdict.ORIGINAL: "is the original again", Verdict.MISSING: "is missing"}
     return (
         f"{name} {words.get(verdict, 'is neither the original nor the protected clip')}; put the protected one back, "
-        f"or restore them all and evaluate what is clean."
+        f"or restore all of them and evaluate the clean clips."
     )
 
 
@@ -340,7 +341,7 @@ def _decoded(blob: Blob, rate: int, frames: int) -> Clips:
 
 
 def _as_clip(samples: NDArray[Any], rate: int, wanted: int, frames: int) -> Clips:
-    """One clip of an array as 16-bit mono of another rate."""
+    """One clip of an array as 16-bit mono at another rate."""
     scaled = samples / FULL_SCALE if samples.dtype.kind == "i" else samples.astype(np.float64)
     mono = scaled.mean(axis=1) if scaled.ndim == 2 else scaled
     if rate != wanted:

@@ -1,4 +1,4 @@
-"""The whole evaluation: clips gathered, models trained on them clean and protected, and what came of it."""
+"""The whole evaluation: gather clips, train models on them clean and protected, and judge the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from poscuda_fast.recipe import Recipe, StrongRecipe
 from poscuda_fast.secrecy import discreet
 
 MODELS = ("m5", "lstm", "cnn")
-USUAL_CLIPS = 2400  # with fewer to train on, more epochs are taken, so that no model is short of steps
+USUAL_CLIPS = 2400  # with fewer to train on, models get more epochs, so that they take enough steps
 MOST_TIMES = 8
 SHIFT_SECONDS = 0.1
 MEASURED_CLIPS, BY_PACKAGES = 200, 40  # ViSQOL and its like take half a second a clip
@@ -45,13 +45,13 @@ class Training:
 
     @property
     def title(self) -> str:
-        """What progress calls it."""
+        """Its name in progress lines."""
         kind, _, attack = self.kind.partition(", ")
         return f"{TITLES[self.model]} on {kind} clips" + f", {attack}" * bool(attack)
 
 
 SHIFTED, UNFOLDED = "protected, shifted at random", "protected, class sounds folded out"
-# Each with the model that gains most by it in the experiments.
+# Each with the model that gains most from it in the experiments.
 ATTACKS = {SHIFTED: "m5", UNFOLDED: "cnn"}
 
 
@@ -69,7 +69,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Fields:
-    """Train small models on clean and on protected clips, and test them on clean clips that they did not see.
+    """Train small models on clean and on protected clips, and test them on clean clips that they have not seen.
 
     Parameters
     ----------
@@ -78,36 +78,37 @@ def evaluate(
     key : Key
         What the clips are or were protected with.
     n_clips : int
-        At most so many are used, drawn class by class; a fifth of them to test.
+        The most clips to use, drawn class by class; a fifth of them are for testing.
     seconds : float, optional
-        What models hear of a clip, from its beginning; by default what 95 % of the clips fit into, 1 to 4 s.
+        How much of each clip models get, from its beginning; by default what 95 % of the clips fit into, 1 to 4 s.
     models : sequence of str
         Names in `models.NAMES`.
     epochs : int, optional
-        Of each training; by default `training.EPOCHS`, and more of them where there are few clips.
+        Of each training; by default `training.EPOCHS`, or more if there are few clips.
     seeds : int
-        Trainings of each model; their means are told.
+        Trainings of each model, whose means are returned; attacks are trained once.
     attacks : bool
-        Also train on protected clips that are shifted at random, and on ones whose class sounds were folded out.
+        Also train on protected clips that are shifted at random and, of format 2, on ones with the class sounds folded
+        out.
     progress : callable, optional
         Called with (steps done, steps in all): clips while they are gathered, then epochs.
     tell : callable, optional
-        Called with a line for each training that is done.
+        Called with a line after each training.
 
     Returns
     -------
     dict
         Plain JSON values: "verdict", "models", "attacks", "attacks_not_tried", "quality", "data", the recipe and the
         key's fingerprint, "labels" (a keyed MAC of all labels and lengths, which tells these clips from others), and
-        the versions that made them. Accuracies are in %: "clean" and "protected" on clean test clips, of the best
-        epoch ("protected_final": of the last), since nobody who trains has to stop later; "keyed" and "miskeyed" of the
-        last epoch, on test clips with the mark of their own class and of the next. No key, no positions, no names of
-        files.
+        the versions of Python and the packages. Accuracies are in %. "clean" and "protected" are on clean test clips
+        after the best epoch ("protected_final": after the last), since nobody has to train on past it. "keyed" and
+        "miskeyed" are of the model trained on protected clips after its last epoch, on test clips with the mark of
+        their own class and of the next. There is no key, no position and no file name in it.
 
     Raises
     ------
     DatasetError, AudioFileError, SidecarError, OSError
-        The clips cannot be had, or are of too few classes.
+        The clips cannot be read, or have too few classes.
     """
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="poscuda-evaluation-") as work:
@@ -201,7 +202,7 @@ def _can_be_tried(kind: str, recipe: Recipe) -> bool:
 
 
 def _name(kind: str) -> str:
-    """What an attack is called."""
+    """An attack's name in results."""
     return kind.removeprefix("protected, ")
 
 
@@ -230,7 +231,7 @@ def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, 
 
 
 def _unfolded(corpus: Corpus, every: int) -> Clips:
-    """The protected clips to train on, attacked; clips from files of one rate have turns of one length."""
+    """The protected training clips with class sounds folded out; a turn's length depends on the file's sample rate."""
     rows = corpus.training
     cleaned = corpus.protected[rows]
     periods = every * corpus.sample_rate / corpus.file_rates[rows]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from poscuda_fast.evaluation.models import Model, build
 from poscuda_fast.evaluation.padded import FULL_SCALE
 
-CACHE_BYTES = 2 << 30  # features are kept in memory up to this size, and worked out batch by batch beyond
+CACHE_BYTES = 2 << 30  # features are cached in memory up to this size, and computed batch by batch beyond it
 EVALUATION_BATCH = 512
-EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}  # what each model takes to settle
+EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}  # enough for each model to settle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Config:
     """How a model is trained.
 
     All four models train with the paper's learning rate of 0.01; it falls to zero along a half cosine
-    unless `schedule` is "constant". `device="auto"` is CUDA where there is one.
+    unless `schedule` is "constant". `device="auto"` is CUDA if available.
     """
 
     model: str = "m5"
@@ -40,7 +40,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some clips of an array, which may be memory-mapped: only the batch at hand is ever copied.
+    """Some clips of an array, which may be memory-mapped: only one batch at a time is copied.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Part:
 
 
 class Step(Protocol):
-    """The loss of one batch; an attack on the training is one of these."""
+    """Computes the loss of one batch; an attack on the training is such a step."""
 
     def __call__(self, model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor: ...
 
@@ -101,26 +101,25 @@ def train(
     Parameters
     ----------
     config : Config
-        Everything that can be chosen; equal configurations on one machine and number of threads give
-        equal models.
+        All settings; equal ones on one machine, with the same number of threads, give equal models.
     training : Part
-        What is learnt from.
+        The clips to train on.
     tests : dict of Part
-        What accuracy is measured on, by name.
+        The clips to test on, by name.
     n_classes, sample_rate : int
         Of the data set (Hz).
     step : Step, optional
         The loss of a batch of waveforms; cross-entropy of the model's scores by default.
     front : nn.Module, optional
-        In place of the model's own front end; nothing in it is learnt.
+        Replaces the model's own front end; it is not trained.
     log : callable, optional
-        Gets each epoch's dict: epoch, loss, train (on the clips as they were trained on), and a key for
-        each of `tests`.
+        Called with each epoch's dict: epoch, loss, train (on the clips as they were trained on), and a key
+        for each of `tests`.
 
     Returns
     -------
     Result
-        `history[-1]["train"]` is taken anew after the last epoch, with the finished model.
+        `history[-1]["train"]` is measured again after the last epoch, with the finished model.
     """
     begun = time.perf_counter()
     device = torch.device(_device(config.device))
@@ -170,7 +169,7 @@ def train(
 
 
 def predict(model: Model, part: Part) -> NDArray[np.int64]:
-    """(n,) the classes that a model in its evaluation mode gives to clips."""
+    """(n,) the class that a model predicts for each clip, in evaluation mode."""
     device = next(model.parameters()).device
     return predict_features(model.eval(), _Features(model, part, device, keep=False))
 
@@ -181,7 +180,7 @@ def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 
 
 class _Features:
-    """What a model's front end makes of clips: kept where that fits, worked out on each call otherwise."""
+    """The features of clips from a model's front end: cached if they fit, else computed on each call."""
 
     def __init__(self, model: Model, part: Part, device: torch.device, *, keep: bool = True) -> None:
         self.model, self.part, self.device = model, part, device

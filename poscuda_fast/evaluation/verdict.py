@@ -1,4 +1,4 @@
-"""What the accuracies mean, in a word and with their uncertainty."""
+"""What the accuracies mean: a word, the reason, and the uncertainty."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 Z95 = 1.959964  # of a normal distribution, two-sided 95 %
 FEWEST_TESTED = 50
 LEAST_LEARNT = 20.0  # percentage points above chance that the best model must reach on clean clips
-WORKS, IN_PART = 0.25, 0.6  # the share of what can be learnt that may be left, at most
+WORKS, IN_PART = 0.25, 0.6  # at most this share of what can be learnt may be left
 WORDS = ("works", "works in part", "does not work")
 AGAINST_ATTACKS = ("", "but only in part against attacks", "but not against attacks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`word` is one of `WORDS` or "cannot tell"; the sentences say why, and how sure.
+    """`word` is one of `WORDS` or "cannot tell"; the sentences give the reason and the uncertainty.
 
-    Where the accuracy of the better attack, by the same thresholds, earns a worse word than that of ordinary training,
-    `word` goes on with one of `AGAINST_ATTACKS`: "works, but not against attacks".
+    If the better attack, judged by the same thresholds, earns a worse word than ordinary training, `word` continues
+    with one of `AGAINST_ATTACKS`: "works, but not against attacks".
     """
 
     word: str
@@ -45,16 +45,16 @@ def judge(
     Parameters
     ----------
     clean, protected : float
-        Of the model that learns most from clean clips, and of that which learns most from protected ones; each
-        at its best epoch, since nobody has to stop later.
+        Of the model that learns most from clean clips, and of the one that learns most from protected clips; each
+        after its best epoch, since nobody has to train on past it.
     chance : float
-        What is reached by always naming the commonest class.
+        Accuracy of always naming the commonest class.
     n_tested : int
-        Test clips.
+        Number of test clips.
     seeds : int
-        Trainings of each model, of which these are the means.
+        Trainings of each model; the accuracies are their means.
     attacked : sequence of float
-        Of each attack that was tried.
+        Accuracy under each attack that was tried.
     """
     low, high = interval(protected, n_tested)
     clean_low, _ = interval(clean, n_tested)
@@ -88,7 +88,7 @@ def judge(
 
 
 def _grade(clean: float, reached: float, chance: float, n_tested: int) -> int:
-    """The place in `WORDS` of an accuracy that was reached with protected clips."""
+    """The index in `WORDS` for an accuracy reached with protected clips."""
     _, high = interval(reached, n_tested)
     if (high - chance) / (clean - chance) <= WORKS:
         return 0

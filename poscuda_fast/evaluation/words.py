@@ -1,4 +1,4 @@
-"""An evaluation as a plain text for a terminal, and as a picture."""
+"""An evaluation as plain text for a terminal, as JSON, and as a plot."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MEASURES = {
 
 
 def text(found: dict[str, Any]) -> str:
-    """What was found, in some lines."""
+    """The result of an evaluation, in lines of text."""
     data, verdict = found["data"], found["verdict"]
     lines = [
-        f"Learnt from {data['training_clips']} clips of {data['classes']} classes, {data['seconds_heard']:g} s each.",
+        f"Training: {data['training_clips']} clips, {data['classes']} classes, up to {data['seconds_heard']:g} s each.",
         data["split"],
         "",
         f"Accuracy in %; always naming the commonest class gives {data['chance']:.1f}.",
-        f"Clean, protected: a model of such clips, after its best epoch, on {data['test_clips']} clean test clips.",
-        "Keyed, mis-keyed: the model of protected clips, after its last epoch, on test clips with the mark of their",
+        f"Clean, protected: trained on such clips, after the best epoch, on {data['test_clips']} clean test clips.",
+        "Keyed, mis-keyed: trained on protected clips, after the last epoch, on test clips with the mark of their",
         "own class, or of another.",
         "",
         f"{'':<16}{'clean':>8}{'protected':>11}  {'95 %':<14}{'keyed':>7}{'mis-keyed':>11}",
@@ -58,12 +58,12 @@ def text(found: dict[str, Any]) -> str:
 
 
 def stored(found: dict[str, Any]) -> bytes:
-    """An evaluation as the content of a JSON file."""
+    """The content of an evaluation's JSON file."""
     return (json.dumps(found, indent=1) + "\n").encode()
 
 
 def plot(found: dict[str, Any], file: BinaryIO) -> None:
-    """Draw the accuracies, with their intervals, as SVG into a file that is open for writing."""
+    """Draw the accuracies, with their intervals, as SVG into an open binary file."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -89,7 +89,7 @@ def plot(found: dict[str, Any], file: BinaryIO) -> None:
 
 
 def _whiskers(panel: Any, places: list[float], rows: list[dict[str, Any]]) -> None:
-    """The intervals of the protected accuracies."""
+    """Draw the intervals of the protected accuracies."""
     for place, row in zip(places, rows, strict=True):
         low, high = row["protected_interval"]
         panel.plot([place, place], [low, high], color="black", marker="_", markersize=7)

@@ -1,4 +1,4 @@
-"""One file after another, edited in memory: what `files` does with the files of a chunk."""
+"""Edits the files of a chunk, one after another, in memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from poscuda_fast.results import Tally, Verdict
 
 
 class Edit(NamedTuple):
-    """One file whose edited form is known, and is not yet under its name.
+    """A file that is edited but not yet published under its name.
 
-    `wet` is what its patches become; `stamp` is there if it was listed by this run.
+    `wet` holds the marked patches of a WAV file, and is empty for an encoded one. `stamp` is None unless this run
+    listed the file.
     """
 
     record: Record
@@ -34,7 +35,7 @@ class Edit(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One file's original form as it was read: what is kept of it, and its patches as file bytes."""
+    """A file's original as it was read: what the sidecar keeps of it, and its patches as file bytes (`dry`)."""
 
     record: Record
     kept: bytes
@@ -44,7 +45,7 @@ class Taken(NamedTuple):
 
 
 class Editor:
-    """Edits files where `staging` says; threads may share it. `marks` has a row for each class."""
+    """Edits files at the paths that `staging` gives; threads may share it. `marks` has one row per class."""
 
     def __init__(self, staging: Staging, marks: Marks, engine: Engine) -> None:
         self._staging = staging
@@ -52,7 +53,7 @@ class Editor:
         self._engine = engine
 
     def take(self, draft: Record, file: AudioFile, *, staging: bool) -> Taken:
-        """The original form of a listed file; a copy too large for memory is begun if `staging`."""
+        """Read the original of a listed file; with `staging`, start the copy of one too large for memory."""
         if draft.offset != WHOLE:
             wav = self._wav(draft, file.stamp, None, staging=staging)
             return Taken(draft, wav.now, wav.now, wav, file.stamp)
@@ -64,7 +65,7 @@ class Editor:
         return Taken(record, kept, content.now, content, file.stamp)
 
     def take_again(self, chunk: Sequence[tuple[Record, bytes]]) -> list[Taken]:
-        """The original form of some journalled files."""
+        """The originals of some journalled files."""
         taken = []
         for record, kept in chunk:
             if record.offset != WHOLE:
@@ -76,13 +77,13 @@ class Editor:
         return taken
 
     def filter(self, taken: Sequence[Taken]) -> filtering.Filtered:
-        """What the patches of some files become."""
+        """Mark the patches of some files."""
         return filtering.filter_together(
             [one.record for one in taken], [one.dry for one in taken], self._marks, self._engine
         )
 
     def finish(self, taken: Sequence[Taken]) -> tuple[list[Edit], Tally]:
-        """Filter what was taken, and write what will be published under a name that nobody reads."""
+        """Mark what was taken; whole new files are written under hidden names, ready to publish."""
         filtered = self.filter(taken)
         edits = [
             self._finish_one(one, wet, noise)
@@ -91,7 +92,7 @@ class Editor:
         return edits, filtered.tally
 
     def publish(self, edit: Edit) -> None:
-        """Put a file's edited form in its place."""
+        """Write the marked patches into a WAV file in place, or rename a finished file to its final name."""
         record = edit.record
         path = self._staging.output(record.name)
         if not self._staging.copying and record.offset != WHOLE:
@@ -102,14 +103,14 @@ class Editor:
         self._staging.publish(record.name)
 
     def is_same(self, record: Record, kept: bytes | None) -> bool:
-        """Whether a WAV file is what it was, or would be if its patches were put back."""
+        """Whether a WAV file equals its original, once its patches are replaced by `kept` if given."""
         try:
             return wav.read(self._staging.input(record.name), record, None, kept).digest() == record.sha256
         except (OSError, DatasetError):
             return False
 
     def judge(self, chunk: Sequence[tuple[Record, bytes]]) -> list[tuple[str, Verdict, str | None]]:
-        """What some journalled files are now: (name, verdict, SHA-256), as `FileTarget.judge` has it."""
+        """(name, verdict, SHA-256) for some journalled files, as in `FileTarget.judge`."""
         present = [(r, kept) for r, kept in chunk if stat.S_ISREG(_mode_of(self._staging.output(r.name)))]
         dry = [dry_of(record, kept) for record, kept in present]
         wet = filtering.filter_together([record for record, _ in present], dry, self._marks, self._engine).wet
@@ -143,7 +144,7 @@ class Editor:
             return Edit(record, one.kept, b"", outcome, one.stamp)
         seen = one.content.digests(wet, listening=True)
         if record.sha256 not in ("", seen.as_found):
-            raise DatasetError(f"{self._staging.input(record.name)} was changed since this run was begun; put it back.")
+            raise DatasetError(f"{self._staging.input(record.name)} was changed since this run began; put it back.")
         outcome = Outcome(record.size, seen.as_edited, ratio_db(seen.energy, noise))
         if self._staging.copying:
             if isinstance(one.content, wav.Whole):
@@ -159,7 +160,7 @@ def dry_of(record: Record, kept: bytes) -> bytes:
 
 
 def _mode_of(path: str) -> int:
-    """What kind of file there is; 0 if there is none."""
+    """The mode of the file at a path; 0 if there is none."""
     try:
         return os.lstat(path).st_mode
     except OSError:

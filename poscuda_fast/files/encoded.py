@@ -1,4 +1,4 @@
-"""Lossless audio that must be decoded and encoded again (FLAC, AIFF, CAF ...), through soundfile; whole files."""
+"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, and kept whole in the sidecar."""
 
 from __future__ import annotations
 
@@ -47,24 +47,25 @@ class Encoding:
 
     @property
     def lossy(self) -> bool:
-        """Whether decoding and encoding again would change every sample."""
+        """Whether encoding its samples again would change them."""
         return self.format in _LOSSY_FORMATS
 
     @property
     def coding(self) -> str:
-        """The name in headers.CODINGS of what decoding gives; lossy files decode to 16 bits."""
+        """Name of the decoded samples' coding in headers.CODINGS; lossy files decode to 16 bits."""
         return "PCM_16" if self.lossy else self.subtype
 
 
 def probe(path: PurePath, data: bytes | None = None) -> Encoding:
-    """How a file is encoded, or these bytes of a file of that name.
+    """Read how a file is encoded; its bytes are `data` if given, and `path` then only names it.
 
     Raises
     ------
     AudioFileError
-        libsndfile cannot read it, or its subtype is neither lossless at 16 or 24 bits nor 32-bit float.
+        libsndfile cannot read it; its subtype is neither lossless at 16 or 24 bits nor 32-bit float; or its header
+        claims more frames than its bytes can hold.
     """
-    import soundfile  # noqa: PLC0415 - a folder of WAV files does without it
+    import soundfile  # noqa: PLC0415 - a folder of WAV files does not need it
 
     try:
         info = soundfile.info(str(path) if data is None else io.BytesIO(data))
@@ -95,7 +96,7 @@ class Decoded:
 
 
 def decode(data: bytes, name: str) -> Decoded:
-    """What an encoded file's bytes hold; AudioFileError if libsndfile cannot decode all of it."""
+    """Decode a file's bytes; AudioFileError if libsndfile cannot decode all of them."""
     import soundfile  # noqa: PLC0415
 
     try:
@@ -107,12 +108,12 @@ def decode(data: bytes, name: str) -> Decoded:
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{name} cannot be used: libsndfile cannot decode it ({error}).") from None
     if len(samples) != encoding.frames:
-        raise AudioFileError(f"{name} cannot be used: it holds {len(samples)} of {encoding.frames} frames.")
+        raise AudioFileError(f"{name} cannot be used: only {len(samples)} of its {encoding.frames} frames decode.")
     return Decoded(samples >> 8 if encoding.coding == "PCM_24" else samples, encoding, tags)
 
 
 def _read(file: soundfile.SoundFile, dtype: str) -> NDArray[Any]:
-    """All samples, block by block: a header that lies about the length then costs no memory."""
+    """Read all samples block by block, so that a header that lies about the length costs no memory."""
     blocks = []
     while True:
         blocks.append(file.read(FRAMES_PER_BLOCK, dtype, always_2d=True))
@@ -121,9 +122,9 @@ def _read(file: soundfile.SoundFile, dtype: str) -> NDArray[Any]:
 
 
 def encode(decoded: Decoded) -> bytes:
-    """The bytes of an encoded file: format and subtype as they were, lossy ones as 16-bit FLAC.
+    """Encode samples in the file's own format and subtype, or as 16-bit FLAC if that was lossy.
 
-    AudioFileError unless decoding them gives exactly the same samples.
+    AudioFileError unless the result decodes to exactly the same samples.
     """
     import soundfile  # noqa: PLC0415
 
@@ -132,7 +133,7 @@ def encode(decoded: Decoded) -> bytes:
     if encoding.lossy:
         form, subtype, endian = "FLAC", "PCM_16", "FILE"
     buffer = io.BytesIO()
-    # In int32 libsndfile keeps 24-bit samples in the upper bits.
+    # libsndfile keeps 24-bit samples in the upper bits of an int32.
     wide = samples << 8 if samples.dtype == np.int32 else samples
     with soundfile.SoundFile(buffer, "w", encoding.sample_rate, encoding.channels, subtype, endian, form) as file:
         for tag, text in decoded.tags.items():
@@ -155,24 +156,24 @@ class Content:
 
     @property
     def now(self) -> bytes:
-        """Its patches as a WAV file of the same coding would hold them."""
+        """Its patches, as bytes of a WAV file with the same coding."""
         audio, record = self._decoded.samples, self._record
         parts = [audio[start : start + n].reshape(-1) for start, n in zip(record.starts, record.sizes, strict=True)]
         return headers.to_bytes(np.concatenate([*parts, np.empty(0, audio.dtype)]), record.coding)
 
     def energy(self) -> float:
-        """Of all its samples."""
+        """The energy of all its samples."""
         return energy(self._decoded.samples.reshape(-1))
 
     def edited(self, patches: bytes) -> bytes:
-        """The file with other patches; in silence its own bytes are the better encoding."""
+        """The file's bytes with other patches; the original bytes if `patches` change nothing, as in silence."""
         if patches == self.now:
             return self.kept
         self.fill(patches)
         return encode(self._decoded)
 
     def fill(self, patches: bytes) -> NDArray[Any]:
-        """Its samples (frames, channels), with other patches from now on."""
+        """Replace its patches for good, and return all its samples (frames, channels)."""
         audio, record = self._decoded.samples, self._record
         dense = headers.to_samples(patches, record.coding)
         for start, n in zip(record.starts, record.sizes, strict=True):
@@ -182,23 +183,23 @@ class Content:
 
 
 def read(path: str, stamp: Stamp | None = None) -> bytes:
-    """All bytes of a file; DatasetError if it is not a regular one, or not the one that was listed."""
+    """All bytes of a file; DatasetError if it is not a regular file, or not the file that was listed."""
     with open(os.open(path, disk.READING), "rb") as file:
         status = os.fstat(file.fileno())
         if stamp is not None:
             refuse_exchanged(path, stamp, status)
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path} is not a regular file any more; put the file back and run it again.")
+            raise DatasetError(f"{path} is not a regular file any more; put it back and run the same command again.")
         return file.read()
 
 
 def undo(path: str, kept: bytes) -> None:
-    """Put the original file in the place of whatever is there now."""
+    """Replace whatever is at `path` now with the original file."""
     disk.replace(Path(path), kept, mode=stat.S_IMODE(os.lstat(path).st_mode))
 
 
 def judge(now: bytes, content: Content, wet: bytes) -> Verdict:
-    """What a file is now; the same samples may be encoded in other bytes."""
+    """The verdict on a file; other bytes that decode to the marked samples count as protected."""
     if now == content.kept:
         return Verdict.of(original=True, protected=wet == content.now)
     try:

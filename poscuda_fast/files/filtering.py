@@ -1,4 +1,4 @@
-"""The patches of several files, marked by one call for each kind of samples."""
+"""Marks the patches of several files together: one kernel call for each coding and number of channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poscuda_fast.results import Tally
 
 
 class Filtered(NamedTuple):
-    """For each file: its marked patches as file bytes, and the energy of the edit; and the counts of all."""
+    """Each file's marked patches as file bytes, the energy of each edit, and the counts over all files."""
 
     wet: list[bytes]
     noise: list[float]
@@ -26,7 +26,7 @@ class Filtered(NamedTuple):
 
 
 def filter_together(records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> Filtered:
-    """Filter the patches of each record, given as file bytes; ValueError if a sample is not finite."""
+    """Mark the patches of each record, given as file bytes; ValueError if a sample is not finite."""
     wet = [b""] * len(records)
     noise = [0.0] * len(records)
     tally = Tally()
@@ -47,7 +47,7 @@ def filter_together(records: Sequence[Record], dry: Sequence[bytes], marks: Mark
 
 
 def count_together(tally: Tally, records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> None:
-    """Add the patches of each record to a tally, unmarked."""
+    """Count the patches of each record without marking them."""
     for _, samples, patches, channels in _groups(records, dry):
         count(tally, patches, packed.survey_dense(samples, patches, channels, engine), marks)
 
@@ -59,9 +59,9 @@ def refuse_non_finite(records: Sequence[Record], dry: Sequence[bytes], engine: E
 
 
 def _groups(records: Sequence[Record], dry: Sequence[bytes]) -> Iterator[tuple[list[int], NDArray[Any], Patches, int]]:
-    """(numbers of records, their samples as one dense buffer, its patches, channels) for each kind of samples.
+    """(record numbers, their samples in one buffer, its patches, channels) for each coding and number of channels.
 
-    The patches' clips are places in the list of numbers.
+    The patches' clips are indices into the list of record numbers.
     """
     groups: dict[tuple[str, int], list[int]] = {}
     for number, record in enumerate(records):
@@ -84,7 +84,7 @@ def _refuse(records: Sequence[Record], group: list[int], patches: Patches, flags
 
 
 def _noise(dry: NDArray[Any], wet: NDArray[Any], n_bytes: list[int]) -> list[float]:
-    """Energy of the edit of each file, whose shares of the buffers are as `n_bytes`."""
+    """Energy of each file's edit; `n_bytes` gives its share of the buffers."""
     shares = np.array(n_bytes, np.int64)
     if not shares.any():
         return [0.0] * len(n_bytes)
@@ -94,6 +94,6 @@ def _noise(dry: NDArray[Any], wet: NDArray[Any], n_bytes: list[int]) -> list[flo
         edit *= edit
         firsts = (np.cumsum(shares) - shares) * len(dry) // shares.sum()
         found = np.zeros(len(shares))
-        # Where two files begin at one place, the first of them is empty; reduceat would give it its neighbour's.
+        # An empty file begins where the next one does; reduceat would give it its neighbour's energy.
         found[shares > 0] = np.add.reduceat(edit, firsts[shares > 0])
     return found.tolist()

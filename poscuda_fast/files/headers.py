@@ -1,7 +1,7 @@
-"""Where the samples lie in a WAV or NPY file: header readers that read little and believe nothing.
+"""Finds the samples in a WAV file; reads little, and treats the header as untrusted.
 
-A layout is only returned if every number in the header fits the file's real size; nothing is mapped
-or grown on a header's word.
+A layout is returned only if every number in the header fits the file's real size. Nothing is allocated because a header
+says so.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from poscuda_fast.errors import AudioFileError
 MAX_CHUNKS = 1000
 MAX_FORMAT_BYTES = 4096
 MAX_CHANNELS = 1024
-HEAD_BYTES = 4096  # read at once: a WAV header seldom has more
+HEAD_BYTES = 4096  # read at once: few WAV headers are longer
 UNKNOWN_SIZE = 0xFFFFFFFF
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71".replace(" ", ""))
 
-# Name of a coding -> bytes of a sample.
+# Coding -> bytes per sample.
 CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
-# Format code and bits of a sample -> name of the coding.
+# (WAV format code, bits per sample) -> coding.
 _CODING_OF = {(_PCM, 16): "PCM_16", (_PCM, 24): "PCM_24", (_FLOAT, 32): "FLOAT"}
 
 _PLAIN = struct.Struct("<4sI12sHHIIHH4sI")
@@ -74,19 +74,19 @@ def read_wav(file: BinaryIO, name: str) -> WavLayout:
     ------
     AudioFileError
         Not a WAV file, a coding that cannot be edited exactly, or a header that contradicts itself or
-        the file's size. The sentence says which.
+        the file's size. The message says which.
     """
     return parse_wav(file.fileno(), os.fstat(file.fileno()).st_size, name)
 
 
 def parse_wav(source: int | bytes, size: int, name: str) -> WavLayout:
-    """`read_wav` for the descriptor of an open file of `size` bytes, or for these bytes."""
+    """`read_wav` for an open file's descriptor or a file's bytes; `size` is the file's size in bytes."""
     reader = _Reader(source, name)
     return _plain_layout(reader.head, size) or _any_layout(reader, size)
 
 
 def _plain_layout(head: bytes, size: int) -> WavLayout | None:
-    """The layout of a file that is a fmt chunk of 16 bytes and samples, as most are; None for any other."""
+    """Fast path for the commonest file, a 16-byte fmt chunk and then the samples; None for any other."""
     if len(head) < _PLAIN.size:
         return None
     form, riff_size, kind, code, channels, rate, _, align, bits, tag, length = _PLAIN.unpack_from(head)
@@ -113,19 +113,19 @@ def _any_layout(reader: _Reader, size: int) -> WavLayout:
     if offset + length > size:
         raise reader.refuse(f"its data chunk of {length} bytes ends past the file's {size} bytes: it was cut short")
     if length % align:
-        raise reader.refuse(f"its data chunk of {length} bytes is no whole number of {align}-byte frames")
+        raise reader.refuse(f"its data chunk of {length} bytes is not a whole number of {align}-byte frames")
     return WavLayout(offset, length // align, channels, coding, rate)
 
 
 def _check_form(reader: _Reader, size: int) -> bytes:
-    """The first four bytes of a file that begins as a WAV file should."""
+    """The file's first four bytes, RIFF or RF64; refuses any other file, and one that was cut short."""
     form, riff_size, kind = struct.unpack("<4sI4s", reader.take(0, 12))
     if form == b"RIFX":
         raise reader.refuse("it is big-endian (RIFX); convert it to an ordinary WAV file")
     if form not in (b"RIFF", b"RF64") or kind != b"WAVE":
         raise reader.refuse("it does not begin with RIFF....WAVE, so it is not a WAV file")
     if form == b"RIFF" and riff_size != UNKNOWN_SIZE and riff_size + 8 > size + riff_size % 2:
-        raise reader.refuse(f"its header promises {riff_size + 8} bytes and it has {size}: it was cut short")
+        raise reader.refuse(f"its header promises {riff_size + 8} bytes but it has {size}: it was cut short")
     return bytes(form)
 
 
@@ -147,8 +147,8 @@ def _chunks(reader: _Reader, form: bytes, size: int) -> Iterator[tuple[bytes, in
             covered = position if riff_size == UNKNOWN_SIZE else max(riff_size + riff_size % 2 + 8, position)
             if length == UNKNOWN_SIZE or (length == 0 and size > covered):
                 raise reader.refuse(
-                    f"its header does not say how long its data is (size {length:#x}), as a stream's does; rewrite "
-                    f"the file with any audio tool so that the header is complete"
+                    f"its header does not say how long its data is (size {length:#x}), as if it had been streamed; "
+                    f"save it again with any audio tool, which completes the header"
                 )
         yield tag, position, length
         position += length + length % 2
@@ -179,10 +179,11 @@ def _parse_format(reader: _Reader, body: bytes) -> tuple[int, int, str, int]:
         raise reader.refuse(f"its header says {channels} channels; expected 1 to {MAX_CHANNELS}")
     if align != channels * CODINGS[coding]:
         raise reader.refuse(
-            f"its header says {align} bytes a frame, but {channels} channels of {bits} bits need another"
+            f"its header says {align} bytes a frame, but {channels} channels of {bits} bits need "
+            f"{channels * CODINGS[coding]}"
         )
     if rate == 0:
-        raise reader.refuse("its header says a sample rate of 0")
+        raise reader.refuse("its header gives a sample rate of 0")
     return channels, align, coding, rate
 
 

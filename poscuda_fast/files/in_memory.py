@@ -1,4 +1,4 @@
-"""Audio files that are held in memory as bytes: protected without a disk between, and without undo."""
+"""Protects audio files that are in memory as bytes: nothing touches the disk, and there is no undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from poscuda_fast.recipe import Recipe
 
 
 class Blob(NamedTuple):
-    """One audio file: its bytes, and its name or another that says which it is in a message."""
+    """One audio file: its bytes, and its name, or one that identifies it in messages."""
 
     name: str
     data: bytes
@@ -29,22 +29,21 @@ class Blob(NamedTuple):
 def protect_blobs(
     blobs: Sequence[Blob], labels: Any, key: Key, recipe: Recipe, engine: Engine, *, lossy: str, classes: Any = None
 ) -> list[Blob]:
-    """The protected form of some audio files, each as `protect_folder` would write it, and its name.
+    """Protect audio files in memory: for each, the name and the bytes that `protect_folder` would write.
 
     Raises
     ------
     AudioFileError
-        A file that cannot be edited exactly, or a lossy one unless `lossy` is "flac": it is then
-        encoded as 16-bit FLAC, and its name ends so.
+        A file cannot be edited exactly, or is lossy and `lossy` is not "flac". With "flac" it is encoded as 16-bit
+        FLAC, and its name gets the suffix .flac.
     TypeError, ValueError
-        Labels that do not fit, or a NaN or infinite sample inside a patch.
+        Labels that cannot be used, or a NaN or infinite sample inside a patch.
     """
     layouts = [_layout_of(blob) for blob in blobs]
     for blob, layout in zip(blobs, layouts, strict=True):
         if isinstance(layout, encoded.Encoding) and layout.lossy and lossy != "flac":
             raise AudioFileError(
-                f"{blob.name} is lossy, so it cannot be edited exactly; ask for conversion (lossy='flac'), or leave it "
-                f"out."
+                f"{blob.name} is lossy, so it cannot be edited exactly; convert it with lossy='flac', or leave it out."
             )
     lengths = np.array([layout.frames for layout in layouts], np.int64)
     plan = Plan(key, recipe, encode(labels, classes, len(blobs)), lengths)
@@ -62,7 +61,7 @@ def _layout_of(blob: Blob) -> WavLayout | encoded.Encoding:
 
 
 def _content_of(blob: Blob, layout: WavLayout | encoded.Encoding) -> Blob:
-    """The file as it is to be marked: what is lossy is encoded anew."""
+    """The file to mark: a lossy one is converted to FLAC first."""
     if not (isinstance(layout, encoded.Encoding) and layout.lossy):
         return blob
     name = str(PurePosixPath(blob.name).with_suffix(".flac"))
@@ -86,7 +85,7 @@ def _record(plan: Plan, number: int, content: Blob, layout: WavLayout | encoded.
 
 
 class _Edit:
-    """A file whose patches are known and not yet exchanged."""
+    """A file whose patches have been read and not yet replaced."""
 
     def __init__(self, record: Record, content: Blob) -> None:
         self._record = record

@@ -18,12 +18,12 @@ def find_labels(
 ) -> list[str | int]:
     """One label for each name, from "folder", "csv:FILE", "regex:RE" or a mapping.
 
-    If `names` are the `whole` data set, labels of other files are refused too.
+    With `whole`, `names` is the whole data set, and labels for any other file are refused.
 
     Raises
     ------
     DatasetError
-        The source is of another form, or leaves a file without a label; the sentence names files.
+        `source` has another form or cannot be read, or it leaves a file without a label; the message names the files.
     """
     if not isinstance(source, str | Mapping):
         raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
@@ -81,7 +81,7 @@ def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
 
 
 def _read_csv(path: Path) -> dict[str, str]:
-    """`path,label` rows; paths are relative to the folder of audio."""
+    """`path,label` rows; paths are relative to the audio folder."""
     labels: dict[str, str] = {}
     problems = []
     old_limit = csv.field_size_limit(MAX_CSV_FIELD)

@@ -1,4 +1,4 @@
-"""A folder of audio files: which files, how they are encoded, and what makes a folder unsafe to edit."""
+"""Lists a folder's audio files, reads how they are encoded, and refuses folders that are unsafe to edit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROBLEMS_SHOWN = 10
 
 
 class AudioFile(NamedTuple):
-    """One audio file below a folder: its relative path with "/", bytes, and how its samples are kept.
+    """One audio file below a folder: its relative path with "/", its size in bytes, and how its samples are stored.
 
     `output_name` is its name in a protected copy; `stamp` tells whether it is still the file that was read.
     """
@@ -40,28 +40,28 @@ class AudioFile(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """Its length."""
+        """Its length in frames."""
         return self.layout.frames
 
     @property
     def lossy(self) -> bool:
-        """Whether it can only be kept by converting it."""
+        """Whether it is lossy, so that only a converted copy can be protected."""
         return isinstance(self.layout, Encoding) and self.layout.lossy
 
     @property
     def coding(self) -> str:
-        """The name in headers.CODINGS of its samples."""
+        """Name of its samples' coding in headers.CODINGS."""
         return self.layout.coding
 
 
 def find_files(root: Path) -> tuple[list[str], list[str]]:
-    """Names of (audio files, other files) below `root`, sorted; hidden ones and the manifest left out.
+    """Names of (audio files, other files) below `root`, sorted, without hidden files, manifests and sidecars.
 
     Raises
     ------
     DatasetError
-        A symbolic link, a pipe, socket or device, a name that is not UTF-8, or two names that some
-        file systems take for one.
+        There is a symbolic link, a pipe, socket or device, a name that is not UTF-8, or two names that some file
+        systems cannot tell apart.
     """
     audio: list[str] = []
     others: list[str] = []
@@ -70,7 +70,7 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
         if not _is_text(name):
             problems.append(f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it")
         elif entry.is_symlink():
-            problems.append(f"{name} is a symbolic link; replace it by the file, or move it away")
+            problems.append(f"{name} is a symbolic link; replace it with the file, or move it away")
         elif not entry.is_file(follow_symlinks=False):
             problems.append(f"{name} is not a regular file; move it away")
         elif suffix_of(name) in AUDIO_SUFFIXES:
@@ -83,13 +83,13 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
 
 
 def find_sidecars(root: Path) -> list[Path]:
-    """Sidecars of files and folders below `root`, its own left out."""
+    """Sidecars of files and folders below `root`, except its own."""
     found = [root / name for entry, name in _walk(root, "", hidden=True) if entry.name.endswith(SIDECAR)]
     return sorted(path for path in found if path != root / SIDECAR)
 
 
 def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Everything below a folder that is not a folder, with its relative name."""
+    """Every entry below a folder that is not itself a folder, with its relative name."""
     with os.scandir(root) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -101,7 +101,7 @@ def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os
 
 
 def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
-    """Every file's layout from its header; DatasetError that lists the files that cannot be edited."""
+    """Read every file's layout from its header; a DatasetError lists the files that cannot be edited."""
     files = []
     problems = []
     for name in names:
@@ -133,24 +133,24 @@ def read_layout(root: Path, name: str) -> AudioFile:
 
 
 def usual_rate(files: Sequence[AudioFile]) -> int:
-    """The sample rate that most of the files have, Hz: the lowest of several, and of none what is usual."""
+    """The commonest sample rate in Hz: the lowest one on a tie, `USUAL_RATE` without files."""
     rates = Counter(min(max(1, file.layout.sample_rate), MAX_RATE) for file in files)
     most = max(rates.values(), default=0)
     return min((rate for rate, count in rates.items() if count == most), default=USUAL_RATE)
 
 
 def suffix_of(name: str) -> str:
-    """What a name ends in, in lower case: ".wav"."""
+    """A name's suffix in lower case, such as ".wav"."""
     return os.path.splitext(name)[1].lower()
 
 
 def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
-    """DatasetError if an edit in place would fail, or would change more than the file it is meant for."""
+    """DatasetError if editing in place would fail, or would change a file under other names too."""
     problems = []
     for name in names:
         links = os.stat(f"{root}/{name}").st_nlink
         if not os.access(f"{root}/{name}", os.R_OK | os.W_OK):
-            problems.append(f"{name} may not be read and written by you; change its permissions")
+            problems.append(f"you may not read and write {name}; change its permissions")
         if links > 1:
             problems.append(
                 f"{name} has {links} names (hard links), so an edit in place would change them all; copy it"
@@ -159,7 +159,7 @@ def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
 
 
 def refuse(problems: Sequence[str], title: str) -> None:
-    """DatasetError that lists the problems, the first few in full."""
+    """Raise a DatasetError that lists the first few problems, if there are any."""
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:PROBLEMS_SHOWN])
         more = f"\n  and {len(problems) - PROBLEMS_SHOWN:,} more" if len(problems) > PROBLEMS_SHOWN else ""
@@ -167,7 +167,7 @@ def refuse(problems: Sequence[str], title: str) -> None:
 
 
 def collisions(names: Sequence[str]) -> list[str]:
-    """Names that are one file where case or Unicode form does not count."""
+    """Problems with names that a file system blind to case or Unicode form takes for one file."""
     first: dict[str, tuple[str, int]] = {}
     problems = []
     for number, name in enumerate(names):

@@ -25,7 +25,7 @@ class Manifest:
     Attributes
     ----------
     fingerprint : str
-        Of the key.
+        The key's fingerprint.
     recipe : Recipe
         What was applied.
     files : dict
@@ -39,11 +39,11 @@ class Manifest:
     files: dict[str, dict[str, Any]]
 
     def write(self, path: Path) -> None:
-        """Put the manifest in its place, atomically and durably."""
+        """Write the manifest to its file, atomically and durably."""
         disk.replace(path, (piece.encode() for piece in self._pieces()), mode=None)
 
     def _pieces(self) -> Iterator[str]:
-        """As `json.dumps` lays it out with `indent=1`, which takes longer than to edit the files, and more memory."""
+        """The text of `json.dumps` with `indent=1`; that takes longer than editing the files does, and more memory."""
         fields = {"poscuda": VERSION, "fingerprint": self.fingerprint, "recipe": self.recipe.to_dict(), "files": {}}
         head, tail = json.dumps(fields, indent=1, ensure_ascii=False).split("{}")
         quote = json.encoder.encode_basestring
@@ -67,7 +67,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """A manifest from its file; DatasetError if it is damaged or newer."""
+        """Read a manifest; DatasetError if it is damaged or newer, or names files outside its folder."""
         try:
             fields = json.loads(path.read_bytes())
             if fields["poscuda"] != VERSION:
@@ -77,7 +77,7 @@ class Manifest:
                 raise KeyError("an entry lacks a field")
             for name in files:
                 if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                    raise DatasetError(f"The manifest {path} names {name!r}, which lies outside its folder; not used.")
+                    raise DatasetError(f"The manifest {path} names {name!r}, outside its folder, so it is not used.")
             return cls(str(fields["fingerprint"]), Recipe.from_dict(fields["recipe"]), files)
         except DatasetError:
             raise
@@ -88,7 +88,7 @@ class Manifest:
 
 
 def compare(found: str | None, entry: Mapping[str, Any]) -> Verdict:
-    """The verdict on a file with a `digest` by its manifest entry."""
+    """The verdict on a file by its manifest entry; `found` is what `digest` returned for it."""
     if found is None:
         return Verdict.MISSING
     return Verdict.of(original=found == entry["sha256_before"], protected=found == entry["sha256_after"])

@@ -1,6 +1,6 @@
-"""The original form of protected audio files, one at a time, from what is there now and what the sidecar keeps.
+"""Reads the originals of protected audio files, one at a time, from the files and their sidecar.
 
-Nothing is written. Whoever has a file in both forms can learn the mark of its class: what this gives is secret.
+Nothing is written. What this returns is secret: anyone who has both forms of a file can learn the mark of its class.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class FileClip(Secret):
     verdict : Verdict
         What it is now.
     original, now : bytes or None
-        The file as it was; None if that is not known, since bytes outside the patches have changed. The file as it is;
-        None if it is missing.
+        The original file; None for a WAV file that is missing or has changed outside its patches. The file as it is
+        now; None if it is missing.
     record : Record
-        How its samples are kept.
+        How its samples are stored.
     tally : Tally
         Its own counts of patches.
     noise : float
-        Energy of the edit, in units of the samples as they are kept.
+        Energy of the edit, in units of the stored samples.
     """
 
     name: str
@@ -66,14 +66,14 @@ class FilesRun(Run):
         self.paths = paths
 
     def clips(self, names: Collection[str] | None = None) -> Iterator[FileClip]:
-        """Every file that the run has recorded, in order, or those of these names; one at a time is in memory."""
+        """Every file that the run has recorded, or only those in `names`, in order and one at a time."""
         for payload in self.journal.payloads():
             for record, kept in unpack(payload):
                 if names is None or record.name in names:
                     yield self._clip(record, kept)
 
     def unlisted(self, recorded: Collection[str]) -> list[str]:
-        """Audio files there that are not among those that the run has recorded: they are not protected."""
+        """Audio files in the folder that are not in `recorded`, and so are not protected."""
         found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]
 
@@ -93,7 +93,7 @@ class FilesRun(Run):
 
 @contextlib.contextmanager
 def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[FilesRun]:
-    """The run over a folder or one audio file, kept from being written to meanwhile; see `originals_of_folder`."""
+    """Open the run over a folder or one audio file, locked against writing; see `originals_of_folder`."""
     check_key(key)
     paths = Paths.of(Path(folder), None, sidecar)
     with locked(paths.data, shared=True), Journal(paths.sidecar, key) as journal:
@@ -104,10 +104,10 @@ def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> I
 def originals_of_folder(
     folder: PathLike, key: Key, names: Collection[str] | None = None, *, sidecar: PathLike | None = None
 ) -> Iterator[tuple[str, str | int, bytes, bytes]]:
-    """Protected audio files beside their originals, one at a time, in the order of the run; nothing is written.
+    """Yield protected audio files with their originals, one at a time, in the order of the run; nothing is written.
 
-    The bytes of a WAV file are those that are there now with its kept patches put back, and are given only if their
-    SHA-256 is that of the file before it was protected. An encoded file was kept whole.
+    The original of a WAV file is the file as it is now with its patches put back from the sidecar; it is yielded only
+    if its SHA-256 is that of the file before it was protected. The sidecar keeps encoded files whole.
 
     Parameters
     ----------
@@ -127,22 +127,22 @@ def originals_of_folder(
     label : str or int
         Its class.
     original, now : bytes
-        The whole file as it was and as it is: protected, or the original where a run was stopped or undone in part. A
-        file that was lossy and became FLAC in a copy has for its original the FLAC form.
+        The whole file before it was protected, and as it is now: protected, or still original where a run was stopped
+        or undone in part. If a lossy file became FLAC in a copy, `original` is the unmarked FLAC file.
 
     Raises
     ------
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged or of another key.
     DatasetError
-        `folder` does not exist; a file is missing or was changed since; or `names` has one that the run has not.
+        `folder` does not exist; a file is missing or was changed since; or `names` has one that is not in the run.
     BusyError, OSError
-        As for `protect_memmap`.
+        As for `protect_array`.
 
     Notes
     -----
-    The data are locked against writing, and the sidecar is in use, until the last file or `close`. Whoever has a file
-    in both forms can learn the mark of its class: they are as secret as the sidecar.
+    The data are locked against writing, and the sidecar is in use, until the last file was yielded or the iterator is
+    closed. Keep the files as secret as the sidecar: anyone who has both forms of one can learn the mark of its class.
     """
     wanted = None if names is None else set(names)
     with open_files(folder, key, sidecar) as run:
@@ -166,7 +166,7 @@ def _read(path: str) -> bytes | None:
 
 
 def _put_back(now: bytes, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, bytes | None]:
-    """What a WAV file is now, and its original bytes if they can be told."""
+    """The verdict on a WAV file, and its original bytes if they can be rebuilt."""
     if len(now) != record.size:
         return Verdict.NEITHER, None
     original, places = bytearray(now), Places(record)

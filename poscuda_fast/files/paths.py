@@ -1,4 +1,4 @@
-"""Where audio files come from, where they are edited, and what lies beside them."""
+"""Where audio files are read and edited, and which files lie beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from poscuda_fast.undo.journal import SIDECAR, sidecar_of
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Paths:
-    """Where files come from, where they are edited, and what lies beside them."""
+    """The folders where files are read (`source`) and edited (`root`), and the sidecar and manifests beside them.
+
+    `only` and `output` are a single file's names in `source` and `root`; None for a folder.
+    """
 
     source: Path
     root: Path
@@ -30,7 +33,7 @@ class Paths:
 
     @property
     def copying(self) -> bool:
-        """Whether the files are copied before they are edited."""
+        """Whether a copy is edited, not the files themselves."""
         return (self.root, self.output) != (self.source, self.only)
 
     @property
@@ -42,18 +45,18 @@ class Paths:
     def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Paths:
         """The paths for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
         if sidecar is not None and not Path(sidecar).absolute().parent.is_dir():
-            raise SidecarError(f"The folder of the sidecar {sidecar} does not exist; make it, or choose another place.")
+            raise SidecarError(f"The folder of the sidecar {sidecar} does not exist; make it, or choose another path.")
         if not src.exists():
             raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
         source = Path(os.path.realpath(src))
         target = source if dst is None else Path(os.path.realpath(dst))
         if dst is not None and sidecar is not None and source in _in_full(sidecar).parents:
-            raise SidecarError(f"The sidecar {sidecar} of a copy would lie inside {src}; choose another place for it.")
+            raise SidecarError(f"The sidecar {sidecar} of a copy would lie inside {src}; choose another path for it.")
         if dst is not None and target == source:
-            raise DatasetError(f"{dst} is {src} itself; to edit in place, ask for that.")
+            raise DatasetError(f"{dst} is {src} itself; to edit in place, use --in-place or dst=None.")
         if source.is_dir():
             if target != source and disk.overlap(source, target):
-                raise DatasetError(f"{dst} and {src} lie inside one another; choose a separate place for the copy.")
+                raise DatasetError(f"One of {dst} and {src} lies inside the other; choose another path for the copy.")
             beside = sidecar_of(target, folder=True) if sidecar is None else _in_full(sidecar)
             manifests = (target / listing.MANIFEST, source / listing.MANIFEST)
             return cls(source, target, beside, *manifests, None, None)
@@ -67,7 +70,7 @@ class Paths:
         return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
 
     def find(self, *, may_be_empty: bool = False) -> tuple[list[str], list[str]]:
-        """Names of audio files and of others below the source; DatasetError if there is no audio."""
+        """Names of audio files and of other files below the source; DatasetError if there is no audio."""
         if self.only is not None:
             return [self.only], []
         names, others = listing.find_files(self.source)
@@ -78,17 +81,17 @@ class Paths:
         return names, others
 
     def rename(self, found: list[AudioFile]) -> list[AudioFile]:
-        """The files with the name that one file's copy was given."""
+        """Give a single file's copy the name that the caller chose."""
         if self.output is None or not self.copying:
             return found
         if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
             raise DatasetError(
-                f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}: the format is kept."
+                f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}, the format of the copy."
             )
         return [found[0]._replace(output_name=self.output)]
 
     def sidecars_around(self) -> list[Path]:
-        """Sidecars of what holds the source's files, or of a part of them."""
+        """Existing sidecars of the source, of folders around it, and of anything inside it."""
         above = [folder / SIDECAR for folder in (self.data, *self.data.parents)]
         if self.only is not None:
             return [path for path in (sidecar_of(self.data, folder=False), *above[1:]) if path.is_file()]
@@ -106,24 +109,24 @@ class Paths:
         ]
         listing.refuse(
             [f"{name} is protected already" for name in done],
-            f"{self.source_manifest} tells of a run with the key {manifest.fingerprint}; restore it first, giving the "
-            f"sidecar if it was moved",
+            f"{self.source_manifest} records a run with the key {manifest.fingerprint}; restore it first, with the "
+            f"sidecar if that was moved",
         )
 
     def refuse_taken(self) -> None:
-        """DatasetError if a copy would land on something that is there."""
+        """DatasetError if something exists where the copy would go."""
         if not self.copying:
             return
         taken = self.root / self.output if self.output is not None else self.root
-        # A run that was stopped before it began leaves an empty sidecar.
+        # A run that was stopped at its very beginning leaves an empty sidecar.
         own = {self.sidecar, _beside(self.sidecar, "-journal")}
         is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
         if os.path.lexists(taken) and not is_free:
-            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another place for the copy.")
+            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another path for the copy.")
 
 
 def _in_full(path: PathLike) -> Path:
-    """One spelling for one place; a link in the last part stays, to be refused as one."""
+    """One spelling for each path; a link in the last part is kept, so that it can be refused."""
     return Path(os.path.realpath(Path(path).parent)) / Path(path).name
 
 

@@ -16,24 +16,24 @@ WHOLE = -1  # the `offset` of a record whose file is kept whole
 
 
 class Record(NamedTuple):
-    """One file before it was edited; secret, since it tells where the patches are.
+    """One file before it was edited; secret, because it says where the patches are.
 
     Attributes
     ----------
     name : str
         Path below the folder, with "/".
     row : int
-        Its class's row of `Plan.marks`.
+        Row of its class in `Plan.marks`.
     coding, channels, frames
-        Its samples.
+        How its samples are stored, and their length in frames.
     offset : int
-        Where they begin in the file; `WHOLE` for an encoded file, whose bytes are kept whole.
+        Byte where the samples begin in the file; `WHOLE` for an encoded file, which is kept whole.
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
     starts, sizes : list of int
         Its patches, in frames.
     sha256 : str
-        Of the file; empty as long as it is not known.
+        SHA-256 of the original file in hex; empty until it is known.
     """
 
     name: str
@@ -57,21 +57,21 @@ class Record(NamedTuple):
 
     @property
     def kept(self) -> int:
-        """Bytes kept of it."""
+        """How many of its bytes the journal keeps."""
         return self.size if self.offset == WHOLE else sum(self.sizes) * self.frame_bytes
 
     def with_digest(self, sha256: str) -> Record:
-        """The same with its file's digest."""
+        """The same record with its file's digest."""
         return Record(*self[:-1], sha256)
 
 
 class Places:
-    """Where the patches of a WAV file lie in its bytes; they are taken and put as one piece, patch after patch.
+    """Where the patches of a WAV file lie in its bytes; `take` and `put` handle them as one piece, patch after patch.
 
     Attributes
     ----------
     firsts, sizes : list of int
-        The first byte of each patch in the file, and its bytes.
+        First byte and size in bytes of each patch in the file.
     """
 
     def __init__(self, record: Record) -> None:
@@ -84,11 +84,11 @@ class Places:
         return zip(self.firsts, self.sizes, strict=True)
 
     def take(self, content: Buffer) -> bytes:
-        """The patches in a file's content."""
+        """The patches of a whole file's content."""
         return b"".join([content[first : first + size] for first, size in self])
 
     def put(self, content: bytearray, patches: Buffer, position: int = 0) -> None:
-        """Put patches where they belong in content that begins at byte `position` of the file, as far as it goes."""
+        """Write patches into `content`, a part of the file from byte `position` on; what lies outside it is skipped."""
         end = position + len(content)
         number = max(0, bisect.bisect_right(self.firsts, position) - 1)
         for n in range(number, len(self.firsts)):
@@ -109,7 +109,7 @@ class Outcome(NamedTuple):
 
 
 def pack(records: Sequence[Record], kept: Iterable[bytes]) -> bytes:
-    """Records and what is kept of their files, as one payload."""
+    """Pack records and the bytes kept of their files into one payload."""
     index = json.dumps(records).encode()
     return b"".join([struct.pack("<Q", len(index)), index, *kept])
 

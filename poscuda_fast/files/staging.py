@@ -1,4 +1,4 @@
-"""Where files are read, and where their edited forms wait until they may take their names."""
+"""Paths where files are read, and where edited files wait under hidden names until they are published."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from poscuda_fast.files.listing import AudioFile
 
 
 class Staging:
-    """Paths of files below `root`, which are copies of those below `source` if there is one.
+    """Paths of the files below `root`: copies of those below `source`, or edited in place if that is None.
 
-    A part is a file under a hidden name beside its future place: whoever looks there meets whole files only.
-    Threads may share it.
+    A part is a file under a hidden name beside its final path, so that readers only see whole files. Threads may share
+    this object.
     """
 
     def __init__(self, root: Path, source: Path | None, files: list[AudioFile]) -> None:
@@ -27,19 +27,19 @@ class Staging:
 
     @property
     def copying(self) -> bool:
-        """Whether the files stay where they are read."""
+        """Whether files are copied, not edited in place."""
         return self._source is not None
 
     def input(self, name: str) -> str:
-        """Where a file is read."""
+        """The path that a file is read from."""
         return self.output(name) if self._source is None else f"{self._source}/{self._files[name].name}"
 
     def output(self, name: str) -> str:
-        """Where a file belongs."""
+        """The final path of a file."""
         return f"{self._root}/{name}"
 
     def part(self, name: str) -> str:
-        """Where a file is written before it gets its name; the folder is there."""
+        """The path that a file is written to before it is published; creates its folder."""
         part = self.output(disk.part_name(name))
         folder = part.rpartition("/")[0]
         if folder not in self._folders:
@@ -49,9 +49,9 @@ class Staging:
         return part
 
     def write(self, name: str, content: disk.Buffer) -> None:
-        """Write a file's part, with the permissions of what was read."""
+        """Write a file's part, with the permissions of its source unless it was converted."""
         if self._source is None:
-            # Nothing may take an original's name before it is on the disk.
+            # A part must be on the disk before it replaces an original.
             mode = stat.S_IMODE(os.lstat(self.output(name)).st_mode)
             disk.write_part(self.part(name), content, mode, durable=True)
             return
@@ -60,7 +60,7 @@ class Staging:
         disk.write_part(self.part(name), content, copied)
 
     def begin_copy(self, name: str) -> str:
-        """The part of a file, a copy that is still to be edited."""
+        """Copy a file to its part, to be edited there; returns the part's path."""
         part = self.part(name)
         disk.copy_part(Path(self.input(name)), Path(part))
         return part
@@ -71,12 +71,12 @@ class Staging:
         self.publish(name)
 
     def publish(self, name: str) -> None:
-        """Give a part its name."""
+        """Rename a part to its final name."""
         os.replace(self._parts[name], self.output(name))
         del self._parts[name]
 
     def abandon(self) -> None:
-        """Take away the parts that have no name yet."""
+        """Delete the parts that were not published."""
         for part in self._parts.values():
             with contextlib.suppress(OSError):
                 os.unlink(part)

@@ -1,4 +1,4 @@
-"""A set of audio files as something that `undo.steps` can edit."""
+"""A set of audio files as a target that `undo.steps` can edit."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from poscuda_fast.undo.record import describe, keyed_mac, reopen, seal
 Item = TypeVar("Item")
 
 FILES_PER_BATCH = 1000
-# What one thread holds in memory: bytes of WAV files, a quarter of that in encoded ones, which decode to more.
+# Bytes of WAV files that a thread holds in memory; of encoded files a quarter, since they decode to more.
 CHUNK_BYTES = 1 << 20
 FILES_PER_CHUNK = 64
 
 
 class FileTarget:
-    """Files below `root`, named in order; with `source` they are copied from there.
+    """The files below `root`, in order; with `source` they are copied from there.
 
-    A copy is written, edited already, under a name that nobody reads; it gets its own once its originals are
-    journalled. `marks` has a row for each class; `files`, `labels` and `plan` are there for protecting, and
-    not needed to undo or to judge. `unfinished` says that a copy of which this is the record may lack files;
-    `looking_first` that each file is looked at before any is worked on, which progress counts too.
+    A copy is written already marked, under a hidden name, and renamed once its originals are journalled. `marks` has
+    one row per class. `files`, `labels` and `plan` are needed to protect, not to undo or to judge. With `unfinished`,
+    the recorded copy may lack files. With `looking_first`, every file is checked before any is edited, and progress
+    counts both.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class FileTarget:
         return seal(self._planned())
 
     def rehearse(self) -> None:
-        """Count what protecting would do, and refuse what it would refuse, without a write."""
+        """Count what protecting would do, and refuse what it would refuse, without writing anything."""
         chunks = self._chunks(range(len(self._files)))
         tallies = self._workers.map(lambda chunk: self._editor.filter(self._take(chunk)).tally, chunks)
         for chunk, tally in zip(chunks, tallies, strict=True):
@@ -195,17 +195,17 @@ class FileTarget:
         return {"counts": self.tally.to_dict()}
 
     def abandon(self) -> None:
-        """Take away what was written and has no name yet."""
+        """Stop the workers, and delete files that were written but not published."""
         self._workers.close()
         self._staging.abandon()
 
     def _prepare(self, numbers: Sequence[int]) -> tuple[list[Edit], Tally]:
-        """Some listed files, read and edited."""
+        """Read and edit some listed files."""
         taken = self._take(numbers, staging=True)
         return self._editor.finish(taken)
 
     def _prepare_again(self, payload: bytes) -> Iterator[Edit]:
-        """The files of a journalled payload; their originals are the journal's."""
+        """Edit the files of a journalled payload, from the originals in the journal."""
         for edits, tally in self._workers.map(
             lambda chunk: self._editor.finish(self._editor.take_again(chunk)), _recorded_chunks(payload)
         ):
@@ -213,7 +213,7 @@ class FileTarget:
             yield from edits
 
     def _take(self, numbers: Sequence[int], *, staging: bool = False) -> list[Taken]:
-        """The original form of some listed files; a copy too large for memory is begun if `staging`."""
+        """Read the originals of some listed files; with `staging`, start the copy of any too large for memory."""
         patches = self._planned().of_clips(np.array(numbers, np.int64))
         rows = self._planned().rows_of(np.array(numbers, np.int64)).tolist()
         ends = np.searchsorted(patches.clips, numbers, side="right").tolist()
@@ -241,8 +241,8 @@ class FileTarget:
     def _changed(self, chunk: Sequence[tuple[Record, bytes]]) -> list[str]:
         """Names of journalled files whose originals can neither be found nor put back."""
         if self._staging.copying:
-            # What an encoded file was is journalled whole; of any other the copy is made again, since a power cut may
-            # have lost bytes of the first one.
+            # Encoded originals are journalled whole. Other files are copied again, since a power cut may have lost
+            # bytes of the first copy.
             return [
                 record.name for record, _ in chunk if record.offset != WHOLE and not self._editor.is_same(record, None)
             ]
@@ -257,7 +257,7 @@ class FileTarget:
         return [record.name for record, _ in here if record.name in changed]
 
     def _never_made(self, record: Record) -> bool:
-        """Whether a copy was stopped between the commit and the file."""
+        """Whether copying stopped after the commit and before this file was published."""
         return self._unfinished and not os.path.lexists(self._staging.output(record.name))
 
     def _chunks(self, numbers: Sequence[int]) -> list[Sequence[int]]:
@@ -283,7 +283,7 @@ class FileTarget:
 
 
 def recorded(journal: Journal, root: Path, key: Key, workers: Workers, progress: Progress | None) -> FileTarget:
-    """The target that a folder's sidecar was made for."""
+    """The target that the sidecar of a folder or file records."""
     _, marks = reopen(journal, "files")
     header = journal.header
     unfinished = header["copied"] and "counts" not in journal.summary
@@ -304,7 +304,7 @@ def recorded(journal: Journal, root: Path, key: Key, workers: Workers, progress:
 
 
 def bytes_kept(file: AudioFile, plan: Plan) -> int:
-    """About what the sidecar keeps of a file."""
+    """About how many bytes the sidecar keeps of a file."""
     whole = 0 if _is_wav(file) else file.size
     share = plan.n_frames // max(1, len(plan.lengths)) + 1
     return whole + share * file.layout.channels * 4 + 400
@@ -320,7 +320,7 @@ def _recorded_chunks(payload: bytes) -> list[Sequence[tuple[Record, bytes]]]:
 
 
 def _divide(items: Sequence[Item], weights: Iterable[int], most: int, most_items: int) -> list[Sequence[Item]]:
-    """Items in order in groups of at most `most` weight, or of one item, and at most `most_items`."""
+    """Items in order, in groups of at most `most_items`, and at most `most` weight unless one item exceeds it."""
     groups = []
     first = total = 0
     for number, weight in enumerate(weights):

@@ -49,27 +49,27 @@ def protect_folder(
     In WAV files (PCM_16, PCM_24, FLOAT) only the bytes of the patches change; FLAC and other lossless
     formats are decoded and encoded again with the same subtype, rate and channels. Originals are
     sealed with the key into a sidecar before anything is overwritten, so that `restore_folder` can
-    bring every file back bit for bit. Killed at any moment, the same call made again finishes the job.
+    bring every file back bit for bit. If the process is killed, the same call made again finishes the job.
 
     Parameters
     ----------
     folder : path
-        A folder, or one audio file. Hidden files are left out; others that are not audio are copied
-        as they are.
+        A folder, or one audio file. Hidden files are skipped; a copy gets all other files that are not audio,
+        unchanged.
     dst : path or None
         A folder that does not exist yet or is empty (for one file: its new path); None to edit in
         place. Nothing that exists is ever overwritten.
     key : Key
         The secret.
     recipe : Recipe, optional
-        `Recipe.strong` or `Recipe.paper`, with their numbers; by default the former for the sample rate of most files.
+        From `Recipe.strong` or `Recipe.paper`; by default `Recipe.strong` for the sample rate of most files.
     strength : float, optional
-        Of that default, 1 if not given; not beside a recipe, which has its own.
+        Strength of the default recipe, 1 if not given. Give either `recipe` or `strength`.
     labels_from : str or mapping
         "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
         `folder`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
     lossy : str
-        "refuse" MP3 and Ogg files, or turn them into 16-bit "flac" (in a copy only).
+        "refuse" refuses MP3 and Ogg files; "flac" turns them into 16-bit FLAC, in a copy only.
     backend, threads
         As for `protect`.
     sidecar : path, optional
@@ -78,7 +78,7 @@ def protect_folder(
     progress : callable, optional
         Called with (files done, files in all).
     dry_run : bool
-        Read everything, write nothing; the report is what would be done.
+        Read everything, write nothing; the report says what would be done.
 
     Returns
     -------
@@ -88,25 +88,26 @@ def protect_folder(
     Raises
     ------
     DatasetError
-        No audio, a file without a label, links, colliding names, a `dst` that is in use, a key among the
-        files, which would be published with them; all of it before anything is written.
+        Before anything is written: there is no audio, a file has no label, names collide, `dst` is in use, files are
+        links or cannot be edited, a manifest says that they are protected already, or a key among them would be
+        published with them. Later: a file was changed meanwhile; put it back and make the same call again.
     AudioFileError
-        Encoding again would not keep every sample.
+        An encoded file cannot be decoded, or encoding it again would not keep every sample.
     ValueError
         A NaN or infinite sample inside a patch; or both a recipe and a strength. Nothing was written.
     SidecarError, BusyError, OSError
-        As for `protect_memmap`.
+        As for `protect_array`.
 
     Notes
     -----
-    A manifest `poscuda.json` beside the files tells labels, recipe, sizes, SHA-256 before and after and
-    the edit's SNR; no key and no positions. See FORMAT.md, "Manifest".
+    A manifest `poscuda.json` beside the files lists labels, recipe, sizes, SHA-256 before and after, and
+    the edit's SNR, but no key and no positions. See FORMAT.md, "Manifest".
     """
     begun = time.perf_counter()
     check_key(key)
     if lossy not in ("refuse", "flac"):
         raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
-    chosen_recipe(recipe, strength)  # a contradiction is told of before anything is read
+    chosen_recipe(recipe, strength)  # refuse a contradiction before reading anything
     paths = Paths.of(Path(folder), None if dst is None else Path(dst), sidecar)
     names, others = paths.find()
     found = paths.rename(listing.read_layouts(paths.source, names))
@@ -180,10 +181,10 @@ def restore_folder(
     sidecar : path, optional
         As given to `protect_folder`.
     partial : bool
-        Restore what can be restored although some files are missing or were changed since; those can
+        Restore what can be restored even if some files are missing or have changed since; those can
         still be restored later, once they are put back.
     progress : callable, optional
-        Called with (steps done, steps in all), two for each file: all are looked at before the first is put back.
+        Called with (steps done, steps in all), two for each file: all are checked before the first is put back.
 
     Returns
     -------
@@ -193,9 +194,12 @@ def restore_folder(
     Raises
     ------
     SidecarError
-        There is none, or it is damaged or of another key; or files changed since. Nothing was written.
+        There is no sidecar, or it is damaged or of another key; or, without `partial`, files have changed since.
+        Nothing was written.
+    DatasetError
+        `folder` does not exist or is not a regular file, or a file was changed meanwhile.
     BusyError, OSError
-        As for `protect_memmap`.
+        As for `protect_array`.
     """
     begun = time.perf_counter()
     check_key(key)
@@ -212,11 +216,11 @@ def restore_folder(
 
 @discreet
 def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None) -> Verification:
-    """Tell which files are original, which are protected, and which are neither; nothing is written.
+    """Check which files are original, which are protected, and which are neither; nothing is written.
 
-    Without a key each file's SHA-256 is compared with the manifest. With the key and the sidecar the
-    mark is also made again from the journalled originals, so that the manifest need not be believed; once
-    the undo was dropped there is the manifest only.
+    Without a key, each file's SHA-256 is compared with the manifest. With the key and the sidecar, the
+    mark is also made again from the journalled originals, so that the manifest need not be trusted. After
+    `drop_undo`, only the manifest is left to compare with.
 
     Parameters
     ----------
@@ -235,9 +239,12 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     Raises
     ------
     DatasetError
-        There is neither a manifest nor a sidecar with its key, or the manifest is of another key.
+        `folder` does not exist; there is neither a manifest nor a sidecar with its key; or the manifest is damaged or
+        of another key.
     SidecarError
         The sidecar is damaged or of another key.
+    BusyError
+        Another run is at work on the files.
     """
     paths = Paths.of(Path(folder), None, sidecar)
     names, _ = paths.find(may_be_empty=True)
@@ -250,7 +257,7 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
 def _verdicts(
     paths: Paths, key: Key | None, workers: Workers, *, by_sidecar: bool
 ) -> tuple[dict[str, set[Verdict]], str]:
-    """What sidecar and manifest say of each file, and the state of the run."""
+    """What the sidecar and the manifest say of each file, and the state of the run."""
     verdicts: dict[str, set[Verdict]] = {}
     digests: dict[str, str | None] = {}
     state = "unknown"
@@ -290,8 +297,8 @@ def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[A
         paths.refuse_protected()
     elif paths.copying:
         raise SidecarError(
-            f"{paths.root} holds a copy that was restored ({journal.path}); copy to another place, or protect it in "
-            f"place."
+            f"{paths.root} holds a copy that was restored ({journal.path}); copy to another path, or protect it "
+            f"in place."
         )
     if not paths.copying:
         listing.refuse_unsafe(paths.root, [file.name for file in found])
@@ -305,13 +312,13 @@ def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[A
 def _refuse_keys(paths: Paths, others: list[str]) -> None:
     """DatasetError if a key lies among the files: it would be published with them."""
     listing.refuse(
-        [f"{name} holds a key; move it to another place" for name in others if holds_key(paths.source / name)],
-        f"Whoever gets {paths.root} would get a key with it",
+        [f"{name} holds a key; move it out of the folder" for name in others if holds_key(paths.source / name)],
+        f"Anyone who gets {paths.root} would get a key with it",
     )
 
 
 def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
-    to_flac = "let the copy turn it into FLAC (--lossy-to-flac, lossy='flac'), or leave it out"
+    to_flac = "turn it into FLAC (--lossy-to-flac, lossy='flac'), or leave it out"
     advice = to_flac if copying else "protect a copy, which can turn it into FLAC"
     problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
     listing.refuse(problems, "Some files cannot be kept in their format")

@@ -1,4 +1,4 @@
-"""The bytes of a WAV file: patch bytes are exchanged, every other byte stays."""
+"""Edits the bytes of WAV files: the patches are replaced, every other byte stays."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from poscuda_fast.files.records import Places, Record
 from poscuda_fast.mark.snr import energy
 from poscuda_fast.results import Verdict
 
-PIECE_BYTES = 1 << 20  # no more of a file is held in memory
+PIECE_BYTES = 1 << 20  # at most this much of a file is in memory
 
 
 class Digests(NamedTuple):
-    """A file seen in two ways at once.
+    """Digests of a file in two forms.
 
     Attributes
     ----------
     as_found, as_edited : str
-        SHA-256 in hex as it is, and with other bytes in the place of its patches.
+        SHA-256 in hex: of the file as it is, and with other bytes in its patches.
     energy : float
-        Of its samples as found; 0 if nobody asked.
+        Energy of its samples as found; 0 unless it was asked for.
     """
 
     as_found: str
@@ -38,8 +38,8 @@ class Digests(NamedTuple):
 class Whole:
     """A WAV file's bytes in memory.
 
-    With `originals` its patches are taken to hold these, whatever they hold now. DatasetError if it is not
-    the file that was listed (`stamp`), or is not of the recorded size.
+    With `originals`, its patches hold these, whatever the file holds now. DatasetError if it is not the file
+    that was listed (`stamp`), or does not have the recorded size.
     """
 
     def __init__(self, path: str, record: Record, stamp: Stamp | None = None, originals: bytes | None = None) -> None:
@@ -55,7 +55,7 @@ class Whole:
         self.now = self._places.take(self.content)
 
     def digests(self, patches: bytes, *, listening: bool = False) -> Digests:
-        """Digests as it is and with `patches`, which it holds from then on; its samples' energy on demand."""
+        """Digests as it is and with `patches`, which `content` has from then on; with `listening`, the energy too."""
         record = self._record
         signal = 0.0
         if listening:
@@ -64,7 +64,7 @@ class Whole:
         first = self._places.firsts[0] if self._places.firsts else record.size
         view = memoryview(self.content)
         found = hashlib.sha256(view[:first])
-        edited = found.copy()  # both begin alike
+        edited = found.copy()  # both forms begin alike
         found.update(view[first:])
         self._places.put(self.content, patches)
         edited.update(view[first:])
@@ -76,7 +76,7 @@ class Whole:
 
 
 class Pieces:
-    """`Whole` for a file too large for memory: it is read piece by piece, each time it is looked at."""
+    """`Whole` for a file too large for memory, read again piece by piece for every digest."""
 
     def __init__(self, path: str, record: Record, stamp: Stamp | None = None, originals: bytes | None = None) -> None:
         self._path = path
@@ -89,7 +89,7 @@ class Pieces:
             os.close(descriptor)
 
     def digests(self, patches: bytes, *, listening: bool = False) -> Digests:
-        """As `Whole.digests`, but the file stays as it is."""
+        """As `Whole.digests`, but the content stays as it is."""
         found = edited = hashlib.sha256()
         signal = 0.0
         first = self._places.firsts[0] if self._places.firsts else self._record.size
@@ -112,15 +112,15 @@ class Pieces:
         return whole.hexdigest()
 
     def _read(self) -> Iterator[tuple[int, bytearray]]:
-        """(first byte, bytes) in order; a piece ends with a frame, but for the last."""
+        """(first byte, bytes) in order; every piece but the last ends with a whole frame."""
         record = self._record
-        # What is kept of the file and what is hashed are the same bytes, or a digest will not fit.
         step = PIECE_BYTES // record.frame_bytes * record.frame_bytes
         descriptor = _open(self._path, record, None, disk.READING)
         try:
             position, end = 0, record.offset + step
             while position < record.size:
                 piece = _read(descriptor, min(end, record.size) - position, self._path)
+                # Hash the patches that the sidecar keeps: the file may have changed since they were read.
                 self._places.put(piece, self.now, position)
                 yield position, piece
                 position, end = end, end + step
@@ -140,7 +140,7 @@ def read(path: str, record: Record, stamp: Stamp | None = None, originals: bytes
 
 
 def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, str | None]:
-    """What a file is now, and its SHA-256 if it was worked out."""
+    """The verdict on a file, and its SHA-256; None if it has another size."""
     try:
         content = read(path, record)
         seen = content.digests(kept)
@@ -150,12 +150,12 @@ def judge(path: str, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, 
 
 
 def compare(now: bytes, kept: bytes, wet: bytes) -> Verdict:
-    """What a file's patches are, where every other byte is as it was."""
+    """The verdict on the patches of a file whose other bytes are unchanged."""
     return Verdict.of(original=now == kept, protected=now == wet, otherwise=Verdict.TORN)
 
 
 def store(path: str, record: Record, patches: bytes, stamp: Stamp | None = None) -> None:
-    """Write patches to their places; what is there now is not looked at, if it is still the file that was listed."""
+    """Write patches to their places, whatever is there now; DatasetError if it is not the file that was listed."""
     descriptor = _open(path, record, stamp, disk.WRITING)
     try:
         view = memoryview(patches)
@@ -168,7 +168,7 @@ def store(path: str, record: Record, patches: bytes, stamp: Stamp | None = None)
 
 
 def _open(path: str, record: Record, stamp: Stamp | None, flags: int) -> int:
-    """The file's descriptor, if it is still the one that was listed or recorded."""
+    """Open a file; DatasetError if it is no longer the one that was listed or recorded."""
     descriptor = os.open(path, flags)
     try:
         status = os.fstat(descriptor)
@@ -176,7 +176,7 @@ def _open(path: str, record: Record, stamp: Stamp | None, flags: int) -> int:
             refuse_exchanged(path, stamp, status)
         if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:
             raise DatasetError(
-                f"{path} has {status.st_size} bytes and had {record.size}: it was exchanged or changed meanwhile. "
+                f"{path} has {status.st_size} bytes and had {record.size}: it was replaced or changed meanwhile. "
                 f"Put the file back as it was and run the same command again."
             )
     except BaseException:
@@ -186,7 +186,7 @@ def _open(path: str, record: Record, stamp: Stamp | None, flags: int) -> int:
 
 
 def _read(descriptor: int, n: int, path: str, position: int | None = None) -> bytearray:
-    """Exactly `n` bytes from `position`, or from where the file stands."""
+    """Exactly `n` bytes from `position`, or from the current position."""
     if position is not None:
         os.lseek(descriptor, position, os.SEEK_SET)
     data = bytearray(os.read(descriptor, n))

@@ -24,7 +24,7 @@ BACKENDS = {
     "reference": "poscuda_fast.kernels.reference",
     "cuda": "poscuda_fast.kernels.cuda",
 }
-AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that is there
+AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that can be imported
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Marks(Secret):
-    """What the patches of each class are given; secret.
+    """The mark of each class; secret.
 
     Attributes
     ----------
@@ -57,10 +57,10 @@ class Kernels(Protocol):
     """What every backend's module offers; the contract is in kernels/reference.py."""
 
     def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
-        """Convolve each patch with its filter, in place; returns the saturated samples."""
+        """Convolve each patch with its filter, in place; returns how many samples were saturated."""
 
     def add_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
-        """Add its class's sound to each patch, in place; returns the saturated samples."""
+        """Add its class's sound to each patch, in place; returns how many samples were saturated."""
 
     def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """What each patch holds: bits of SILENT and NOT_FINITE."""
@@ -69,7 +69,7 @@ class Kernels(Protocol):
 def load(backend: str) -> Kernels:
     """The kernels of a backend: "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda).
 
-    "auto" is never "cuda": in host memory a patch is filtered sooner than it could travel to a GPU.
+    "auto" is never "cuda": filtering a patch in host memory takes less time than sending it to a GPU.
 
     Raises
     ------
@@ -95,27 +95,27 @@ def why_missing(backend: str) -> str | None:
         importlib.import_module(BACKENDS[backend])
     except ImportError as error:
         if backend == "cuda":
-            return str(error)  # a sentence: it alone knows what is missing
+            return str(error)  # already a sentence: only that module knows what is missing
         advice = _HOW_TO_GET.get(backend, "run pip install --force-reinstall poscuda-fast")
         return f"The {backend} backend cannot be imported ({error}); {advice}."
     return None
 
 
 class Engine:
-    """A backend and a number of threads, checked once; every count of threads gives the same bits."""
+    """A backend and a number of threads, checked once; any number of threads gives the same bits."""
 
     def __init__(self, backend: str = "auto", threads: int | None = None, *, on_device: bool = False) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads is {threads!r}; expected a whole number from 1, or None for all cores.")
         if on_device:
             if backend not in ("auto", "cuda"):
-                raise ValueError(f"backend is {backend!r}; clips on a GPU are filtered there, by 'auto' or 'cuda'.")
+                raise ValueError(f"backend is {backend!r}; clips on a GPU need 'auto' or 'cuda'.")
             backend = "cuda"
         self._kernels = load(backend)
         self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
     def mark_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, marks: Marks, stride: int) -> int:
-        """Give each patch what its class gets, by `filter_patches` or `add_patches`; returns the saturated samples."""
+        """Mark each patch with its class's filter or sound, in place; returns how many samples were saturated."""
         starts, sizes = _checked(samples, starts, sizes, stride)
         rows = np.ascontiguousarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(marks.table):
@@ -141,9 +141,8 @@ class Engine:
     def _spread(self, run: Callable[[slice], _Result], n_patches: int) -> list[_Result]:
         """`run` on consecutive parts of the patches, each in a thread.
 
-        Plain threads over kernels that release the GIL, not an OpenMP loop: they survive a fork, so
-        that data-loader workers can call this whatever their parent did. Patches never overlap, so no
-        two threads write one address.
+        Plain threads over kernels that release the GIL, not an OpenMP loop: they survive a fork, so data-loader workers
+        can call this whatever their parent did. Patches never overlap, so no two threads write to one address.
         """
         parts = min(self._threads, max(1, n_patches // PATCHES_PER_THREAD))
         if parts == 1:
@@ -154,12 +153,12 @@ class Engine:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _checked(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> tuple[Ints, Ints]:
-    """The places as kernels take them. Compiled kernels do not check: one wrong place would write elsewhere."""
+    """Check places and convert them for kernels, which do not check: a wrong place would write outside the samples."""
     if samples.dtype not in FULL_SCALE:
         raise TypeError(f"samples have dtype {samples.dtype.str}; expected int16, int32 (24-bit) or float32.")
     if len(starts):
@@ -171,9 +170,9 @@ def _checked(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> tuple[
 
 
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:
-    """Ask the system to read the pages of stretches of mapped memory, each `n_bytes` from `first_bytes` in `samples`.
+    """Ask the system to read stretches of mapped memory: `n_bytes` from each of `first_bytes` in `samples`.
 
-    Advice: it is not given where there are no native kernels.
+    Only a hint; without the native kernels this does nothing.
     """
     if why_missing("native") is None:
         importlib.import_module(BACKENDS["native"]).will_need(samples, first_bytes, n_bytes)

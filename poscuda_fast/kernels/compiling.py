@@ -20,7 +20,7 @@ def _prefer_512_bits(typing_context: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         del signature, arguments
-        # llvmlite's own `add` knows no attributes that have values.
+        # llvmlite's own `add` does not support attributes with values.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
@@ -28,7 +28,7 @@ def _prefer_512_bits(typing_context: Any) -> Any:
 
 
 def use_wide_registers() -> None:
-    """Called in a kernel: let LLVM use 512-bit registers there, where it prefers half of that; a third less time."""
+    """Call this in a kernel to let LLVM use 512-bit registers, not its usual 256: it then takes a third less time."""
 
 
 @overload(use_wide_registers)
@@ -44,6 +44,6 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any]
     try:
         compiled = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no folder it may write
+    except RuntimeError:  # numba found no cache folder that it may write to
         compiled = numba.njit(**_OPTIONS)(function)
     return compiled

@@ -38,8 +38,8 @@ def _filter_patches(
     longest = 0
     for n in range(sizes.size):
         longest = max(longest, sizes[n])
-    # Zeros around the patch, and filters back to front: y[j] is then the plain sum of f[t] * x[j + t].
-    # An index like n_taps - 1 - t + j would cost the vectoriser.
+    # With zeros around the patch and reversed filters, y[j] is the plain sum of f[t] * x[j + t].
+    # An index like n_taps - 1 - t + j would hinder vectorisation.
     x = np.zeros(longest + n_taps - 1)
     y = np.zeros(longest)
     flipped = taps[:, ::-1].astype(np.float64)
@@ -72,7 +72,7 @@ def _add_patches(
 
 @kernel
 def _load(samples: NDArray[Any], start: int, size: int, stride: int, x: NDArray[np.float64]) -> None:
-    """The patch as float64; a slice of its own for stride 1 lets the compiler vectorise."""
+    """The patch as float64; the slice for stride 1 lets the compiler vectorise."""
     if stride == 1:
         dry = samples[start : start + size]
         for t in range(size):
@@ -110,7 +110,7 @@ def _convolve(x: NDArray[np.float64], f: NDArray[np.float64], y: NDArray[np.floa
 
 @kernel
 def _store(y: NDArray[np.float64], samples: NDArray[Any], start: int, size: int, stride: int, top: float) -> int:
-    """float64 sums as samples; returns how many did not fit."""
+    """Store float64 sums as samples; returns how many were saturated."""
     over = 0
     if top > 0.0:
         for j in range(size):
@@ -135,5 +135,5 @@ def _survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int, fl
         for t in range(sizes[n]):
             sample = samples[starts[n] + t * stride]
             silent &= sample == 0
-            finite &= sample - sample == 0  # infinity and NaN less themselves are NaN
+            finite &= sample - sample == 0  # infinity and NaN minus themselves are NaN
         flags[n] = silent | (not finite) << 1

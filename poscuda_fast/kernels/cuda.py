@@ -1,7 +1,7 @@
-"""The arithmetic of FORMAT.md for NVIDIA GPUs, compiled by numba-cuda: one block of threads a patch.
+"""The arithmetic of FORMAT.md for NVIDIA GPUs, compiled by numba-cuda.
 
-Of samples in host memory only the patches travel, packed into pinned buffers; a chunk is packed while the GPU
-filters the one before. Samples in device memory are filtered where they are.
+Of samples in host memory only the patches are sent, packed into pinned buffers; one chunk is packed while the GPU marks
+the one before. Samples in device memory are marked in place.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if not _config.ENABLE_CUDASIM:  # the simulator needs neither package nor GPU
 
 _Launch = Callable[..., None]  # queues work on patches
 
-# A thread sums WIDTH neighbouring outputs at once, in registers. Threads would then read WIDTH samples apart
-# and meet in the same banks of shared memory; so x lies in rows of WIDTH samples, PITCH apart.
+# A thread sums WIDTH neighbouring outputs at once, in registers. Threads that read WIDTH samples apart would hit the
+# same banks of shared memory, so x is stored in rows of WIDTH samples, PITCH apart.
 WIDTH, PITCH, WINDOW = 8, 9, 16
 
-BLOCK = 128  # threads of a block that adds
-WARP = 32  # threads of a block: all run in step, and a patch of the default recipe keeps 30 of them busy
+BLOCK = 128  # threads of a block of `_add`
+WARP = 32  # threads of a block of `_filter`: they run in step; the paper's patch of 240 frames keeps 30 of them busy
 STEP = WARP // WIDTH * PITCH
 
-SHARED_BYTES = 48 << 10  # what any GPU gives a block; longer patches are held in device memory
+SHARED_BYTES = 48 << 10  # any GPU gives a block this much; longer patches are held in device memory
 SCRATCH_BYTES = 64 << 20  # device memory for those, unless one alone needs more
 FEWEST_BLOCKS = 128  # numba warns about smaller grids; a block without a patch returns at once
 CHUNK_BYTES, CHUNK_PATCHES = 2 << 20, 1 << 14  # what is packed and sent at a time
@@ -68,7 +68,7 @@ def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps
     """See `reference.filter_patches`: same arguments, same bits.
 
     `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
-    in place, in its turn on the stream that the interface names.
+    in place, in order on the stream that the interface names.
     """
     return _mark(samples, starts, sizes, rows, taps, stride, _launch_filter)
 
@@ -82,7 +82,7 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
     """See `reference.survey_patches`: same arguments, same flags; device memory too."""
     flags = np.empty(len(starts), np.uint8)
     if isinstance(samples, np.ndarray):
-        _survey_host(samples, starts, sizes, stride, flags)  # not worth the way to the GPU
+        _survey_host(samples, starts, sizes, stride, flags)  # not worth sending to the GPU
         return flags
     view = _view(samples)
     if not len(starts):
@@ -96,7 +96,7 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
 def _mark(
     samples: Any, starts: Ints, sizes: Ints, rows: Ints, table: NDArray[np.float32], stride: int, launch: _Launch
 ) -> int:
-    """Whatever `launch` does to patches, where the samples are."""
+    """Run `launch` on patches, in host or in device memory."""
     if isinstance(samples, np.ndarray):
         return _mark_host(samples, starts, sizes, rows, table, stride, launch)
     view = _view(samples, writing=True)
@@ -115,12 +115,12 @@ def _mark(
 def _view(samples: Any, *, writing: bool = False) -> Any:
     """Numba's view of device memory; its `stream` is the caller's, or 0 for the default stream."""
     if writing and samples.__cuda_array_interface__["data"][1]:
-        raise ValueError("the device array is read-only, and filtering happens in place; make a copy of it.")
+        raise ValueError("the device array is read-only, and protection happens in place; make a copy of it.")
     return cuda.as_cuda_array(samples, sync=False)  # our work is queued behind the caller's: no need to wait
 
 
 def _fetch(array: Any, stream: Any) -> NDArray[Any]:
-    """A device array in host memory, once the stream has come so far."""
+    """Copy a device array to host memory, and wait for the stream."""
     fetched: NDArray[Any] = array.copy_to_host(stream=stream)
     _wait(stream)
     return fetched
@@ -132,7 +132,7 @@ def _wait(stream: Any) -> None:
 
 # Host memory.
 
-_kept = threading.local()  # stagings, for the thread's next call: pinning memory costs as much as filling it
+_kept = threading.local()  # stagings for the thread's next call: pinning memory costs as much as filling it
 
 
 def _mark_host(
@@ -149,7 +149,7 @@ def _mark_host(
     device_table = cuda.to_device(table)
     room = CHUNK_BYTES // samples.itemsize
     longest = int(sizes.max())
-    cuda.current_context()  # so that there is a current GPU
+    cuda.current_context()  # makes a GPU the current one
     key = cuda.gpus.current, samples.dtype, room
     kept: dict[Any, list[_Staging]] = _kept.__dict__.setdefault("stagings", {})
     stagings = kept.pop(key, []) if longest <= room else []
@@ -161,13 +161,13 @@ def _mark_host(
         staging.send(samples, starts[chunk], sizes[chunk], rows[chunk], device_table, stride, launch)
     for staging in stagings:
         saturated += staging.store()
-    if longest <= room:  # after an error, when the GPU may still be at work in them, they are not kept
+    if longest <= room:  # not kept after an error: the GPU may still be using them
         kept[key] = stagings
     return saturated
 
 
 def _chunks(sizes: Ints, room: int) -> Iterator[slice]:
-    """Divide patches: at most `room` samples together, or one patch."""
+    """Divide patches into chunks of at most `room` samples, or of one patch."""
     ends = np.cumsum(sizes)
     first = 0
     while first < len(sizes):
@@ -178,7 +178,7 @@ def _chunks(sizes: Ints, room: int) -> Iterator[slice]:
 
 
 class _Staging:
-    """Buffers for one chunk of patches, pinned and on the GPU, and a stream of its own."""
+    """Buffers for one chunk of patches, pinned and on the GPU, with their own stream."""
 
     def __init__(self, room: int, dtype: np.dtype[Any]) -> None:
         self._stream = cuda.stream()
@@ -190,7 +190,7 @@ class _Staging:
     def send(
         self, samples: NDArray[Any], starts: Ints, sizes: Ints, rows: Ints, table: Any, stride: int, launch: _Launch
     ) -> None:
-        """Pack patches; let the GPU fetch, mark and return them. Returns at once."""
+        """Pack patches and queue their way to the GPU, the marking and the way back; does not wait."""
         n, total = len(starts), int(sizes.sum())
         if not total:
             return
@@ -209,10 +209,10 @@ class _Staging:
         self._sent = samples, starts, sizes, stride, dense
 
     def store(self) -> int:
-        """Wait for what was sent, and put it where it came from; returns the saturated samples."""
+        """Wait for the patches sent and store them in `samples`; returns how many samples were saturated."""
         if self._sent is None:
             return 0
-        self._stream.synchronize()  # raises what went wrong on the GPU, before anything is stored
+        self._stream.synchronize()  # raises errors of the GPU before anything is stored
         _unpack(*self._sent)
         self._sent = None
         return int(self._saturated[0])
@@ -267,7 +267,7 @@ def _launch_add(samples: Any, places: Any, longest: int, sounds: Any, stride: in
 def _add(
     samples: Any, places: Any, longest: int, sounds: Any, full_scale: float, stride: int, top: int, saturated: Any
 ) -> None:
-    """One thread a frame of a patch."""
+    """One thread per frame of a patch."""
     i = cuda.grid(1)
     n, t = i // longest, i % longest
     if n < places.shape[0] and t < places[n, 1]:
@@ -286,7 +286,7 @@ def _add(
 def _launch_filter(
     samples: Any, places: Any, longest: int, filters: Any, stride: int, saturated: Any, stream: Any
 ) -> None:
-    """Queue the filtering of `places`: (n, 3) starts, sizes and rows in device memory, like all else."""
+    """Queue the filtering of `places`: (n, 3) starts, sizes and rows; all arrays are in device memory."""
     top = int(top_of(samples.dtype))
     n, tap_rows, patch_rows = len(places), -(-filters.shape[1] // WIDTH), -(-longest // WIDTH)
     f_bytes = 8 * WIDTH * tap_rows
@@ -302,7 +302,7 @@ def _launch_filter(
 
 @_kernel
 def _filter(samples: Any, places: Any, filters: Any, stride: int, top: int, saturated: Any) -> None:
-    """One block a patch; filter and patch are in shared memory."""
+    """One block per patch; filter and patch are in shared memory."""
     n = cuda.blockIdx.x
     if n < places.shape[0]:
         f = cuda.shared.array(0, float64)
@@ -312,14 +312,14 @@ def _filter(samples: Any, places: Any, filters: Any, stride: int, top: int, satu
 
 @_kernel
 def _filter_long(samples: Any, places: Any, filters: Any, stride: int, top: int, saturated: Any, scratch: Any) -> None:
-    """The same with the patch in a row of `scratch`; a block takes one patch after another."""
+    """`_filter` with the patch in a row of `scratch`; a block takes one patch after another."""
     n, slots = cuda.blockIdx.x, scratch.shape[0]
     if n < slots:
         f = cuda.shared.array(0, float64)
         x = scratch[n]
         while n < places.shape[0]:
             _filter_patch(samples, places[n, 0], places[n, 1], filters[places[n, 2]], stride, top, f, x, saturated)
-            cuda.syncthreads()  # all has been stored before the next patch takes its place
+            cuda.syncthreads()  # everything is stored before the next patch overwrites it
             n += slots
 
 
@@ -333,18 +333,18 @@ def _filter_patch(
     lead = n_taps - 1 - (n_taps - 1) // 2
     tap_rows = (n_taps + WIDTH - 1) // WIDTH
     patch_rows = (size + WIDTH - 1) // WIDTH
-    # The filter back to front: y[j] is then the plain sum of f[t] * x[j + t]. Both end in zeros.
+    # The filter is reversed, so y[j] is the plain sum of f[t] * x[j + t]. Both end in zeros.
     t = thread
     while t < tap_rows * WIDTH:
         f[t] = taps[n_taps - 1 - t] if t < n_taps else 0.0
         t += WARP
-    own = x[thread // WIDTH * PITCH + thread % WIDTH :]  # a thread's next place is STEP further on
+    own = x[thread // WIDTH * PITCH + thread % WIDTH :]  # a thread's next sample is STEP further on
     t, place = thread - lead, 0
     while t < (patch_rows + tap_rows) * WIDTH - lead:
         own[place] = samples[start + t * stride] if 0 <= t < size else 0.0
         t += WARP
         place += STEP
-    cuda.syncthreads()  # all has been loaded before anything is stored
+    cuda.syncthreads()  # everything is loaded before anything is stored
     y = cuda.local.array(WIDTH, float64)
     base = 0
     while base < patch_rows:
@@ -352,7 +352,7 @@ def _filter_patch(
         sums = x[row * PITCH :]
         if row < patch_rows:
             _convolve(sums, f, tap_rows, y)
-        cuda.syncthreads()  # rows up to here have been read by all, and take the sums
+        cuda.syncthreads()  # all threads have read the rows up to here, which now take the sums
         if row < patch_rows:
             for r in range(WIDTH):
                 sums[r] = y[r]
@@ -378,15 +378,15 @@ def _filter_patch(
 def _convolve(x: Any, f: Any, tap_rows: int, y: Any) -> None:
     """y[r] = sum over t ascending of f[t] * x[r + t], for a row of outputs.
 
-    The GPU's float64 units bound this loop: a warp makes 64 multiply-adds, 2 cycles of a multiprocessor's
-    quarter each, out of 8 loads of neighbouring samples, 2 cycles of its shared memory each, and 8 of a
-    tap for all, 1 cycle each. Four quarters thus multiply for 32 cycles in which 24 would do for loading.
+    The GPU's float64 units limit this loop. For each row of taps a warp does 64 multiply-adds, each taking 2 cycles of
+    a quarter of a multiprocessor: 32 cycles with all four quarters at work. Its loads take 24 cycles of shared memory:
+    8 of neighbouring samples, 2 cycles each, and 8 of one tap for all threads, 1 cycle each.
     """
     window = cuda.local.array(WINDOW, float64)
     for r in range(WIDTH):
         y[r] = 0.0
         window[r] = x[r]
-    # With `range` the compiler cannot tell that places are not negative, and wraps each of them.
+    # With `range` the compiler cannot tell that indexes are not negative, and adds wraparound to each.
     row = 0
     while row < tap_rows:
         for r in range(WIDTH):
@@ -402,7 +402,7 @@ def _convolve(x: Any, f: Any, tap_rows: int, y: Any) -> None:
 
 @_kernel
 def _survey(samples: Any, places: Any, stride: int, found: Any) -> None:
-    """One block a patch; `places` is (n, 2) starts and sizes."""
+    """One block per patch; `places` is (n, 2) starts and sizes."""
     n = cuda.blockIdx.x
     if n < places.shape[0]:
         start, size = places[n, 0], places[n, 1]

@@ -1,6 +1,5 @@
-// The Python module poscuda_fast.kernels._native: which instruction set runs here, and calls without the GIL.
-// It keeps no state but that choice, so neither threads nor a fork can break it. Arguments are checked by
-// kernels/__init__.py.
+// The Python module poscuda_fast.kernels._native: it picks an instruction set that runs here and calls it without
+// the GIL. It keeps no state, so neither threads nor a fork can break it. kernels/__init__.py checks the arguments.
 
 #include "patches.h"
 
@@ -38,7 +37,7 @@ constexpr const Backend *sets[] = {
     &baseline,
 };
 
-// The set of that name, or the fastest if there is no name; a set that cannot run here is refused.
+// The set of that name, or the fastest if the name is empty; throws if it cannot run here.
 const Backend &choose(const std::string &name) {
     for (const Backend *set : sets)
         if (set->runs_here() && (name.empty() || name == set->name))
@@ -102,7 +101,7 @@ void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std:
         throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
 }
 
-// Ask the system to read the pages of some stretches of mapped memory; it does so while we go on.
+// Ask the system to read some stretches of mapped memory in the background.
 void will_need(ReadOnlySamples samples, Indexes first_bytes, std::int64_t n_bytes) {
 #if defined(__unix__) || defined(__APPLE__)
     const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -111,7 +110,7 @@ void will_need(ReadOnlySamples samples, Indexes first_bytes, std::int64_t n_byte
     for (std::size_t n = 0; n < first_bytes.shape(0); ++n) {
         const std::uintptr_t begin = (base + static_cast<std::uintptr_t>(first_bytes.data()[n])) / page * page;
         const std::uintptr_t end = base + static_cast<std::uintptr_t>(first_bytes.data()[n] + n_bytes);
-        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_WILLNEED); // advice: refused is no error
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_WILLNEED); // only a hint: failure is no error
     }
 #endif
 }

@@ -46,5 +46,5 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
 
 
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:
-    """Ask the system to read the pages of mapped memory that begin at `first_bytes` in `samples`; madvise(2)."""
+    """Ask the system, by madvise(2), to read `n_bytes` of mapped memory from each of `first_bytes` in `samples`."""
     _native.will_need(samples, first_bytes, n_bytes)

@@ -1,6 +1,6 @@
-// The arithmetic of FORMAT.md for one thread. Built once for each instruction set, with its own compiler
-// flags and POSCUDA_SET, POSCUDA_LANES; so nothing of the standard library with code in it is used here,
-// since the linker would keep only one set's copy.
+// The arithmetic of FORMAT.md for one thread. Built once for each instruction set, with its own compiler flags and
+// POSCUDA_SET, POSCUDA_LANES. Do not use code from the standard library here: the linker would keep only one set's
+// copy of it.
 
 #include "patches.h"
 
@@ -14,7 +14,7 @@ constexpr std::size_t lanes = 2 * POSCUDA_LANES;
 typedef double half __attribute__((vector_size(lanes / 2 * sizeof(double)))); // one register
 typedef std::int64_t half_mask __attribute__((vector_size(lanes / 2 * sizeof(std::int64_t))));
 
-// Two registers side by side: a tap that is spread over one serves both.
+// Two registers side by side: a tap that is broadcast to a register serves both.
 struct vector {
     half low, high;
 };
@@ -31,12 +31,12 @@ inline void store(double *to, vector v) {
     std::memcpy(to + lanes / 2, &v.high, sizeof v.high);
 }
 
-// Group after group of `lanes` input samples is loaded once for each of `lanes` shifts, and multiplied into
-// each of the N output vectors in registers that need it: sum[u] is the vector of outputs that began u
-// groups ago. So every sum takes its inputs in ascending order, one multiply-add for each.
+// Each group of `lanes` input samples is loaded once for each of `lanes` shifts. It is multiplied into those of the N
+// output vectors in registers that need it: sum[u] is the vector of outputs that began u groups ago. So every sum
+// takes its inputs in ascending order, one multiply-add for each.
 template <std::size_t First, std::size_t End, std::size_t N>
 inline __attribute__((always_inline)) void add_group(vector (&sum)[N], const double *x, const double *f) {
-    asm volatile("" : "+r"(f)); // or the compiler would keep every tap in a register of its own, and spill them
+    asm volatile("" : "+r"(f)); // otherwise the compiler keeps every tap in its own register, and spills them
     for (std::size_t s = 0; s < lanes; ++s) {
         const vector shifted = load(x + s);
 #pragma GCC unroll 16
@@ -62,7 +62,7 @@ inline __attribute__((always_inline)) void begin(vector (&sum)[N], const double 
     }
 }
 
-// The last N - 1 groups, when no output begins any more.
+// The last N - 1 groups, when no more outputs begin.
 template <std::size_t U, std::size_t N>
 inline __attribute__((always_inline)) void end(vector (&sum)[N], const double *x, const double *f, double *y) {
     if constexpr (U < N) {
@@ -94,7 +94,7 @@ constexpr struct {
     AddTaps add;
 } passes[] = {{5, add_taps<5>}, {2, add_taps<2>}, {1, add_taps<1>}};
 
-// All taps, as many groups a pass as there are registers for and outputs to fill them.
+// All taps, in passes of as many groups as there are registers for, and outputs to fill them.
 void convolve(const double *x, const double *f, double *y, std::size_t n, std::size_t groups) {
     std::memset(y, 0, n * lanes * sizeof *y);
     for (const auto &pass : passes)
@@ -105,25 +105,25 @@ void convolve(const double *x, const double *f, double *y, std::size_t n, std::s
         }
 }
 
-// One register of sums as samples, written to `to`.
+// Write one register of sums to `to` as samples.
 template <typename Sample> inline void put(half sum, Sample *to) {
     typedef Sample narrowed __attribute__((vector_size(lanes / 2 * sizeof(Sample))));
     typedef std::int32_t integers __attribute__((vector_size(lanes / 2 * sizeof(std::int32_t))));
     narrowed samples;
-    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // in one step it compiles to far more
+    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // one step would compile to far more code
         samples = __builtin_convertvector(__builtin_convertvector(sum, integers), narrowed);
     else
         samples = __builtin_convertvector(sum, narrowed);
     std::memcpy(to, &samples, sizeof samples);
 }
 
-// Sums as samples, in the memory of the sums; returns how many did not fit.
+// Sums as samples, in the memory of the sums; returns how many were saturated.
 template <typename Sample> std::int64_t narrow(double *y, Sample *to, std::size_t size, double top) {
     constexpr double round = 0x1.8p52; // adding and subtracting it rounds half to even; larger sums stay large
     const half lowest = half{} - top, highest = half{} + (top - 1);
-    half_mask over = {}; // a comparison that holds is -1
+    half_mask over = {}; // a true comparison is -1
     for (std::size_t j = size; j < round_up(size); ++j)
-        y[j] = 0; // not to be counted
+        y[j] = 0; // so that it is not counted
     for (std::size_t j = 0; j < size; j += lanes / 2) {
         half sum;
         std::memcpy(&sum, y + j, sizeof sum);
@@ -166,7 +166,7 @@ std::size_t longest(const Places &places) {
     return static_cast<std::size_t>(most);
 }
 
-// Bring some patches into the cache together: each lies on a page of its own, where no hardware looks ahead.
+// Prefetch several patches at once: each lies on another page, and the hardware does not prefetch across pages.
 constexpr std::size_t fetched = 8;
 
 template <typename Sample> void fetch(const Sample *samples, const Places &places, std::size_t first) {
@@ -175,7 +175,7 @@ template <typename Sample> void fetch(const Sample *samples, const Places &place
         const char *end = line + places.sizes[n] * sizeof(Sample);
         for (; line < end; line += 64) {
             __builtin_prefetch(line, 1);
-            asm volatile("" : : "r"(line)); // GCC drops a loop that only fetches
+            asm volatile("" : : "r"(line)); // GCC drops a loop that only prefetches
         }
     }
 }
@@ -188,8 +188,8 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     if (memory == nullptr)
         return -1;
     double *x = memory, *y = x + room, *f = y + round_up(most);
-    Sample *wet = reinterpret_cast<Sample *>(y); // narrow writes behind where it reads
-    // Zeros around the patch, and the filter back to front: y[j] is then the plain sum of f[t] * x[j + t].
+    Sample *wet = reinterpret_cast<Sample *>(y); // safe: `narrow` writes only where it has read
+    // With zeros around the patch and the filter reversed, y[j] is the plain sum of f[t] * x[j + t].
     std::memset(x, 0, room * sizeof *x);
     std::memset(f, 0, padded * sizeof *f);
     std::int64_t saturated = 0;
@@ -219,19 +219,19 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     return saturated;
 }
 
-// One register of samples.
+// Load one register of samples.
 template <typename Sample> inline half get(const Sample *from) {
     typedef Sample narrowed __attribute__((vector_size(lanes / 2 * sizeof(Sample))));
     typedef std::int32_t integers __attribute__((vector_size(lanes / 2 * sizeof(std::int32_t))));
     narrowed samples;
     std::memcpy(&samples, from, sizeof samples);
-    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // in one step it compiles to far more
+    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // one step would compile to far more code
         return __builtin_convertvector(__builtin_convertvector(samples, integers), half);
     else
         return __builtin_convertvector(samples, half);
 }
 
-// A register of samples with their sound; `over` gets -1 for each that did not fit.
+// Add their sound to one register of samples; `over` gets -1 for each that was saturated.
 template <typename Sample> inline void add_some(Sample *samples, const float *shares, half_mask &over) {
     constexpr double round = 0x1.8p52;
     const half lowest = half{} - top<Sample>, highest = half{} + (top<Sample> - 1);
@@ -256,7 +256,7 @@ std::int64_t add(Sample *samples, const Places &places, const Sounds &sounds) {
         if (places.stride == 1)
             for (; j + width <= size; j += width)
                 add_some(patch + j, shares + j, over);
-        for (; j < size; j += width) { // what is left, or lies apart, through a register of its own
+        for (; j < size; j += width) { // the rest, and samples with a stride, by way of a copy
             const std::size_t some = size - j < width ? size - j : width;
             Sample apart[width] = {};
             float own[width] = {};
@@ -290,7 +290,7 @@ std::uint8_t look(const float *patch, std::size_t size, std::ptrdiff_t stride) {
     for (std::size_t t = 0; t < size; ++t) {
         std::uint32_t bits;
         std::memcpy(&bits, patch + static_cast<std::ptrdiff_t>(t) * stride, sizeof bits);
-        any |= bits << 1; // without the sign: -0.0 is silence
+        any |= bits << 1; // drop the sign: -0.0 is silence
         odd |= (bits & exponent) == exponent ? 1 : 0;
     }
     return static_cast<std::uint8_t>((any == 0 ? silent : 0) | (odd != 0 ? not_finite : 0));

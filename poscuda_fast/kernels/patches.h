@@ -28,7 +28,8 @@ struct Sounds {
 // What a survey finds in a patch.
 constexpr std::uint8_t silent = 1, not_finite = 2;
 
-// An instruction set's functions for one type of sample. `filter` and `add` return how many samples were saturated.
+// Functions for one type of sample. `filter` and `add` return how many samples were saturated; `filter` returns -1 if
+// there is no memory.
 template <typename Sample> struct Functions {
     std::int64_t (*filter)(Sample *samples, const Places &places, const Filters &filters);
     std::int64_t (*add)(Sample *samples, const Places &places, const Sounds &sounds);
@@ -39,11 +40,11 @@ struct Backend {
     const char *name;
     bool (*runs_here)();
     Functions<std::int16_t> int16;
-    Functions<std::int32_t> int24; // 24-bit PCM in 32
+    Functions<std::int32_t> int24; // 24-bit PCM in 32-bit integers
     Functions<float> float32;
 };
 
-// What the compiler's plain target has: SSE2 on x86-64, NEON on 64-bit ARM.
+// The compiler's default target: SSE2 on x86-64, NEON on 64-bit ARM.
 extern const Backend baseline;
 #if defined(__x86_64__)
 extern const Backend avx2, avx512;

@@ -73,7 +73,7 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
 
 
 def _store(y: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
-    """float64 sums as samples, and how many of them did not fit."""
+    """float64 sums as samples, and how many of them were saturated."""
     top = top_of(dtype)
     if top == 0.0:
         with np.errstate(over="ignore", under="ignore"):

@@ -1,1 +1,1 @@
-"""What a class is given and where: labels, drawing, plan and batches of samples. Pure NumPy, no files."""
+"""The mark of each class and where it goes: labels, drawing, plan and batches of samples. Pure NumPy, no files."""

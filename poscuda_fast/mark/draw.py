@@ -1,4 +1,4 @@
-"""Key, recipe and classes -> what each class's patches are given: a filter, or a sound (FORMAT.md, "Secrets")."""
+"""Key, recipe and class tokens -> the mark of each class: a filter or a sound (FORMAT.md, "Secrets")."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
     """A class's first `n` position words: (n,) uint32."""
     blocks = []
     for block in range(-(-n // WORDS_PER_BLOCK)):
-        # A shorter expansion is the beginning of a longer one: draw no more than is used.
+        # A shorter expansion is a prefix of a longer one, so draw no more than is used.
         length = 4 * min(WORDS_PER_BLOCK, n - block * WORDS_PER_BLOCK)
         blocks.append(key.derive(b"position", token, block.to_bytes(4, "big"), length=length))
     return np.frombuffer(b"".join(blocks), "<u4").astype(np.uint32)

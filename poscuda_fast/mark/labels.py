@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LABELS_PER_STEP = 1 << 16  # bounds what NumPy needs to index with them
+LABELS_PER_STEP = 1 << 16  # bounds NumPy's copies when it indexes with them
 DENSE_LABELS = 1 << 20  # integer labels below this are ranked by a table instead of a sort
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClassRows:
-    """Which class each clip has; rows are worked out when they are asked for, so that any number of clips fits.
+    """The class of each clip; rows are computed on request, so that any number of clips fits in memory.
 
     Attributes
     ----------
     tokens : tuple of bytes
         The class token of each row (FORMAT.md, "Secrets"), sorted: equal for equal sets of classes.
     values : (n_clips,) integers
-        The labels as they were given, not copied where they were an array.
+        Integer labels as given (an array is not copied) if all are below `DENSE_LABELS`, otherwise an index for each
+        distinct label or name.
     table : (highest value + 1,) int32
         The row of each value.
     """
@@ -34,7 +35,7 @@ class ClassRows:
     table: NDArray[np.int32]
 
     def rows_of(self, clips: slice | NDArray[np.int64]) -> NDArray[np.int64]:
-        """`tokens[row]` is the class token of each of `clips`."""
+        """The row of each of `clips`; `tokens[row]` is its class token."""
         rows: NDArray[np.int64] = self.table[self.values[clips]].astype(np.int64)
         return rows
 
@@ -67,9 +68,11 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
     Raises
     ------
     TypeError
-        A label is neither an integer nor a string (a bool is neither), or both kinds are mixed.
+        A label is neither an integer nor a string (a bool is neither), both kinds are mixed, `classes` is given with
+        names, or `classes` is not a sequence of names.
     ValueError
-        Too few or too many, negative, beyond `classes`, or an empty name; or `classes` repeats one.
+        Wrong number or shape of labels; an integer that is negative, 2**64 or more, or beyond `classes`; a name that is
+        empty, not valid Unicode or ends in NUL; or `classes` has a name twice.
     """
     values = _as_array(labels)
     if len(values) != n_clips:
@@ -93,7 +96,7 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
 
 
 def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> ClassRows:
-    """Rows over names, with spellings of one NFC form brought together."""
+    """Rows for names; spellings with the same NFC form are one class."""
     tokens: dict[bytes, int] = {}
     order = np.empty(len(names), np.int32)
     for index, name in enumerate(names):
@@ -104,14 +107,14 @@ def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> 
         except UnicodeEncodeError:
             raise ValueError(f"The label {name!r} is not valid Unicode text; rename the class.") from None
         order[index] = tokens.setdefault(token, len(tokens))
-    # Sorted, so that a run may be resumed with its names in another order: sidecars tell of rows.
+    # Sorted, because sidecars store rows: a run may then be resumed with its names in another order.
     ranked = {token: rank for rank, token in enumerate(sorted(tokens))}
     ranks = np.array([ranked[token] for token in tokens], np.int32)
     return ClassRows(tuple(ranked), values, ranks[order][table] if len(names) else table)
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
-    """Class names as a list; TypeError or ValueError unless they are different names, each at a place of its own."""
+    """Class names as a list; TypeError or ValueError unless they are an ordered sequence of different names."""
     if isinstance(classes, str | bytes):
         raise TypeError(f"classes is the single text {classes!r}; give a sequence of class names.")
     if isinstance(classes, Mapping | Set) or not isinstance(classes, Iterable):
@@ -131,7 +134,7 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 
 
 def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]:
-    """The distinct values, sorted; integers for each clip; and for each such integer its value's place among them."""
+    """The distinct values, sorted; an integer for each clip; and for each such integer the index of its value."""
     if values.size and int(values.max()) >= DENSE_LABELS:
         present, inverse = np.unique(values, return_inverse=True)
         return present, _small(inverse), np.arange(len(present), dtype=np.int32)
@@ -142,12 +145,12 @@ def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.
 
 
 def _small(indexes: NDArray[np.intp]) -> NDArray[Any]:
-    """The same in the smallest type that holds them."""
+    """Indexes in the smallest type that holds them."""
     return indexes.astype(np.min_scalar_type(int(indexes.max(initial=0))))
 
 
 def _as_array(labels: Any) -> NDArray[Any]:
-    """Labels as a 1-D array of integers or of text, nothing coerced on the way."""
+    """Labels as a 1-D array of integers or of text, without coercion."""
     if isinstance(labels, str | bytes):
         raise TypeError(f"labels is the single text {labels!r}; give one label for each clip.")
     if not (hasattr(labels, "__array__") or isinstance(labels, Sequence)):

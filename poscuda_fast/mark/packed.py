@@ -1,4 +1,4 @@
-"""Patches packed one behind the other: what is journalled, filtered and stored.
+"""Patches packed one behind the other, as they are journalled, marked and stored.
 
 A dense buffer holds patch after patch; a patch holds frame after frame; a frame holds its channels.
 """
@@ -15,8 +15,8 @@ from poscuda_fast.mark.plan import Patches
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Tally
 
-BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB
-BATCH_PATCHES = 1 << 16  # so that their places, 32 bytes each, are no more than they
+BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB together
+BATCH_PATCHES = 1 << 16  # their places take 32 bytes each: 2 MiB at most
 
 
 def offsets(patches: Patches, channels: int) -> Ints:
@@ -26,7 +26,7 @@ def offsets(patches: Patches, channels: int) -> Ints:
 
 
 def mark_dense(dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> int:
-    """Filter every patch and channel of a dense buffer in place; returns the saturated samples."""
+    """Mark every patch and channel of a dense buffer in place; returns how many samples were saturated."""
     starts = (offsets(patches, channels)[:, None] + np.arange(channels)).reshape(-1)
     sizes = np.repeat(patches.sizes, channels)
     rows = np.repeat(patches.rows, channels)
@@ -39,7 +39,7 @@ def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: E
 
 
 def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
-    """ValueError if a patch holds NaN or infinity: its filtered samples would all be NaN."""
+    """ValueError if a patch holds NaN or infinity: a filter would spread it."""
     odd = np.flatnonzero(flags & NOT_FINITE)
     if odd.size:
         raise ValueError(
@@ -54,7 +54,7 @@ def patches_per_batch(recipe: Recipe, frame_bytes: int) -> int:
 
 
 def count(tally: Tally, patches: Patches, flags: NDArray[np.uint8], marks: Marks) -> None:
-    """Add a batch of original patches and what a survey found in them to a tally."""
+    """Add a batch of original patches to a tally; `flags` are from a survey of them."""
     silent = (flags & SILENT).astype(np.bool_)
     tally.patches += len(patches)
     tally.silent_patches += int(silent.sum())

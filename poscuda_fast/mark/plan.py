@@ -1,4 +1,4 @@
-"""Key, recipe, labels and lengths -> where every patch is and what it is given.
+"""Key, recipe, labels and lengths -> where every patch is and which mark it gets.
 
 The only file that knows where patches are (FORMAT.md, "Where the patches are").
 """
@@ -20,7 +20,7 @@ from poscuda_fast.mark.labels import ClassRows, encode
 from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
 from poscuda_fast.secrecy import Secret
 
-CLIPS_PER_STEP = 1 << 16  # bounds what a plan holds beyond one entry for each clip
+CLIPS_PER_STEP = 1 << 16  # bounds a plan's temporary arrays
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -45,12 +45,12 @@ class Patches(Secret):
 
 
 class Plan(Secret):
-    """Where the patches of a data set are, worked out piece by piece so that any number of clips fits.
+    """Where the patches of a data set are, computed in steps so that any number of clips fits in memory.
 
     Parameters
     ----------
     key, recipe
-        The secret and the numbers.
+        As for `protect`.
     labels : ClassRows
         From `labels.encode`.
     lengths : (n_clips,) int64
@@ -59,7 +59,7 @@ class Plan(Secret):
     Attributes
     ----------
     marks : Marks
-        What the patches of each class are given, secret.
+        The mark of each class; secret.
     n_patches, n_frames, n_short : int
         Patches, frames inside them, and clips shorter than `recipe.patch`.
     """
@@ -86,11 +86,11 @@ class Plan(Secret):
         return f"Plan({len(self.lengths)} clips, {self.n_patches} patches)"
 
     def counts(self) -> dict[str, int]:
-        """What a report can tell before any sample is read."""
+        """The counts of a report that are known before any sample is read."""
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self.n_short}
 
     def batches(self, most: int, *, skip: int = 0) -> Iterator[Patches]:
-        """All patches in clip order but the first `skip`, at most `most` at a time."""
+        """All patches in clip order except the first `skip`, at most `most` at a time."""
         for clips in self._steps():
             sizes, counts = shape(self.recipe, self.lengths[clips])
             ends = np.cumsum(counts)
@@ -117,7 +117,7 @@ class Plan(Secret):
         return self.labels.rows_of(clips)
 
     def digest(self) -> bytes:
-        """SHA-256 over every clip's class and length: equal for equal labels and lengths only."""
+        """SHA-256 over every clip's class and length: equal only for equal labels and lengths."""
         state = hashlib.sha256()
         for token in self.labels.tokens:
             state.update(len(token).to_bytes(4, "big") + token)
@@ -149,21 +149,21 @@ class Plan(Secret):
         return starts
 
     def _in_step(self, every: int, clips: Ints, numbers: Ints, sizes: Ints, rows: Ints) -> Ints:
-        """Format 2: equally far apart, the first anywhere in its share."""
+        """Format 2: a patch every `every` frames, the first anywhere in its share."""
         words = self._words[self._first_word[rows]]
         starts: Ints = numbers * every + _scale(words, np.minimum(self.lengths[clips], every) - sizes + 1)
         return starts
 
 
 def make_plan(key: Key, recipe: Recipe, labels: Any, classes: Sequence[str] | None, lengths: Ints) -> Plan:
-    """The plan for clips of these lengths, every other argument as the user gave it and checked here."""
+    """The plan for clips of these lengths; checks the other arguments, which are as the user gave them."""
     check_key(key)
     rows = encode(labels, classes, len(lengths))
     return Plan(key, recipe, rows, lengths)
 
 
 def shape(recipe: Recipe, lengths: Ints) -> tuple[Ints, Ints]:
-    """Frames in each patch of a clip, and how many patches it has."""
+    """For each clip, the frames in each of its patches and the number of patches."""
     sizes = np.minimum(recipe.patch, lengths)
     if isinstance(recipe, PaperRecipe) and recipe.every is None:
         counts = np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))

@@ -1,4 +1,4 @@
-"""How large an edit is beside the sound that it is made in."""
+"""How large an edit is relative to the clip: energies and their ratio in dB."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES_PER_STEP = 8192  # fits the cache, and is too little for BLAS to wake its threads, which then spin
+SAMPLES_PER_STEP = 8192  # fits the cache, and is too little for BLAS to wake its threads, which would spin
 
 
 def energy(samples: NDArray[Any]) -> float:

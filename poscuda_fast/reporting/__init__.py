@@ -38,9 +38,9 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML page that shows what was protected, for the owner of the data.
 
-    It needs no network and no other file. It shows ten clips before and after, those that were silent before and then
-    those with the lowest SNR: whoever has it can learn marks from it, so it is as secret as the sidecar, and is written
-    for its owner's eyes only (mode 0600). The data and their sidecar are read and not changed.
+    The page needs no network and no other file. It shows ten clips before and after: first those that were silent
+    before, then those with the lowest SNR. Anyone who has the page can learn marks from it, so keep it as secret as
+    the sidecar; only its owner can read it (mode 0600). The data and their sidecar are read and not changed.
 
     Parameters
     ----------
@@ -49,13 +49,13 @@ def write_report(
     key : Key
         The key it was protected with.
     out : path
-        The page; nothing that exists is overwritten.
+        The page to write; it must not exist.
     evaluation : path, optional
-        What `poscuda evaluate` stored of these data; its verdict and tables are shown too.
+        The result that `poscuda evaluate` stored for these data; its verdict and tables are shown too.
     sample_rate : int
-        Of an array's clips, Hz; audio files tell their own.
+        Of an array's clips, Hz; audio files have their own.
     sidecar : path, optional
-        As given when it was protected.
+        The sidecar's path, if one was given when the data were protected.
     progress : callable, optional
         Called with (clips done, clips in all).
 
@@ -66,8 +66,8 @@ def write_report(
     FileExistsError
         `out` exists.
     DatasetError
-        `src` does not exist, or `out` lies inside it; or the evaluation is damaged, or is of another
-        key, recipe, labels or lengths.
+        `src` or the folder of `out` does not exist, or `out` lies inside `src`; or the evaluation is damaged, or is of
+        another key, recipe, labels or lengths.
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
         other data.
@@ -110,7 +110,7 @@ def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
 
 def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subject:
     return Subject(
-        # A name that is not UTF-8 is shown as well as can be.
+        # Bytes of a name that are not UTF-8 are shown as U+FFFD.
         name=os.fsencode(Path(os.path.realpath(source)).name).decode("utf-8", "replace"),
         unit=unit,
         state=run.journal.state,
@@ -123,15 +123,15 @@ def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subj
 
 
 def _refuse_place(page: Path, source: Path) -> None:
-    """What must not be written to: what exists, and the data themselves, which may be published."""
+    """Refuse to write a page that exists, or one inside the data, which may be published."""
     if os.path.lexists(page):
         raise FileExistsError(f"{page} exists, and nothing is ever overwritten; choose another name for the report.")
     folder = Path(os.path.realpath(page.parent))
     if not folder.is_dir():
-        raise DatasetError(f"The folder of {page} does not exist; make it, or choose another place for the report.")
+        raise DatasetError(f"The folder of {page} does not exist; make it, or choose another folder for the report.")
     data = Path(os.path.realpath(source))
     if data.is_dir() and (folder == data or data in folder.parents):
         raise DatasetError(
             f"{page} lies inside {source}; the report is private and must not be published with the data, so choose "
-            f"another place for it."
+            f"another folder for it."
         )

@@ -1,4 +1,4 @@
-"""What `poscuda evaluate` stored: read, checked against the run, and made ready to be shown."""
+"""Read what `poscuda evaluate` stored, check it against the run, and prepare it for the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Evaluation:
     Attributes
     ----------
     word, sentence, uncertainty, date : str
-        Its verdict and when it was made; empty where it does not say.
+        Its verdict and its date; empty if missing.
     data : list of (str, str)
         What it was made on.
     models, attacks, quality : list of list of str
@@ -49,12 +49,12 @@ _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on"
 
 
 def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Recipe, labels: str) -> Evaluation:
-    """An evaluation of the run of this key and recipe, over clips of these labels and lengths.
+    """Read an evaluation of a run; refuse one of another key, recipe, labels or lengths.
 
     Parameters
     ----------
     path : path
-        What `poscuda evaluate` stored.
+        The file that `poscuda evaluate` wrote.
     fingerprint : str
         Of the run's key.
     recipe : Recipe
@@ -65,9 +65,9 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
     Raises
     ------
     DatasetError
-        The file is no evaluation, is damaged, or is of another version, key or recipe, or of other clips.
+        The file is not an evaluation, is damaged, or is of another version, key or recipe, or of other clips.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     try:
         fields = json.loads(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""How many files or clips have which SNR, as the bars and ticks of a drawing."""
+"""The histogram of SNR over files or clips, as the bars and ticks of a drawing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS_DB = (0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 class Bar(NamedTuple):
-    """A bar: where it stands, and what it says when it is pointed at."""
+    """A bar: its rectangle and its tooltip."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class Bar(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Bars, and ticks as (place, text) on both axes; `median_x` is where the median lies."""
+    """Bars, ticks as (coordinate, text) on both axes, and `median_x`, the coordinate of the median."""
 
     bars: list[Bar]
     x_ticks: list[tuple[float, str]]
@@ -34,7 +34,7 @@ class Histogram(NamedTuple):
 
 
 def histogram(ratios: Sequence[float], unit: str) -> Histogram | None:
-    """The drawing for ratios in dB of so many "files" or "clips"; None if there are none."""
+    """The drawing for ratios in dB, or None if there are none; `unit` is "files" or "clips"."""
     if not ratios:
         return None
     values = np.array(ratios)
@@ -71,7 +71,7 @@ def _text(db: float) -> str:
 
 
 def _ceiling(most: int) -> int:
-    """A round number that is not less, and even."""
+    """An even round number, `most` or more."""
     if most <= 2:
         return 2
     unit = int(10 ** math.floor(math.log10(most)))

@@ -1,4 +1,4 @@
-"""The page of a report: what was found, in words and numbers, put into its template."""
+"""The page of a report: put what was found, in words and numbers, into its template."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from poscuda_fast.reporting.survey import Excerpt, Named, Survey
 from poscuda_fast.results import Verdict
 from poscuda_fast.undo.journal import State
 
-CLASSES_OPEN = 12  # more than these are folded away
+CLASSES_OPEN = 12  # more classes than this are folded away
 TEMPLATE = "page.html"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """What a report is about: its name, "files" or "clips", and what its sidecar says of the run.
+    """What a report is about: its name, "files" or "clips", and what its sidecar says about the run.
 
-    `sample_rate` is that of an array, as its owner told it; None of files, which tell their own.
+    `sample_rate` is what the caller gave for an array, and None for files, which have their own.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Listing(NamedTuple):
 
 def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> str:
     """The page as text."""
-    import jinja2  # noqa: PLC0415 - not needed but for a report
+    import jinja2  # noqa: PLC0415 - only a report needs it
 
     text = (importlib.resources.files("poscuda_fast.reporting") / TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -118,8 +118,8 @@ def recipe_in_words(recipe: Recipe) -> str:
     number = f"{recipe.patches:,} in each clip" if recipe.every is None else f"one for each {recipe.every:,} frames"
     centre = " Its centre tap is 1, which keeps most of the sound." if recipe.identity else ""
     return (
-        f"Format 1, the paper's method. Patches of {recipe.patch:,} frames, {number}, are convolved with a filter of "
-        f"their class of {recipe.taps:,} taps between 0 and {recipe.blur:g}.{centre}"
+        f"Format 1, the paper's method. Patches of {recipe.patch:,} frames, {number}, are convolved with the filter of "
+        f"their class, {recipe.taps:,} taps between 0 and {recipe.blur:g}.{centre}"
     )
 
 
@@ -168,14 +168,14 @@ _VERDICTS = (
 
 
 def _unrecorded(subject: Subject) -> str:
-    """What clips without a record are."""
+    """The word for clips without a record."""
     if subject.unit == "files":
         return "not reached"
     return "empty" if subject.state is State.COMPLETE else "empty or not reached"
 
 
 def _share(unit: str, survey: Survey) -> str:
-    """How many of the frames that are known of are in patches."""
+    """The share of the known frames that are in patches."""
     if not survey.frames:
         return f"no {unit[:-1]} is protected"
     share = 100 * survey.patch_frames / survey.frames
@@ -193,12 +193,12 @@ def _without_ratio(unit: str, survey: Survey) -> str:
 
 
 def _noun(n: int, one: str, many: str = "") -> str:
-    """The word for so many."""
+    """The word in the singular or plural."""
     return one if n == 1 else many or f"{one}s"
 
 
 def _percentiles(ratios: list[float]) -> tuple[float | None, float | None]:
-    """Median, and what 5 % do not reach."""
+    """Median and 5th percentile."""
     if not ratios:
         return None, None
     return float(np.median(ratios)), float(np.percentile(ratios, 5))
@@ -227,7 +227,7 @@ def _show(worst: list[Excerpt]) -> list[Shown]:
         heard = len(part.before) / part.sample_rate
         notes = [f"The first {heard:.1f} s are shown."] if heard < excerpt.seconds - 0.05 else []
         if excerpt.at_least:
-            notes.append("Lengths are not kept: what is shown may end with padding.")
+            notes.append("Lengths are not stored: what is shown may end with padding.")
         channels = part.before.shape[1]
         if channels > 1:
             notes.append(_which_channels(channels, most_channels))
@@ -266,7 +266,7 @@ def _lists(subject: Subject, survey: Survey) -> list[Listing]:
         Listing(f"{units} with silent patches", survey.silent),
         Listing(f"{units} with saturated samples", survey.saturated),
         Listing(f"{units} shorter than a patch", survey.short),
-        Listing(f"{units} that are not as protecting left them", survey.changed),
+        Listing(f"{units} that are not in their protected state", survey.changed),
     ]
     if subject.unit == "files":
         reached = " or has not reached" if subject.n_clips > survey.clips else ""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Samples = NDArray[np.float64]
 
 WINDOW_SECONDS = 0.032
-OVERLAP = 8  # of a window's frames, one in so many is the step between two columns, or more in a long clip
-MOST_COLUMNS = 240  # more than a picture has room for
+OVERLAP = 8  # columns are a window / OVERLAP apart, or more in a long clip
+MOST_COLUMNS = 240  # a picture shows no more
 RANGE_DB = 80.0
 FLOOR = 1e-7  # of full scale: below a sample's last bit
 SIZE, SCALE_SIZE = (3.7, 3.5), (3.7, 0.66)  # inches
@@ -34,7 +34,7 @@ _STYLE = {
 
 
 class Picture(NamedTuple):
-    """One picture: what it shows in one word, its data: URI, and what it says to somebody who cannot see it."""
+    """One picture: a title of one word, its data: URI, and its alternative text."""
 
     title: str
     uri: str
@@ -44,9 +44,9 @@ class Picture(NamedTuple):
 def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
     """Pictures of a clip's first channel before, after and of the difference, and the scale of their colours.
 
-    The three have one scale of amplitudes and one of levels.
+    The three share one scale of amplitudes and one of levels.
     """
-    import matplotlib.style  # noqa: PLC0415 - not needed but for a report, and slow to load
+    import matplotlib.style  # noqa: PLC0415 - only a report needs it, and it is slow to load
 
     before, after = (samples[:, 0].astype(np.float64) for samples in (excerpt.before, excerpt.after))
     waves = {"before": before, "after": after, "difference": after - before}
@@ -54,7 +54,7 @@ def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
     top = 10 * float(np.ceil(max(float(level.max()) for level, _ in levels.values()) / 10))
     highest = max(float(np.abs(wave).max(initial=0)) for wave in waves.values()) * 1.05 or 1.0
     pictures = []
-    with matplotlib.style.context(["default", _STYLE]):  # whatever style its user has
+    with matplotlib.style.context(["default", _STYLE]):  # independent of the user's style
         for name, wave in waves.items():
             figure = _figure(SIZE)
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
@@ -124,7 +124,7 @@ def _scale(top: float) -> Figure:
 
 
 def _figure(size: tuple[float, float]) -> Figure:
-    """A figure of its own, known to no window system."""
+    """A figure that opens no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -134,7 +134,7 @@ def _figure(size: tuple[float, float]) -> Figure:
 
 
 def _png(figure: Figure) -> str:
-    """A figure as the address of a PNG image that holds it."""
+    """A figure as PNG in a data: URI."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from poscuda_fast.reporting.survey import MOST_SECONDS, Excerpt
 
 PAGE_BYTES = 3_000_000  # for all players of a page together
-LEAST_SECONDS = 2  # of each, whatever it takes
+LEAST_SECONDS = 2  # of each clip, even where that exceeds PAGE_BYTES
 MOST_CHANNELS = 2
 
 
 def what_fits(excerpts: Sequence[Excerpt]) -> tuple[float, int]:
-    """Seconds and channels of each clip that a page can hold: all of short clips, less of many long ones."""
+    """Seconds and channels of each clip that fit into a page: all of short clips, less of many long ones."""
     for seconds in range(int(MOST_SECONDS), LEAST_SECONDS - 1, -1):
         for channels in range(MOST_CHANNELS, 0, -1):
             if sum(_bytes(excerpt, seconds, channels) for excerpt in excerpts) <= PAGE_BYTES:
@@ -26,19 +26,19 @@ def what_fits(excerpts: Sequence[Excerpt]) -> tuple[float, int]:
 
 
 def _bytes(excerpt: Excerpt, seconds: int, channels: int) -> int:
-    """What two players of a clip take."""
+    """Bytes of the two players of a clip."""
     frames: int = min(len(excerpt.before), seconds * excerpt.sample_rate)
     kept: int = min(excerpt.before.shape[1], channels)
     return 2 * 2 * frames * kept
 
 
 def player(samples: NDArray[np.float32], sample_rate: int) -> str:
-    """Samples (frames, 1 or 2 channels) of full scale 1 as the address of a WAV file that holds them."""
+    """Samples (frames, 1 or 2 channels), full scale 1, as a WAV file in a data: URI."""
     return "data:audio/wav;base64," + base64.b64encode(_wav(samples, sample_rate)).decode("ascii")
 
 
 def _wav(samples: NDArray[np.float32], sample_rate: int) -> bytes:
-    """The file, limited to full scale."""
+    """A WAV file of samples, limited to full scale."""
     heard = samples.astype(np.float64) * 2**15
     data = np.nan_to_num(np.rint(heard)).clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
     channels = heard.shape[1]

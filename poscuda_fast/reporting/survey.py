@@ -1,4 +1,4 @@
-"""What is measured of each clip of a run, and what is kept of all of them: counts, and the ten with the lowest SNR."""
+"""Measure each clip of a run; keep counts over all of them, and the ten clips with the lowest SNR."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Measured(NamedTuple):
-    """One clip: what it is, its counts, and how to get its beginning before and after (frames, channels), full scale 1.
+    """One clip: its state, its counts, and a function for its beginning before and after, (frames, channels).
 
-    `frames` is its length, or the least that it can be where `at_least`; `snr_db` as `_ratio` gives it, None where the
-    clip is not protected now.
+    `excerpt` gives samples of full scale 1. `frames` is the clip's length, or a lower bound if `at_least`. `snr_db` is
+    what `_ratio` returns, or None if the clip is not protected now.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Excerpt(Secret):
     snr_db : float
         Minus infinity if it was silent before.
     seconds : float
-        Its length.
+        Length of the clip.
     at_least : bool
-        Whether it may be longer.
+        Whether the clip may be longer.
     sample_rate : int
         Hz.
     before, after : (frames, channels) float32
@@ -79,13 +79,13 @@ class Excerpt(Secret):
     after: NDArray[np.float32]
 
     def cut(self, seconds: float) -> Excerpt:
-        """No more than so much of it."""
+        """The same, with at most `seconds` of samples."""
         end = max(1, int(seconds * self.sample_rate))
         return dataclasses.replace(self, before=self.before[:end], after=self.after[:end])
 
 
 class Named:
-    """Names with something to say of each; the first are kept, all are counted."""
+    """Names, each with a remark; all are counted, the first `NAMES_KEPT` are kept."""
 
     def __init__(self) -> None:
         self.items: list[tuple[str, str]] = []
@@ -98,7 +98,7 @@ class Named:
 
     @property
     def more(self) -> int:
-        """How many are counted only."""
+        """How many are counted but not kept."""
         return self.total - len(self.items)
 
 
@@ -121,24 +121,24 @@ class Survey:
     Attributes
     ----------
     clips : int
-        How many were looked at.
+        How many were measured.
     verdicts : Counter
-        Clips by what they are now.
+        Clips by their verdict now.
     patches, patch_frames, frames : int
         Of the clips that are protected now: their patches, the frames in these, and all frames.
     at_least : bool
-        Whether there may be more frames than that, since some lengths are not known.
+        Whether `frames` is only a lower bound, because some lengths are not known.
     silent_patches, saturated_samples : int
-        Of the clips that are as protecting left them.
+        Of the clips that are in their protected state.
     snr_db : list of float
         Of every clip that is protected now and has one.
     silent_before, not_finite : int
-        Protected clips that have none: those that were silent before, and those with samples that are not finite.
+        Protected clips that have no SNR: those that were silent before, and those with samples that are not finite.
     silent, saturated, short, changed, unlisted : Named
-        Clips with silent patches, with saturated samples, shorter than a patch, not as protecting left them, and files
-        without a record.
+        Clips with silent patches, with saturated samples, shorter than a patch, not in their protected state, and
+        files without a record.
     worst : list of Excerpt
-        Of the clips that were silent before, and then of those with the lowest SNR, lowest first.
+        Clips that were silent before, then those with the lowest SNR, lowest first.
     """
 
     def __init__(self, labels: Sequence[str | int]) -> None:
@@ -180,7 +180,7 @@ class Survey:
             self._add_protected(clip)
 
     def _add_found(self, clip: Measured) -> None:
-        """Count what protecting met with in a clip."""
+        """Count the silent patches and saturated samples of a clip."""
         self.silent_patches += clip.tally.silent_patches
         self.saturated_samples += clip.tally.saturated_samples
         if clip.tally.silent_patches:
@@ -207,7 +207,7 @@ class Survey:
         self._rank(clip, clip.snr_db)
 
     def _rank(self, clip: Measured, ratio: float) -> None:
-        """Keep the lowest; of equal ones those that came first."""
+        """Keep the clips with the lowest ratio; of equal ones those that came first."""
         if len(self._heap) == WORST and -ratio <= self._heap[0][0]:
             return
         seconds = clip.frames / clip.sample_rate
@@ -283,7 +283,7 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
     for clip in run.clips():
         ratio = None
         if clip.verdict is Verdict.PROTECTED:
-            with np.errstate(invalid="ignore"):  # infinity less itself, outside patches
+            with np.errstate(invalid="ignore"):  # infinity minus infinity, outside patches
                 edit = clip.now.reshape(-1).astype(np.float64) - clip.original.reshape(-1)
             ratio = _ratio(snr.energy(clip.original.reshape(-1)), snr.energy(edit))
         short = clip.frames < run.recipe.patch
@@ -299,7 +299,7 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
             label=clip.label,
             verdict=Verdict.TORN
             if clip.verdict is Verdict.NEITHER
-            else clip.verdict,  # what is outside patches is not known
+            else clip.verdict,  # an array's clips are compared inside patches only
             frames=frames,
             at_least=not short and frames < len(clip.now),
             patch_frames=clip.patch_frames,
@@ -322,7 +322,7 @@ def _ratio(signal: float, noise: float) -> float | None:
 
 
 def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
-    """Samples (frames, channels) of a recorded file as they are kept, and the sample rate."""
+    """Samples (frames, channels) of a recorded file as they are stored, and the sample rate."""
     if record.offset == WHOLE:
         decoded = decode(content, record.name)
         return decoded.samples, decoded.encoding.sample_rate
@@ -333,7 +333,7 @@ def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
 
 
 def _beginning(samples: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-    """A copy of what is shown of a clip."""
+    """A copy of the part of a clip that is shown."""
     shown = samples[: int(MOST_SECONDS * sample_rate)].astype(np.float64) / FULL_SCALE[samples.dtype]
     return shown.astype(np.float32)
 

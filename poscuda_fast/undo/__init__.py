@@ -1,1 +1,1 @@
-"""The undo: a sealed journal of originals and the order of events; bytes and batches, nothing of audio."""
+"""Undo: a sealed journal of originals, and the order of events; it handles bytes and batches, not audio."""

@@ -1,4 +1,4 @@
-"""Dropping the undo: what is protected then stays so, whoever has the key."""
+"""Dropping the undo: protected data then stay protected, even for those who have the key."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from poscuda_fast.undo.journal import Journal, sidecar_of
 
 @discreet
 def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> Report:
-    """Destroy the originals that a finished run keeps in its sidecar, for good.
+    """Permanently destroy the originals that a finished run keeps in its sidecar.
 
-    Nobody can restore the data from it afterwards, with or without the key. The data are not touched.
-    The sidecar stays, a few KiB, and still keeps the data from being marked twice; `verify_folder` goes by
-    the manifest from then on, and `verify_memmap` has nothing left to compare with. Killed at any moment,
-    the undo is either whole or gone, and the same call made again finishes the job.
+    Nobody can restore the data from it afterwards, with or without the key. The data are not touched. The sidecar
+    stays, a few KiB, and still prevents the data from being marked twice. `verify_folder` then compares with the
+    manifest; `verify_array` has nothing left to compare with and raises SidecarError. If the process is killed, the
+    undo is either complete or gone; make the same call again to finish.
 
     Parameters
     ----------
@@ -41,14 +41,16 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
     Raises
     ------
     SidecarError
-        There is none, or it is damaged or of another key; or its run is not finished. Nothing was written.
+        The sidecar is missing, damaged or made with another key, or its run is not finished. Nothing was written.
+    DatasetError
+        `path` does not exist.
     BusyError, OSError
         As for `protect_memmap`.
 
     Notes
     -----
-    The key of the journal is overwritten in the file (FORMAT.md, "Sidecar"). Backups and snapshots of the
-    sidecar, and what a disk keeps of overwritten blocks, are beyond its reach.
+    The journal's key is overwritten in the file (FORMAT.md, "Sidecar"). This does not reach backups and snapshots of
+    the sidecar, or old blocks that a disk keeps.
     """
     begun = time.perf_counter()
     check_key(key)

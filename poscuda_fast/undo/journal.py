@@ -1,7 +1,7 @@
 """The sealed undo journal beside the data: a SQLite file of originals that only the key can open.
 
-It knows batches and bytes, not audio. What is kept, and why that is enough for crash recovery and
-for undo, is written in FORMAT.md, "Sidecar".
+It knows batches and bytes, not audio. FORMAT.md, "Sidecar", says what is kept and why that is enough for crash recovery
+and for undo.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NONCE_BYTES = 12
 
 
 class State(str, enum.Enum):
-    """Where a run stands; the order of commits is what makes a crash harmless."""
+    """The state of a run; the order in which states are committed makes a crash harmless."""
 
     NEW = "new"
     APPLYING = "applying"
@@ -54,25 +54,25 @@ class State(str, enum.Enum):
 
 
 def sidecar_of(data: Path, *, folder: bool) -> Path:
-    """Where a sidecar lies unless told otherwise: inside a folder, beside a file."""
+    """The default path of a sidecar: inside a folder, beside a file."""
     return data / SIDECAR if folder else data.with_name(data.name + SIDECAR)
 
 
 class Journal:
-    """A sidecar, locked against every other process until `close`; made by `begin` if it is not there yet.
+    """A sidecar, locked against every other process until `close`; `begin` makes it if it does not exist.
 
     Attributes
     ----------
     state : State
-        What the sidecar says, its authenticity checked.
+        The state that the sidecar records, authenticated.
     key : Key
         The key that seals it.
     header : dict
-        What describes the run and its data; authentic, readable without the key, free of secrets.
+        Describes the run and its data: authenticated, readable without the key, and without secrets.
     secret : bytes
-        What else describes the run, sealed.
+        The sealed part of that description.
     summary : dict
-        Counts stored with the last state; the number of batches among them once it is known.
+        Counts stored with the last state, and the number of batches once it is known.
     """
 
     def __init__(self, path: Path, key: Key) -> None:
@@ -93,7 +93,7 @@ class Journal:
     def _open(self) -> None:
         self._connection = _connect(self.path)
         try:
-            # Empty is what a run leaves that was stopped before it began; anything else must be whole.
+            # A run that was stopped before it began leaves an empty file; anything else must be complete.
             if os.stat(self.path).st_size:
                 self._check_schema()
                 self._read_run()
@@ -107,8 +107,8 @@ class Journal:
     def _database(self) -> sqlite3.Connection:
         if self._connection is None:
             raise SidecarError(
-                f"There is no sidecar at {self.path}; without it the originals cannot be put back, nor a run be "
-                f"recognised. If it was moved, give its path."
+                f"There is no sidecar at {self.path}; without it the originals cannot be put back and a run cannot "
+                f"be recognised. If it was moved, give its path."
             )
         return self._connection
 
@@ -146,14 +146,14 @@ class Journal:
             database.execute("INSERT INTO batch VALUES (?, ?, ?)", (number, session, sealed))
             self._write_state(State.APPLYING, {"batches": number + 1})
         self.summary = {"batches": number + 1}
-        self._session = session  # only now: after a failed commit its number would be used again
+        self._session = session  # only now: after a failed commit the number is used again, with another session
 
     def n_batches(self) -> int:
         """Batches that are durable."""
         return int(self._database.execute("SELECT count(*) FROM batch").fetchone()[0])
 
     def payloads(self) -> Iterator[bytes]:
-        """Every batch that `append` committed, opened, in order."""
+        """Every batch that `append` committed, decrypted, in order."""
         for number in range(self.n_batches()):
             try:
                 row = self._database.execute("SELECT session, sealed FROM batch WHERE number = ?", (number,)).fetchone()
@@ -173,11 +173,11 @@ class Journal:
         self.state, self.summary = state, fields
 
     def make_final(self) -> None:
-        """Destroy the originals and the key that seals them; the file still tells what was done."""
+        """Destroy the originals and the key that seals them; the file still records what was done."""
         if self.state not in (State.COMPLETE, State.FINAL):
             raise SidecarError(
-                f"The run in {self.path} is in state {self.state.value}, and only a finished one can be made final: "
-                f"protect to the end first. Nothing was written."
+                f"The run in {self.path} is in state {self.state.value}; only a finished run can be made final. "
+                f"Finish protecting first. Nothing was written."
             )
         if self.state is State.COMPLETE:
             summary = {**self.summary, "batches": 0}
@@ -188,7 +188,7 @@ class Journal:
             self.state, self.summary = State.FINAL, summary
             self._journal_key = self.secret = b""
         try:
-            self._database.execute("VACUUM")  # again if a crash came between: only this makes the file small
+            self._database.execute("VACUUM")  # also if already final: a crash before this left the file large
         except _FROM_SQLITE as error:
             raise _translate(self.path, error) from None
 
@@ -197,7 +197,7 @@ class Journal:
         if self._connection is None:
             return
         try:
-            with contextlib.suppress(*_FROM_SQLITE):  # takes SQLite's empty rollback journal away
+            with contextlib.suppress(*_FROM_SQLITE):  # removes SQLite's empty rollback journal
                 self._connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         finally:
             self._connection.close()
@@ -288,12 +288,12 @@ class Journal:
         return ChaCha20Poly1305(expand.derive(self._journal_key))
 
     def _context(self, number: int, session: bytes) -> bytes:
-        """What a sealed batch is bound to: this run, its header, this place in the order."""
+        """What a sealed batch is bound to: the run's header, the session and the batch's number."""
         return hashlib.sha256(self._header_bytes).digest() + session + number.to_bytes(8, "big")
 
 
 def _drop_batches(database: sqlite3.Connection) -> None:
-    """Delete all batches; their bytes need not be overwritten, as the key that opens them goes in the same commit."""
+    """Delete all batches without overwriting their bytes: the same commit drops the key that opens them."""
     database.execute("PRAGMA secure_delete = FAST").fetchall()
     database.execute("DELETE FROM batch")
     database.execute("PRAGMA secure_delete = ON").fetchall()
@@ -306,7 +306,7 @@ def _nonce(number: int) -> bytes:
 def _create(path: Path) -> None:
     """An empty file under a new name."""
     if not path.absolute().parent.is_dir():
-        raise SidecarError(f"The folder of the sidecar {path} does not exist; make it, or choose another place.")
+        raise SidecarError(f"The folder of the sidecar {path} does not exist; make it, or choose another path.")
     try:
         disk.create(path, b"", mode=0o600)
     except FileExistsError:
@@ -317,7 +317,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """An exclusive connection to an existing file."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise SidecarError(f"The sidecar {path} is not a regular file; it is not used.")
-    # The file is opened by SQLite alone: closing any other descriptor of it would drop SQLite's POSIX locks.
+    # Only SQLite opens the file: closing any other descriptor of it would drop SQLite's POSIX locks.
     uri = f"file:{quote(os.fsencode(path.absolute()))}"
     _refuse_foreign(path, uri)
     try:
@@ -345,14 +345,14 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_foreign(path: Path, uri: str) -> None:
-    """SidecarError for another program's database, before anything is done that would change it."""
+    """SidecarError for another program's database, before anything can change it."""
     rollback = path.with_name(path.name + "-journal")
     if os.stat(path).st_size == 0 or (rollback.exists() and rollback.stat().st_size):
-        return  # nothing there, or a commit that a crash cut off and that SQLite will undo
+        return  # empty, or a crash cut off a commit, which SQLite will undo
     try:
         found = _application_of(f"{uri}?mode=ro&immutable=1")
     except _FROM_SQLITE:
-        try:  # immutable asks for no lock: another run may be in the middle of its first commit
+        try:  # immutable takes no lock: another run may be in the middle of its first commit
             found = _application_of(f"{uri}?mode=ro")
         except _FROM_SQLITE as error:
             raise _translate(path, error) from None
@@ -371,7 +371,7 @@ _FROM_SQLITE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 def _translate(path: Path, error: BaseException) -> SidecarError | OSError:
-    """What SQLite reports, as this library's errors."""
+    """An error of SQLite as one of this library's."""
     text = str(error)
     if "locked" in text:
         return BusyError(f"The sidecar {path} is in use: another run is at work on this data. Wait for it to end.")

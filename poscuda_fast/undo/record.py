@@ -1,4 +1,4 @@
-"""What the sidecar of every run tells, whether of an array or of files."""
+"""What every sidecar records, for an array and for files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {"array": "an array", "files": "a folder of files"}
 
 
 def describe(kind: str, key: Key, plan: Plan) -> dict[str, Any]:
-    """The header's fields that all runs have; what the user can change comes first, to be compared first."""
+    """The header fields of every run; those that the user can change come first, so that they are compared first."""
     return {
         "kind": kind,
         "recipe": plan.recipe.to_dict(),
@@ -31,14 +31,14 @@ def describe(kind: str, key: Key, plan: Plan) -> dict[str, Any]:
 
 
 def seal(plan: Plan, **fields: Any) -> bytes:
-    """What must be sealed of a run: its class tokens, and `fields`."""
+    """The part of a run's description that must be sealed: its class tokens and `fields`."""
     return json.dumps({"tokens": [token.hex() for token in plan.labels.tokens], **fields}).encode()
 
 
 def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
-    """What was sealed of a recorded run, and what its classes' patches were given.
+    """The sealed description of a recorded run, and the marks of its classes.
 
-    SidecarError if no run was begun, or one of another kind.
+    SidecarError if no run was begun, if it is of another kind, or if its undo was dropped.
     """
     if journal.state is State.NEW:
         raise SidecarError(
@@ -47,8 +47,8 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
         )
     if journal.state is State.FINAL:
         raise SidecarError(
-            f"The undo in {journal.path} was dropped: the originals are gone, so that nothing can be restored from it, "
-            f"nor be compared with them. Nothing was written."
+            f"The undo in {journal.path} was dropped: the originals are gone, so the data can be neither restored nor "
+            f"compared with them. Nothing was written."
         )
     found = journal.header["kind"]
     if found != kind:
@@ -64,22 +64,22 @@ def keyed_mac(key: Key, purpose: bytes, message: bytes) -> str:
 
 
 def refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
-    """SidecarError if data are protected already, also as part of something larger: they would be marked twice."""
+    """SidecarError if data are protected already, also as part of other data: they would be marked twice."""
     for sidecar in sidecars:
         try:
             with Journal(sidecar, key) as journal:
                 state = journal.state
         except SidecarError as error:
-            raise type(error)(f"{data} holds or lies in what was protected on its own. {error}") from None
+            raise type(error)(f"{data} contains, or lies in, data that were protected separately. {error}") from None
         if state not in (State.NEW, State.UNDONE):
             raise SidecarError(
-                f"{data} is protected already by {sidecar}, as a whole or in part (state {state.value}): it would be "
-                f"marked twice. Restore that first. Nothing was written."
+                f"{data} is protected already by {sidecar}, as a whole or in part (state {state.value}), and would be "
+                f"marked twice. Restore it first. Nothing was written."
             )
 
 
 class Run:
-    """A run whose originals are kept, as its sidecar tells it; the sidecar is open as long as this is used.
+    """A run whose originals are kept, read from its sidecar, which must stay open while this is used.
 
     Attributes
     ----------
@@ -90,9 +90,9 @@ class Run:
     tokens : tuple of bytes
         The class token of each row of the marks.
     labels : list of str or int
-        The label that each of them stands for.
+        The label of each of those classes.
     n_clips : int
-        Files or clips in all.
+        Number of clips or files.
     """
 
     def __init__(self, journal: Journal, kind: str) -> None:

@@ -1,8 +1,8 @@
 """The order of events that makes an edit in place safe, whatever is edited.
 
-A batch of originals is durable in the journal before any of its bytes is stored, and once it is
-there it is never read from the data again; so a crash at any moment leaves every batch either
-untouched or known, and running the same steps again finishes the job.
+A batch of originals is durable in the journal before any of its patches is overwritten, and once it is there it is
+never read from the data again. So a crash at any moment leaves every batch either untouched or in the journal, and
+running the same steps again finishes the job.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ class Target(Protocol):
     """Data that can be edited batch by batch; a payload holds originals and where they belong."""
 
     def header(self) -> dict[str, Any]:
-        """What describes the run and identifies the data, free of secrets."""
+        """Describes the run and identifies the data, without secrets."""
 
     def secret(self) -> bytes:
-        """What else is needed to identify the data, for sealing."""
+        """What else is needed to identify the data, to be sealed."""
 
     def fresh(self) -> Iterator[bytes]:
-        """Payloads of what `apply` has not been given yet, read from the data."""
+        """Payloads that `apply` has not been given yet, read from the data."""
 
     def recheck(self, payload: bytes) -> list[str]:
-        """Make sure that a journalled payload still fits the data; names of what it does not fit."""
+        """Check that a journalled payload still fits the data; returns the names of files that it does not fit."""
 
     def apply(self, payload: bytes) -> None:
-        """Store the filtered form of a payload's originals, unconditionally."""
+        """Store the marked form of a payload's originals, unconditionally."""
 
     def undo(self, payload: bytes) -> None:
         """Store a payload's originals, unconditionally."""
 
     def unprotected(self, payload: bytes) -> list[str]:
-        """Names of what `apply` was given and what is not in its filtered form now."""
+        """Names of a payload's clips or files that are not in their marked form now."""
 
     def skip(self, names: list[str]) -> None:
         """Leave these out of `undo`."""
 
     def sync(self) -> None:
-        """Return once every stored byte is on the disk; OSError if one did not get there."""
+        """Return once every stored byte is on the disk; OSError if that fails."""
 
     def summary(self) -> dict[str, Any]:
         """Counts to keep with the finished run."""
 
 
 def apply(journal: Journal, target: Target) -> None:
-    """Protect a target: from the beginning, or from wherever an earlier run was stopped."""
+    """Protect a target, from the beginning or from where the run was stopped."""
     if journal.state in (State.NEW, State.UNDONE):
         journal.begin(target.header(), target.secret())
     else:
@@ -85,7 +85,7 @@ def undo(journal: Journal, target: Target, *, partial: bool = False) -> list[str
 
 
 def _recheck(journal: Journal, target: Target) -> list[str]:
-    """Open every batch once before anything is written: damage is found now or never."""
+    """Open every batch once before anything is written, so that damage is found in time."""
     return [name for payload in journal.payloads() for name in target.recheck(payload)]
 
 
@@ -95,23 +95,23 @@ def _refuse_changed(journal: Journal, names: list[str]) -> None:
         more = f"\n  and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
         raise SidecarError(
             f"{len(names)} files are missing or were changed since {journal.path} was written; nothing was written. "
-            f"Put them back, or restore the others alone (partial):{shown}{more}"
+            f"Put them back, or restore only the others (partial):{shown}{more}"
         )
 
 
 def refuse_unprotected(journal: Journal, target: Target) -> None:
-    """SidecarError if what a finished run protected is so no more: the answer "already protected" is believed."""
+    """SidecarError if data of a finished run are no longer protected: users rely on the answer "already protected"."""
     names = [name for payload in journal.payloads() for name in target.unprotected(payload)]
     if names:
         shown = ", ".join(names[:NAMES_SHOWN]) + ("" if len(names) <= NAMES_SHOWN else " ...")
         raise SidecarError(
-            f"{journal.path} tells of a finished run, but {len(names)} clips or files are not as it left them "
-            f"({shown}): they were put back or changed since. Restore, and protect again. Nothing was written."
+            f"{journal.path} records a finished run, but {len(names)} clips or files are not as it left them "
+            f"({shown}): they were put back or changed since. Restore, then protect again. Nothing was written."
         )
 
 
 def refuse_if_undoing(journal: Journal) -> None:
-    """Protecting in the middle of an undo would mix the two."""
+    """SidecarError if an undo was interrupted: protecting now would mix the two."""
     if journal.state is State.UNDOING:
         raise SidecarError(
             f"The undo recorded in {journal.path} was interrupted; run restore again to finish it, then protect."
@@ -119,7 +119,7 @@ def refuse_if_undoing(journal: Journal) -> None:
 
 
 def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
-    """A sidecar only continues the run it was made for."""
+    """SidecarError if the sidecar was made for another run."""
     for field, expected in header.items():
         if journal.header.get(field) != expected:
             raise SidecarError(
@@ -133,12 +133,12 @@ _FIELD_NAMES = {
     "files": "other files",
     "recipe": "another recipe",
     "labels": "other labels or lengths",
-    "counts": "other data (of other lengths)",
-    "copied": "a copy, or for data that are edited where they are, and this is the other",
-    "n_files": "other files (of another number)",
-    "dtype": "other data (of another dtype)",
+    "counts": "other data (other lengths)",
+    "copied": "a copy and this call edits in place, or the other way round",
+    "n_files": "other files (another number of them)",
+    "dtype": "other data (another dtype)",
     "identity": "other data",
-    "patches": "other data (with other patches)",
+    "patches": "other data (other patches)",
     "shape": "other data (another shape)",
     "place": "other data (another part of the file)",
 }

@@ -101,7 +101,7 @@ UNUSABLE = {
     "null integer": (pa.array([[1, None]], pa.list_(pa.int16())), [0], ValueError, "row 0 has a null among"),
     "NaN": (
         pa.array([*SAMPLES, [float("nan")] * 300], floats), [0] * 4, ValueError,
-        "In rows 2 to 3, the first of which is clip 0: Clip 1 has a NaN",
+        "In rows 2 to 3, where clip 0 is row 2: Clip 1 has a NaN",
     ),
 }  # fmt: skip
 

@@ -145,14 +145,14 @@ def test_items_keep_their_type(key: Key, key_file: Path, item: Any, audio: Any, 
 
 WAVE = torch.zeros((1, 50))
 UNUSABLE = [
-    ((WAVE, 16_000, "a", "b", 0), 4.0, KeyError, "label is 4.0, but the tuple has 5 places"),
-    ((WAVE, 0), 2, KeyError, "label is 2, but the tuple has 2 places; say where"),
+    ((WAVE, 16_000, "a", "b", 0), 4.0, KeyError, "label is 4.0, but the tuple has 5 entries"),
+    ((WAVE, 0), 2, KeyError, "label is 2, but the tuple has 2 entries; pass another"),
     ({"audio": WAVE}, 1, KeyError, r"audio is 0, but the dict has the keys \['audio'\]"),
     (WAVE, 1, TypeError, "An item or batch is a Tensor; expected a tuple, list or dict"),
     ((WAVE.numpy(), 0), 1, TypeError, r"audio=0 is a ndarray; expected a tensor.*torch\.from_numpy"),
     ((WAVE.bfloat16(), 0), 1, TypeError, r"dtype torch\.bfloat16; int16 and float32 .*waveform\.float\(\)"),
     ((WAVE.double(), 0), 1, TypeError, r"dtype torch\.float64; int16 and float32"),
-    ((WAVE.clone().requires_grad_(), 0), 1, TypeError, r"wants gradients.*waveform\.detach\(\)"),
+    ((WAVE.clone().requires_grad_(), 0), 1, TypeError, r"requires gradients.*waveform\.detach\(\)"),
     ((WAVE.to("meta"), 0), 1, TypeError, "on the device meta; expected cpu or cuda"),
     ((WAVE[0, 0], 0), 1, ValueError, r"has shape \(\); expected . or . dimensions"),
 ]

@@ -185,7 +185,7 @@ def test_a_folder_belongs_to_calls_that_mean_the_same(tmp_path: Path, key_file: 
     call["key_file"] = tmp_path / call["key_file"]
     with (
         untouched(tmp_path),
-        pytest.raises(DatasetError, match=f"with {field} [^;]*; make the call as it was made then"),
+        pytest.raises(DatasetError, match=f"with {field} [^;]*; use the same arguments"),
     ):
         protect_shards(shard, tmp_path / "dst", **call)
 
@@ -235,10 +235,10 @@ def with_unknown_shards(src: Path, dst: Path) -> Path:
     [
         (in_place, "is the folder of the shards themselves"),
         (through_a_link, "is the folder of the shards themselves"),
-        (with_a_link_to_the_shard, "no copy that was made here"),
-        (with_a_link_to_another, "no copy that was made here"),
-        (with_the_shard_under_another_name, "no copy that was made here"),
-        (with_unknown_shards, r"has shards \(1\.tgz\) and no poscuda-shards\.json"),
+        (with_a_link_to_the_shard, "not a copy that was made here"),
+        (with_a_link_to_another, "not a copy that was made here"),
+        (with_the_shard_under_another_name, "not a copy that was made here"),
+        (with_unknown_shards, r"has shards \(1\.tgz\) but no poscuda-shards\.json"),
     ],
 )
 def test_unprotected_shards_are_never_taken_for_copies(
@@ -259,7 +259,7 @@ def test_copies_of_another_source_are_not_taken_for_ours(tmp_path: Path, key_fil
     others = ({**members, "c.cls": b"0", "c.wav": WAV}, {"c.cls": b"0", "c.wav": WAV}, {**members, "b.cls": b"00"})
     for other in others:
         pack(shard, other)
-        with untouched(tmp_path), pytest.raises(DatasetError, match=r"dst/0\.tar was made of another shard than"):
+        with untouched(tmp_path), pytest.raises(DatasetError, match=r"dst/0\.tar was made from another shard than"):
             protect_shards(shard, tmp_path / "dst", key_file)
     pack(shard, members)
     (tmp_path / "dst/0.tar").write_bytes((tmp_path / "dst/0.tar").read_bytes()[:700])
@@ -279,7 +279,7 @@ def test_copies_are_not_marked_again(tmp_path: Path, key_file: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "members", "message"),
     [
-        ("cls", {"a.cls": b"1", "a.sph": b"NIST_1A"}, r"No member is audio, .*\.flac.*\.wav"),
+        ("cls", {"a.cls": b"1", "a.sph": b"NIST_1A"}, r"No member has the suffix of an audio file: .*\.flac.*\.wav"),
         ("cls", {"a.wav": WAV, "a.cls": b"caf\xe9"}, "Sample a has a label 'cls' that is not text in UTF-8"),
         ("cls", {"a.wav": WAV, "a.cls": b"-1\n"}, "Sample a: labels.0. is -1; integer labels"),
         ("cls", {"a.wav": WAV, "a.cls": b" "}, "Sample a: A label is an empty name"),
@@ -464,7 +464,7 @@ def test_a_lossy_file_is_named_as_flac_unless_there_is_one(tmp_path: Path, key_f
         assert tar.extractfile("./a.flac").read(4) == b"fLaC"
     assert protect_shards(shard, tmp_path / "dst", key_file, lossy="flac") == Shards(0, 1, 0)
     shard = pack(tmp_path / "1.tar", {"a.flac": (tmp_path / "a.flac").read_bytes(), "a.ogg": lossy, "a.cls": b"x"})
-    with pytest.raises(DatasetError, match=r"1\.tar: a\.ogg would be named a\.flac as FLAC, and there is one"):
+    with pytest.raises(DatasetError, match=r"1\.tar: a\.ogg would be named a\.flac as FLAC, but that name is taken"):
         protect_shards(shard, tmp_path / "dst", key_file, lossy="flac")
 
 

@@ -284,11 +284,11 @@ def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Pa
     (tmp_path / "link.zarr").symlink_to(src)
     with untouched(tmp_path):
         for where, sentence in (
-            (tmp_path / "other.zarr", "exists and is no copy that was begun here"),
-            (src, "are one, or lie inside one another"),
-            (tmp_path / "link.zarr", "are one, or lie inside one another"),
-            (src / "inside.zarr", "are one, or lie inside one another"),
-            (tmp_path, "are one, or lie inside one another"),
+            (tmp_path / "other.zarr", "exists and is not a copy that was begun here"),
+            (src, "itself, or one lies inside the other"),
+            (tmp_path / "link.zarr", "itself, or one lies inside the other"),
+            (src / "inside.zarr", "itself, or one lies inside the other"),
+            (tmp_path, "itself, or one lies inside the other"),
         ):
             with pytest.raises(DatasetError, match=sentence):
                 shard_tasks(src, where, LABELS[:11], key_file)
@@ -312,7 +312,7 @@ def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Pa
             (LABELS[:11], {"recipe": PAPER}),
             (LABELS[:11], {"lengths": LENGTHS}),
         ):
-            with pytest.raises(DatasetError, match="is of another key, recipe, labels, lengths or source"):
+            with pytest.raises(DatasetError, match="was made with another key, recipe, labels, lengths or source"):
                 shard_tasks(src, dst, labels, key_file, **options)
         for again in (protect_array, verify_array, restore_array):
             arguments = (LABELS[:11], key) if again is protect_array else (key,)

@@ -173,7 +173,7 @@ def test_protected_files_are_never_taken_for_clean_ones(
     """Where the sidecar was moved away, or tells of more or less than what was given."""
     protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
     os.rename(tmp_path / "dst" / {"sidecar": ".poscuda", "manifest": "poscuda.json"}[gone], tmp_path / "safe")
-    sentence = "is protected, as" if gone == "sidecar" else "is protected already by"
+    sentence = "is protected according to" if gone == "sidecar" else "is protected already by"
     with pytest.raises((DatasetError, SidecarError), match=sentence):
         opened(tmp_path / given, key)
     if given == "dst":
@@ -194,7 +194,7 @@ def test_a_sidecar_that_is_asked_for_must_be_there(tmp_path: Path, key: Key, fol
         with pytest.raises(SidecarError, match=r"There is no sidecar .*; give the one that was written"):
             opened(folder, key, sidecar=missing)
     (folder / ".poscuda").touch()
-    with pytest.raises(SidecarError, match="is empty, so that nothing tells"):
+    with pytest.raises(SidecarError, match="is empty, so it does not say"):
         opened(folder, key)
 
 
@@ -381,7 +381,7 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert "shifted at random, M5" in text
     assert found["attacks_not_tried"] == []
     assert found["data"]["split"] in text
-    assert "after its last epoch, on test clips with the mark" in text
+    assert "after the last epoch, on test clips with the mark" in text
     assert "SNR over changed frames" in text
 
 
@@ -481,7 +481,7 @@ def evaluated(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["clips.npy"], "An array SRC needs --labels"),
         (["clips.npy", "--labels", "labels.npy", "--labels-from", "csv:a"], "--labels-from is for audio files"),
         (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 1 to 512000"),
-        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "The sample rate is 0"),
+        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "sample_rate is 0"),
         (["dst", "--strength", "1"], "leave out --strength"),
         (["dst", "--labels-from", "folder"], "leave out --labels-from"),
         (["dst", "--paper"], "leave out --paper"),

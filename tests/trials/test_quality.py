@@ -169,9 +169,9 @@ def test_summary_is_fit_for_json(values):
 
 
 def test_summary_refuses_other_shapes():
-    with pytest.raises(ValueError, match="one of each a clip"):
+    with pytest.raises(ValueError, match="one of each per clip"):
         quality.summarise([1.0, 2.0], rows=[1])
-    with pytest.raises(ValueError, match="which end"):
+    with pytest.raises(ValueError, match="expected 'low' or 'high'"):
         quality.summarise([1.0], bad="small")
 
 

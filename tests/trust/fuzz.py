@@ -91,7 +91,12 @@ def fuzz(reader: str, folder: Path, runs: int, seed: int) -> None:
     # The finder of an editable installation would hand out modules that atheris cannot instrument.
     sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
     with atheris.instrument_imports(include=["poscuda_fast"]):
-        import poscuda_fast.files.headers  # noqa: F401 - imported to be instrumented
+        import poscuda_fast.arrays.mapped
+        import poscuda_fast.files.headers
+        import poscuda_fast.files.label_sources
+        import poscuda_fast.files.manifest
+        import poscuda_fast.key
+        import poscuda_fast.undo.journal  # noqa: F401 - all are imported to be instrumented
 
     corpus = folder / "corpus"
     corpus.mkdir()

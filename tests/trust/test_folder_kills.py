@@ -149,7 +149,7 @@ def test_a_source_that_changes_after_it_was_read_ahead_is_refused(tmp_path, key,
         if done == 1:
             os.utime(src / name, ns=(7, 7))
 
-    with pytest.raises(DatasetError, match=f"{name} was exchanged or changed since this run began"):
+    with pytest.raises(DatasetError, match=f"{name} was replaced or changed since this run began"):
         protect_folder(src, dst, key, threads=threads, progress=progress)
     assert not (dst / name).exists()
     assert list(dst.rglob(".*.poscuda-part")) == []
@@ -192,7 +192,7 @@ def test_a_file_that_changes_after_a_resumed_run_has_looked_at_it_is_refused(
     victim.write_bytes(content)
     with monkeypatch.context() as patching:
         patching.setattr(files.FileTarget, "recheck", lambda *_: [])
-        with pytest.raises(DatasetError, match=r"no/0\.wav was changed since this run was begun"):
+        with pytest.raises(DatasetError, match=r"no/0\.wav was changed since this run began"):
             trial.protect()
     content[28] ^= 1  # the header's byte rate, which nobody looks at
     victim.write_bytes(content)
