@@ -75,6 +75,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> _typing.Any:
+    if name in ("adapters", "evaluation", "reporting"):  # rooms with names that README uses
+        return _importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,5 +1,9 @@
 """The library's own exceptions; wrong arguments raise plain TypeError and ValueError."""
 
+from __future__ import annotations
+
+import importlib.util
+
 
 class PoscudaError(Exception):
     """The base of this library's errors; messages say what was received, what was expected and what to do."""
@@ -23,3 +27,9 @@ class SidecarError(PoscudaError):
 
 class BusyError(SidecarError):
     """Another process or thread is working on the same data."""
+
+
+def require(package: str, extra: str) -> None:
+    """ImportError with what to install if a package of an extra is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"This needs {package}, which is not installed: pip install 'poscuda-fast[{extra}]'.")

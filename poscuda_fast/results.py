@@ -206,10 +206,16 @@ class Verification(Shown):
         for name, names in lists.items():
             yield name, f"{len(names):,}"
         yield "run", self.state
+        yield "all in one form", "yes" if self.ok else "no"
         for name, names in lists.items():
-            yield from ((f"  {name}", shown) for shown in names[:NAMES_SHOWN])
+            yield from ((f"  {name}", _one_line(shown)) for shown in names[:NAMES_SHOWN])
             if len(names) > NAMES_SHOWN:
                 yield f"  {name}", f"and {len(names) - NAMES_SHOWN:,} more"
+
+
+def _one_line(name: str) -> str:
+    """A name that cannot be taken for other lines, nor move the cursor of a terminal."""
+    return name if name.isprintable() else repr(name)
 
 
 def _together(verdicts: Iterable[Verdict]) -> Verdict:

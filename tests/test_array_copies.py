@@ -222,3 +222,119 @@ def test_a_path_where_nothing_is(tmp_path: Path, key: Key) -> None:
             verb(tmp_path / "a.npy")
         with untouched(tmp_path), pytest.raises(DatasetError, match="is not the folder of a Zarr array"):
             verb(str(tmp_path))
+
+
+def test_a_finished_copy_is_that_of_its_source_only(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    """Another array of the same shape, one of another, one of another type, and none at all."""
+    np.save(tmp_path / "other.npy", clips[::-1])
+    np.save(tmp_path / "wide.npy", np.repeat(clips, 2, axis=1))
+    np.save(tmp_path / "double.npy", clips.astype(np.float64))
+    make(tmp_path, key)
+    with untouched(tmp_path):
+        for dry_run in (False, True):
+            for src, error, sentence in (
+                ("other.npy", SidecarError, "was made for other data"),
+                ("wide.npy", SidecarError, "was made for other"),
+                ("double.npy", AudioFileError, "its samples are float64"),
+                ("none.npy", DatasetError, "does not exist"),
+            ):
+                with pytest.raises(error, match=sentence):
+                    make(tmp_path, key, src=src, dry_run=dry_run)
+        assert make(tmp_path, key) == "already protected"
+
+
+def test_a_copy_that_was_restored_is_not_protected_as_a_copy(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    np.save(tmp_path / "other.npy", clips[::-1])
+    make(tmp_path, key)
+    restore_array(tmp_path / "b.npy", key)
+    with untouched(tmp_path):
+        for src in ("a.npy", "other.npy"):
+            with pytest.raises(DatasetError, match="holds a copy that was restored"):
+                make(tmp_path, key, src=src)
+    assert make(tmp_path, key, src="b.npy", dst=None) == "protected"
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_stray_sidecar_does_not_make_a_copy_of_what_is_there(tmp_path: Path, key: Key) -> None:
+    np.save(tmp_path / "b.npy", np.ones((7, 900), np.int16))
+    (tmp_path / "b.npy.poscuda").touch()
+    with untouched(tmp_path), pytest.raises(DatasetError, match="nothing is ever overwritten"):
+        make(tmp_path, key)
+
+
+def test_a_link_to_what_is_protected_is_not_marked_twice(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    """The sidecar lies beside the file, not beside the link; a memmap may keep the link's name."""
+    (tmp_path / "link.npy").symlink_to("a.npy")
+    make(tmp_path, key, dst=None)
+    mapped = np.load(str(tmp_path / "link.npy"), mmap_mode="r")
+    for source in (tmp_path / "link.npy", mapped):
+        for dry_run in (False, True):
+            with untouched(tmp_path), pytest.raises(SidecarError, match="would be marked twice"):
+                protect_array(source, LABELS, key, dst=tmp_path / "c.npy", dry_run=dry_run)
+
+
+def test_a_copy_that_was_stopped_goes_on_with_its_own_source_only(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    np.save(tmp_path / "other.npy", clips[::-1])
+    assert in_child(lambda: make(tmp_path, key, progress=kill)) == -signal.SIGKILL
+    with untouched(tmp_path):
+        with pytest.raises(SidecarError, match="was made for other data"):
+            make(tmp_path, key, src="other.npy")
+        part = tmp_path / ".b.npy.poscuda-part" / "b.npy"
+        with pytest.raises(DatasetError, match="is what a stopped call left of a copy"):
+            make(tmp_path, key, src=str(part.relative_to(tmp_path)))
+    part.unlink()
+    part.parent.rmdir()
+    with untouched(tmp_path), pytest.raises(SidecarError, match=r"state applying.*move the sidecar away"):
+        make(tmp_path, key)
+    (tmp_path / "b.npy.poscuda").unlink()
+    assert make(tmp_path, key) == "protected"
+    assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_copy_and_its_sidecar_have_places_of_their_own(tmp_path: Path, key: Key) -> None:
+    (tmp_path / "link").symlink_to(".")
+    (tmp_path / ".c.npy.poscuda-part").symlink_to("elsewhere")
+    with untouched(tmp_path):
+        for sidecar in ("b.npy", "link/b.npy", ".b.npy.poscuda-part/x"):
+            with pytest.raises(DatasetError, match="would be the copy or lie inside it"):
+                make(tmp_path, key, sidecar=tmp_path / sidecar)
+        with pytest.raises(DatasetError, match=r"The folder of .*no/side does not exist"):
+            make(tmp_path, key, sidecar=tmp_path / "no" / "side")
+        with pytest.raises(DatasetError, match="is not a folder; move it away"):
+            make(tmp_path, key, dst="c.npy")
+        with pytest.raises(DatasetError, match=r"dst is '\.'; give the path"):
+            protect_array(tmp_path / "a.npy", LABELS, key, dst="")
+
+
+def test_an_iterator_of_class_names_serves_the_copy_too(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    made = make(tmp_path, key, classes=iter(["yes", "no"]))
+    assert made == "protected"
+    wet = clips.copy()
+    protect(wet, LABELS, key, classes=["yes", "no"])
+    assert np.array_equal(np.load(tmp_path / "b.npy"), wet)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_an_impossible_number_of_threads_is_refused(tmp_path: Path, key: Key, clips: np.ndarray, threads: Any) -> None:
+    make(tmp_path, key, dst=None)
+    for verb in (
+        lambda: restore_array(tmp_path / "a.npy", key, threads=threads),
+        lambda: make(tmp_path, key, dst=None, threads=threads),
+    ):
+        with untouched(tmp_path), pytest.raises(ValueError, match="threads is"):
+            verb()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path, key: Key) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(DatasetError, match="is not a regular file"):
+        protect_array(tmp_path / "a.npy", [0], key)
+
+
+def test_a_mapped_file_that_is_gone_is_told_of(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    arr = np.load(tmp_path / "a.npy", mmap_mode="r+")
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(ValueError, match="was deleted or replaced after it was mapped"):
+        protect_array(arr, LABELS, key)

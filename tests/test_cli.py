@@ -257,7 +257,7 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
-        (["restore", "SPEECH", "--key", "KEY"], "There is no finished or begun run"),
+        (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
         (["verify", "SPEECH"], "There is no manifest"),
         (["verify", "CLIPS"], "needs --key"),
@@ -408,7 +408,7 @@ def test_a_sidecar_is_that_of_its_own_run(tmp_path: Path, speech: Path, key_file
     assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
     done = poscuda("protect", out, "--in-place", "--key", key_file)
     assert done.returncode == 2
-    assert "was made for a copy and this call edits in place, or the other way round" in done.stderr
+    assert "was made for a copy, not for an edit in place" in done.stderr
 
 
 def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path, key_file: Path) -> None:

@@ -115,13 +115,9 @@ def test_a_part_of_what_is_final_is_not_marked_twice(tmp_path: Path, key: Key) -
 def test_a_single_file_and_a_sidecar_elsewhere(tmp_path: Path, key: Key) -> None:
     (tmp_path / "a.wav").write_bytes(FILES["no/0.wav"])
     protect_folder(tmp_path / "a.wav", None, key, labels_from={"a.wav": "a"}, sidecar=tmp_path / "kept")
-    with untouched(tmp_path), pytest.raises(SidecarError, match="state new"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
         drop_undo(tmp_path / "a.wav", key)
     assert drop_undo(tmp_path / "a.wav", key, sidecar=tmp_path / "kept").clips == 1
-
-
-def never_begun(root: Path, key: Key) -> None:
-    del root, key
 
 
 def interrupted(root: Path, key: Key) -> None:
@@ -140,8 +136,8 @@ def restored(root: Path, key: Key) -> None:
 
 @pytest.mark.parametrize(
     ("reach", "state"),
-    [(never_begun, "new"), (interrupted, "applying"), (half_restored, "undoing"), (restored, "undone")],
-    ids=["new", "applying", "undoing", "undone"],
+    [(interrupted, "applying"), (half_restored, "undoing"), (restored, "undone")],
+    ids=["applying", "undoing", "undone"],
 )
 def test_only_a_finished_run_can_be_made_final(
     tmp_path: Path, key: Key, reach: Callable[[Path, Key], None], state: str
@@ -153,6 +149,12 @@ def test_only_a_finished_run_can_be_made_final(
         drop_undo(tmp_path, key)
     after = contents(tmp_path, hidden=True)  # a killed run's rollback journal may go
     assert {**before, ".poscuda-journal": b""} == {**after, ".poscuda-journal": b""}
+
+
+def test_what_was_never_protected_has_no_undo_to_drop(tmp_path: Path, key: Key) -> None:
+    write_tree(tmp_path, FILES)
+    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+        drop_undo(tmp_path, key)
 
 
 def test_another_key_drops_nothing(tmp_path: Path, key: Key) -> None:

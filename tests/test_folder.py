@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import audiofiles
 import numpy as np
 import pytest
+import soundfile
 from audiofiles import (
     chunk,
     contents,
@@ -37,7 +39,7 @@ from audiofiles import (
 )
 from recipes import protect_folder
 
-from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, restore_folder, verify_folder
+from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, drop_undo, restore_folder, verify_folder
 from poscuda_fast.files import target as files
 from poscuda_fast.files.encoded import probe
 
@@ -481,10 +483,39 @@ def test_a_restored_copy_is_not_copied_onto_again(tmp_path, key):
     assert small_is_protected(tmp_path / "dst", key)
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_a_finished_copy_is_that_of_its_source_only(tmp_path, key, final):
+    """A file of the same name and length, but with other samples, WAV or FLAC."""
+    small_dataset(tmp_path / "src")
+    protect_folder(tmp_path / "src", tmp_path / "dst", key)
+    if final:
+        drop_undo(tmp_path / "dst", key)
+    for name in ("no/2.wav", "yes/3.flac"):
+        path = tmp_path / "src" / name
+        before = path.read_bytes()
+        path.write_bytes(other_samples(before))
+        with untouched(tmp_path), pytest.raises(SidecarError, match="1 of the files are not those that it was made of"):
+            protect_folder(tmp_path / "src", tmp_path / "dst", key)
+        path.write_bytes(before)
+    assert protect_folder(tmp_path / "src", tmp_path / "dst", key).state == "already protected"
+
+
+def other_samples(content: bytes) -> bytes:
+    """A file of the same header with its samples backwards."""
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    out = io.BytesIO()
+    info = soundfile.info(io.BytesIO(content))
+    soundfile.write(out, samples[::-1], rate, info.subtype, format=info.format)
+    return out.getvalue()
+
+
 def test_restore_needs_a_sidecar(tmp_path, key):
     src = tmp_path / "src"
     small_dataset(src)
-    with untouched(src), pytest.raises(SidecarError, match=r"no finished or begun run in .*\.poscuda.*give its path"):
+    with (
+        untouched(src),
+        pytest.raises(SidecarError, match=r"\.poscuda does not exist: nothing can be restored.*give its path"),
+    ):
         restore_folder(src, key)
 
 
@@ -604,7 +635,7 @@ def test_the_sidecar_may_lie_elsewhere(tmp_path, key):
     assert small_is_protected(src, key)
     assert protect_folder(src, None, key, sidecar=sidecar).state == "already protected"
     assert verify_folder(src, key, sidecar=sidecar).state == "complete"
-    with pytest.raises(SidecarError, match=r"There is no finished or begun run .*give its path"):
+    with pytest.raises(SidecarError, match=r"\.poscuda does not exist: nothing can be restored.*give its path"):
         restore_folder(src, key)
     restore_folder(src, key, sidecar=str(sidecar))
     assert without(contents(src, hidden=True), "poscuda.json") == before

@@ -427,7 +427,7 @@ def test_other_samples_are_refused(backend, dtype) -> None:
 def test_places_outside_the_samples_are_refused(backend, start, size, row, stride) -> None:
     samples = np.ones(100, np.int16)
     places = [np.array([0, value]) for value in (start, size, row)]
-    with pytest.raises(IndexError, match=r"outside the samples|has no filter"):
+    with pytest.raises(IndexError, match=r"outside the samples|is of no class"):
         Engine(backend).mark_patches(samples, *places, Marks(np.ones((1, 3), np.float32), added=False), stride)
     assert (samples == 1).all()
 
@@ -477,6 +477,40 @@ def test_data_loader_workers_give_the_same_bits(backend) -> None:
     assert len(found) == 4
     for each in found:
         assert np.asarray(each).tobytes() == wanted.tobytes()
+
+
+@each_backend
+@pytest.mark.parametrize(
+    ("starts", "sizes", "rows", "stride"),
+    [
+        (np.array([0]), np.array([2**62 + 1]), np.array([0]), 4),
+        (np.array([0], np.int32), np.array([2**30 + 1], np.int32), np.array([0]), 4),
+        (np.array([0], np.int8), np.array([9], np.int8), np.array([0]), 32),
+        (np.array([2**63 - 1]), np.array([5]), np.array([0]), 1),
+        (np.array([0, 5, 9]), np.array([1]), np.array([0, 0, 0]), 1),
+        (np.array([0, 5, 9]), np.array([1, 1, 1]), np.array([0]), 1),
+        (np.array([0.5]), np.array([1]), np.array([0]), 1),
+        (np.array([0]), np.array([np.nan]), np.array([0]), 1),
+    ],
+)
+def test_numbers_that_would_wrap_around_or_do_not_match_are_refused(backend, starts, sizes, rows, stride) -> None:
+    samples = np.ones(100, np.int16)
+    with pytest.raises((IndexError, TypeError), match=r"outside the samples|one of each|give one for|are integers"):
+        Engine(backend).mark_patches(
+            samples, starts, sizes, rows, Marks(np.ones((1, 3), np.float32), added=False), stride
+        )
+    assert (samples == 1).all()
+
+
+@each_backend
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint64])
+def test_places_of_any_integers_are_taken(backend, dtype) -> None:
+    samples, places = (
+        np.ones(200, np.int16),
+        [np.array([3, 60], dtype), np.array([7, 0], dtype), np.array([0, 0], dtype)],
+    )
+    Engine(backend).mark_patches(samples, *places, Marks(np.zeros((1, 3), np.float32), added=False), 9)
+    assert np.flatnonzero(samples == 0).tolist() == list(range(3, 3 + 7 * 9, 9))
 
 
 SCRIPT = """

@@ -270,7 +270,7 @@ def test_mappings_that_do_not_match_the_files(tmp_path, mapping, sentence):
 
 @pytest.mark.parametrize("source", ["", "folders", "csv", "csv:", "regex:", "FOLDER", "json:x"])
 def test_other_sources_of_labels_are_refused(tmp_path, source):
-    sentence = f"labels_from is {source!r}; expected 'folder', 'csv:FILE' or 'regex:RE'."
+    sentence = f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping."
     with pytest.raises(DatasetError, match=re.escape(sentence)):
         find_labels(tmp_path, NAMES, source)
 

@@ -357,7 +357,7 @@ def test_verify_compares_nan_by_its_bits(tmp_path: Path, key: Key) -> None:
 
 def test_verify_and_restore_need_a_sidecar(clips: Clips, key: Key) -> None:
     for verb in (verify_memmap, restore_memmap):
-        with pytest.raises(SidecarError, match=re.escape(f"no finished or begun run in {clips.sidecar}")):
+        with pytest.raises(SidecarError, match=re.escape(f"{clips.sidecar} does not exist: nothing can be restored")):
             verb(clips.map(), key)
         assert clips.is_untouched()
 
@@ -452,7 +452,7 @@ def test_a_relative_path_means_the_folder_in_which_the_file_was_mapped(
 def test_an_empty_sidecar_is_no_run_yet(clips: Clips, key: Key) -> None:
     clips.sidecar.touch()
     for verb in (verify_memmap, restore_memmap):
-        with pytest.raises(SidecarError, match="no finished or begun run"):
+        with pytest.raises(SidecarError, match="is empty: nothing can be restored"):
             verb(clips.map(), key)
     check_round_trip(clips, key, recipe=SMALL)
 

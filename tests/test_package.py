@@ -152,6 +152,11 @@ def test_an_unknown_name_is_an_attribute_error(name) -> None:
         getattr(poscuda_fast, name)
 
 
+@pytest.mark.parametrize("name", ["adapters", "evaluation", "reporting"])
+def test_rooms_that_readme_names_need_no_import_of_their_own(name) -> None:
+    assert getattr(poscuda_fast, name).__name__ == f"poscuda_fast.{name}"
+
+
 def test_errors_have_one_root() -> None:
     for name in poscuda_fast.__all__:
         value = getattr(poscuda_fast, name)

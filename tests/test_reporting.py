@@ -578,7 +578,7 @@ def test_what_is_no_evaluation_is_refused(made: Made, tmp_path: Path, content: b
     (tmp_path / "e.json").write_bytes(content)
     with pytest.raises(DatasetError, match=r"is not JSON|is of kind None"):
         reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "e.json")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DatasetError, match=r"none\.json does not exist or is not a file; give what poscuda evaluate"):
         reporting.write_report(made.folder, KEY, tmp_path / "page.html", evaluation=tmp_path / "none.json")
 
 
@@ -603,7 +603,7 @@ def test_nothing_is_overwritten_and_nothing_is_put_into_the_data(made: Made, tmp
 def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "page.html"
     write_tree(source, {"a/a.wav": wav(tone(900))})
-    with pytest.raises(SidecarError, match="no finished or begun run"):
+    with pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
         reporting.write_report(source, KEY, out)
     protect_folder(source, tmp_path / "final", KEY)
     drop_undo(tmp_path / "final", KEY)

@@ -47,6 +47,7 @@ def test_a_verification_is_a_table_whose_names_are_text() -> None:
     cells = Cells(found._repr_html_()).texts
     assert cells[-4:] == ["  neither", names[NAMES_SHOWN - 1], "  neither", "and 2 more"]
     assert "<b>" not in found._repr_html_()
+    assert "all in one form    no\n" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from poscuda_fast.errors import require
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
@@ -64,6 +65,7 @@ def protect_dataset(
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
         As for `Protector`; a message names a label by its row.
     """
+    require("datasets", "huggingface")
     import datasets  # noqa: PLC0415 - an extra
 
     if isinstance(dataset, datasets.DatasetDict):

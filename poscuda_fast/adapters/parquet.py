@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poscuda_fast import disk
+from poscuda_fast.errors import require
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
@@ -61,6 +62,7 @@ def protect_parquet(
     -----
     Schema, its metadata, other columns, the rows of each group and the compression of each column are preserved.
     """
+    require("pyarrow", "parquet")
     import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
 
     source, target = Path(src), Path(dst)

@@ -25,7 +25,10 @@ class ArrayCopy:
     """
 
     def __init__(self, src: Path, dst: Path, sidecar: Path | None) -> None:
-        self._src, self.dst, self._is_zarr = src, dst, is_zarr(src)
+        self._src = Path(os.path.realpath(src))  # its sidecar lies beside the file itself, not beside a link to it
+        self.dst, self._is_zarr = dst, is_zarr(src)
+        if not dst.name:
+            raise DatasetError(f"dst is {str(dst)!r}; give the path of the new file or folder.")
         self._folder = disk.part_of(dst)
         self.part = self._folder / dst.name
         self.sidecar = sidecar or sidecar_of(dst, folder=self._is_zarr)
@@ -37,16 +40,20 @@ class ArrayCopy:
         """Whether an earlier call finished it."""
         return os.path.lexists(self.dst) and os.path.lexists(self.sidecar)
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether everything was copied: the sidecar is made after that."""
-        return os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)
+    def is_begun(self, key: Key) -> bool:
+        """Whether everything was copied, and protecting the copy has begun: an earlier call was stopped there."""
+        if not (os.path.lexists(self.part) and os.path.lexists(self.sidecar_of_part)):
+            return False
+        with Journal(self.sidecar_of_part, key) as journal:
+            return journal.state in (State.APPLYING, State.COMPLETE)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the hidden folder; BusyError if another run holds it or has just ended."""
         with contextlib.suppress(FileExistsError):
             self._folder.mkdir()
+        if self._folder.is_symlink() or not self._folder.is_dir():
+            raise DatasetError(f"{self._folder}, where the copy is made, is not a folder; move it away.")
         held = os.stat(self._folder).st_ino
         with disk.locked(self._folder):
             try:
@@ -66,7 +73,7 @@ class ArrayCopy:
         record.refuse_protected(self._src, [sidecar_of(self._src, folder=self._is_zarr)], key)
         if os.path.lexists(self.sidecar_of_part):
             with Journal(self.sidecar_of_part, key) as journal:
-                if journal.state not in (State.NEW, State.APPLYING, State.UNDONE):
+                if journal.state not in (State.NEW, State.UNDONE):
                     raise SidecarError(
                         f"{journal.path} records a run over {self.dst} (state {journal.state.value}), which does not "
                         f"exist. Put it back or, for a new copy, move the sidecar away. Nothing was written."
@@ -95,16 +102,22 @@ class ArrayCopy:
         return [file for file in path.rglob("*") if file.is_file()] if self._is_zarr else [path]
 
     def _refuse(self) -> None:
-        source, target = Path(os.path.realpath(self._src)), Path(os.path.realpath(self.dst))
+        source, target = self._src, Path(os.path.realpath(self.dst))
+        sidecar, hidden = Path(os.path.realpath(self.sidecar)), Path(os.path.realpath(self._folder))
         if source == target:
             raise DatasetError(f"{self.dst} is {self._src} itself; choose another path, or edit in place.")
-        for path in (target, Path(os.path.realpath(self.sidecar))):
+        if hidden in source.parents:
+            raise DatasetError(f"{source} is what a stopped call left of a copy; give the source of that copy instead.")
+        if self.sidecar == self.sidecar_of_part and ({target, hidden} & {sidecar, *sidecar.parents}):
+            raise DatasetError(f"The sidecar {self.sidecar} would be the copy or lie inside it; choose another path.")
+        for path in (target, sidecar):
             if source in path.parents:
                 raise DatasetError(f"{path} lies inside {self._src}; choose a path outside it for the copy.")
         if os.path.lexists(self.dst) and not self.is_whole:
             raise DatasetError(f"{self.dst} exists, and nothing is ever overwritten; choose another path for the copy.")
-        if not target.parent.is_dir():
-            raise DatasetError(f"The folder of {self.dst} does not exist; make it, or choose another path.")
+        for path in (target, sidecar):
+            if not path.parent.is_dir() and path.parent != target:
+                raise DatasetError(f"The folder of {path} does not exist; make it, or choose another path.")
 
 
 def _copy_file(source: str, target: str) -> None:

@@ -69,7 +69,10 @@ class MappedArray(ArrayClips):
 
     def refuse_cut(self) -> None:
         """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""
-        size = os.stat(self.path).st_size
+        try:
+            size = os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.") from None
         if size < self._n_bytes:
             raise ValueError(
                 f"{self.path} has {size} bytes, fewer than the {self._n_bytes} that arr maps; it was cut after it was "
@@ -200,6 +203,9 @@ def map_again(arr: NDArray[Any], path: Path) -> NDArray[Any]:
     """The same array, or view of one, mapped from a copy of its file."""
     root = _root(arr)
     offset = root.offset + _address(arr) - _address(root)
+    size, expected = os.stat(path).st_size, os.stat(str(root.filename)).st_size
+    if size != expected:
+        raise ValueError(f"{path} has {size} bytes and the file that arr maps {expected}: it is not a copy of that.")
     whole = np.memmap(path, np.uint8, "r+")
     return np.ndarray(arr.shape, arr.dtype, whole, offset, arr.strides)
 

@@ -38,11 +38,15 @@ def open_stored(
     """
     if isinstance(arr, np.ndarray):
         return MappedArray(arr, sidecar, lengths=lengths, writing=writing)
+    if writing and getattr(arr, "read_only", False):
+        raise ValueError('arr is a Zarr array opened read-only; open it with mode="r+" to edit it.')
     path = path_of(arr)
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give a .npy file, or the folder of a Zarr array.")
     if path.is_dir():
         return ZarrArray(path, sidecar, lengths=lengths, threads=threads)
+    if not path.is_file():
+        raise DatasetError(f"{path} is not a regular file; give a .npy file, or the folder of a Zarr array.")
     return MappedArray(mapped.map_npy(path, writing=writing), sidecar, lengths=lengths, writing=writing)
 
 

@@ -265,7 +265,15 @@ def unpack(payload: bytes, dtype: np.dtype[Any]) -> tuple[Patches, NDArray[Any]]
 
 
 def recorded(journal: Journal, array: StoredArray, key: Key, progress: Progress | None) -> ArrayTarget:
-    """The target of a recorded run; SidecarError if its sidecar was not made for `array`."""
+    """The target that a sidecar was made for, if `array` is it; otherwise `array` is closed and SidecarError raised."""
+    try:
+        return _recorded(journal, array, key, progress)
+    except BaseException:
+        array.close()
+        raise
+
+
+def _recorded(journal: Journal, array: StoredArray, key: Key, progress: Progress | None) -> ArrayTarget:
     sealed, marks = record.reopen(journal, "array")
     header = journal.header
     target = ArrayTarget(array, key, marks, Engine(), None, progress, header["patches"])

@@ -13,8 +13,10 @@ from poscuda_fast.arrays.copying import ArrayCopy
 from poscuda_fast.arrays.opening import open_again, open_stored, path_of
 from poscuda_fast.arrays.target import ArrayTarget, StoredArray, recorded
 from poscuda_fast.disk import PathLike, locked
+from poscuda_fast.errors import DatasetError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key, check_key
+from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
@@ -81,7 +83,7 @@ def protect_array(
         As for `protect`; also if the array is not mapped from a file, or mapped copy-on-write. Nothing was written.
     DatasetError
         `arr` does not exist, or is not an array that can be edited exactly; or `dst` exists (unless an earlier call
-        finished it), is or lies inside the source, or its folder does not exist. Nothing was written.
+        made it of the same array), is or lies inside the source, or its folder does not exist. Nothing was written.
     AudioFileError
         The header of a .npy file contradicts itself or the file's size. Nothing was written.
     SidecarError
@@ -100,6 +102,7 @@ def protect_array(
     """
     check_key(key)
     engine = Engine(backend, threads)
+    classes = None if classes is None else check_classes(classes)  # an iterator can be read once
 
     def run(arr: Any, sidecar: PathLike | None, progress: Progress | None, *, dry_run: bool) -> Report:
         array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
@@ -108,14 +111,23 @@ def protect_array(
     if dst is None:
         return run(arr, sidecar, progress, dry_run=dry_run)
     copy = ArrayCopy(path_of(arr), Path(dst), None if sidecar is None else Path(sidecar))
+
+    def refuse_other_copy(sidecar: Path, wanted: tuple[State, ...]) -> None:
+        array = open_stored(arr, lengths=lengths, threads=threads)
+        _refuse_other_copy(copy, sidecar, wanted, array, labels, key, recipe, classes, engine)
+
     if copy.is_whole:
         copy.tidy()
+        refuse_other_copy(copy.sidecar, (State.COMPLETE, State.FINAL, State.UNDOING))
         return run(open_again(arr, copy.dst), copy.sidecar, progress, dry_run=dry_run)
     if dry_run:
-        copy.refuse_marked(key)
+        if not copy.is_begun(key):
+            copy.refuse_marked(key)
         return run(arr, None, progress, dry_run=True)
     with copy.alone():
-        if not copy.is_begun:
+        if copy.is_begun(key):
+            refuse_other_copy(copy.sidecar_of_part, (State.APPLYING, State.COMPLETE))
+        else:
             copy.refuse_marked(key)
             run(arr, None, None, dry_run=True)  # what can be refused is refused before the copy is made
             copy.begin()
@@ -163,6 +175,7 @@ def restore_array(
         As for `protect_array`.
     """
     check_key(key)
+    Engine(threads=threads)  # refuses an impossible number
     begun = time.perf_counter()
     array = open_stored(arr, sidecar, writing=True, threads=threads)
     with locked(array.path), Journal(array.sidecar, key) as journal, recorded(journal, array, key, progress) as target:
@@ -219,6 +232,30 @@ def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Veri
 
 
 protect_memmap, restore_memmap, verify_memmap = protect_array, restore_array, verify_array  # names that users look for
+
+
+def _refuse_other_copy(
+    copy: ArrayCopy,
+    sidecar: Path,
+    wanted: tuple[State, ...],
+    array: StoredArray,
+    labels: Any,
+    key: Key,
+    recipe: Recipe,
+    classes: Sequence[str] | None,
+    engine: Engine,
+) -> None:
+    """DatasetError or SidecarError unless what stands at `dst`, or was begun for it, is the copy of this array."""
+    plan = make_plan(key, recipe, labels, classes, array.lengths)
+    with Journal(sidecar, key) as journal, ArrayTarget(array, key, plan.marks, engine, plan, None) as target:
+        if journal.state is State.UNDONE:
+            raise DatasetError(
+                f"{copy.dst} holds a copy that was restored ({journal.path}); copy to another path, or protect it in "
+                f"place."
+            )
+        if journal.state not in wanted:
+            raise DatasetError(f"{copy.dst} exists, and nothing is ever overwritten; choose another path for the copy.")
+        steps.refuse_other_run(journal, target.header())
 
 
 def _protect(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from poscuda_fast import disk
 from poscuda_fast.arrays.layouts import ArrayClips, check_dtype, check_lengths
 from poscuda_fast.disk import PathLike
-from poscuda_fast.errors import DatasetError
+from poscuda_fast.errors import DatasetError, require
 from poscuda_fast.kernels import Engine, Ints, usable_cores
 from poscuda_fast.mark.packed import survey_dense
 from poscuda_fast.mark.plan import Patches
@@ -57,8 +57,8 @@ class ZarrArray:
         self.sidecar = sidecar_of(self.path, folder=True) if sidecar is None else Path(sidecar)
         if (self.path / TASKS).exists():
             raise DatasetError(
-                f"{self.path} is a protected copy that shard_tasks began: it would be marked twice. Give its source, "
-                f"which is also its only undo."
+                f"{self.path} is a protected copy that shard_tasks made. It has no sidecar, so it can be neither "
+                f"restored nor verified, and protecting it would mark it twice; its source is its only undo."
             )
         self._array = open_exact(self.path)
         self.shape: tuple[int, ...] = self._array.shape
@@ -197,6 +197,7 @@ def open_exact(path: str | os.PathLike[str]) -> Any:
             f"{folder} is encoded with {', '.join(unknown)}, which may not give back the same samples; "
             f"copy it into an array with lossless codecs first. Nothing was written."
         )
+    require("zarr", "zarr")
     import zarr  # noqa: PLC0415 - an extra
 
     array = zarr.open_array(folder, mode="r")

@@ -13,7 +13,7 @@ from importlib import metadata
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion
+from packaging.version import InvalidVersion, Version
 
 DISTRIBUTION = "poscuda-fast"
 
@@ -74,6 +74,6 @@ def _holds(requirement: Requirement, extra: str) -> bool:
 
 def _fits(requirement: Requirement, version: str) -> bool:
     try:
-        return requirement.specifier.contains(version, prereleases=True)
-    except InvalidVersion:
+        return requirement.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:  # what cannot be read is believed
         return True

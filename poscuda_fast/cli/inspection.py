@@ -18,7 +18,7 @@ from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.mark.plan import shape
 from poscuda_fast.recipe import Recipe, chosen_recipe
-from poscuda_fast.undo.journal import SIDECAR
+from poscuda_fast.undo.journal import SIDECAR, sidecar_of
 
 _NEEDED = "--labels is needed, and --lengths where clips are padded"
 
@@ -75,18 +75,18 @@ def _inspect_npy(path: Path, recipe: Recipe) -> dict[str, Any]:
         "what": "NumPy array of clips",
         **_clips(layout.shape, layout.dtype, f"order {layout.order}", recipe),
         "edit": f"patches in place; {_NEEDED}",
-        "sidecar": _sidecar(path.with_name(path.name + SIDECAR)),
+        "sidecar": _sidecar(sidecar_of(Path(os.path.realpath(path)), folder=False)),
     }
 
 
 def _inspect_zarr(path: Path, recipe: Recipe) -> dict[str, Any]:
-    array = sharded.open_exact(path)
+    array, by_tasks = sharded.open_exact(path), (path / sharded.TASKS).exists()
     written = " x ".join(map(str, sharded.shards(array)))
     return {
         "what": "Zarr array of clips",
         **_clips(array.shape, array.dtype, f"{'shards' if array.shards else 'chunks'} of {written}", recipe),
         "edit": f"whole shards rewritten, each in one step; {_NEEDED}",
-        "sidecar": _sidecar(path / SIDECAR),
+        "sidecar": "none: a protected copy made by shard_tasks" if by_tasks else _sidecar(path / SIDECAR),
     }
 
 

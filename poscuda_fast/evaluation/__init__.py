@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib as _importlib
 import typing as _typing
 
+from poscuda_fast.errors import require as _require
+
 if _typing.TYPE_CHECKING:
     from poscuda_fast.evaluation.sources import Array as Array
     from poscuda_fast.evaluation.sources import Folder as Folder
@@ -22,4 +24,5 @@ __all__ = ["Array", "Folder", "evaluate"]
 def __getattr__(name: str) -> _typing.Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _require("torch", "experiments")
     return getattr(_importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

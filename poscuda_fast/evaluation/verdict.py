@@ -15,7 +15,7 @@ AGAINST_ATTACKS = ("", "but only in part against attacks", "but not against atta
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """`word` is one of `WORDS` or "cannot tell"; the sentences give the reason and the uncertainty.
 
     If the better attack, judged by the same thresholds, earns a worse word than ordinary training, `word` continues
@@ -39,7 +39,7 @@ def interval(accuracy: float, n: int) -> tuple[float, float]:
 
 def judge(
     clean: float, protected: float, chance: float, n_tested: int, seeds: int, attacked: Sequence[float] = ()
-) -> Verdict:
+) -> Conclusion:
     """The verdict on the best model's accuracies, in %, on clean test clips.
 
     Parameters
@@ -64,7 +64,7 @@ def judge(
         f"another training differs by some points, and a model that was not tried may learn more."
     )
     if n_tested < FEWEST_TESTED or clean_low - chance < LEAST_LEARNT:
-        return Verdict(
+        return Conclusion(
             "cannot tell",
             f"The best model reaches {clean:.0f} % from clean clips, and always naming the commonest class "
             f"{chance:.0f} %: there is too little to lose, or there are too few test clips ({n_tested}).",
@@ -84,7 +84,7 @@ def judge(
         grade_attacked = _grade(clean, max(attacked), chance, n_tested)
         if grade_attacked > grade:
             word += f", {AGAINST_ATTACKS[grade_attacked]}"
-    return Verdict(word, sentence, uncertainty)
+    return Conclusion(word, sentence, uncertainty)
 
 
 def _grade(clean: float, reached: float, chance: float, n_tested: int) -> int:

@@ -36,7 +36,7 @@ def find_labels(
         return _from_mapping(names, _read_csv(Path(rest)), rest, whole=whole)
     if kind == "regex" and rest:
         return _from_regex(names, rest)
-    raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE' or 'regex:RE'.")
+    raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
 
 
 def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
@@ -82,6 +82,8 @@ def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
 
 def _read_csv(path: Path) -> dict[str, str]:
     """`path,label` rows; paths are relative to the audio folder."""
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist or is not a file; give a CSV file with the columns path and label.")
     labels: dict[str, str] = {}
     problems = []
     old_limit = csv.field_size_limit(MAX_CSV_FIELD)

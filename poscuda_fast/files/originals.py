@@ -136,6 +136,8 @@ def originals_of_folder(
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged or of another key.
     DatasetError
         `folder` does not exist; a file is missing or was changed since; or `names` has one that is not in the run.
+    TypeError
+        `names` is a single text.
     BusyError, OSError
         As for `protect_array`.
 
@@ -144,6 +146,8 @@ def originals_of_folder(
     The data are locked against writing, and the sidecar is in use, until the last file was yielded or the iterator is
     closed. Keep the files as secret as the sidecar: anyone who has both forms of one can learn the mark of its class.
     """
+    if isinstance(names, str):
+        raise TypeError(f"names is the single text {names!r}; give a collection of paths below the folder.")
     wanted = None if names is None else set(names)
     with open_files(folder, key, sidecar) as run:
         for clip in run.clips(wanted):

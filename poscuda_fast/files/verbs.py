@@ -145,6 +145,7 @@ def protect_folder(
             _refuse_keys(paths, others)
             _preflight(journal, paths, target, found, plan)
         if journal.state in (State.COMPLETE, State.FINAL):
+            _refuse_other_sources(paths, found, workers)
             steps.refuse_unprotected(journal, target)
             tally, state = Tally(**journal.summary["counts"]), "already protected"
         elif dry_run:
@@ -307,6 +308,26 @@ def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[A
     disk.refuse_without_room(paths.sidecar, kept)
     if paths.copying:
         disk.refuse_without_room(paths.root, kept + sum(file.size for file in found))
+
+
+def _refuse_other_sources(paths: Paths, found: list[AudioFile], workers: Workers) -> None:
+    """SidecarError if a finished copy was made of files with other content, by its manifest."""
+    if not (paths.copying and paths.manifest.is_file()):
+        return
+    entries = Manifest.read(paths.manifest).files
+    listed = [file for file in found if not file.lossy and file.output_name in entries]
+    digests = workers.map(lambda file: digest(paths.source / file.name), listed)
+    other = [
+        file.name
+        for file, now in zip(listed, digests, strict=True)
+        if now != entries[file.output_name]["sha256_before"]
+    ]
+    if other:
+        shown = "".join(f"\n  {name}" for name in other[: steps.NAMES_SHOWN])
+        raise SidecarError(
+            f"{paths.root} is a finished copy, and {len(other)} of the files are not those that it was made of. Copy "
+            f"to another path; nothing was written:{shown}"
+        )
 
 
 def _refuse_keys(paths: Paths, others: list[str]) -> None:

@@ -117,7 +117,9 @@ class Engine:
     def mark_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, marks: Marks, stride: int) -> int:
         """Mark each patch with its class's filter or sound, in place; returns how many samples were saturated."""
         starts, sizes = _checked(samples, starts, sizes, stride)
-        rows = np.ascontiguousarray(rows, np.int64)
+        rows = _int64(rows)
+        if len(rows) != len(starts):
+            raise IndexError(f"{len(rows)} rows for {len(starts)} patches; give one for each")
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(marks.table):
             raise IndexError("a patch is of no class")
         if marks.added and len(sizes) and sizes.max() > marks.table.shape[1]:
@@ -161,12 +163,24 @@ def _checked(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> tuple[
     """Check places and convert them for kernels, which do not check: a wrong place would write outside the samples."""
     if samples.dtype not in FULL_SCALE:
         raise TypeError(f"samples have dtype {samples.dtype.str}; expected int16, int32 (24-bit) or float32.")
+    starts, sizes = _int64(starts), _int64(sizes)
+    if len(starts) != len(sizes):
+        raise IndexError(f"{len(starts)} starts and {len(sizes)} sizes; give one of each for each patch")
     if len(starts):
-        ends = starts + (sizes - 1) * stride
+        # Divided, not multiplied: a product of huge numbers would wrap around.
+        far = int(sizes.max()) - 1 > samples.size // max(1, abs(stride))
+        ends = starts if far else starts + np.maximum(sizes - 1, 0) * stride
         lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
-        if sizes.min() < 0 or lowest < 0 or highest >= samples.size:
+        if far or sizes.min() < 0 or lowest < 0 or highest >= samples.size:
             raise IndexError("a patch lies outside the samples")
-    return np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(sizes, np.int64)
+    return starts, sizes
+
+
+def _int64(numbers: Ints) -> Ints:
+    """Numbers as kernels take them; TypeError unless they are integers."""
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"starts, sizes and rows are integers, not {numbers.dtype}.")
+    return np.ascontiguousarray(numbers, np.int64)
 
 
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:

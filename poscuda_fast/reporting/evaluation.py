@@ -69,6 +69,8 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
     OSError
         The file cannot be read.
     """
+    if not Path(path).is_file():
+        raise DatasetError(f"{path} does not exist or is not a file; give what poscuda evaluate wrote.")
     try:
         fields = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ from poscuda_fast.key import Key, check_key
 from poscuda_fast.results import Report, Tally
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.journal import Journal, sidecar_of
+from poscuda_fast.undo.record import refuse_without_run
 
 
 @discreet
@@ -61,6 +62,7 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
         disk.locked(data),
         Journal(sidecar_of(data, folder=data.is_dir()) if sidecar is None else Path(sidecar), key) as journal,
     ):
+        refuse_without_run(journal)
         journal.make_final()
         tally = Tally(**journal.summary["counts"])
     return tally.report("final", key.fingerprint, time.perf_counter() - begun)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,7 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
 
     SidecarError if no run was begun, if it is of another kind, or if its undo was dropped.
     """
-    if journal.state is State.NEW:
-        raise SidecarError(
-            f"There is no finished or begun run in {journal.path}; without its sidecar protected data can be neither "
-            f"recognised nor restored. If the sidecar was moved, give its path."
-        )
+    refuse_without_run(journal)
     if journal.state is State.FINAL:
         raise SidecarError(
             f"The undo in {journal.path} was dropped: the originals are gone, so the data can be neither restored nor "
@@ -56,6 +53,16 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
     sealed = json.loads(journal.secret)
     recipe = Recipe.from_dict(journal.header["recipe"])
     return sealed, draw_marks(journal.key, [bytes.fromhex(token) for token in sealed["tokens"]], recipe)
+
+
+def refuse_without_run(journal: Journal) -> None:
+    """SidecarError if no run was begun: there is no sidecar, or an empty one."""
+    if journal.state is State.NEW:
+        problem = "is empty" if os.path.lexists(journal.path) else "does not exist"
+        raise SidecarError(
+            f"The sidecar {journal.path} {problem}: nothing can be restored, nor compared with its original. If it was "
+            f"moved, give its path (sidecar, --sidecar)."
+        )
 
 
 def keyed_mac(key: Key, purpose: bytes, message: bytes) -> str:

@@ -122,19 +122,20 @@ def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
     """SidecarError if the sidecar was made for another run."""
     for field, expected in header.items():
         if journal.header.get(field) != expected:
+            what = _COPIED[expected] if field == "copied" else _FIELD_NAMES[field]
             raise SidecarError(
-                f"The sidecar {journal.path} was made for {_FIELD_NAMES[field]}. To change that, "
+                f"The sidecar {journal.path} was made for {what}. To change that, "
                 f"restore first and protect again; if it belongs to other data, move it away. Nothing was written."
             )
 
 
+_COPIED = {True: "files that are edited in place, not for a copy", False: "a copy, not for an edit in place"}
 _FIELD_NAMES = {
     "kind": "other data (files or an array)",
     "files": "other files",
     "recipe": "another recipe",
     "labels": "other labels or lengths",
     "counts": "other data (other lengths)",
-    "copied": "a copy and this call edits in place, or the other way round",
     "n_files": "other files (another number of them)",
     "dtype": "other data (another dtype)",
     "identity": "other data",

@@ -316,15 +316,15 @@ def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Pa
                 shard_tasks(src, dst, labels, key_file, **options)
         for again in (protect_array, verify_array, restore_array):
             arguments = (LABELS[:11], key) if again is protect_array else (key,)
-            with pytest.raises(DatasetError, match="would be marked twice"):
+            with pytest.raises(DatasetError, match="would mark it twice"):
                 again(dst, *arguments)
-        with pytest.raises(DatasetError, match="would be marked twice"):
+        with pytest.raises(DatasetError, match=r"would (be marked|mark it) twice"):
             shard_tasks(dst, tmp_path / "c.zarr", LABELS[:11], key_file)
     for task in shard_tasks(src, dst, LABELS[:11], key_file):
         task()
     assert read(dst).tobytes() == wet.tobytes()
     protect_array(src, LABELS[:11], key)
-    with untouched(tmp_path), pytest.raises(SidecarError, match="would be marked twice"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match=r"would (be marked|mark it) twice"):
         shard_tasks(src, tmp_path / "c.zarr", LABELS[:11], key_file)
 
 

@@ -198,7 +198,7 @@ def _is_right_after_restore_first(data: Data) -> bool:
     try:
         data.restore()
     except SidecarError as error:
-        if "There is no sidecar" not in str(error) and "no finished or begun run" not in str(error):
+        if "There is no sidecar" not in str(error) and "nothing can be restored" not in str(error):
             raise
     if data.path.read_bytes() != data.original:
         return False

@@ -37,7 +37,7 @@ def test_a_protect_killed_at_any_step_is_finished_or_undone_by_the_next_call(wor
             if data.sidecar.exists() and data.sidecar.stat().st_size:
                 assert data.restore() == "restored", f"kill point {n}"
             else:
-                with pytest.raises(SidecarError, match="no finished or begun run"):
+                with pytest.raises(SidecarError, match="nothing can be restored"):
                     data.restore()
             assert data.path.read_bytes() == data.original, f"kill point {n}"
         assert data.is_right_after_protect(), f"kill point {n}"
