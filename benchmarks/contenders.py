@@ -179,7 +179,7 @@ PEERS = {
 
 def available_peers() -> dict[str, Callable[[Task, int], Callable[[], Any]]]:
     """The peers whose packages can be imported here; a warning names the others."""
-    found = {}
+    found: dict[str, Callable[[Task, int], Callable[[], Any]]] = {}
     for name, (package, prepare) in PEERS.items():
         try:
             importlib.import_module(package)

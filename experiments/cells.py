@@ -166,7 +166,7 @@ def median_snr_db(data: Dataset, marked: Part) -> float | None:
     return round(middle, 2) if np.isfinite(middle) else None
 
 
-def in_parallel(work: Callable[..., None], tasks: Iterable[tuple[Any, ...]], jobs: int) -> None:
+def in_parallel(work: Callable[..., object], tasks: Iterable[tuple[Any, ...]], jobs: int) -> None:
     """``work(*task)`` for every task, `jobs` at a time.
 
     Each gets one thread: small trainings in parallel are faster than one after another on all cores.

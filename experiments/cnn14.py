@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ CONFIGS = {
 
 # Beside the weights the published files hold the state of a sampler, in arrays that NumPy 1 wrote. Building an
 # array runs no code from the file, so arrays are allowed; everything else is refused.
-_ARRAYS = [
+_ARRAYS: list[Any] = [
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),

@@ -154,7 +154,8 @@ def scalar_distance(a: ArrayLike, b: ArrayLike) -> float:
 
 def _root(a: NDArray[np.float64]) -> NDArray[np.float64]:
     """R of (min(n, d), d) with R^T R = the sample covariance."""
-    return np.linalg.qr((a - a.mean(axis=0)) / np.sqrt(len(a) - 1), mode="r")
+    root: NDArray[np.float64] = np.asarray(np.linalg.qr((a - a.mean(axis=0)) / np.sqrt(len(a) - 1), mode="r"))
+    return root
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -34,7 +34,7 @@ def main(speech: Path, n_kills: int, seed: int) -> None:
         path = Path(folder) / "clips.npy"
         words, lengths = prepare(speech / "speech_commands", path)
         key = Key.generate()
-        job = {"path": path, "words": words, "lengths": lengths, "key": key}
+        job: dict[str, Any] = {"path": path, "words": words, "lengths": lengths, "key": key}
         original = digest(path)
         full = protect(**job)
         protected = digest(path)

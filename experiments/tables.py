@@ -177,7 +177,7 @@ def damage_of(dataset: str, condition: str) -> dict[str, float | None]:
 
 def targets() -> str:
     """The chosen recipe beside the paper's and beside the targets."""
-    rows = []
+    rows: list[list[str]] = []
     used: list[Cell] = []
     for dataset, title in (("fsdd", "FSDD"), ("speech_commands", "Speech Commands")):
         for name, mine in _contestants(dataset).items():
@@ -200,8 +200,11 @@ def targets() -> str:
     if not used:
         return MISSING
     limits = {"accuracy": "<=", "snr_db": ">=", "keyed": ">=", "attacked": "<="}
-    accuracy, snr, keyed, attacked = (f"{sign} {TARGET[what]:.0f}" for what, sign in limits.items())
-    asked = ["**asked for**", accuracy, snr, *["better than the paper's"] * 3, keyed, attacked]
+    wanted = {what: f"{sign} {TARGET[what]:.0f}" for what, sign in limits.items()}
+    asked = [
+        "**asked for**", wanted["accuracy"], wanted["snr_db"], *["better than the paper's"] * 3, wanted["keyed"],
+        wanted["attacked"],
+    ]  # fmt: skip
     head = ["", "peak clean-test accuracy, worst model, %", "median SNR, dB", "ViSQOL", "LSD, dB", "FAD",
             "keyed, worst model, %", "strongest attack, worst model, %"]  # fmt: skip
     return "\n".join([table(head, [*rows, asked]), "", how(used)])

@@ -7,6 +7,7 @@ within its own length. The attacks know nothing about labels or marks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +175,7 @@ def _band(wave: Wave, lowest: float, highest: float, rate: float) -> Wave:
     return kept
 
 
-def _read(wave: Wave, times: Wave, outside: str = "nearest") -> Wave:
+def _read(wave: Wave, times: NDArray[Any], outside: str = "nearest") -> Wave:
     """The wave at fractional frames, by cubic splines."""
     values: Wave = map_coordinates(wave, times[None], order=3, mode=outside)
     return values

@@ -71,6 +71,9 @@ def linear_classifier(
 class Projection(nn.Module):
     """Removes the directions of a basis (d, k) from values, about a mean (d,)."""
 
+    basis: Tensor
+    mean: Tensor
+
     def __init__(self, basis: Tensor, mean: Tensor) -> None:
         super().__init__()
         self.register_buffer("basis", basis)

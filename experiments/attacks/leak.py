@@ -23,7 +23,7 @@ from poscuda_fast import Key, PaperRecipe, protect
 ROUNDING = 1 / 12  # variance of rounding to int16
 MOST_CANDIDATES = 16  # places tried for one patch; evenly spread where more are possible
 
-Wave = NDArray[np.floating[Any]]  # (frames,)
+Wave = NDArray[Any]  # (frames,), in any scale
 Pair = tuple[Wave, Wave]  # before and after
 Taps = NDArray[np.float64]  # (taps,)
 

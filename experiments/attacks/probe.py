@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -73,7 +74,8 @@ def _train_other(other: Path, seed: int, sample_rate: int, frames: int) -> Model
 def hidden(model: Model, clips: Clips) -> NDArray[np.float32]:
     """(n, d) the input of a model's last linear layer."""
     seen: list[torch.Tensor] = []
-    hook = model.body.scores.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
+    scores: Any = model.body.scores
+    hook = scores.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
     try:
         for first in range(0, len(clips), BATCH):
             batch = clips[first : first + BATCH].astype(np.float32) / np.float32(FULL_SCALE)

@@ -23,7 +23,7 @@ from experiments.attacks.audio import Clips, Ints, Transform
 from experiments.attacks.probe import Embedding, stored_embedding, transferred
 from experiments.attacks.scene import Scene, places
 from experiments.conditions import Condition
-from poscuda_fast.evaluation.attacks import augmented
+from poscuda_fast.evaluation.attacks import Augmentation, augmented, shift
 from poscuda_fast.evaluation.models import NAMES
 from poscuda_fast.evaluation.training import Step
 
@@ -223,7 +223,7 @@ def _detect(how: str) -> Callable[[Scene, float, np.random.Generator], tuple[Cli
     return act
 
 
-def _augment(change: training.Augmentation) -> Callable[[Scene, str, float, np.random.Generator], Step]:
+def _augment(change: Augmentation) -> Callable[[Scene, str, float, np.random.Generator], Step]:
     def act(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
         return augmented(change, scene.sample_rate, strength)
 
@@ -264,7 +264,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("level-waves", "class means of waveforms removed, {:g}", PROJECT, "data", _level_waves, (1.0,)),
     Attack("level-features", "class means of features removed, {:g}", PROJECT, "training", _level_features, (1.0,),
            models=WHOLE_SPECTRUM),
-    Attack("shift", "random shift, {:g} s", AUGMENT, "training", _augment(training.shift), (0.1,)),
+    Attack("shift", "random shift, {:g} s", AUGMENT, "training", _augment(shift), (0.1,)),
     Attack("crop", "random crop, up to {:g}", AUGMENT, "training", _augment(training.crop), (0.3,)),
     Attack("gain", "random gain, {:g} dB", AUGMENT, "training", _augment(training.gain), (12.0,)),
     Attack("noise", "white noise from {:g} dB SNR", AUGMENT, "training", _augment(training.noise), (10.0,)),
