@@ -189,8 +189,8 @@ def test_files_import_each_other_in_no_circle() -> None:
 
 
 def test_compiled_kernels_are_loaded_by_name_only() -> None:
-    compiled = {"poscuda_fast.kernels.native", "poscuda_fast.kernels.cpu", "poscuda_fast.kernels.cuda"}
-    assert set(BACKENDS.values()) == {*compiled, "poscuda_fast.kernels.reference"}
+    compiled = set(BACKENDS.values()) - {"poscuda_fast.kernels.reference"}
+    assert len(compiled) == len(BACKENDS) - 1
     for name, tree in ALL:
         named = {part for other in imported(tree) for part in (other, other.rpartition(".")[0])}
         assert not named & compiled, name
