@@ -19,7 +19,7 @@ REQUIRES = {
         'pyarrow>=17; extra == "parquet"',
         "absent-one >= 1 ; extra == 'single'",
         'torch<2.15,>=2.11; extra == "torch"',
-        'torch (>=2.13.0) ; (extra == "old_style")',
+        'torch (>=2.13.0) ; extra == "old_style"',
         'poscuda-fast[parquet,torch]; extra == "all"',
         'poscuda-fast[circle]; extra == "circle"',
         'numba-cuda[cu12]>=0.30; extra == "cuda12"',
