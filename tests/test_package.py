@@ -189,8 +189,9 @@ def test_files_import_each_other_in_no_circle() -> None:
 
 
 def test_compiled_kernels_are_loaded_by_name_only() -> None:
-    compiled = set(BACKENDS.values()) - {"poscuda_fast.kernels.reference"}
-    assert len(compiled) == len(BACKENDS) - 1
+    assert {name: f"poscuda_fast.kernels.{name}" for name in BACKENDS} == BACKENDS
+    assert set(BACKENDS) >= {"native", "cpu", "cuda", "reference"}
+    compiled = set(BACKENDS.values()) - {BACKENDS["reference"]}
     for name, tree in ALL:
         named = {part for other in imported(tree) for part in (other, other.rpartition(".")[0])}
         assert not named & compiled, name

@@ -104,9 +104,15 @@ def protect_array(
     engine = Engine(backend, threads)
     classes = None if classes is None else check_classes(classes)  # an iterator can be read once
 
+    def target_of(array: StoredArray, progress: Progress | None) -> ArrayTarget:
+        plan = make_plan(key, recipe, labels, classes, array.lengths)
+        return ArrayTarget(array, key, plan.marks, engine, plan, progress)
+
     def run(arr: Any, sidecar: PathLike | None, progress: Progress | None, *, dry_run: bool) -> Report:
+        begun = time.perf_counter()
         array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
-        return _protect(array, labels, key, recipe, classes, engine, progress, dry_run=dry_run)
+        tally, state = _protect(array, target_of(array, progress), key, dry_run=dry_run)
+        return tally.report(state, key.fingerprint, time.perf_counter() - begun)
 
     if dst is None:
         return run(arr, sidecar, progress, dry_run=dry_run)
@@ -114,7 +120,8 @@ def protect_array(
 
     def refuse_other_copy(sidecar: Path, wanted: tuple[State, ...]) -> None:
         array = open_stored(arr, lengths=lengths, threads=threads)
-        _refuse_other_copy(copy, sidecar, wanted, array, labels, key, recipe, classes, engine)
+        with Journal(sidecar, key) as journal, target_of(array, None) as target:
+            _refuse_other_copy(copy.dst, journal, wanted, target)
 
     if copy.is_whole:
         copy.tidy()
@@ -234,45 +241,19 @@ def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Veri
 protect_memmap, restore_memmap, verify_memmap = protect_array, restore_array, verify_array  # names that users look for
 
 
-def _refuse_other_copy(
-    copy: ArrayCopy,
-    sidecar: Path,
-    wanted: tuple[State, ...],
-    array: StoredArray,
-    labels: Any,
-    key: Key,
-    recipe: Recipe,
-    classes: Sequence[str] | None,
-    engine: Engine,
-) -> None:
-    """DatasetError or SidecarError unless what stands at `dst`, or was begun for it, is the copy of this array."""
-    plan = make_plan(key, recipe, labels, classes, array.lengths)
-    with Journal(sidecar, key) as journal, ArrayTarget(array, key, plan.marks, engine, plan, None) as target:
-        if journal.state is State.UNDONE:
-            raise DatasetError(
-                f"{copy.dst} holds a copy that was restored ({journal.path}); copy to another path, or protect it in "
-                f"place."
-            )
-        if journal.state not in wanted:
-            raise DatasetError(f"{copy.dst} exists, and nothing is ever overwritten; choose another path for the copy.")
-        steps.refuse_other_run(journal, target.header())
+def _refuse_other_copy(dst: Path, journal: Journal, wanted: tuple[State, ...], target: ArrayTarget) -> None:
+    """DatasetError or SidecarError unless what stands at `dst`, or was begun for it, is the copy of the target."""
+    if journal.state is State.UNDONE:
+        raise DatasetError(
+            f"{dst} holds a copy that was restored ({journal.path}); copy to another path, or protect it in place."
+        )
+    if journal.state not in wanted:
+        raise DatasetError(f"{dst} exists, and nothing is ever overwritten; choose another path for the copy.")
+    steps.refuse_other_run(journal, target.header())
 
 
-def _protect(
-    array: StoredArray,
-    labels: Any,
-    key: Key,
-    recipe: Recipe,
-    classes: Sequence[str] | None,
-    engine: Engine,
-    progress: Progress | None,
-    *,
-    dry_run: bool,
-) -> Report:
-    """Protect an array in place, or go on where a run was stopped."""
-    begun = time.perf_counter()
-    plan = make_plan(key, recipe, labels, classes, array.lengths)
-    target = ArrayTarget(array, key, plan.marks, engine, plan, progress)
+def _protect(array: StoredArray, target: ArrayTarget, key: Key, *, dry_run: bool) -> tuple[Tally, str]:
+    """Protect an array in place, or go on where a run was stopped; returns the counts and the state of the report."""
     with locked(array.path), Journal(array.sidecar, key) as journal, target:
         steps.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
@@ -281,11 +262,9 @@ def _protect(
             target.preflight()
         if journal.state in (State.COMPLETE, State.FINAL):
             steps.refuse_unprotected(journal, target)
-            tally, state = Tally(**journal.summary["counts"]), "already protected"
-        elif dry_run:
+            return Tally(**journal.summary["counts"]), "already protected"
+        if dry_run:
             target.rehearse()
-            tally, state = target.tally, "untouched"
-        else:
-            steps.apply(journal, target)
-            tally, state = target.tally, "protected"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+            return target.tally, "untouched"
+        steps.apply(journal, target)
+        return target.tally, "protected"
