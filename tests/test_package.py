@@ -171,6 +171,7 @@ def test_errors_have_one_root() -> None:
 def test_imports_go_down_only(name, tree) -> None:
     floor_of = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     own = name.split(".")[0]
+    assert own in floor_of, f"{own} is on no floor: decide its place among the rooms"
     for room in rooms_of(tree) - {own}:
         assert floor_of[room] < floor_of[own], f"{name} imports from {room}, which is not below it"
 
