@@ -16,7 +16,7 @@ from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.labels import ClassRows, encode, integer_token, name_token
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.plan import Plan, plan_of
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Shown
 from poscuda_fast.secrecy import discreet
@@ -82,6 +82,7 @@ def ownership_test(
     key: Key,
     *,
     recipe: Recipe = Recipe.strong(),
+    sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     decoys: int = 39,
@@ -111,6 +112,8 @@ def ownership_test(
         The key that the training data was protected with.
     recipe : Recipe
         The recipe that the training data was protected with.
+    sample_rate : int, optional
+        Sample rate of the clips in Hz, as for `protect`.
     lengths : (n_clips,) integers, optional
         True length of each clip in frames, if the rest is padding.
     classes : sequence of str, optional
@@ -178,7 +181,7 @@ def ownership_test(
     n_decoys = _checked(decoys)
     engine = Engine(backend, threads)
     keys = [key, *(Key(key.derive(b"ownership decoy", n.to_bytes(4, "big"), length=32)) for n in range(n_decoys))]
-    marks = [Plan(one, recipe, rows, audio.lengths) for one in keys]
+    marks = [plan_of(one, recipe, rows, audio.lengths, sample_rate) for one in keys]
     _refuse_non_finite(audio, marks, engine)
 
     clean = 0
@@ -229,10 +232,10 @@ def _checked(decoys: object) -> int:
 
 def _refuse_non_finite(audio: ArrayClips | ListClips, marks: Sequence[Plan], engine: Engine) -> None:
     """ValueError, before the model is asked anything, if there is a NaN or infinite sample where a mark goes."""
-    if audio.dtype.kind != "f":
+    if audio.dtype.kind != "f" or marks[0].marks.steady:
         return
     for mark in marks:
-        for patches in mark.batches(packed.patches_per_batch(mark.recipe, audio.channels * audio.dtype.itemsize)):
+        for patches in mark.batches(None):
             flags = audio.survey(patches, engine)
             packed.refuse_non_finite(flags, patches)
 

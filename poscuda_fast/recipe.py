@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 
 MAX_TAPS = 1024
 MAX_FIELD = 2**31 - 1
-MAX_FLOAT = 3.4028234663852886e38  # the largest float32: taps and sounds must be finite
-SOUND_RATE = 8000  # Hz
-MAX_RATE = 512_000  # Hz: `hold` is then 64, and the default patch of 16 * 64 frames is MAX_TAPS
-USUAL_RATE = 16_000  # Hz, for data that do not state one
-UNIT_LEVEL = 0.01  # RMS of a sound of strength 1, relative to full scale
+MAX_FLOAT = 3.4028234663852886e38  # the largest float32: taps must be finite
+USUAL_RATE = 16_000  # Hz, for arrays whose sample rate nobody stated
+RATES = (2_000, 512_000)  # Hz
+STRENGTHS = (0.01, 50.0)
 
 
 class Recipe:
@@ -27,10 +26,6 @@ class Recipe:
     ----------
     format : int
         The format's number.
-    patch : int
-        Frames per patch, at least 1. Shorter clips are one patch.
-    every : int or None
-        One patch for each `every` frames, at least `patch`.
     """
 
     __slots__ = ()
@@ -39,54 +34,31 @@ class Recipe:
         raise TypeError("Recipe() cannot be called; use Recipe.strong(...), the default, or Recipe.paper(...).")
 
     format: ClassVar[int]
-    patch: int
-    every: int | None
 
     @staticmethod
-    def strong(
-        strength: float = 1.0,
-        *,
-        sample_rate: int = USUAL_RATE,
-        hold: int | None = None,
-        patch: int | None = None,
-        every: int | None = None,
-    ) -> StrongRecipe:
-        """Format 2: every class gets a sound of its own, in short patches all along the clip.
+    def strong(strength: float = 1.0) -> StrongRecipe:
+        """Format 2, the default: every class gets two steady lines of its own, all along the clip.
 
         Parameters
         ----------
         strength : float
-            The level of the sound: 1 is an RMS of 0.01 of full scale (-40 dB), and twice the strength is 6 dB louder.
-            Finite and above 0.
-        sample_rate : int
-            Sample rate of the clips, Hz. The sound is made at 8 kHz, so that it survives in models that resample to
-            8 kHz; at higher rates each of its samples is held for `hold` frames.
-        hold : int, optional
-            Frames, 1 to 1024; by default ``sample_rate / 8000``, rounded. Above 64, `patch` must be given too.
-        patch : int, optional
-            Frames of the sound, 2 to 1024; by default 16 times `hold`.
-        every : int, optional
-            Frames from one patch to the next, at least `patch`; by default 64 times `hold`.
+            The level of the two lines together: 1 is an RMS of 0.005 of full scale (-46 dB), and twice the strength is
+            6 dB louder. From 0.01 to 50.
 
         Raises
         ------
         TypeError
-            A field has the wrong type (True is not a number here).
+            `strength` is not a number (True is not one here).
         ValueError
-            A field is out of range.
+            `strength` is out of range.
 
         Notes
         -----
-        The paper feeds the sound in the patch through the class's filter (Gokul and Dubnov, sec. 3.1). This recipe
-        instead adds the filter's response to pulses of one level, so that the mark is equally strong in every clip and
-        the clip's own sound stays. Evenly spaced patches let networks with strides see the same samples again and
-        again; measured in experiments/README.md.
+        The paper convolves a patch with the class's filter (Gokul and Dubnov, sec. 3.1). This recipe adds a train of
+        pulses that was convolved with the class's filter, so that the mark is equally strong in every clip, the clip's
+        own sound stays, and shifts in time do not take the mark away; FORMAT.md, "Format 2".
         """
-        rate = _whole("sample_rate", sample_rate, 1, MAX_RATE)
-        hold = max(1, round(rate / SOUND_RATE)) if hold is None else _whole("hold", hold, 1, MAX_TAPS)
-        return StrongRecipe(
-            strength, hold, 16 * hold if patch is None else patch, 64 * hold if every is None else every
-        )
+        return StrongRecipe(strength)
 
     @staticmethod
     def paper(
@@ -202,34 +174,47 @@ class StrongRecipe(Recipe):
     Attributes
     ----------
     strength : float
-        RMS of the sound in hundredths of full scale.
-    hold : int
-        Frames that each sample of the sound is held.
-    patch, every : int
-        Frames of the sound, and frames from one patch to the next.
+        RMS of the mark in units of 0.005 of full scale.
     """
 
     format: ClassVar[int] = 2
 
     strength: float = 1.0
-    hold: int = 2
-    patch: int = 32
-    every: int = 128
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strength", _number("strength", self.strength, 1.0))
-        object.__setattr__(self, "hold", _whole("hold", self.hold, 1, MAX_TAPS))
-        object.__setattr__(self, "patch", _whole("patch", self.patch, 2, MAX_TAPS))
-        object.__setattr__(self, "every", _whole("every", self.every, self.patch, MAX_FIELD))
+        strength = _number("strength", self.strength, 1.0)
+        least, most = STRENGTHS
+        if not least <= strength <= most:
+            raise ValueError(f"Recipe.strength is {self.strength!r}; it must be from {least:g} to {most:g}.")
+        object.__setattr__(self, "strength", strength)
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": self.format, **dataclasses.asdict(self)}
 
 
-def chosen_recipe(recipe: Recipe | None, strength: float | None, sample_rate: int = USUAL_RATE) -> Recipe:
+def check_rate(sample_rate: object) -> int:
+    """`sample_rate` in Hz as an int; TypeError or ValueError unless format 2 has a mark for it."""
+    return _whole("sample_rate", sample_rate, *RATES, of="")
+
+
+def check_snr(snr: object, recipe: Recipe) -> float:
+    """`snr` in dB as a float; TypeError or ValueError unless the recipe's strength may be set by it."""
+    if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
+        raise TypeError(f"snr is {snr!r}; it must be a number of dB, such as 20.")
+    if not math.isfinite(snr):
+        raise ValueError(f"snr is {snr!r}; it must be a number of dB, such as 20.")
+    if recipe != Recipe.strong():
+        raise ValueError(
+            f"snr is {snr:g} dB and recipe is {recipe!r}; snr sets the strength of the default recipe, so give one of "
+            f"the two."
+        )
+    return float(snr)
+
+
+def chosen_recipe(recipe: Recipe | None, strength: float | None) -> Recipe:
     """`recipe` if given, else the default recipe at `strength`, or at 1; ValueError if both are given."""
     if recipe is None:
-        return Recipe.strong(1.0 if strength is None else strength, sample_rate=sample_rate)
+        return Recipe.strong(1.0 if strength is None else strength)
     if strength is not None:
         raise ValueError(
             f"recipe is {recipe!r} and strength is {strength!r}; give one of them. Recipe.strong(strength) is a "
@@ -250,11 +235,11 @@ def _number(name: str, value: object, example: float) -> float:
     return number
 
 
-def _whole(name: str, value: object, least: int, most: int) -> int:
+def _whole(name: str, value: object, least: int, most: int, of: str = "Recipe.") -> int:
     """`value` as an int in [least, most], or an error that names the field."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"Recipe.{name} is {value!r}; it must be a whole number from {least} to {most}.")
+        raise TypeError(f"{of}{name} is {value!r}; it must be a whole number from {least} to {most}.")
     number = operator.index(value)
     if not least <= number <= most:
-        raise ValueError(f"Recipe.{name} is {number}; it must be from {least} to {most}.")
+        raise ValueError(f"{of}{name} is {number}; it must be from {least} to {most}.")
     return number

@@ -6,9 +6,10 @@ import dataclasses
 import enum
 import html
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 NAMES_SHOWN = 20
+RATES_SHOWN = 4
 
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 
@@ -59,24 +60,41 @@ class Shown:
         return f"<table>{''.join(cells)}</table>"
 
 
+class Settings(NamedTuple):
+    """With what clips were protected: the key's fingerprint, the recipe's fields, and the sample rates in Hz."""
+
+    fingerprint: str
+    recipe: dict[str, Any]
+    sample_rates: tuple[int, ...]
+    rate_assumed: bool = False
+
+
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Report(Shown):
     """The outcome of one call: counts, never positions. `print(report)` shows it as a short table.
 
     Attributes
     ----------
-    clips, classes, patches : int
-        Clips in the data set, their classes, and the patches in them. With a single class there is nothing for a model
-        to learn instead of the sound: check where the labels came from.
+    clips, classes : int
+        Clips in the data set, and their classes.
     frames_changed : int
-        Frames of the patches that a mark can change: in format 1 those that are not silent, in format 2 all.
-        Each holds one sample per channel.
-    silent_patches : int
-        Patches that hold only zeros. Format 1 leaves them unmarked: a filter turns zeros into zeros.
+        Frames that the mark can change: in format 2 all, in format 1 those of patches that are not silent. Each holds
+        one sample per channel.
     saturated_samples : int
         Integer samples that the mark pushed beyond full scale, and that were limited to it.
-    short_clips : int
-        Clips shorter than a patch, marked whole (empty clips have nothing to mark).
+    not_finite_samples : int
+        NaN and infinite samples that format 2 left as they are.
+    patches, silent_patches, short_clips : int
+        In format 1: patches, those of them that hold only zeros, which stay zeros, and clips shorter than a patch,
+        which are filtered whole. In format 2 always 0.
+    recipe : dict
+        The fields of the recipe, with the format's number.
+    sample_rates : tuple of int
+        In format 2, the different sample rates of the clips in Hz; empty in format 1, which knows none.
+    rate_assumed : bool
+        Whether nobody gave the sample rate, so that it was taken to be 16,000 Hz.
+    notes : tuple of str
+        What should be known before the data are published, such as clips that are quieter than their mark.
     seconds : float
         Time the call took.
     fingerprint : str
@@ -92,7 +110,12 @@ class Report(Shown):
     frames_changed: int
     silent_patches: int
     saturated_samples: int
+    not_finite_samples: int
     short_clips: int
+    recipe: dict[str, Any]
+    sample_rates: tuple[int, ...]
+    rate_assumed: bool
+    notes: tuple[str, ...]
     seconds: float
     fingerprint: str
     state: str
@@ -104,11 +127,23 @@ class Report(Shown):
     def rows(self) -> Iterator[tuple[str, str]]:
         """The table, as (name, value)."""
         yield "state", self.state
-        for name in ("clips", "classes", "patches", "frames_changed", "silent_patches", "saturated_samples"):
+        fields = {name: value for name, value in self.recipe.items() if name != "format" and value is not None}
+        yield "recipe", ", ".join([f"format {self.recipe['format']}", *(f"{n} {_short(v)}" for n, v in fields.items())])
+        if self.sample_rates:
+            rates = ", ".join(f"{rate:,}" for rate in self.sample_rates[:RATES_SHOWN])
+            more = f" and {len(self.sample_rates) - RATES_SHOWN} more" if len(self.sample_rates) > RATES_SHOWN else ""
+            yield "sample rate", f"{rates}{more} Hz{' (assumed)' * self.rate_assumed}"
+        shown = ["clips", "classes", "frames_changed", "saturated_samples"]
+        if self.not_finite_samples:
+            shown.append("not_finite_samples")
+        if not self.sample_rates:
+            shown += ["patches", "silent_patches", "short_clips"]
+        for name in shown:
             yield name.replace("_", " "), f"{getattr(self, name):,}"
-        yield "short clips", f"{self.short_clips:,}"
         yield "seconds", f"{self.seconds:.3f}"
         yield "key fingerprint", self.fingerprint
+        for note in self.notes:
+            yield "note", note
 
     def __repr__(self) -> str:
         fields = {**self.to_dict(), "seconds": round(self.seconds, 3)}
@@ -125,6 +160,7 @@ class Tally:
     frames_changed: int = 0
     silent_patches: int = 0
     saturated_samples: int = 0
+    not_finite_samples: int = 0
     short_clips: int = 0
 
     def add(self, other: Tally) -> None:
@@ -136,9 +172,25 @@ class Tally:
         """The counts as plain JSON values."""
         return dataclasses.asdict(self)
 
-    def report(self, state: str, fingerprint: str, seconds: float) -> Report:
+    def report(self, state: str, settings: Settings, seconds: float, notes: tuple[str, ...] = ()) -> Report:
         """The finished report."""
-        return Report(**self.to_dict(), seconds=seconds, fingerprint=fingerprint, state=state)
+        rates = settings.sample_rates if settings.recipe["format"] != 1 else ()
+        if self.classes == 1:
+            notes = ("there is a single class: a model can learn nothing from the mark", *notes)
+        return Report(
+            **self.to_dict(),
+            recipe=settings.recipe,
+            sample_rates=rates,
+            rate_assumed=settings.rate_assumed and bool(rates),
+            notes=notes,
+            seconds=seconds,
+            fingerprint=settings.fingerprint,
+            state=state,
+        )
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

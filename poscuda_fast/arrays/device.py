@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape, merge_channels
-from poscuda_fast.kernels import Engine, Ints, Marks
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.kernels import Engine
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.patches import Patches, packed_steps
 
 
 def is_on_device(clips: object) -> bool:
@@ -44,19 +45,22 @@ class DeviceClips:
         self._flat: Any = _Flat(array, interface, math.prod(shape), self.dtype)
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        starts, sizes = self._channels(patches)
-        rows = np.repeat(patches.rows, self.channels)
-        return engine.mark_patches(self._flat, starts, sizes, rows, marks, self.channels)
+        return marks.apply(engine, self._flat, self._first(patches), patches, packed_steps(self.channels))
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
-        starts, sizes = self._channels(patches)
+        starts, sizes = packed_steps(self.channels).by_channel(self._first(patches), patches.sizes)
         flags = engine.survey_patches(self._flat, starts, sizes, self.channels)
         return merge_channels(flags.reshape(len(patches), self.channels))
 
-    def _channels(self, patches: Patches) -> tuple[Ints, Ints]:
-        """Where each channel of each patch begins, and its frames; its samples are `channels` apart."""
-        first = patches.clips * self._clip_step + patches.starts * self.channels
-        return (first[:, None] + np.arange(self.channels)).reshape(-1), np.repeat(patches.sizes, self.channels)
+    def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return engine.measure_patches(self._flat, self._first(patches), patches.sizes * self.channels, 1)
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        return engine_read(self._flat, self._first(patches), patches.sizes * self.channels)
+
+    def _first(self, patches: Patches) -> NDArray[np.int64]:
+        """Where each patch begins."""
+        return patches.clips * self._clip_step + patches.starts * self.channels
 
 
 class _Flat:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints, Marks
-from poscuda_fast.mark.packed import mark_dense, survey_dense
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.packed import mark_dense, measure_dense, survey_dense
+from poscuda_fast.mark.patches import Patches, Steps
 
-SAMPLES_PER_STEP = 1 << 18  # bounds the index arrays that irregular patches need
+FEWEST_FRAMES = 64
 
 
 class Clips(Protocol):
@@ -26,12 +27,18 @@ class Clips(Protocol):
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         """What each patch holds, as `reference.survey_patches`: silent if all channels are, not finite if one is."""
 
+    def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The energy and the peak of each patch, over all channels, in units of samples; both (n_patches,)."""
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        """A dense copy of the patches."""
+
 
 class ClipsInMemory(Clips, Protocol):
     """Clips that kernels can mark in place, in host memory or on a GPU."""
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        """Mark the patches in place; returns how many samples were saturated."""
+        """Mark the patches in place; returns what `Marks.apply` does."""
 
 
 def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> ArrayClips | ListClips:
@@ -59,37 +66,40 @@ class ArrayClips:
         self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
         self.flat, self._origin = flatten(array)
         steps = [stride // array.itemsize for stride in array.strides]
-        self._clip_step, self._frame_step = steps[0], steps[1]
-        self._channel_step = steps[2] if array.ndim == 3 else 1
-        self._packed = self._frame_step == self.channels and (self.channels == 1 or self._channel_step == 1)
+        self._clip_step = steps[0]
+        self._steps = Steps(steps[1], steps[2] if array.ndim == 3 else 1, self.channels)
 
     def read(self, patches: Patches) -> NDArray[Any]:
         """A dense copy of the patches."""
-        if self._packed and _uniform(patches):
+        if self._steps.packed and _uniform(patches):
             blocks: NDArray[Any] = self._windows(patches)[self._first(patches)]
             return blocks.reshape(-1)
         dense = np.empty(patches.n_frames * self.channels, self.dtype)
-        for part, places in self._places(patches):
-            dense[part] = self.flat[places]
+        for view, part in self._pairs(patches, dense):
+            part[...] = view
         return dense
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
         """Store a dense buffer where the patches are."""
-        if self._packed and _uniform(patches):
+        if self._steps.packed and _uniform(patches):
             windows = self._windows(patches)
             windows[self._first(patches)] = dense.reshape(len(patches), -1)
             return
-        for part, places in self._places(patches):
-            self.flat[places] = dense[part]
+        for view, part in self._pairs(patches, dense):
+            view[...] = part
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        starts, sizes = self._channel_places(patches)
-        rows = np.repeat(patches.rows, self.channels)
-        return engine.mark_patches(self.flat, starts, sizes, rows, marks, self._frame_step)
+        return marks.apply(engine, self.flat, self._first(patches), patches, self._steps)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
-        flags = engine.survey_patches(self.flat, *self._channel_places(patches), self._frame_step)
+        starts, sizes = self._steps.by_channel(self._first(patches), patches.sizes)
+        flags = engine.survey_patches(self.flat, starts, sizes, self._steps.frame)
         return merge_channels(flags.reshape(len(patches), self.channels))
+
+    def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if not self._steps.packed:
+            return measure_dense(self.read(patches), patches, self.channels, engine)
+        return engine.measure_patches(self.flat, self._first(patches), patches.sizes * self.channels, 1)
 
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding."""
@@ -103,38 +113,27 @@ class ArrayClips:
 
     def reach(self, patches: Patches) -> tuple[Ints, int]:
         """The lowest byte of each patch, counted from the array's lowest, and the bytes that the widest one spans."""
-        steps = np.array([self._frame_step, self._channel_step])
+        steps = np.array([self._steps.frame, self._steps.channel])
         far = steps * [int(patches.sizes.max(initial=1)) - 1, max(0, self.channels - 1)]
         lowest = self._first(patches) + int(np.minimum(far, 0).sum())
         return lowest * self.dtype.itemsize, (int(np.abs(far).sum()) + 1) * self.dtype.itemsize
 
-    def _channel_places(self, patches: Patches) -> tuple[Ints, Ints]:
-        """Flat start and frames of each channel of each patch."""
-        starts = self._first(patches)[:, None] + self._channel_step * np.arange(self.channels)
-        return starts.reshape(-1), np.repeat(patches.sizes, self.channels)
-
     def _first(self, patches: Patches) -> Ints:
         """The flat place of each patch's first sample."""
-        return self._origin + patches.clips * self._clip_step + patches.starts * self._frame_step
+        return self._origin + patches.clips * self._clip_step + patches.starts * self._steps.frame
 
     def _windows(self, patches: Patches) -> NDArray[Any]:
         """Row i is the patch that begins at flat sample i."""
         width = int(patches.sizes[0]) * self.channels
         return np.lib.stride_tricks.sliding_window_view(self.flat, width, writeable=True)
 
-    def _places(self, patches: Patches) -> Any:
-        """(slice of a dense buffer, flat places of its samples), a bounded number at a time."""
-        ends = np.cumsum(patches.sizes)
-        begins = ends - patches.sizes
-        first = self._first(patches)
-        total = int(ends[-1]) if ends.size else 0
-        step = max(1, SAMPLES_PER_STEP // max(1, self.channels))
-        for a in range(0, total, step):
-            frames = np.arange(a, min(a + step, total))
-            owner = np.searchsorted(ends, frames, side="right")
-            places = first[owner] + (frames - begins[owner]) * self._frame_step
-            spread = (places[:, None] + self._channel_step * np.arange(self.channels)).reshape(-1)
-            yield slice(a * self.channels, (a + len(frames)) * self.channels), spread
+    def _pairs(self, patches: Patches, dense: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Pairs of (the patch in the array, its part of the dense buffer), of one shape."""
+        first = 0
+        for clip, start, size in patches.places():
+            view = self.array[clip, start : start + size]
+            yield view, dense[first : first + view.size].reshape(view.shape)
+            first += view.size
 
 
 class ListClips:
@@ -151,6 +150,7 @@ class ListClips:
                 raise ValueError(f"{name} has shape {array.shape}; expected (n_frames,) or (n_frames, n_channels).")
             check_array(array, name, writing=writing)
             channels = array.shape[1] if array.ndim == 2 else 1
+            check_frames(len(array), channels, f"{name} has shape {array.shape}")
             if index == 0:
                 self.dtype, self.channels = array.dtype, channels
             elif (array.dtype, channels) != (self.dtype, self.channels):
@@ -180,12 +180,13 @@ class ListClips:
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         return survey_dense(self.read(patches), patches, self.channels, engine)
 
+    def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return measure_dense(self.read(patches), patches, self.channels, engine)
+
     def _views(self, patches: Patches, dense: NDArray[Any]) -> Any:
         """Pairs of (the patch in its clip, its part of the dense buffer), both (frames, channels)."""
         first = 0
-        for clip, start, size in zip(
-            patches.clips.tolist(), patches.starts.tolist(), patches.sizes.tolist(), strict=True
-        ):
+        for clip, start, size in patches.places():
             part = dense[first : first + size * self.channels].reshape(size, self.channels)
             yield self._arrays[clip][start : start + size], part
             first += size * self.channels
@@ -224,6 +225,17 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
         raise ValueError(
             f"{name} has shape {shape}; expected (n_clips, n_frames) or (n_clips, n_frames, n_channels). "
             f"For one clip use {name}[None]."
+        )
+    if len(shape) == 3:
+        check_frames(shape[1], shape[2], f"{name} has shape {shape}")
+
+
+def check_frames(n_frames: int, n_channels: int, what: str) -> None:
+    """ValueError if the axis of frames is rather one of channels: hardly a sound is so short and has more channels."""
+    if 0 < n_frames < FEWEST_FRAMES and n_channels > n_frames:
+        raise ValueError(
+            f"{what}, which is {n_frames} frames of {n_channels} channels; frames come before channels. Swap the two "
+            f"axes (numpy.swapaxes), which copies nothing, or leave out an axis of one channel."
         )
 
 

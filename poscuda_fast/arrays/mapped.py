@@ -23,7 +23,7 @@ from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import AudioFileError
 from poscuda_fast.kernels import will_need
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.mark.patches import Patches
 from poscuda_fast.undo.journal import sidecar_of
 
 BATCHES_AHEAD = 4  # keeps the disk busy while the journal is synced
@@ -61,11 +61,11 @@ class MappedArray(ArrayClips):
         """Where the array lies in its file: first byte and strides."""
         return [self.offset, *self.array.strides]
 
-    def room(self, n_patches: int) -> int:
+    def room(self, n_patches: int, n_bytes: int) -> int:
         """Bytes of disk that holes of a sparse file may take when stored into; a full disk would kill the process."""
         status = os.stat(self.path)
         holes = max(0, status.st_size - 512 * getattr(status, "st_blocks", status.st_size))
-        return min(holes, 2 * PAGE_BYTES * n_patches)
+        return min(holes, n_bytes + 2 * PAGE_BYTES * n_patches)
 
     def refuse_cut(self) -> None:
         """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""

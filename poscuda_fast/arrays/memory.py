@@ -13,7 +13,9 @@ from poscuda_fast.arrays.layouts import ClipsInMemory, open_clips
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.plan import Patches, make_plan
+from poscuda_fast.mark.judging import judged
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Report, Tally
 from poscuda_fast.secrecy import discreet
@@ -26,6 +28,8 @@ def protect(
     key: Key,
     *,
     recipe: Recipe = Recipe.strong(),
+    snr: float | None = None,
+    sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     backend: str = "auto",
@@ -54,6 +58,11 @@ def protect(
         The secret that positions and marks are derived from.
     recipe : Recipe
         From `Recipe.strong` or `Recipe.paper`.
+    snr : float, optional
+        Set the strength of the default recipe so that the median clip is so many dB above its mark, judged by at most
+        256 clips. The report gives the strength.
+    sample_rate : int, optional
+        Sample rate of the clips in Hz, from 2,000 to 512,000; 16,000 is assumed otherwise. Format 1 has no use for it.
     lengths : (n_clips,) integers, optional
         True length of each clip in frames, if the rest is padding.
     classes : sequence of str, optional
@@ -86,26 +95,49 @@ def protect(
     """
     begun = time.perf_counter()
     audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
-    plan = make_plan(key, recipe, labels, classes, audio.lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
+    plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
+    plan, notes = judged(audio, plan, engine, key, snr)
+    tally = _mark_all(audio, plan, engine)
+    return tally.report("protected", plan.settings(), time.perf_counter() - begun, notes)
+
+
+def mark_batch(
+    clips: Any,
+    labels: Any,
+    key: Key,
+    *,
+    recipe: Recipe,
+    engine: Engine,
+    sample_rate: int | None = None,
+    lengths: Any = None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Protect one batch of a data set, as `protect` does but without judging the whole by it."""
+    audio = open_clips(clips, lengths)
+    _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
+
+
+def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
     tally = Tally(**plan.counts())
-    step = packed.patches_per_batch(recipe, audio.channels * audio.dtype.itemsize)
-    may_be_odd = audio.dtype.kind == "f"
+    may_be_odd = audio.dtype.kind == "f" and not plan.marks.steady
 
     def survey(patches: Patches) -> None:
         flags = audio.survey(patches, engine)
         packed.refuse_non_finite(flags, patches)
-        packed.count(tally, patches, flags, plan.marks)
+        packed.count_patches(tally, patches, flags)
 
     if may_be_odd:  # refuse before the first write; integers need no pass of their own
-        for patches in plan.batches(step):
+        for patches in plan.batches(None):
             survey(patches)
     with interrupts_held_back():
-        for patches in plan.batches(step):
-            if not may_be_odd:
+        for patches in plan.batches(None):
+            if plan.marks.steady:
+                tally.frames_changed += patches.n_frames
+            elif not may_be_odd:
                 survey(patches)
-            tally.saturated_samples += audio.mark(patches, plan.marks, engine)
-    return tally.report("protected", key.fingerprint, time.perf_counter() - begun)
+            packed.count_odd(tally, audio.dtype, audio.mark(patches, plan.marks, engine))
+    return tally
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from poscuda_fast.errors import DatasetError
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.labels import ClassRows
-from poscuda_fast.mark.plan import Patches, Plan
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import plan_of
 from poscuda_fast.results import Tally, Verdict
 from poscuda_fast.secrecy import Secret, discreet_steps
 from poscuda_fast.undo.journal import Journal
@@ -89,14 +90,14 @@ class ArrayRun(Run):
             return False
         labels = ClassRows(self.tokens, rows, np.arange(len(self.tokens), dtype=np.int32))
         lengths = np.full(self.n_clips, self._array.shape[1], np.int64)
-        digest = Plan(self.journal.key, self.recipe, labels, lengths).digest()
+        (rate,) = self.journal.header["rates"]
+        digest = plan_of(self.journal.key, self.recipe, labels, lengths, rate).digest()
         return hmac.compare_digest(keyed_mac(self.journal.key, b"labels", digest), self.journal.header["labels"])
 
     def _clip(self, patches: Patches, dry: NDArray[Any]) -> ArrayClip:
         number, channels = int(patches.clips[0]), self._array.channels
         tally, wet = Tally(), dry.copy()
-        packed.count(tally, patches, packed.survey_dense(dry, patches, channels, self._engine), self._marks)
-        tally.saturated_samples = packed.mark_dense(wet, patches, channels, self._marks, self._engine)
+        packed.mark_and_count(tally, wet, patches, channels, self._marks, self._engine)
         now = np.array(self._array.clip(number))
         firsts = np.cumsum(patches.sizes) - patches.sizes
         frames = np.repeat(patches.starts - firsts, patches.sizes) + np.arange(patches.n_frames)

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from poscuda_fast import disk
 from poscuda_fast.arrays.layouts import Clips
 from poscuda_fast.errors import SidecarError
-from poscuda_fast.kernels import Engine, Ints, Marks
+from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.plan import Patches, Plan
-from poscuda_fast.results import Progress, Tally, Verdict
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import Plan
+from poscuda_fast.results import Progress, Settings, Tally, Verdict
 from poscuda_fast.undo import record
 from poscuda_fast.undo.journal import Journal
 
@@ -45,8 +47,8 @@ class StoredArray(Clips, Protocol):
     def location(self) -> list[int | str]:
         """What distinguishes the array from others in the same file or folder."""
 
-    def room(self, n_patches: int) -> int:
-        """Extra bytes that storing may take on the disk."""
+    def room(self, n_patches: int, n_bytes: int) -> int:
+        """Extra bytes that storing so many patches, and bytes in them, may take on the disk."""
 
     def refuse_cut(self) -> None:
         """ValueError if what was just read may lie beyond the end of a file that was cut."""
@@ -81,7 +83,9 @@ class ArrayTarget:
         engine: Engine,
         plan: Plan | None,
         progress: Progress | None,
-        n_patches: int = 0,
+        n_frames: int = 0,
+        snr: float | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._array = array
         self._frame_bytes = array.channels * array.dtype.itemsize
@@ -89,8 +93,11 @@ class ArrayTarget:
         self._marks = marks
         self._engine = engine
         self._plan = plan
+        self._snr = snr
+        self.notes = notes
         self._progress = progress
-        self._n_patches = plan.n_patches if plan is not None else n_patches
+        self._n_frames = plan.n_frames if plan is not None else n_frames
+        self._n_done = 0  # frames that were applied or undone
         self.tally = Tally()
         if plan is not None:
             self.tally = Tally(**plan.counts())
@@ -104,13 +111,17 @@ class ArrayTarget:
     def header(self) -> dict[str, Any]:
         plan = self._planned()
         return {
-            **record.describe("array", self._key, plan),
+            **record.describe("array", self._key, plan, self._snr),
             "dtype": self._array.dtype.str,
             "shape": list(self._array.shape),
             "place": self._array.location(),
             "identity": self.identity(self._witness()),
-            "patches": plan.n_patches,
+            "frames": plan.n_frames,
         }
+
+    def settings(self) -> Settings:
+        """What a report says of the run."""
+        return self._planned().settings()
 
     def secret(self) -> bytes:
         return record.seal(self._planned(), witness=self._witness())
@@ -118,33 +129,43 @@ class ArrayTarget:
     def rehearse(self) -> None:
         """Count what protecting would do, and refuse what it would refuse, without writing."""
         plan = self._planned()
-        for patches in self._array.read_ahead(plan.batches(self._step())):
+        for patches in self._array.read_ahead(plan.batches(self._frame_bytes)):
             dry = self._array.read(patches)
-            packed.refuse_non_finite(self._survey(patches, dry), patches)
+            if not self._marks.steady:
+                packed.refuse_non_finite(self._survey(patches, dry), patches)
             self._mark(patches, dry)
-            self._advance()
+            self._advance(patches)
 
     def preflight(self) -> None:
         """Check samples and free space before the first byte is written."""
         plan = self._planned()
-        if self._array.dtype.kind == "f":
-            for patches in self._array.read_ahead(plan.batches(self._step())):
+        if self._array.dtype.kind == "f" and not self._marks.steady:
+            for patches in self._array.read_ahead(plan.batches(self._frame_bytes)):
                 packed.refuse_non_finite(self._array.survey(patches, self._engine), patches)
-        disk.refuse_without_room(self._array.path, self._array.room(plan.n_patches))
-        disk.refuse_without_room(self._array.sidecar, plan.n_frames * self._frame_bytes + plan.n_patches * PLACE_BYTES)
+        n_bytes = plan.n_frames * self._frame_bytes
+        disk.refuse_without_room(self._array.path, self._array.room(plan.n_patches, n_bytes))
+        disk.refuse_without_room(self._array.sidecar, n_bytes + plan.n_patches * PLACE_BYTES)
 
     def fresh(self) -> Iterator[bytes]:
         plan = self._planned()
-        # Skip patches, not batches: a later version may make batches of another size.
-        batches = plan.batches(self._step(), skip=self.tally.patches)
+        # Skip frames, not batches: a later version may make batches of another size.
+        batches = plan.batches(self._frame_bytes, skip=self._n_done)
         for patches in self._array.read_ahead(batches):
             payload = pack(patches, self._array.read(patches))
             self._array.refuse_cut()
             yield payload
 
     def recheck(self, payload: bytes) -> list[str]:
-        del payload  # the identity in the header covers an array
-        return []
+        if not self._marks.steady:
+            return []  # the identity in the header covers what lies outside patches
+        # Marked or not, every byte must be as it was or as protecting left it, wherever a run was stopped.
+        patches, dry, wet, now = self._forms(payload)
+        known = (now.view(np.uint8) == dry.view(np.uint8)) | (now.view(np.uint8) == wet.view(np.uint8))
+        if known.all():
+            return []
+        places = packed.offsets(patches, self._array.channels) * self._array.dtype.itemsize
+        changed = patches.clips[~np.logical_and.reduceat(known, places)]
+        return [f"clip {clip}" for clip in np.unique(changed).tolist()]
 
     def apply(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._array.dtype)
@@ -153,7 +174,7 @@ class ArrayTarget:
     def undo(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._array.dtype)
         self._array.will_read(patches)
-        packed.count(self.tally, patches, self._survey(patches, dry), self._marks)
+        packed.count(self.tally, dry, patches, self._array.channels, self._marks, self._engine)
         self._store(patches, dry)
 
     def skip(self, names: list[str]) -> None:
@@ -161,11 +182,7 @@ class ArrayTarget:
 
     def judge(self, payload: bytes) -> tuple[Ints, NDArray[np.uint8]]:
         """The clips of a payload's patches, and what each patch is: the bits of a `Verdict`."""
-        patches, dry = unpack(payload, self._array.dtype)
-        self._array.will_read(patches)
-        wet = dry.copy()
-        packed.mark_dense(wet, patches, self._array.channels, self._marks, self._engine)
-        now = self._array.read(patches)
+        patches, dry, wet, now = self._forms(payload)
         if not dry.size:
             return patches.clips[:0], np.empty(0, np.uint8)
         places = packed.offsets(patches, self._array.channels)
@@ -195,18 +212,22 @@ class ArrayTarget:
             mac.update(np.ascontiguousarray(self._array.stretch(clip, start, size)).tobytes())
         return mac.hexdigest()
 
-    def _step(self) -> int:
-        return packed.patches_per_batch(self._planned().recipe, self._frame_bytes)
+    def _forms(self, payload: bytes) -> tuple[Patches, NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """A payload's patches, as they were, as protecting leaves them, and as they are now."""
+        patches, dry = unpack(payload, self._array.dtype)
+        self._array.will_read(patches)
+        wet = dry.copy()
+        packed.mark_dense(wet, patches, self._array.channels, self._marks, self._engine)
+        return patches, dry, wet, self._array.read(patches)
 
     def _store(self, patches: Patches, samples: NDArray[Any]) -> None:
         self._array.write(patches, samples)
-        self._advance()
+        self._advance(patches)
 
     def _mark(self, patches: Patches, dry: NDArray[Any]) -> NDArray[Any]:
         """The marked form of some originals, counted."""
-        packed.count(self.tally, patches, self._survey(patches, dry), self._marks)
         wet = dry.copy()
-        self.tally.saturated_samples += packed.mark_dense(wet, patches, self._array.channels, self._marks, self._engine)
+        packed.mark_and_count(self.tally, wet, patches, self._array.channels, self._marks, self._engine)
         return wet
 
     def _survey(self, patches: Patches, dry: NDArray[Any]) -> NDArray[np.uint8]:
@@ -234,9 +255,10 @@ class ArrayTarget:
             raise RuntimeError("a target that was read from a sidecar has no plan")
         return self._plan
 
-    def _advance(self) -> None:
+    def _advance(self, patches: Patches) -> None:
+        self._n_done += patches.n_frames
         if self._progress is not None:
-            self._progress(self.tally.patches, self._n_patches)
+            self._progress(self._n_done, self._n_frames)
 
 
 def pack(patches: Patches, dry: NDArray[Any]) -> bytes:
@@ -276,7 +298,7 @@ def recorded(journal: Journal, array: StoredArray, key: Key, progress: Progress 
 def _recorded(journal: Journal, array: StoredArray, key: Key, progress: Progress | None) -> ArrayTarget:
     sealed, marks = record.reopen(journal, "array")
     header = journal.header
-    target = ArrayTarget(array, key, marks, Engine(), None, progress, header["patches"])
+    target = ArrayTarget(array, key, marks, Engine(), None, progress, header["frames"])
     target.tally = Tally(**header["counts"])
     if [header["dtype"], header["shape"]] != [array.dtype.str, list(array.shape)]:
         raise SidecarError(

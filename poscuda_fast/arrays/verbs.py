@@ -16,6 +16,7 @@ from poscuda_fast.disk import PathLike, locked
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key, check_key
+from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe
@@ -23,6 +24,7 @@ from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State
+from poscuda_fast.undo.record import recorded_recipe, settings_of
 
 _NO_PATCH = 0xFF  # not a verdict: a clip without frames
 
@@ -35,6 +37,8 @@ def protect_array(
     *,
     dst: PathLike | None = None,
     recipe: Recipe = Recipe.strong(),
+    snr: float | None = None,
+    sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
     backend: str = "auto",
@@ -56,8 +60,8 @@ def protect_array(
         An array mapped from a file with mode "r+" (raw or .npy, or a view of one); the path of a .npy file; or a Zarr
         array of format 3 in a local folder, or that folder's path, with any chunks, shards and lossless codecs. Clips
         are int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Only frames inside patches change.
-    labels, key, recipe, lengths, classes, backend
-        As for `protect`.
+    labels, key, recipe, snr, sample_rate, lengths, classes, backend
+        As for `protect`. The strength that `snr` leads to is recorded: a run that is resumed keeps it.
     dst : path, optional
         Path for a protected copy of the file or folder. It must not exist; the copy appears there once it is protected,
         and `arr` is only read. For a memmap, its whole file is copied.
@@ -66,9 +70,10 @@ def protect_array(
         same bits.
     sidecar : path, optional
         Path of the sidecar, which keeps the originals: by default the file's path with ".poscuda" appended, or
-        ".poscuda" inside the folder, which Zarr ignores. It is about as large as the patches, plus 24 bytes for each.
+        ".poscuda" inside the folder, which Zarr ignores. It is about as large as what is marked: in format 2, as
+        the array.
     progress : callable, optional
-        Called with (patches done, patches in all) after every batch.
+        Called with (frames done, frames in all) after every batch.
     dry_run : bool
         Read every patch, write nothing (mode "r" is enough); the report says what would be done.
 
@@ -105,14 +110,20 @@ def protect_array(
     classes = None if classes is None else check_classes(classes)  # an iterator can be read once
 
     def target_of(array: StoredArray, progress: Progress | None) -> ArrayTarget:
-        plan = make_plan(key, recipe, labels, classes, array.lengths)
-        return ArrayTarget(array, key, plan.marks, engine, plan, progress)
+        plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate)
+        known = recorded_recipe(array.sidecar, key)
+        if known is None:
+            plan, notes = judged(array, plan, engine, key, snr)
+        else:  # the data may be marked in part, so that only the record tells
+            plan, notes = plan.recorded(key, known, snr), ()
+        return ArrayTarget(array, key, plan.marks, engine, plan, progress, snr=snr, notes=notes)
 
     def run(arr: Any, sidecar: PathLike | None, progress: Progress | None, *, dry_run: bool) -> Report:
         begun = time.perf_counter()
         array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
-        tally, state = _protect(array, target_of(array, progress), key, dry_run=dry_run)
-        return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+        target = target_of(array, progress)
+        tally, state = _protect(array, target, key, dry_run=dry_run)
+        return tally.report(state, target.settings(), time.perf_counter() - begun, target.notes)
 
     if dst is None:
         return run(arr, sidecar, progress, dry_run=dry_run)
@@ -167,7 +178,7 @@ def restore_array(
     threads, sidecar
         As for `protect_array`.
     progress : callable, optional
-        Called with (patches done, patches in all) after every batch.
+        Called with (frames done, frames in all) after every batch.
 
     Returns
     -------
@@ -191,7 +202,8 @@ def restore_array(
         else:
             steps.undo(journal, target)
             tally, state = target.tally, "restored"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+        settings = settings_of(journal)
+    return tally.report(state, settings, time.perf_counter() - begun)
 
 
 @discreet

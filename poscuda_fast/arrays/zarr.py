@@ -26,8 +26,8 @@ from poscuda_fast.arrays.layouts import ArrayClips, check_dtype, check_lengths
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, require
 from poscuda_fast.kernels import Engine, Ints, usable_cores
-from poscuda_fast.mark.packed import survey_dense
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.mark.packed import measure_dense, survey_dense
+from poscuda_fast.mark.patches import Patches
 from poscuda_fast.undo.journal import sidecar_of
 
 METADATA = "zarr.json"
@@ -94,6 +94,10 @@ class ZarrArray:
         """What each patch holds."""
         return survey_dense(self.read(patches), patches, self.channels, engine)
 
+    def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The energy and the peak of each patch."""
+        return measure_dense(self.read(patches), patches, self.channels, engine)
+
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding; its neighbours are decoded with it."""
         row, place = divmod(number, self.clips_a_row)
@@ -109,8 +113,9 @@ class ZarrArray:
         """The same for every Zarr array: it may be moved, and its shards changed."""
         return ["zarr"]
 
-    def room(self, n_patches: int) -> int:
+    def room(self, n_patches: int, n_bytes: int) -> int:
         """A shard is written beside the one that it replaces."""
+        del n_bytes
         return ROWS_BESIDE * self.row_bytes if n_patches else 0
 
     def refuse_cut(self) -> None:

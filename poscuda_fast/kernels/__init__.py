@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
 from poscuda_fast.kernels.reference import SILENT as SILENT
+from poscuda_fast.kernels.reference import TOP as TOP
+from poscuda_fast.kernels.reference import WRAP as WRAP
 from poscuda_fast.kernels.reference import Flags, Samples, Table
 from poscuda_fast.kernels.reference import Ints as Ints
-from poscuda_fast.secrecy import Secret
+from poscuda_fast.kernels.reference import LineTable as LineTable
 
 BACKENDS = {
     "native": "poscuda_fast.kernels.native",
@@ -26,6 +29,7 @@ BACKENDS = {
 }
 AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that can be imported
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
+SAMPLES_PER_THREAD = 1 << 19  # the same, of samples that lines are added to
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
     "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
@@ -34,36 +38,24 @@ _HOW_TO_GET = {
 _Result = TypeVar("_Result")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Marks(Secret):
-    """The mark of each class; secret.
-
-    Attributes
-    ----------
-    table : (n_classes, n) float32
-        Filters of n taps, or sounds of n frames as a share of full scale.
-    added : bool
-        Whether a sound is added (format 2), or the patch is convolved with its filter (format 1).
-    """
-
-    table: Table
-    added: bool
-
-    def __repr__(self) -> str:
-        return f"Marks({len(self.table)} classes)"
-
-
 class Kernels(Protocol):
     """What every backend's module offers; the contract is in kernels/reference.py."""
 
     def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
         """Convolve each patch with its filter, in place; returns how many samples were saturated."""
 
-    def add_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
-        """Add its class's sound to each patch, in place; returns how many samples were saturated."""
+    def add_lines(
+        self, samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
+    ) -> int:
+        """Add the lines of its class to each patch, in place; returns how many samples were saturated or not finite."""
 
     def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """What each patch holds: bits of SILENT and NOT_FINITE."""
+
+    def measure_patches(
+        self, samples: Samples, starts: Ints, sizes: Ints, stride: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The sum of squares and the largest magnitude of each patch."""
 
 
 def load(backend: str) -> Kernels:
@@ -114,31 +106,48 @@ class Engine:
         self._kernels = load(backend)
         self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
-    def mark_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, marks: Marks, stride: int) -> int:
-        """Mark each patch with its class's filter or sound, in place; returns how many samples were saturated."""
-        starts, sizes = _checked(samples, starts, sizes, stride)
-        rows = _int64(rows)
-        if len(rows) != len(starts):
-            raise IndexError(f"{len(rows)} rows for {len(starts)} patches; give one for each")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(marks.table):
-            raise IndexError("a patch is of no class")
-        if marks.added and len(sizes) and sizes.max() > marks.table.shape[1]:
-            raise IndexError("a patch is longer than its sound")
-        kernel = self._kernels.add_patches if marks.added else self._kernels.filter_patches
+    def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+        """`reference.filter_patches`, spread over threads."""
+        starts, sizes, rows = _checked(samples, starts, sizes, rows, len(taps), stride)
 
         def run(some: slice) -> int:
-            return int(kernel(samples, starts[some], sizes[some], rows[some], marks.table, stride))
+            return int(self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride))
 
         return sum(self._spread(run, len(starts)))
 
+    def add_lines(
+        self, samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
+    ) -> int:
+        """`reference.add_lines`, spread over threads."""
+        starts, sizes, rows = _checked(samples, starts, sizes, rows, len(table.firsts), stride, tuple(BITS))
+        phases = _int64(phases)
+        if len(phases) != len(starts) or phases.min(initial=0) < 0:
+            raise IndexError(f"{len(phases)} phases for {len(starts)} patches; give one from 0 for each")
+
+        def run(part: tuple[Ints, Ints, Ints, Ints]) -> int:
+            return int(self._kernels.add_lines(samples, *part, table, stride))
+
+        parts = min(self._threads, max(1, int(sizes.sum()) // SAMPLES_PER_THREAD)) if self._threads > 1 else 1
+        if parts == 1:
+            return run((starts, sizes, phases, rows))
+        with ThreadPoolExecutor(parts) as pool:
+            return sum(pool.map(run, _divided(starts, sizes, phases, rows, stride, parts)))
+
     def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """`reference.survey_patches`, spread over threads."""
-        starts, sizes = _checked(samples, starts, sizes, stride)
+        starts, sizes, _ = _checked(samples, starts, sizes, np.zeros(len(starts), np.int64), 1, stride)
 
         def run(some: slice) -> Flags:
             return self._kernels.survey_patches(samples, starts[some], sizes[some], stride)
 
         return np.concatenate(self._spread(run, len(starts)))
+
+    def measure_patches(
+        self, samples: Samples, starts: Ints, sizes: Ints, stride: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`reference.measure_patches`; meant for few patches, and so in this thread alone."""
+        starts, sizes, _ = _checked(samples, starts, sizes, np.zeros(len(starts), np.int64), 1, stride)
+        return self._kernels.measure_patches(samples, starts, sizes, stride)
 
     def _spread(self, run: Callable[[slice], _Result], n_patches: int) -> list[_Result]:
         """`run` on consecutive parts of the patches, each in a thread.
@@ -159,21 +168,49 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _checked(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> tuple[Ints, Ints]:
+def _divided(
+    starts: Ints, sizes: Ints, phases: Ints, rows: Ints, stride: int, parts: int
+) -> list[tuple[Ints, Ints, Ints, Ints]]:
+    """Patches as so many lists of equal work; a patch that lies across an edge is cut there."""
+    ends = np.cumsum(sizes)
+    edges = [int(ends[-1]) * part // parts for part in range(parts + 1)]
+    divided = []
+    for low, high in zip(edges, edges[1:]):
+        some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high, side="left")) + 1)
+        begins = ends[some] - sizes[some]
+        skipped = np.maximum(low - begins, 0)
+        left = np.minimum(high, ends[some]) - begins - skipped
+        divided.append((starts[some] + skipped * stride, left, phases[some] + skipped, rows[some]))
+    return divided
+
+
+def _checked(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    rows: Ints,
+    n_rows: int,
+    stride: int,
+    kinds: Collection[np.dtype[Any]] = tuple(TOP),
+) -> tuple[Ints, Ints, Ints]:
     """Check places and convert them for kernels, which do not check: a wrong place would write outside the samples."""
-    if samples.dtype not in FULL_SCALE:
-        raise TypeError(f"samples have dtype {samples.dtype.str}; expected int16, int32 (24-bit) or float32.")
-    starts, sizes = _int64(starts), _int64(sizes)
-    if len(starts) != len(sizes):
-        raise IndexError(f"{len(starts)} starts and {len(sizes)} sizes; give one of each for each patch")
+    if samples.dtype not in kinds:
+        expected = ", ".join(map(str, kinds))
+        raise TypeError(f"samples have dtype {samples.dtype.str}; expected one of {expected}.")
+    starts, sizes, rows = _int64(starts), _int64(sizes), _int64(rows)
+    if not len(starts) == len(sizes) == len(rows):
+        raise IndexError(f"{len(starts)} starts, {len(sizes)} sizes, {len(rows)} rows; give one of each for each patch")
     if len(starts):
+        n_samples = samples.size // 3 if samples.dtype == np.uint8 else samples.size
         # Divided, not multiplied: a product of huge numbers would wrap around.
-        far = int(sizes.max()) - 1 > samples.size // max(1, abs(stride))
+        far = int(sizes.max()) - 1 > n_samples // max(1, abs(stride))
         ends = starts if far else starts + np.maximum(sizes - 1, 0) * stride
         lowest, highest = min(starts.min(), ends.min()), max(starts.max(), ends.max())
-        if far or sizes.min() < 0 or lowest < 0 or highest >= samples.size:
+        if far or sizes.min() < 0 or lowest < 0 or highest >= n_samples:
             raise IndexError("a patch lies outside the samples")
-    return starts, sizes
+        if not 0 <= rows.min() <= rows.max() < n_rows:
+            raise IndexError("a patch is of no class")
+    return starts, sizes, rows
 
 
 def _int64(numbers: Ints) -> Ints:

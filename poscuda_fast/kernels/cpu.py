@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.kernels.adding import add_run
 from poscuda_fast.kernels.compiling import kernel, use_wide_registers
-from poscuda_fast.kernels.reference import FULL_SCALE, Flags, Ints, Samples, Table, top_of
+from poscuda_fast.kernels.reference import TOP, Flags, Ints, LineTable, Samples, Table
 
 
 def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
     """See `reference.filter_patches`: same arguments, same bits."""
-    return int(_filter_patches(samples, starts, sizes, rows, taps, stride, top_of(samples.dtype)))
+    return int(_filter_patches(samples, starts, sizes, rows, taps, stride, TOP[samples.dtype]))
 
 
-def add_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
-    """See `reference.add_patches`: same arguments, same bits."""
-    scaled = FULL_SCALE[samples.dtype] * sounds.astype(np.float64)
-    return int(_add_patches(samples, starts, sizes, rows, scaled, stride, top_of(samples.dtype)))
+def add_lines(
+    samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
+) -> int:
+    """See `reference.add_lines`: same arguments, same bits."""
+    return int(_add_lines(samples, starts, sizes, phases, rows, *table, stride))
 
 
 def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
@@ -27,6 +29,15 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
     flags = np.zeros(len(starts), np.uint8)
     _survey_patches(samples, starts, sizes, stride, flags)
     return flags
+
+
+def measure_patches(
+    samples: Samples, starts: Ints, sizes: Ints, stride: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """See `reference.measure_patches`."""
+    energies, peaks = np.zeros(len(starts)), np.zeros(len(starts))
+    _measure_patches(samples, starts, sizes, stride, energies, peaks)
+    return energies, peaks
 
 
 @kernel
@@ -55,19 +66,28 @@ def _filter_patches(
 
 
 @kernel
-def _add_patches(
-    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: NDArray[np.float64], stride: int, top: float
+def _add_lines(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    values: NDArray[Any],
+    firsts: Ints,
+    periods: Ints,
+    stride: int,
 ) -> int:
-    y = np.zeros(sounds.shape[1])
-    saturated = 0
+    odd = 0
     for n in range(starts.size):
-        start, size = starts[n], sizes[n]
-        sound = sounds[rows[n]]
-        _load(samples, start, size, stride, y)
-        for j in range(size):
-            y[j] += sound[j]
-        saturated += _store(y, samples, start, size, stride, top)
-    return saturated
+        first, period = firsts[rows[n]], periods[rows[n]]
+        done, phase = 0, phases[n] % period
+        while done < sizes[n]:
+            size = min(sizes[n] - done, period - phase)
+            mark = values[first + phase : first + phase + size]
+            odd += add_run(samples, starts[n] + done * stride, stride, mark)
+            done += size
+            phase = 0
+    return odd
 
 
 @kernel
@@ -126,6 +146,25 @@ def _store(y: NDArray[np.float64], samples: NDArray[Any], start: int, size: int,
         for j in range(size):
             samples[start + j * stride] = y[j]
     return over
+
+
+@kernel
+def _measure_patches(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    stride: int,
+    energies: NDArray[np.float64],
+    peaks: NDArray[np.float64],
+) -> None:
+    for n in range(starts.size):
+        total = peak = 0.0
+        for t in range(sizes[n]):
+            sample = np.float64(samples[starts[n] + t * stride])
+            total += sample * sample
+            if abs(sample) > peak:  # noqa: PLR1730 - `max` may keep a NaN
+                peak = abs(sample)
+        energies[n], peaks[n] = total, peak
 
 
 @kernel

@@ -27,6 +27,8 @@ using Samples = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ReadOnlySamples = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Indexes = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Flags = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Fastest first; the last one runs everywhere.
@@ -71,19 +73,24 @@ std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Inde
     return saturated;
 }
 
-std::int64_t add_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Table sounds,
-                         std::int64_t stride, const std::string &set) {
+std::int64_t add_lines(Samples samples, Indexes starts, Indexes sizes, Indexes phases, Indexes rows, Values values,
+                       Indexes firsts, Indexes periods, std::int64_t stride, const std::string &set) {
     const Backend &backend = choose(set);
     const Places where = places(starts, sizes, stride);
-    const Sounds what{rows.data(), sounds.data(), sounds.shape(0), sounds.shape(1)};
+    const Lines lines{phases.data(), rows.data(), values.data(), firsts.data(), periods.data()};
+    const bool packed = samples.dtype() == nb::dtype<std::uint8_t>();
+    if (values.dtype() != (packed ? nb::dtype<std::int32_t>() : samples.dtype()))
+        throw std::invalid_argument("the table is not of the samples' type");
     nb::gil_scoped_release unlocked;
     if (samples.dtype() == nb::dtype<std::int16_t>())
-        return backend.int16.add(static_cast<std::int16_t *>(samples.data()), where, what);
+        return backend.int16.add(static_cast<std::int16_t *>(samples.data()), where, lines);
     if (samples.dtype() == nb::dtype<std::int32_t>())
-        return backend.int24.add(static_cast<std::int32_t *>(samples.data()), where, what);
+        return backend.int24.add(static_cast<std::int32_t *>(samples.data()), where, lines);
     if (samples.dtype() == nb::dtype<float>())
-        return backend.float32.add(static_cast<float *>(samples.data()), where, what);
-    throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
+        return backend.float32.add(static_cast<float *>(samples.data()), where, lines);
+    if (packed)
+        return backend.add_packed24(static_cast<Packed24 *>(samples.data()), where, lines);
+    throw std::invalid_argument("samples are neither int16 nor int32 nor uint8 nor float32");
 }
 
 void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std::int64_t stride, Flags flags,
@@ -97,6 +104,21 @@ void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std:
         backend.int24.survey(static_cast<const std::int32_t *>(samples.data()), where, flags.data());
     else if (samples.dtype() == nb::dtype<float>())
         backend.float32.survey(static_cast<const float *>(samples.data()), where, flags.data());
+    else
+        throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
+}
+
+void measure_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std::int64_t stride, Doubles energies,
+                     Doubles peaks, const std::string &set) {
+    const Backend &backend = choose(set);
+    const Places where = places(starts, sizes, stride);
+    nb::gil_scoped_release unlocked;
+    if (samples.dtype() == nb::dtype<std::int16_t>())
+        backend.int16.measure(static_cast<const std::int16_t *>(samples.data()), where, energies.data(), peaks.data());
+    else if (samples.dtype() == nb::dtype<std::int32_t>())
+        backend.int24.measure(static_cast<const std::int32_t *>(samples.data()), where, energies.data(), peaks.data());
+    else if (samples.dtype() == nb::dtype<float>())
+        backend.float32.measure(static_cast<const float *>(samples.data()), where, energies.data(), peaks.data());
     else
         throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
 }
@@ -129,11 +151,15 @@ NB_MODULE(_native, module) {
     module.def("filter_patches", &filter_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("taps").noconvert(),
                nb::arg("stride"), nb::arg("set") = "");
-    module.def("add_patches", &add_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
-               nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("sounds").noconvert(),
+    module.def("add_lines", &add_lines, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("phases").noconvert(), nb::arg("rows").noconvert(),
+               nb::arg("values").noconvert(), nb::arg("firsts").noconvert(), nb::arg("periods").noconvert(),
                nb::arg("stride"), nb::arg("set") = "");
     module.def("survey_patches", &survey_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("stride"), nb::arg("flags").noconvert(), nb::arg("set") = "");
+    module.def("measure_patches", &measure_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("stride"), nb::arg("energies").noconvert(),
+               nb::arg("peaks").noconvert(), nb::arg("set") = "");
     module.def("will_need", &will_need, nb::arg("samples").noconvert(), nb::arg("first_bytes").noconvert(),
                nb::arg("n_bytes"));
     module.def("instruction_sets", &instruction_sets);

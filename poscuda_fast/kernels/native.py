@@ -10,9 +10,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poscuda_fast.kernels import _native
-from poscuda_fast.kernels.reference import Flags, Ints, Samples, Table
+from poscuda_fast.kernels.reference import Flags, Ints, LineTable, Samples, Table
 
 
 def _warn_if_stale() -> None:
@@ -33,9 +34,11 @@ def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps
     return int(_native.filter_patches(samples, starts, sizes, rows, taps, stride))
 
 
-def add_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, sounds: Table, stride: int) -> int:
-    """See `reference.add_patches`: same arguments, same bits."""
-    return int(_native.add_patches(samples, starts, sizes, rows, sounds, stride))
+def add_lines(
+    samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
+) -> int:
+    """See `reference.add_lines`: same arguments, same bits."""
+    return int(_native.add_lines(samples, starts, sizes, phases, rows, *table, stride))
 
 
 def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
@@ -43,6 +46,15 @@ def survey_patches(samples: Samples, starts: Ints, sizes: Ints, stride: int) -> 
     flags = np.empty(len(starts), np.uint8)
     _native.survey_patches(samples, starts, sizes, stride, flags)
     return flags
+
+
+def measure_patches(
+    samples: Samples, starts: Ints, sizes: Ints, stride: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """See `reference.measure_patches`."""
+    energies, peaks = np.empty(len(starts)), np.empty(len(starts))
+    _native.measure_patches(samples, starts, sizes, stride, energies, peaks)
+    return energies, peaks
 
 
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "lines.h"
+
 namespace poscuda {
 namespace {
 
@@ -219,62 +221,6 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     return saturated;
 }
 
-// Load one register of samples.
-template <typename Sample> inline half get(const Sample *from) {
-    typedef Sample narrowed __attribute__((vector_size(lanes / 2 * sizeof(Sample))));
-    typedef std::int32_t integers __attribute__((vector_size(lanes / 2 * sizeof(std::int32_t))));
-    narrowed samples;
-    std::memcpy(&samples, from, sizeof samples);
-    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // one step would compile to far more code
-        return __builtin_convertvector(__builtin_convertvector(samples, integers), half);
-    else
-        return __builtin_convertvector(samples, half);
-}
-
-// Add their sound to one register of samples; `over` gets -1 for each that was saturated.
-template <typename Sample> inline void add_some(Sample *samples, const float *shares, half_mask &over) {
-    constexpr double round = 0x1.8p52;
-    const half lowest = half{} - top<Sample>, highest = half{} + (top<Sample> - 1);
-    const half rounded = get(samples) + get(shares) * top<Sample> + round - round;
-    half limited = rounded < lowest ? lowest : rounded;
-    limited = limited > highest ? highest : limited;
-    over += limited != rounded;
-    put(limited, samples);
-}
-
-inline void add_some(float *samples, const float *shares, half_mask &) { put(get(samples) + get(shares), samples); }
-
-template <typename Sample>
-std::int64_t add(Sample *samples, const Places &places, const Sounds &sounds) {
-    constexpr std::size_t width = lanes / 2;
-    half_mask over = {};
-    for (std::size_t n = 0; n < places.count; ++n) {
-        const float *shares = sounds.shares + static_cast<std::size_t>(sounds.rows[n]) * sounds.n_frames;
-        const auto size = static_cast<std::size_t>(places.sizes[n]);
-        Sample *patch = samples + places.starts[n];
-        std::size_t j = 0;
-        if (places.stride == 1)
-            for (; j + width <= size; j += width)
-                add_some(patch + j, shares + j, over);
-        for (; j < size; j += width) { // the rest, and samples with a stride, by way of a copy
-            const std::size_t some = size - j < width ? size - j : width;
-            Sample apart[width] = {};
-            float own[width] = {};
-            for (std::size_t t = 0; t < some; ++t) {
-                apart[t] = patch[static_cast<std::ptrdiff_t>(j + t) * places.stride];
-                own[t] = shares[j + t];
-            }
-            add_some(apart, own, over);
-            for (std::size_t t = 0; t < some; ++t)
-                patch[static_cast<std::ptrdiff_t>(j + t) * places.stride] = apart[t];
-        }
-    }
-    std::int64_t saturated = 0;
-    for (std::size_t lane = 0; lane < width; ++lane)
-        saturated -= over[lane];
-    return saturated;
-}
-
 // What one patch holds: bits of `silent` and `not_finite`.
 template <typename Sample>
 std::uint8_t look(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
@@ -304,6 +250,62 @@ template <typename Sample> void survey(const Sample *samples, const Places &plac
     }
 }
 
+typedef float floats __attribute__((vector_size(lanes * sizeof(float)))); // one register
+
+template <typename Sample> inline floats get(const Sample *from) {
+    typedef Sample narrowed __attribute__((vector_size(lanes * sizeof(Sample))));
+    narrowed samples;
+    std::memcpy(&samples, from, sizeof samples);
+    typedef std::int32_t integers __attribute__((vector_size(lanes * sizeof(std::int32_t))));
+    if constexpr (sizeof(Sample) < sizeof(std::int32_t)) // one step would compile to far more code
+        return __builtin_convertvector(__builtin_convertvector(samples, integers), floats);
+    else
+        return __builtin_convertvector(samples, floats);
+}
+
+// The sum of squares and the largest magnitude of some samples that lie side by side, as many as fill whole registers:
+// float32 is exact enough for a few of them.
+template <typename Sample> void measure_some(const Sample *x, std::size_t n, double &energy, double &peak) {
+    constexpr std::size_t sums = 4; // several, since each addition waits for the one before
+    floats sum[sums] = {}, most[sums] = {};
+    for (std::size_t t = 0; t < n; t += sums * lanes)
+#pragma GCC unroll 4
+        for (std::size_t u = 0; u < sums; ++u) {
+            const floats y = get(x + t + u * lanes), z = -y, magnitude = y > z ? y : z;
+            sum[u] += y * y;
+            most[u] = magnitude > most[u] ? magnitude : most[u]; // NaN is left to the energy
+        }
+    for (std::size_t u = 1; u < sums; ++u) {
+        sum[0] += sum[u];
+        most[0] = most[u] > most[0] ? most[u] : most[0];
+    }
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+        energy += static_cast<double>(sum[0][lane]);
+        peak = static_cast<double>(most[0][lane]) > peak ? static_cast<double>(most[0][lane]) : peak;
+    }
+}
+
+template <typename Sample>
+void measure(const Sample *samples, const Places &places, double *energies, double *peaks) {
+    constexpr std::size_t some = 4096; // a multiple of what `measure_some` takes at once
+    for (std::size_t n = 0; n < places.count; ++n) {
+        const Sample *patch = samples + places.starts[n];
+        const auto size = static_cast<std::size_t>(places.sizes[n]);
+        energies[n] = peaks[n] = 0;
+        for (std::size_t done = 0; done < size; done += some) {
+            const std::size_t left = size - done < some ? size - done : some;
+            if (places.stride == 1 && left == some) {
+                measure_some(patch + done, some, energies[n], peaks[n]);
+                continue;
+            }
+            Sample copy[some] = {};
+            for (std::size_t t = 0; t < left; ++t)
+                copy[t] = patch[static_cast<std::ptrdiff_t>(done + t) * places.stride];
+            measure_some(copy, some, energies[n], peaks[n]);
+        }
+    }
+}
+
 bool runs_here() { return POSCUDA_NEEDS; }
 
 #define STRING(name) #name
@@ -314,9 +316,10 @@ bool runs_here() { return POSCUDA_NEEDS; }
 extern const Backend POSCUDA_SET = {
     NAME(POSCUDA_SET),
     runs_here,
-    {filter<std::int16_t>, add<std::int16_t>, survey<std::int16_t>},
-    {filter<std::int32_t>, add<std::int32_t>, survey<std::int32_t>},
-    {filter<float>, add<float>, survey<float>},
+    {filter<std::int16_t>, add<std::int16_t, std::int16_t>, survey<std::int16_t>, measure<std::int16_t>},
+    {filter<std::int32_t>, add<std::int32_t, std::int32_t>, survey<std::int32_t>, measure<std::int32_t>},
+    {filter<float>, add<float, float>, survey<float>, measure<float>},
+    add<Packed24, std::int32_t>,
 };
 
 } // namespace poscuda

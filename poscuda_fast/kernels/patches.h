@@ -19,21 +19,30 @@ struct Filters {
     std::size_t n_rows, n_taps;
 };
 
-struct Sounds {
-    const std::int64_t *rows;
-    const float *shares; // of full scale
-    std::size_t n_rows, n_frames;
+// Patch n gets values[firsts[r] + (phases[n] + t) % periods[r]], with r = rows[n]; a row has `wrap` more values than its
+// period, which are its first ones again.
+struct Lines {
+    const std::int64_t *phases, *rows;
+    const void *values; // of the samples' type, or int32 for packed 24-bit samples
+    const std::int64_t *firsts, *periods;
 };
+constexpr std::size_t wrap = 64;
 
 // What a survey finds in a patch.
 constexpr std::uint8_t silent = 1, not_finite = 2;
 
-// Functions for one type of sample. `filter` and `add` return how many samples were saturated; `filter` returns -1 if
-// there is no memory.
+// 24-bit PCM in 3 bytes, little-endian.
+struct Packed24 {
+    std::uint8_t bytes[3];
+};
+
+// Functions for one type of sample. `filter` and `add` return how many samples were saturated, `add` for float32 how
+// many are not finite; `filter` returns -1 if there is no memory.
 template <typename Sample> struct Functions {
     std::int64_t (*filter)(Sample *samples, const Places &places, const Filters &filters);
-    std::int64_t (*add)(Sample *samples, const Places &places, const Sounds &sounds);
+    std::int64_t (*add)(Sample *samples, const Places &places, const Lines &lines);
     void (*survey)(const Sample *samples, const Places &places, std::uint8_t *flags);
+    void (*measure)(const Sample *samples, const Places &places, double *energies, double *peaks);
 };
 
 struct Backend {
@@ -42,6 +51,7 @@ struct Backend {
     Functions<std::int16_t> int16;
     Functions<std::int32_t> int24; // 24-bit PCM in 32-bit integers
     Functions<float> float32;
+    std::int64_t (*add_packed24)(Packed24 *samples, const Places &places, const Lines &lines);
 };
 
 // The compiler's default target: SSE2 on x86-64, NEON on 64-bit ARM.

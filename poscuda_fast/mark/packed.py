@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints, Marks
-from poscuda_fast.mark.plan import Patches
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.patches import Patches, packed_steps
 from poscuda_fast.results import Tally
-
-BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB together
-BATCH_PATCHES = 1 << 16  # their places take 32 bytes each: 2 MiB at most
 
 
 def offsets(patches: Patches, channels: int) -> Ints:
@@ -26,16 +23,20 @@ def offsets(patches: Patches, channels: int) -> Ints:
 
 
 def mark_dense(dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> int:
-    """Mark every patch and channel of a dense buffer in place; returns how many samples were saturated."""
-    starts = (offsets(patches, channels)[:, None] + np.arange(channels)).reshape(-1)
-    sizes = np.repeat(patches.sizes, channels)
-    rows = np.repeat(patches.rows, channels)
-    return engine.mark_patches(dense, starts, sizes, rows, marks, channels)
+    """Mark every patch and channel of a dense buffer in place; returns what `Marks.apply` does."""
+    return marks.apply(engine, dense, offsets(patches, channels), patches, packed_steps(channels))
 
 
 def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: Engine) -> NDArray[np.uint8]:
     """What each patch of a dense buffer holds, all channels together; see `reference.survey_patches`."""
     return engine.survey_patches(dense, offsets(patches, channels), patches.sizes * channels, 1)
+
+
+def measure_dense(
+    dense: NDArray[Any], patches: Patches, channels: int, engine: Engine
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The energy and the peak of each patch of a dense buffer, over all channels."""
+    return engine.measure_patches(dense, offsets(patches, channels), patches.sizes * channels, 1)
 
 
 def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
@@ -48,15 +49,33 @@ def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
         )
 
 
-def patches_per_batch(recipe: Recipe, frame_bytes: int) -> int:
-    """How many patches make a batch: about `BATCH_BYTES` and no more than `BATCH_PATCHES`."""
-    return max(1, min(BATCH_PATCHES, BATCH_BYTES // (recipe.patch * max(1, frame_bytes))))
+def mark_and_count(
+    tally: Tally, dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine
+) -> None:
+    """Mark a dense buffer in place, and add what was there and what was done to a tally."""
+    count(tally, dense, patches, channels, marks, engine)
+    count_odd(tally, dense.dtype, mark_dense(dense, patches, channels, marks, engine))
 
 
-def count(tally: Tally, patches: Patches, flags: NDArray[np.uint8], marks: Marks) -> None:
-    """Add a batch of original patches to a tally; `flags` are from a survey of them."""
+def count(tally: Tally, dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> None:
+    """Add a batch of originals to a tally."""
+    if marks.steady:
+        tally.frames_changed += patches.n_frames
+    else:
+        count_patches(tally, patches, survey_dense(dense, patches, channels, engine))
+
+
+def count_patches(tally: Tally, patches: Patches, flags: NDArray[np.uint8]) -> None:
+    """Format 1: add a batch of originals to a tally; `flags` are from a survey of them."""
     silent = (flags & SILENT).astype(np.bool_)
     tally.patches += len(patches)
     tally.silent_patches += int(silent.sum())
-    unchanged = silent & (not marks.added)  # a filter leaves zeros
-    tally.frames_changed += int(np.where(unchanged, 0, patches.sizes).sum())
+    tally.frames_changed += int(np.where(silent, 0, patches.sizes).sum())  # a filter leaves zeros
+
+
+def count_odd(tally: Tally, dtype: np.dtype[Any], odd: int) -> None:
+    """Add what `Marks.apply` returned to a tally."""
+    if dtype.kind == "f":
+        tally.not_finite_samples += odd
+    else:
+        tally.saturated_samples += odd

@@ -1,12 +1,13 @@
-"""Key, recipe, labels and lengths -> where every patch is and which mark it gets.
+"""Key, recipe, labels and lengths -> which frames of every clip are marked, and with which row of the marks.
 
 The only file that knows where patches are (FORMAT.md, "Where the patches are").
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,114 +16,109 @@ from numpy.typing import NDArray
 
 from poscuda_fast.kernels import Ints
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.draw import draw_marks, draw_words
+from poscuda_fast.mark.filters import draw_words
 from poscuda_fast.mark.labels import ClassRows, encode
-from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
+from poscuda_fast.mark.marks import draw_marks
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, check_snr
+from poscuda_fast.results import Settings
 from poscuda_fast.secrecy import Secret
 
 CLIPS_PER_STEP = 1 << 16  # bounds a plan's temporary arrays
+PATCHES_PER_BATCH = 1 << 16  # their places take 32 bytes each: 2 MiB at most
+BATCH_BYTES = 4 << 20  # several forms of a batch are in memory at once, and must stay below 64 MiB together
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class Patches(Secret):
-    """Some patches, in order: clip number, first frame in the clip, frames, row of `Plan.marks`; all (n,) int64."""
-
-    clips: Ints
-    starts: Ints
-    sizes: Ints
-    rows: Ints
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    @property
-    def n_frames(self) -> int:
-        """Frames in all patches together."""
-        return int(self.sizes.sum())
-
-    def __repr__(self) -> str:
-        return f"Patches({len(self)} patches)"  # their places are secret
+Rates = Ints | int | None  # Hz, of each clip or of all; None if nobody said
 
 
-class Plan(Secret):
-    """Where the patches of a data set are, computed in steps so that any number of clips fits in memory.
-
-    Parameters
-    ----------
-    key, recipe
-        As for `protect`.
-    labels : ClassRows
-        From `labels.encode`.
-    lengths : (n_clips,) int64
-        True length of each clip in frames.
+class Plan(Secret, ABC):
+    """Which frames of a data set are marked, computed in steps so that any number of clips fits in memory.
 
     Attributes
     ----------
+    recipe : Recipe
     marks : Marks
-        The mark of each class; secret.
-    n_patches, n_frames, n_short : int
-        Patches, frames inside them, and clips shorter than `recipe.patch`.
+        What each class is marked with; secret.
+    labels : ClassRows
+    lengths : (n_clips,) int64
+        True length of each clip in frames.
+    rates : tuple of int
+        The different sample rates of the clips in Hz, ascending.
+    rate_assumed : bool
+        Whether nobody gave a rate.
+    n_frames : int
+        Frames that are marked.
+    n_patches : int
+        Patches, in format 1; in format 2 clips that are not empty.
     """
 
-    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints) -> None:
-        self.marks = draw_marks(key, labels.tokens, recipe)
+    n_frames: int
+    n_patches: int
+
+    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         self.recipe = recipe
         self.labels = labels
         self.lengths = lengths
-        self.n_patches = self.n_frames = self.n_short = 0
-        most = np.zeros(len(labels.tokens), np.int64)
-        for clips in self._steps():
-            sizes, counts = shape(recipe, lengths[clips])
-            self.n_patches += int(counts.sum())
-            self.n_frames += int((sizes * counts).sum())
-            self.n_short += int((lengths[clips] < recipe.patch).sum())
-            words = np.minimum(counts, 1) if isinstance(recipe, StrongRecipe) else counts
-            np.maximum.at(most, labels.rows_of(clips), words)
-        drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
-        self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
-        self._first_word = np.cumsum(most) - most
+        found, which = np.unique(USUAL_RATE if rates is None else rates, return_inverse=True)
+        self.rates = tuple(map(check_rate, found.tolist())) or (USUAL_RATE,)
+        self.rate_assumed = rates is None
+        self._rate_of = which.astype(np.int32) if len(found) > 1 else None
+        self.marks = draw_marks(key, labels.tokens, recipe, self.rates)
+        self._fingerprint = key.fingerprint
 
     def __repr__(self) -> str:
-        return f"Plan({len(self.lengths)} clips, {self.n_patches} patches)"
+        return f"Plan({len(self.lengths)} clips)"
 
+    def settings(self) -> Settings:
+        """What a report says of the run."""
+        return Settings(self._fingerprint, self.recipe.to_dict(), self.rates, self.rate_assumed)
+
+    @abstractmethod
     def counts(self) -> dict[str, int]:
         """The counts of a report that are known before any sample is read."""
-        return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self.n_short}
 
-    def batches(self, most: int, *, skip: int = 0) -> Iterator[Patches]:
-        """All patches in clip order except the first `skip`, at most `most` at a time."""
-        for clips in self._steps():
-            sizes, counts = shape(self.recipe, self.lengths[clips])
-            ends = np.cumsum(counts)
-            total = int(ends[-1]) if ends.size else 0
-            for first in range(min(skip, total), total, most):
-                order = np.arange(first, min(first + most, total))
-                local = np.searchsorted(ends, order, side="right")
-                yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
-            skip = max(0, skip - total)
+    @abstractmethod
+    def batches(self, frame_bytes: int | None, *, skip: int = 0) -> Iterator[Patches]:
+        """All patches in clip order except the first ones with `skip` frames, in batches.
+
+        A batch has at most `PATCHES_PER_BATCH` patches, and about `BATCH_BYTES` if the bytes of a frame are given.
+        """
+
+    @abstractmethod
+    def of_clips(self, clips: Ints) -> Patches:
+        """The patches of some clips, clip after clip."""
 
     def of_clip(self, clip: int) -> Patches:
         """The patches of one clip."""
         return self.of_clips(np.array([clip]))
 
-    def of_clips(self, clips: Ints) -> Patches:
-        """The patches of some clips, clip after clip."""
-        sizes, counts = shape(self.recipe, self.lengths[clips])
-        order = np.repeat(np.arange(len(clips)), counts)
-        numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self._place(clips[order], numbers, sizes[order], counts[order])
+    def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
+        """The same clips under another recipe of the same format."""
+        plan = copy.copy(self)
+        plan.recipe, plan.marks = recipe, draw_marks(key, self.labels.tokens, recipe, self.rates)
+        return plan
 
-    def rows_of(self, clips: Ints) -> Ints:
+    def recorded(self, key: Key, recipe: Recipe, snr: float | None) -> Plan:
+        """The same plan, with the strength of a recorded run if `snr` asks for one."""
+        if snr is None or type(recipe) is not type(self.recipe):
+            return self
+        check_snr(snr, self.recipe)
+        return self.with_recipe(key, recipe)
+
+    def rows_of(self, clips: slice | Ints) -> Ints:
         """The row of `marks` that belongs to each of `clips`."""
-        return self.labels.rows_of(clips)
+        rows = self.labels.rows_of(clips)
+        return rows if self._rate_of is None else rows + self._rate_of[clips] * np.int64(len(self.labels.tokens))
 
     def digest(self) -> bytes:
-        """SHA-256 over every clip's class and length: equal only for equal labels and lengths."""
+        """SHA-256 over every clip's class, length and sample rate: equal only if these are."""
         state = hashlib.sha256()
         for token in self.labels.tokens:
             state.update(len(token).to_bytes(4, "big") + token)
+        state.update(repr(self.rates).encode())
         for clips in self._steps():
-            state.update(self.labels.rows_of(clips).astype("<i8").tobytes())
+            state.update(self.rows_of(clips).astype("<i8").tobytes())
             state.update(self.lengths[clips].astype("<i8").tobytes())
         return state.digest()
 
@@ -130,46 +126,135 @@ class Plan(Secret):
         for first in range(0, len(self.lengths), CLIPS_PER_STEP):
             yield slice(first, min(first + CLIPS_PER_STEP, len(self.lengths)))
 
-    def _place(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints) -> Patches:
-        """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`."""
-        rows = self.rows_of(clips)
-        if isinstance(self.recipe, StrongRecipe):
-            starts = self._in_step(self.recipe.every, clips, numbers, sizes, rows)
-        else:
-            starts = self._scattered(clips, numbers, sizes, counts, rows)
-        return Patches(clips, starts, sizes, rows)
 
-    def _scattered(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints, rows: Ints) -> Ints:
-        """Format 1: each patch anywhere in its share of the clip."""
+class SteadyPlan(Plan):
+    """Format 2: every frame of every clip."""
+
+    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
+        super().__init__(key, recipe, labels, lengths, rates)
+        self.n_frames = int(lengths.sum())
+        self.n_patches = int(np.count_nonzero(lengths))
+
+    def counts(self) -> dict[str, int]:
+        return {"clips": len(self.lengths), "classes": len(self.labels.tokens)}
+
+    def batches(self, frame_bytes: int | None, *, skip: int = 0) -> Iterator[Patches]:
+        most = self.n_frames if frame_bytes is None else max(1, BATCH_BYTES // max(1, frame_bytes))
+        for clips in self._steps():
+            ends = np.cumsum(self.lengths[clips])
+            total = int(ends[-1])
+            first = min(skip, total)
+            skip -= first
+            while first < total:
+                # As many whole clips as fit; only a clip that does not fit alone is cut.
+                whole = int(np.searchsorted(ends, first + most, side="right"))
+                last = int(ends[whole - 1]) if whole and ends[whole - 1] > first else min(first + most, total)
+                yield self._between(clips, ends, first, last)
+                first = last
+
+    def of_clips(self, clips: Ints) -> Patches:
+        clips = clips[self.lengths[clips] > 0]
+        return Patches(clips, np.zeros(len(clips), np.int64), self.lengths[clips], self.rows_of(clips))
+
+    def _between(self, clips: slice, ends: Ints, first: int, last: int) -> Patches:
+        """Frames first..last-1 of the clips of one step, laid end to end."""
+        chosen = slice(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last, side="left") + 1)
+        begins = ends[chosen] - self.lengths[clips][chosen]
+        starts = np.maximum(first - begins, 0)
+        sizes = np.minimum(last, ends[chosen]) - begins - starts
+        numbers = np.arange(clips.start, clips.stop)[chosen]
+        full = sizes > 0  # clips of no frames have no patch
+        if not full.all():
+            numbers, starts, sizes = numbers[full], starts[full], sizes[full]
+        return Patches(numbers, starts, sizes, self.rows_of(numbers))
+
+
+class ScatteredPlan(Plan):
+    """Format 1: short patches at places that the key gives."""
+
+    recipe: PaperRecipe
+
+    def __init__(self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
+        super().__init__(key, recipe, labels, lengths, USUAL_RATE)  # filters are the same at every rate
+        del rates
+        self.n_patches = self.n_frames = self._n_short = 0
+        most = np.zeros(len(labels.tokens), np.int64)
+        for clips in self._steps():
+            sizes, counts = shape(recipe, lengths[clips])
+            self.n_patches += int(counts.sum())
+            self.n_frames += int((sizes * counts).sum())
+            self._n_short += int((lengths[clips] < recipe.patch).sum())
+            np.maximum.at(most, labels.rows_of(clips), counts)
+        drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
+        self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
+        self._first_word = np.cumsum(most) - most
+
+    def counts(self) -> dict[str, int]:
+        return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self._n_short}
+
+    def batches(self, frame_bytes: int | None, *, skip: int = 0) -> Iterator[Patches]:
+        most = PATCHES_PER_BATCH
+        if frame_bytes is not None:
+            most = max(1, min(most, BATCH_BYTES // (self.recipe.patch * max(1, frame_bytes))))
+        for clips in self._steps():
+            sizes, counts = shape(self.recipe, self.lengths[clips])
+            ends = np.cumsum(counts)
+            total = int(ends[-1])
+            frames = int((sizes * counts).sum())
+            if skip >= frames:
+                skip -= frames
+                continue
+            begin = 0
+            if skip:
+                begin = int(np.searchsorted(np.cumsum(np.repeat(sizes, counts)), skip, side="left")) + 1
+                skip = 0
+            for first in range(begin, total, most):
+                order = np.arange(first, min(first + most, total))
+                local = np.searchsorted(ends, order, side="right")
+                yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
+
+    def of_clips(self, clips: Ints) -> Patches:
+        sizes, counts = shape(self.recipe, self.lengths[clips])
+        order = np.repeat(np.arange(len(clips)), counts)
+        numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._place(clips[order], numbers, sizes[order], counts[order])
+
+    def _place(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints) -> Patches:
+        """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`: each anywhere in its share of the clip."""
+        rows = self.rows_of(clips)
         free = self.lengths[clips] - counts * sizes + 1
         lo = _multiply_divide(free, numbers, counts)
         hi = _multiply_divide(free, numbers + 1, counts)
         words = self._words[self._first_word[rows] + numbers]
-        starts: Ints = numbers * sizes + lo + _scale(words, hi - lo)
-        return starts
-
-    def _in_step(self, every: int, clips: Ints, numbers: Ints, sizes: Ints, rows: Ints) -> Ints:
-        """Format 2: a patch every `every` frames, the first anywhere in its share."""
-        words = self._words[self._first_word[rows]]
-        starts: Ints = numbers * every + _scale(words, np.minimum(self.lengths[clips], every) - sizes + 1)
-        return starts
+        return Patches(clips, numbers * sizes + lo + _scale(words, hi - lo), sizes, rows)
 
 
-def make_plan(key: Key, recipe: Recipe, labels: Any, classes: Sequence[str] | None, lengths: Ints) -> Plan:
-    """The plan for clips of these lengths; checks the other arguments, which are as the user gave them."""
+def make_plan(
+    key: Key,
+    recipe: Recipe,
+    labels: Any,
+    classes: Sequence[str] | None,
+    lengths: Ints,
+    rates: Rates = None,
+) -> Plan:
+    """The plan for clips of these lengths in frames and rates in Hz; checks the other arguments, which are a user's."""
     check_key(key)
-    rows = encode(labels, classes, len(lengths))
-    return Plan(key, recipe, rows, lengths)
+    return plan_of(key, recipe, encode(labels, classes, len(lengths)), lengths, rates)
 
 
-def shape(recipe: Recipe, lengths: Ints) -> tuple[Ints, Ints]:
-    """For each clip, the frames in each of its patches and the number of patches."""
+def plan_of(key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates = None) -> Plan:
+    """The plan for clips whose labels are encoded already."""
+    if isinstance(recipe, PaperRecipe):
+        return ScatteredPlan(key, recipe, labels, lengths, rates)
+    return SteadyPlan(key, recipe, labels, lengths, rates)
+
+
+def shape(recipe: PaperRecipe, lengths: Ints) -> tuple[Ints, Ints]:
+    """Format 1: for each clip, the frames in each of its patches and the number of patches."""
     sizes = np.minimum(recipe.patch, lengths)
-    if isinstance(recipe, PaperRecipe) and recipe.every is None:
-        counts = np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
-    else:
-        counts = np.where(lengths > 0, np.maximum(1, lengths // (recipe.every or 1)), 0)
-    return sizes, counts
+    if recipe.every is None:
+        return sizes, np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
+    return sizes, np.where(lengths > 0, np.maximum(1, lengths // recipe.every), 0)
 
 
 def _multiply_divide(a: Ints, b: Ints, n: Ints) -> Ints:

@@ -13,7 +13,7 @@ from poscuda_fast.key import Key, check_key
 from poscuda_fast.results import Report, Tally
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.journal import Journal, sidecar_of
-from poscuda_fast.undo.record import refuse_without_run
+from poscuda_fast.undo.record import refuse_without_run, settings_of
 
 
 @discreet
@@ -64,5 +64,5 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
     ):
         refuse_without_run(journal)
         journal.make_final()
-        tally = Tally(**journal.summary["counts"])
-    return tally.report("final", key.fingerprint, time.perf_counter() - begun)
+        tally, settings = Tally(**journal.summary["counts"]), settings_of(journal)
+    return tally.report("final", settings, time.perf_counter() - begun)

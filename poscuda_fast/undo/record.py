@@ -10,22 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from poscuda_fast.errors import SidecarError
-from poscuda_fast.kernels import Engine, Marks
+from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.draw import draw_marks
 from poscuda_fast.mark.labels import label_of
+from poscuda_fast.mark.marks import Marks, draw_marks
 from poscuda_fast.mark.plan import Plan
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.results import Settings
 from poscuda_fast.undo.journal import Journal, State
 
 _KINDS = {"array": "an array", "files": "a folder of files"}
 
 
-def describe(kind: str, key: Key, plan: Plan) -> dict[str, Any]:
-    """The header fields of every run; those that the user can change come first, so that they are compared first."""
+def describe(kind: str, key: Key, plan: Plan, snr: float | None) -> dict[str, Any]:
+    """The header fields of every run; those that the user can change come first, so that they are compared first.
+
+    `snr` is what the recipe's strength was set by, if by that.
+    """
     return {
         "kind": kind,
         "recipe": plan.recipe.to_dict(),
+        "snr": snr,
+        "rates": list(plan.rates),
+        "rate_assumed": plan.rate_assumed,
         "labels": keyed_mac(key, b"labels", plan.digest()),
         "counts": plan.counts(),
     }
@@ -52,7 +59,22 @@ def reopen(journal: Journal, kind: str) -> tuple[dict[str, Any], Marks]:
         raise SidecarError(f"The sidecar {journal.path} belongs to {_KINDS[found]}, not to {_KINDS[kind]}.")
     sealed = json.loads(journal.secret)
     recipe = Recipe.from_dict(journal.header["recipe"])
-    return sealed, draw_marks(journal.key, [bytes.fromhex(token) for token in sealed["tokens"]], recipe)
+    tokens = [bytes.fromhex(token) for token in sealed["tokens"]]
+    return sealed, draw_marks(journal.key, tokens, recipe, journal.header["rates"])
+
+
+def settings_of(journal: Journal) -> Settings:
+    """What a report says of a recorded run."""
+    header = journal.header
+    return Settings(header["fingerprint"], header["recipe"], tuple(header["rates"]), header["rate_assumed"])
+
+
+def recorded_recipe(sidecar: Path, key: Key) -> Recipe | None:
+    """The recipe of the run that a sidecar records; None if there is no run, or it was undone."""
+    with Journal(sidecar, key) as journal:
+        if journal.state in (State.NEW, State.UNDONE):
+            return None
+        return Recipe.from_dict(journal.header["recipe"])
 
 
 def refuse_without_run(journal: Journal) -> None:
@@ -112,6 +134,7 @@ class Run:
         self.journal = journal
         self.recipe = Recipe.from_dict(journal.header["recipe"])
         self.tokens = tuple(bytes.fromhex(token) for token in sealed["tokens"])
-        self.labels = [label_of(token) for token in self.tokens]
+        # Rows are numbered class by class at each sample rate in turn.
+        self.labels = [label_of(token) for token in self.tokens] * len(journal.header["rates"])
         self.n_clips = int(journal.header["counts"]["clips"])
         self._engine = Engine(threads=1)

@@ -94,8 +94,8 @@ def _refuse_changed(journal: Journal, names: list[str]) -> None:
         shown = "".join(f"\n  {name}" for name in names[:NAMES_SHOWN])
         more = f"\n  and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
         raise SidecarError(
-            f"{len(names)} files are missing or were changed since {journal.path} was written; nothing was written. "
-            f"Put them back, or restore only the others (partial):{shown}{more}"
+            f"{len(names)} files or clips are missing or were changed since {journal.path} was written; nothing was "
+            f"written. Put them back, or restore only the others (partial):{shown}{more}"
         )
 
 
@@ -121,7 +121,7 @@ def refuse_if_undoing(journal: Journal) -> None:
 def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
     """SidecarError if the sidecar was made for another run."""
     for field, expected in header.items():
-        if journal.header.get(field) != expected:
+        if field != "rate_assumed" and journal.header.get(field) != expected:
             what = _COPIED[expected] if field == "copied" else _FIELD_NAMES[field]
             raise SidecarError(
                 f"The sidecar {journal.path} was made for {what}. To change that, "
@@ -139,7 +139,9 @@ _FIELD_NAMES = {
     "n_files": "other files (another number of them)",
     "dtype": "other data (another dtype)",
     "identity": "other data",
-    "patches": "other data (other patches)",
+    "snr": "another SNR",
+    "frames": "other data (other patches)",
+    "rates": "another sample rate",
     "shape": "other data (another shape)",
     "place": "other data (another part of the file)",
 }

@@ -1,0 +1,72 @@
+"""Where some patches are: in their clips, and in flat samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from poscuda_fast.kernels import Ints
+from poscuda_fast.secrecy import Secret
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Patches(Secret):
+    """Some runs of frames that are marked, in order; all fields are (n,) int64.
+
+    In format 1 each is a patch. In format 2, which marks whole clips, each is a clip or a part of one.
+
+    Attributes
+    ----------
+    clips : (n,) int64
+        The number of the clip.
+    starts, sizes : (n,) int64
+        The first frame in the clip, and the number of frames.
+    rows : (n,) int64
+        The row of `Plan.marks`.
+    """
+
+    clips: Ints
+    starts: Ints
+    sizes: Ints
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in all patches together."""
+        return int(self.sizes.sum())
+
+    def places(self) -> Iterator[tuple[int, int, int]]:
+        """(clip, first frame, frames) of each patch."""
+        return zip(self.clips.tolist(), self.starts.tolist(), self.sizes.tolist(), strict=True)
+
+    def __repr__(self) -> str:
+        return f"Patches({len(self)} patches)"  # their places are secret
+
+
+class Steps(NamedTuple):
+    """How samples lie in flat memory: the distance between frames, between channels, and the number of channels."""
+
+    frame: int
+    channel: int
+    channels: int
+
+    @property
+    def packed(self) -> bool:
+        """Whether frames lie one behind the other, each with its channels in order."""
+        return self.frame == self.channels and (self.channels == 1 or self.channel == 1)
+
+    def by_channel(self, firsts: Ints, *fields: Ints) -> tuple[Ints, ...]:
+        """The flat place of each channel's first sample, and each field repeated for every channel."""
+        starts = (firsts[:, None] + self.channel * np.arange(self.channels)).reshape(-1)
+        return (starts, *(np.repeat(field, self.channels) for field in fields))
+
+
+def packed_steps(channels: int) -> Steps:
+    """Frames one behind the other, each with its channels in order."""
+    return Steps(channels, 1, channels)
