@@ -120,7 +120,7 @@ def judged(audio: Readable, plan: Plan, engine: Engine, key: Key, snr: float | N
         return plan, ()
     seen = look(audio, plan, engine)
     if snr is not None:
-        strength = seen.strength(snr, plan.recipe.strength)
+        strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
         seen = look(audio, plan, engine)
     seen.refuse(plan.recipe)

@@ -82,8 +82,9 @@ class Lines(Secret):
         full_scale = 2.0 ** (BITS[dtype] - 1)
         rounded = np.rint((self.strength * UNIT_LEVEL * full_scale) * (total * 2.0**-30))
         if dtype.kind == "f":
-            return (rounded / full_scale).astype(np.float32)
-        return rounded.astype(table_dtype(dtype))
+            rounded /= full_scale
+        mark: NDArray[Any] = rounded.astype(table_dtype(dtype))
+        return mark
 
 
 def table_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -115,7 +116,7 @@ def pair_of(words: Sequence[int], period: int) -> Pair:
 def cosine_table(period: int) -> NDArray[np.int64]:
     """(period,) the integers nearest to 2^30 cos(2 pi k / period)."""
     exact = _UNIT * np.cos(2 * np.pi / period * np.arange(period))
-    rounded = np.rint(exact).astype(np.int64)
+    rounded: NDArray[np.int64] = np.rint(exact).astype(np.int64)
     for k in np.flatnonzero(np.abs(np.abs(exact - np.rint(exact)) - 0.5) < _DOUBT).tolist():
         rounded[k] = _nearest_cosine(k, period)
     rounded.flags.writeable = False

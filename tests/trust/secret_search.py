@@ -10,8 +10,7 @@ import numpy as np
 from secret_forms import forms_of
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.plan import make_plan
 
 RUN = 16  # bytes of an original in a row that nothing but that original has
 PURPOSES = (b"wrap", b"tag", b"labels", b"identity")
@@ -27,7 +26,7 @@ class Secrets:
         self.add_bytes("the key", master)
         for purpose in PURPOSES:
             self.add_bytes(f"a key derived for {purpose.decode()}", key.derive(b"sidecar", purpose, length=32))
-        plan = Plan(key, recipe, encode(labels, None, len(clips)), np.array([len(clip) for clip in clips]))
+        plan = make_plan(key, recipe, labels, None, np.array([len(clip) for clip in clips]))
         for row in plan.marks.table:
             self._add_mark(row)
         for number, clip in enumerate(clips):

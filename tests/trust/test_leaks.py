@@ -173,10 +173,9 @@ PLANTED: dict[str, Callable[[Key, list[np.ndarray]], bytes]] = {
 
 
 def plan_of(key: Key, clips: list[np.ndarray]) -> poscuda_fast.mark.plan.Plan:
-    from poscuda_fast.mark.labels import encode
-    from poscuda_fast.mark.plan import Plan
+    from poscuda_fast.mark.plan import make_plan
 
-    return Plan(key, RECIPES["1"], encode(names(), None, len(clips)), np.array([len(clip) for clip in clips]))
+    return make_plan(key, RECIPES["1"], names(), None, np.array([len(clip) for clip in clips]))
 
 
 def patch_of(key: Key, clips: list[np.ndarray]) -> np.ndarray:

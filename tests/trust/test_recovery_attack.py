@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from poscuda_fast.mark.draw import draw_sound, draw_taps
 
 from poscuda_fast import Key, Recipe, protect_memmap
-from poscuda_fast.mark.draw import draw_sound, draw_taps
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.plan import make_plan
 
 N_CLIPS, FRAMES = 12, 4000
 PAPER = Recipe.paper(blur=0.3)
@@ -50,7 +49,7 @@ def protected_pair(tmp_path: Path, key: Key, recipe: Recipe) -> tuple[np.ndarray
 def test_an_original_in_clear_gives_position_and_filter_away(tmp_path: Path, key: Key) -> None:
     dry, wet, _ = protected_pair(tmp_path, key, PAPER)
     start, end = find_patches(dry, wet)
-    plan = Plan(key, PAPER, encode(["yes"], None, 1), np.array([FRAMES]))
+    plan = make_plan(key, PAPER, ["yes"], None, np.array([FRAMES]))
     assert (start, end - start) == (plan.of_clip(0).starts[0], PAPER.patch)
     found = solve_filter(dry[:, start:end], wet[:, start:end], PAPER.taps)
     taps = draw_taps(key, TOKEN, PAPER)
