@@ -1,4 +1,4 @@
-"""Every backend, layout and number of threads computes "The arithmetic" of the format, bit for bit."""
+"""Every backend, layout and number of threads convolves patches as the format says, bit for bit."""
 
 from __future__ import annotations
 
