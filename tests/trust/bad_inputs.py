@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sqlite3
@@ -28,6 +29,7 @@ from poscuda_fast import (
     verify_folder,
 )
 from poscuda_fast.arrays import verbs
+from poscuda_fast.recipe import check_rate, check_snr
 from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
 
 Call = Callable[[], object]
@@ -389,9 +391,11 @@ def recipe_cases() -> Iterator[tuple[str, Case]]:
         ),
         *(
             lambda field=field, value=value: Recipe.strong(**{field: value})
-            for field in ("strength", "sample_rate", "hold", "patch", "every")
-            for value in (0, -1, "5", float("nan"), 10**50)
+            for field in ("strength",)
+            for value in (0, -1, "5", float("nan"), 10**50, 50.5)
         ),
+        *(lambda value=value: check_rate(value) for value in (0, -1, "5", float("nan"), 10**50, 1_999, 16e3, None)),
+        *(lambda value=value: check_snr(value, Recipe.strong()) for value in ("5", float("nan"), math.inf, None)),
         *(
             lambda fields=fields: Recipe.from_dict(fields)
             for fields in (
@@ -407,7 +411,7 @@ def recipe_cases() -> Iterator[tuple[str, Case]]:
                 {"format": 1, "more": 1},
                 {"format": True},
                 {"format": 2, "strength": [1]},
-                {**Recipe.strong().to_dict(), "hold": 1e9},
+                {**Recipe.strong().to_dict(), "strength": 1e9},
                 {**Recipe.paper().to_dict(), "blur": {"a": 1}},
             )
         ),

@@ -32,7 +32,7 @@ from poscuda_fast.mark.patches import Patches
 KEY = Key(bytes(range(32)))
 RECIPES = {
     "paper": Recipe.paper(patch=40, taps=8, blur=0.3, patches=2),
-    "strong": Recipe.strong(hold=2, patch=40, every=500),
+    "strong": Recipe.strong(2.0),
 }
 PATCHES_PER_BATCH = 3
 RESTORE_FIRST = 3  # one state in so many is not protected again but restored at once

@@ -34,7 +34,7 @@ MASTER = bytes(range(32))
 LABELS = [0, 1, 2, 0, 1]
 RECIPES = {
     "format 1": Recipe.paper(patch=40, taps=8, blur=0.3),
-    "format 2": Recipe.strong(2.0, hold=1, patch=40, every=80),
+    "format 2": Recipe.strong(2.0),
 }
 
 

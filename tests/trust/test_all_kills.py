@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.usefixtures("small_batches"),
 ]
 
-SMALL_STRONG = Recipe.strong(2.0, hold=1, patch=40, every=200)
+SMALL_STRONG = Recipe.strong(2.0)
 RECIPES = {"format 1": SMALL, "format 2": SMALL_STRONG}
 
 

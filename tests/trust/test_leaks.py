@@ -165,10 +165,10 @@ PLANTED: dict[str, Callable[[Key, list[np.ndarray]], bytes]] = {
     "positions as NumPy shows them": lambda key, clips: repr(plan_of(key, clips).of_clip(0).starts).encode(),
     "positions as bytes": lambda key, clips: plan_of(key, clips).of_clip(0).starts.tobytes(),
     "positions as other bytes": lambda key, clips: plan_of(key, clips).of_clip(0).starts.astype(">i4").tobytes(),
-    "a mark": lambda key, clips: plan_of(key, clips).marks.table[0].tobytes(),
-    "a mark in doubles": lambda key, clips: plan_of(key, clips).marks.table[1].astype(float).tobytes(),
-    "a mark in text": lambda key, clips: in_text(plan_of(key, clips).marks.table[0]),
-    "a mark as NumPy shows it": lambda key, clips: repr(plan_of(key, clips).marks.table[0]).encode(),
+    "a mark": lambda key, clips: plan_of(key, clips).marks.taps[0].tobytes(),
+    "a mark in doubles": lambda key, clips: plan_of(key, clips).marks.taps[1].astype(float).tobytes(),
+    "a mark in text": lambda key, clips: in_text(plan_of(key, clips).marks.taps[0]),
+    "a mark as NumPy shows it": lambda key, clips: repr(plan_of(key, clips).marks.taps[0]).encode(),
 }
 
 
