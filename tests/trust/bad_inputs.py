@@ -160,14 +160,16 @@ def array_cases() -> Iterator[tuple[str, Case]]:
         "masked": np.ma.masked_array(good, good > 0),
         "not aligned": unaligned(),
         "no frames in a list of objects": np.array([None, None]),
+        "one frame of many channels": np.ones((4, 1, 500), np.int16),
+        "channels before frames": np.ones((4, 2, 500), np.int16),
+        "few frames of more channels": np.ones((4, 4, 5), np.int16),
+        "floats as large as integers": np.full((4, 500), 9000, np.float32),
     }
     for name, clips in arrays.items():
         n = 4 if not hasattr(clips, "__len__") else len(clips)
         yield name, refused_array(clips, list(range(n)))
     for value in (np.nan, np.inf, -np.inf):
-        for recipe in (Recipe.strong(), Recipe.paper()):
-            clips = np.full((2, 240), value, np.float32)
-            yield f"{value} in format {recipe.to_dict()['format']}", refused_array(clips, recipe=recipe)
+        yield f"{value} in format 1", refused_array(np.full((2, 240), value, np.float32), recipe=Recipe.paper())
     others: dict[str, dict[str, Any]] = {
         "a key of bytes": {"key": bytes(32)},
         "a key's path": {"key": "my.key"},
@@ -187,6 +189,15 @@ def array_cases() -> Iterator[tuple[str, Case]]:
         "half a thread": {"threads": 0.5},
         "threads of text": {"threads": "2"},
         "a recipe of text": {"recipe": "strong"},
+        "no sample rate": {"sample_rate": 0},
+        "a sample rate beyond all": {"sample_rate": 10**9},
+        "a sample rate of text": {"sample_rate": "16k"},
+        "a sample rate of half a Hz": {"sample_rate": 16000.5},
+        "a ratio of text": {"snr": "20"},
+        "a ratio that is no number": {"snr": float("nan")},
+        "a ratio out of reach": {"snr": 300},
+        "a ratio for the paper's recipe": {"snr": 20, "recipe": Recipe.paper()},
+        "a strength that saturates": {"recipe": Recipe.strong(50.0)},
         "a recipe as a dict": {"recipe": {"format": 2}},
     }
     for name, options in others.items():
