@@ -156,14 +156,12 @@ def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine) -> Lo
 
 def _mark_energies(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> NDArray[np.float64]:
     """(n,) the energy of one channel of each patch's mark, for patches that begin their clips."""
-    found = np.zeros(len(patches))
-    for row in np.unique(patches.rows).tolist():
-        squares = marks.mark(row, dtype).astype(np.float64) ** 2
-        until = np.concatenate([[0.0], np.cumsum(squares)])  # energy of the first frames of a period
-        own = patches.rows == row
-        periods, rest = np.divmod(patches.sizes[own], len(squares))
-        found[own] = periods * until[-1] + until[rest]
-    return found
+    table = marks.table(dtype, 1)
+    until = np.concatenate([[0.0], np.cumsum(table.values.astype(np.float64) ** 2)])  # energy of the first values
+    firsts, periods = table.firsts[patches.rows], table.periods[patches.rows]
+    whole, rest = np.divmod(patches.sizes, periods)
+    energies: NDArray[np.float64] = whole * (until[firsts + periods] - until[firsts])
+    return energies + (until[firsts + rest] - until[firsts])
 
 
 def _saturated(audio: Readable, marks: Lines, patches: Patches, energies: NDArray[np.float64], engine: Engine) -> int:
@@ -171,8 +169,8 @@ def _saturated(audio: Readable, marks: Lines, patches: Patches, energies: NDArra
     top = TOP[audio.dtype]
     if not top or not len(patches):
         return 0
-    loudest = max(float(np.abs(marks.mark(row, audio.dtype).astype(np.int64)).max()) for row in np.unique(patches.rows))
-    near = max(1.0, top - loudest)
+    values = marks.table(audio.dtype, 1).values
+    near = max(1.0, top - max(int(values.max()), -int(values.min())))
     # No more samples than this can be so large (Chebyshev); most data are settled without a copy.
     if energies.sum() / near**2 <= MOST_SATURATED * patches.n_frames * audio.channels:
         return 0

@@ -67,22 +67,27 @@ class Lines(Secret):
         """The mark of each row for samples of a dtype, each value repeated for so many channels."""
         key = dtype.str, channels
         if key not in self._tables:
-            periods = np.repeat(np.array(self.periods, np.int64), len(self.pairs) // len(self.periods))
-            marks = [_wrapped(self.mark(row, dtype), channels) for row in range(len(self.pairs))]
-            lengths = np.array([len(one) for one in marks], np.int64)
-            values = np.concatenate([*marks, np.empty(0, table_dtype(dtype))])
-            self._tables[key] = LineTable(values, np.cumsum(lengths) - lengths, periods * channels)
+            n_classes = len(self.pairs) // len(self.periods)
+            marks = [_wrapped(self._of_rate(number, dtype), channels) for number in range(len(self.periods))]
+            lengths = np.repeat([each.shape[1] for each in marks], n_classes)
+            self._tables[key] = LineTable(
+                np.concatenate([each.reshape(-1) for each in marks]),
+                np.cumsum(lengths) - lengths,
+                np.repeat(np.array(self.periods, np.int64), n_classes) * channels,
+            )
         return self._tables[key]
 
-    def mark(self, row: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """(P,) one period of the mark of a row, in units of samples of a dtype."""
-        period = self.periods[row // (len(self.pairs) // len(self.periods))]
-        pair, cosines, t = self.pairs[row], cosine_table(period), np.arange(period)
-        total = cosines[(pair.h * t + pair.a) % period] + cosines[(pair.g * t + pair.b) % period]
+    def _of_rate(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(n_classes, P) one period of the mark of each class at one of the rates, in units of samples of a dtype."""
+        period, n_classes = self.periods[number], len(self.pairs) // len(self.periods)
+        pairs = np.array(self.pairs[number * n_classes : (number + 1) * n_classes], np.int32).reshape(-1, 4, 1)
+        cosines, t = cosine_table(period), np.arange(period, dtype=np.int32)
+        h, g, a, b = pairs[:, 0], pairs[:, 1], pairs[:, 2], pairs[:, 3]
+        total = cosines[(h * t + a) % period] + cosines[(g * t + b) % period]
         full_scale = 2.0 ** (BITS[dtype] - 1)
         rounded = np.rint((self.strength * UNIT_LEVEL * full_scale) * (total * 2.0**-30))
         if dtype.kind == "f":
-            return (rounded / full_scale).astype(np.float32)
+            rounded /= full_scale
         return rounded.astype(table_dtype(dtype))
 
 
@@ -146,6 +151,6 @@ def _inverse_tangent(n: int, unit: int) -> int:
     return total
 
 
-def _wrapped(mark: NDArray[Any], channels: int) -> NDArray[Any]:
-    """A period with its beginning repeated behind it, so that kernels can read whole registers across its end."""
-    return np.repeat(np.concatenate([mark, mark[:WRAP]]), channels)
+def _wrapped(marks: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Periods with their beginnings repeated behind them: kernels read whole registers across the end."""
+    return np.repeat(np.concatenate([marks, marks[:, :WRAP]], axis=1), channels, axis=1)
