@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poscuda_fast.kernels import Ints
 from poscuda_fast.secrecy import Secret
@@ -40,6 +41,10 @@ class Patches(Secret):
     def n_frames(self) -> int:
         """Frames in all patches together."""
         return int(self.sizes.sum())
+
+    def some(self, which: slice | Ints | NDArray[np.bool_]) -> Patches:
+        """Some of the patches."""
+        return Patches(self.clips[which], self.starts[which], self.sizes[which], self.rows[which])
 
     def places(self) -> Iterator[tuple[int, int, int]]:
         """(clip, first frame, frames) of each patch."""
