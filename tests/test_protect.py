@@ -17,8 +17,9 @@ from recipes import protect
 
 from poscuda_fast import Key, Recipe, Report
 from poscuda_fast.arrays import layouts
+from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark import plan
+from poscuda_fast.mark import lines, plan
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 8, "taps": 5, "blur": 0.9, "patches": 2}
@@ -47,6 +48,22 @@ def test_every_layout_changes_in_its_patches_only(backend, dtype, channels, tmp_
         assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
         assert report.saturated_samples == saturated, name
         assert report.clips == len(clips), name
+
+
+@each_dtype
+@pytest.mark.parametrize("channels", [None, 1, 2, 3])
+@pytest.mark.parametrize("n_clips", [4, 40])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_every_layout_gets_its_lines(backend, n_clips, dtype, channels, tmp_path, key: Key, monkeypatch) -> None:
+    """Few and many clips: where many lie side by side, a frame of all of them is one run."""
+    monkeypatch.setattr(lines, "CLIPS_ACROSS", 17)
+    for name, clips in awkward_arrays(dtype, n_clips, 50, channels, tmp_path):
+        labels = np.arange(len(clips)) % 3
+        wet, odd = naive.protect_clips(clips, labels.tolist(), MASTER, strength=2.0, sample_rate=8_000)
+        below = Memory(clips)
+        tally = mark_batch(clips, labels, key, recipe=Recipe.strong(2.0), engine=Engine(backend, 1), sample_rate=8_000)
+        assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
+        assert tally.saturated_samples == odd, name
 
 
 @each_dtype

@@ -162,7 +162,8 @@ def _mark_energies(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> NDAr
     firsts, periods = table.firsts[patches.rows], table.periods[patches.rows]
     whole, rest = np.divmod(patches.sizes, periods)
     energies: NDArray[np.float64] = whole * (until[firsts + periods] - until[firsts])
-    return energies + (until[firsts + rest] - until[firsts])
+    energies += until[firsts + rest] - until[firsts]
+    return energies
 
 
 def _saturated(

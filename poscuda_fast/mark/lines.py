@@ -90,11 +90,11 @@ class Lines(Secret):
     def _turned(self, dtype: np.dtype[Any], rows: Ints, width: int) -> LineTable:
         """A table with a row for each frame of the period: the values of some clips, each repeated `width` times."""
         values, firsts, periods = self.table(dtype, 1)
-        period = int(periods[0])
-        frames = values[firsts[rows] + np.arange(period)[:, None]]  # (period, clips)
-        padded = np.pad(np.repeat(frames, width, axis=1), ((0, 0), (0, WRAP)))
-        step = padded.shape[1]
-        return LineTable(padded.reshape(-1), np.arange(period) * step, np.full(period, step - WRAP))
+        period, length = int(periods[0]), len(rows) * width
+        by_clip = values.reshape(len(firsts), -1)[rows, :period]
+        turned = np.empty((period, length + WRAP), values.dtype)
+        turned[:, :length].reshape(period, len(rows), width)[...] = by_clip.T[:, :, None]
+        return LineTable(turned.reshape(-1), np.arange(period) * (length + WRAP), np.full(period, length))
 
     def table(self, dtype: np.dtype[Any], channels: int) -> LineTable:
         """The mark of each row for samples of a dtype, each value repeated for so many channels."""
