@@ -128,10 +128,10 @@ def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
         packed.count_patches(tally, patches, flags)
 
     if may_be_odd:  # refuse before the first write; integers need no pass of their own
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             survey(patches)
     with interrupts_held_back():
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             if plan.marks.steady:
                 tally.frames_changed += patches.n_frames
             elif not may_be_odd:
