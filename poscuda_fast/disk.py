@@ -155,6 +155,27 @@ def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = 
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def new_part(part: str, mode: int | None) -> Iterator[BinaryIO]:
+    """`write_part` for content that comes piece by piece: an open file, which may also be read."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    with _new(Path(part), mode) as file:
+        yield file
+
+
+def finish_part(part: str, mode: int, *, durable: bool) -> None:
+    """Give a part its permissions, once all of it is written."""
+    descriptor = os.open(part, WRITING)
+    try:
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, mode)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, content: Buffer) -> None:
     """Write all of `content` at the file's position, in several writes if one is short."""
     done = os.write(descriptor, content)
@@ -266,8 +287,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
-    """DatasetError if a file is not the one that was listed; `status` is that of an open file."""
-    if stamp_of(status or os.lstat(path)) != stamp:
+    """DatasetError if a file is not the one that was listed; `status` is that of an open file.
+
+    The first three fields of a stamp are one too, of a file that may be written to meanwhile.
+    """
+    if stamp_of(status or os.lstat(path))[: len(stamp)] != stamp:
         raise DatasetError(
             f"{path} was replaced or changed since this run began; leave the files alone and run it again."
         )
