@@ -26,8 +26,9 @@ Stamp = tuple[int, ...]  # changes when a file is replaced or written to
 PART_SUFFIX = ".poscuda-part"  # with a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
-MOST_THREADS = 16  # each may hold a piece in memory, and all of them share one disk
+MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
 PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
+MOST_AHEAD = 16  # for all threads: each holds what was made of a piece
 
 # Do not follow links, and do not hang if a pipe is found instead of a file.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -377,7 +378,7 @@ class Workers:
         if self._pool is None:
             return map(work, pieces)
         submit = self._pool.submit
-        futures = ahead(lambda piece: submit(work, piece), pieces, self._n * PIECES_AHEAD)
+        futures = ahead(lambda piece: submit(work, piece), pieces, min(self._n * PIECES_AHEAD, MOST_AHEAD))
         return (future.result() for future in futures)
 
     def close(self) -> None:

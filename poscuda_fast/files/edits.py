@@ -178,8 +178,7 @@ class Editor:
         signal = wav.energy(record, content)
         if not record.is_whole:
             if self._staging.copying:
-                edited = b"".join(Places(record).woven(content, wet, record.begin))
-                self._staging.write_at(record.name, record.begin, edited)
+                self._staging.write_at(record.name, record.begin, Places(record).woven(content, wet, record.begin))
             return Edit(record, kept, wet, content, signal, noise, None, file)
         if self._staging.copying:
             edited = b"".join(Places(record).woven(content, wet))
@@ -192,9 +191,13 @@ class Editor:
 
     def _encode(self, item: Item, tally: Tally) -> Edit:
         """A marked piece of an encoded file: with the last one, all of the file is encoded again."""
-        record, kept, file = item
-        if kept is None and file is not None:
+        record, file = item.record, item.file
+        if item.kept is not None:
+            kept = item.kept
+        elif file is not None:
             record, kept = pieces.encoded_whole(self._staging.input(record.name), file, record)
+        else:
+            raise ValueError(f"{record.name} is neither in the journal nor listed")
         found = wav.digest(kept)
         record = record._replace(sha256=found)
         if not record.is_last:

@@ -148,7 +148,8 @@ class Reader:
             raise AudioFileError(
                 f"{self._name} cannot be used: only {self._done} of its {self.encoding.frames} frames decode."
             )
-        return block >> 8 if self.encoding.coding == "PCM_24" else block
+        samples: NDArray[Any] = block >> 8 if self.encoding.coding == "PCM_24" else block
+        return samples
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """All frames, so few at a time that a header that lies about the length costs no memory."""
@@ -248,7 +249,7 @@ def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engin
         with Writer(target, reader.encoding, reader.tags) as writer:
             for dry, wet in marked(reader, record, marks, engine, tally):
                 writer.write(wet)
-                samples.update(_bytes_of(wet))
+                samples.update(_bytes_of(wet).data)
                 signal += energy(dry.reshape(-1))
                 noise += edit_energy(dry.reshape(-1), wet.reshape(-1))
                 changed = changed or not _same(dry, wet)
@@ -342,7 +343,7 @@ def _refuse_lost(target: BinaryIO, encoding: Encoding, samples: bytes) -> None:
 def _digest_of(blocks: Iterator[NDArray[Any]]) -> bytes:
     samples = hashlib.sha256()
     for block in blocks:
-        samples.update(_bytes_of(block))
+        samples.update(_bytes_of(block).data)
     return samples.digest()
 
 

@@ -104,7 +104,7 @@ def _joined(group: _Group, *, packed_24: bool = False) -> tuple[bytearray | None
     """All patches of a group as samples, and their bytes if the samples share their memory."""
     content = bytearray().join(group.dry)
     samples = headers.as_samples(content, group.coding, packed=packed_24)
-    return (content, samples) if samples is not None else (None, headers.to_samples(content, group.coding))
+    return (content, samples) if samples is not None else (None, headers.to_samples(memoryview(content), group.coding))
 
 
 def _checked(records: Sequence[Record], group: _Group, samples: NDArray[Any], engine: Engine) -> NDArray[np.uint8]:

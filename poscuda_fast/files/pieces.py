@@ -14,7 +14,7 @@ from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.mark.plan import Plan
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 19
 MOST_FLAC_BYTES = 4 << 20  # of a lossy file that is converted in memory
 BYTES_PER_RECORD = 400
 

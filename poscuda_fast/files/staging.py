@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,7 +67,7 @@ class Staging:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def write_at(self, name: str, begin: int, content: disk.Buffer) -> None:
+    def write_at(self, name: str, begin: int, content: Iterable[disk.Buffer]) -> None:
         """Write one piece of a part that is written in pieces, in any order."""
         with self._lock:
             if name not in self._growing:
@@ -76,7 +76,8 @@ class Staging:
         descriptor = os.open(self._parts[name], disk.WRITING)
         try:
             os.lseek(descriptor, begin, os.SEEK_SET)
-            disk.write_all(descriptor, content)
+            for some in content:
+                disk.write_all(descriptor, some)
         finally:
             os.close(descriptor)
 

@@ -307,7 +307,7 @@ class FileTarget:
         if not record.is_encoded:
             wav.store(path, record, kept)
         else:
-            self._staging.write_at(record.name, record.begin, kept)
+            self._staging.write_at(record.name, record.begin, [kept])
             if record.is_last:
                 self._staging.publish(record.name)
         if record.is_last:

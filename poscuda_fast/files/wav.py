@@ -35,7 +35,10 @@ def read(path: str, record: Record, stamp: Stamp | None = None, originals: Buffe
 
 def energy(record: Record, content: Buffer) -> float:
     """Energy of the samples in a piece's bytes."""
-    return snr.energy(headers.to_samples(memoryview(content)[record.sound], record.coding))
+    sound = memoryview(content)[record.sound]
+    step = snr.SAMPLES_PER_STEP * headers.CODINGS[record.coding]
+    parts = (headers.to_samples(sound[first : first + step], record.coding) for first in range(0, len(sound), step))
+    return sum(map(snr.energy, parts))
 
 
 def is_same(path: str, record: Record, kept: Buffer | None) -> bool:
