@@ -28,7 +28,7 @@ FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
 MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
 PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
-MOST_AHEAD = 16  # for all threads: each holds what was made of a piece
+MOST_AHEAD = 8  # for all threads: each holds what was made of a piece
 
 # Do not follow links, and do not hang if a pipe is found instead of a file.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -128,7 +128,7 @@ class FileTarget:
                 n_bytes += len(edit.kept)
                 if n_bytes >= BATCH_BYTES or len(batch) >= PIECES_PER_BATCH:
                     yield self._payload(batch)
-                    batch, n_bytes = [], 0
+                    n_bytes = 0
         if batch:
             yield self._payload(batch)
 
@@ -150,16 +150,13 @@ class FileTarget:
         for edit in edits:
             record, name = edit.record, edit.record.name
             stamp = self._editor.publish(edit, self._stamp_of(edit))
-            outcome = edit.outcome
-            if not record.is_whole:
-                begun = self._begun.setdefault(name, _Begun())
-                outcome = begun.sums.add(edit)
+            if edit.outcome is None:
+                begun = self._begun[name]
                 begun.until, begun.stamp = record.end, stamp
-            if outcome is None:
-                continue
-            self._begun.pop(name, None)
-            self._entries[name] = {"label": self._labels[name], **outcome._asdict()}
-            self._advance(name)
+            else:
+                self._begun.pop(name, None)
+                self._entries[name] = {"label": self._labels[name], **edit.outcome._asdict()}
+                self._advance(name)
 
     def undo(self, payload: bytes) -> None:
         found = [one for one in records.unpack(payload) if one[0].name not in self._skip]
@@ -249,7 +246,7 @@ class FileTarget:
         return [record.name for record, _ in drafts if record.is_last], self._editor.rehearse(drafts)
 
     def _payload(self, batch: list[Edit]) -> bytes:
-        """Pack some edits for the journal, if their files are still those that were read."""
+        """Pack some edits for the journal, and take them, if their files are still those that were read."""
         number = self._journal.n_batches()
         packed = []
         for edit in batch:
@@ -263,8 +260,16 @@ class FileTarget:
             if edit.record.is_last:
                 del self._first_batches[name]
         payload = records.pack(packed, [edit.kept for edit in batch])
-        self._ready = payload, batch
+        self._ready = payload, list(map(self._summed, batch))
+        batch.clear()
         return payload
+
+    def _summed(self, edit: Edit) -> Edit:
+        """An edit without its original bytes, which are in the journal; what was done to the file, with its last piece."""
+        outcome = edit.outcome
+        if not edit.record.is_whole:
+            outcome = self._begun.setdefault(edit.record.name, _Begun()).sums.add(edit)
+        return edit._replace(kept=b"", content=b"", outcome=outcome)
 
     def _edit_again(self, payload: bytes) -> Iterator[Edit]:
         """Edit the pieces of a journalled payload, from the originals in the journal."""
@@ -277,7 +282,7 @@ class FileTarget:
                     self._first_batches[edit.record.name] = edit.record.batch
                 else:
                     self._first_batches.pop(edit.record.name, None)
-                yield edit
+                yield self._summed(edit)
 
     def _stamp_of(self, edit: Edit) -> Stamp | None:
         """The stamp that an edited file must have; None if this run neither listed it nor wrote to it."""
