@@ -35,7 +35,7 @@ class Clips(Protocol):
 
 
 class ClipsInMemory(Clips, Protocol):
-    """Clips that kernels can mark in place, in host memory or on a GPU.
+    """Clips that kernels can mark in place, batch by batch.
 
     Attributes
     ----------

@@ -94,7 +94,7 @@ def protect(
     Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
     """
     begun = time.perf_counter()
-    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
     plan, notes = judged(audio, plan, engine, key, snr)
@@ -118,8 +118,12 @@ def mark_batch(
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
-def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
+def _mark_all(audio: ClipsInMemory | DeviceClips, plan: Plan, engine: Engine) -> Tally:
     tally = Tally(**plan.counts())
+    if isinstance(audio, DeviceClips):
+        with interrupts_held_back():
+            audio.mark_all(plan, tally)
+        return tally
     may_be_odd = audio.dtype.kind == "f" and not plan.marks.steady
 
     def survey(patches: Patches) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Ints
+from poscuda_fast.kernels import Ints, Scattering
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.filters import draw_words
+from poscuda_fast.mark.filters import Filters, draw_words
 from poscuda_fast.mark.labels import ClassRows, encode
+from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.marks import draw_marks
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, check_snr
@@ -132,6 +133,8 @@ class Plan(Secret, ABC):
 class SteadyPlan(Plan):
     """Format 2: every frame of every clip."""
 
+    marks: Lines
+
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, rates)
         self.n_frames = int(lengths.sum())
@@ -175,6 +178,7 @@ class ScatteredPlan(Plan):
     """Format 1: short patches at places that the key gives."""
 
     recipe: PaperRecipe
+    marks: Filters
 
     def __init__(self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, USUAL_RATE)  # filters are the same at every rate
@@ -190,6 +194,12 @@ class ScatteredPlan(Plan):
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
+
+    @property
+    def scattering(self) -> Scattering:
+        """What a GPU computes the places of all patches from."""
+        recipe = self.recipe
+        return Scattering(self._words, self._first_word, recipe.patch, recipe.patches, recipe.every or 0)
 
     def counts(self) -> dict[str, int]:
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self._n_short}
