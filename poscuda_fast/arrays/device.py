@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape, merge_channels
-from poscuda_fast.kernels import Engine
+from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape
+from poscuda_fast.kernels import Engine, Flags
 from poscuda_fast.mark.marks import Marks
-from poscuda_fast.mark.patches import Patches, packed_steps
+from poscuda_fast.mark.patches import Patches, merge_channels, packed_steps
 
 
 def is_on_device(clips: object) -> bool:
@@ -44,8 +44,8 @@ class DeviceClips:
         self._clip_step = shape[1] * self.channels
         self._flat: Any = _Flat(array, interface, math.prod(shape), self.dtype)
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        return marks.apply(engine, self._flat, self._first(patches), patches, packed_steps(self.channels))
+    def mark(self, patches: Patches, marks: Marks, engine: Engine, flags: Flags | None = None) -> int:
+        return marks.apply(engine, self._flat, self._first(patches), patches, packed_steps(self.channels), flags)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         starts, sizes = packed_steps(self.channels).by_channel(self._first(patches), patches.sizes)

@@ -64,12 +64,16 @@ def _on_host(function: Callable[..., Any]) -> Any:
 # What every backend has.
 
 
-def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+def filter_patches(
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, flags: Flags | None = None
+) -> int:
     """See `reference.filter_patches`: same arguments, same bits.
 
     `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
     in place, in order on the stream that the interface names.
     """
+    if flags is not None:
+        flags[:] = survey_patches(samples, starts, sizes, stride)
     return _mark(samples, starts, sizes, rows, taps, stride, _launch_filter)
 
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine, Ints
+from poscuda_fast.kernels import Engine, Flags, Ints
 from poscuda_fast.key import Key
-from poscuda_fast.mark.patches import Patches, Steps
+from poscuda_fast.mark.patches import Patches, Steps, merge_channels
 from poscuda_fast.recipe import PaperRecipe
 from poscuda_fast.secrecy import Secret
 
@@ -34,10 +34,22 @@ class Filters(Secret):
     def __repr__(self) -> str:
         return f"Filters({len(self.taps)} classes)"
 
-    def apply(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+    def apply(
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        flags: Flags | None = None,
+    ) -> int:
         """Convolve each channel of each patch with the filter of its class, in place; see `Marks.apply`."""
         starts, sizes, rows = steps.by_channel(firsts, patches.sizes, patches.rows)
-        return engine.filter_patches(samples, starts, sizes, rows, self.taps, steps.frame)
+        found = None if flags is None else np.empty(len(starts), np.uint8)
+        saturated = engine.filter_patches(samples, starts, sizes, rows, self.taps, steps.frame, found)
+        if flags is not None and found is not None:
+            flags[:] = merge_channels(found.reshape(-1, steps.channels))
+        return saturated
 
 
 def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filters:
