@@ -60,7 +60,8 @@ class DeviceClips:
 
     def _first(self, patches: Patches) -> NDArray[np.int64]:
         """Where each patch begins."""
-        return patches.clips * self._clip_step + patches.starts * self.channels
+        first: NDArray[np.int64] = patches.clips * self._clip_step + patches.starts * self.channels
+        return first
 
 
 class _Flat:

@@ -113,10 +113,10 @@ def mark_batch(
     sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
-) -> None:
-    """Protect one batch of a data set, as `protect` does but without judging the whole by it."""
+) -> Tally:
+    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts."""
     audio = open_clips(clips, lengths)
-    _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
+    return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
 def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:

@@ -121,7 +121,7 @@ def judged(audio: Readable, plan: Plan, engine: Engine, key: Key, snr: float | N
         return plan, ()
     seen = look(audio, plan, engine)
     if snr is not None:
-        strength = seen.strength(snr, plan.recipe.strength)
+        strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
         seen = look(audio, plan, engine)
     seen.refuse(plan.recipe)
@@ -162,7 +162,8 @@ def _mark_energies(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> NDAr
     firsts, periods = table.firsts[patches.rows], table.periods[patches.rows]
     whole, rest = np.divmod(patches.sizes, periods)
     energies: NDArray[np.float64] = whole * (until[firsts + periods] - until[firsts])
-    return energies + (until[firsts + rest] - until[firsts])
+    energies += until[firsts + rest] - until[firsts]
+    return energies
 
 
 def _saturated(

@@ -19,6 +19,7 @@ from poscuda_fast.secrecy import Secret
 UNIT_LEVEL = 0.005  # RMS of the mark of strength 1, relative to full scale
 LOWEST, HIGHEST = 20, 124  # harmonics: 625 to 3,875 Hz
 _UNIT = 1 << 30  # of a cosine
+CLIPS_ACROSS = 1024  # whose turned table stays in the second cache
 _DOUBT = 1e-5  # float64 cosines this close to a half are rounded by exact integers
 
 
@@ -69,8 +70,40 @@ class Lines(Secret):
             n = steps.channels
             table = self.table(samples.dtype, n)
             return engine.add_lines(samples, firsts, patches.sizes * n, patches.starts * n, patches.rows, table, 1)
+        side_by_side = steps.side_by_side(firsts, patches)
+        if side_by_side:
+            return self._add_across(engine, samples, firsts, patches, steps, side_by_side)
         starts, sizes, phases, rows = steps.by_channel(firsts, patches.sizes, patches.starts, patches.rows)
         return engine.add_lines(samples, starts, sizes, phases, rows, self.table(samples.dtype, 1), steps.frame)
+
+    def _add_across(
+        self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps, width: int
+    ) -> int:
+        """Where clips lie side by side, a frame of many clips is one run of samples: add a turned table to it.
+
+        Clip by clip, each sample would be on another page. `width` is the number of samples that a clip has in a run.
+        """
+        start, size = int(patches.starts[0]), int(patches.sizes[0])
+        odd = 0
+        for first in range(0, len(patches), CLIPS_ACROSS):
+            some = slice(first, first + CLIPS_ACROSS)
+            turned = self._turned(samples.dtype, patches.rows[some], width)
+            length = turned.periods[0]
+            rows = (start + np.arange(size)) % len(turned.firsts)
+            for channel in range(0, steps.channels, width):
+                places = firsts[first] + channel * steps.channel + np.arange(size) * steps.frame
+                sizes, phases = np.full(size, length), np.zeros(size, np.int64)
+                odd += engine.add_lines(samples, places, sizes, phases, rows, turned, 1)
+        return odd
+
+    def _turned(self, dtype: np.dtype[Any], rows: Ints, width: int) -> LineTable:
+        """A table with a row for each frame of the period: the values of some clips, each repeated `width` times."""
+        values, firsts, periods = self.table(dtype, 1)
+        period, length = int(periods[0]), len(rows) * width
+        by_clip = values.reshape(len(firsts), -1)[rows, :period]
+        turned = np.empty((period, length + WRAP), values.dtype)
+        turned[:, :length].reshape(period, len(rows), width)[...] = by_clip.T[:, :, None]
+        return LineTable(turned.reshape(-1), np.arange(period) * (length + WRAP), np.full(period, length))
 
     def table(self, dtype: np.dtype[Any], channels: int) -> LineTable:
         """The mark of each row for samples of a dtype, each value repeated for so many channels."""
@@ -86,6 +119,12 @@ class Lines(Secret):
             )
         return self._tables[key]
 
+    def mark(self, row: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(P,) one period of the mark of a row, in units of samples of a dtype."""
+        values, firsts, periods = self.table(dtype, 1)
+        period: NDArray[Any] = values[firsts[row] : firsts[row] + periods[row]]
+        return period
+
     def _of_rate(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """(n_classes, P) one period of the mark of each class at one of the rates, in units of samples of a dtype."""
         period, n_classes = self.periods[number], len(self.pairs) // len(self.periods)
@@ -97,7 +136,8 @@ class Lines(Secret):
         rounded = np.rint((self.strength * UNIT_LEVEL * full_scale) * (total * 2.0**-30))
         if dtype.kind == "f":
             rounded /= full_scale
-        return rounded.astype(table_dtype(dtype))
+        marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
+        return marks
 
 
 def table_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -129,7 +169,7 @@ def pair_of(words: Sequence[int], period: int) -> Pair:
 def cosine_table(period: int) -> NDArray[np.int64]:
     """(period,) the integers nearest to 2^30 cos(2 pi k / period)."""
     exact = _UNIT * np.cos(2 * np.pi / period * np.arange(period))
-    rounded = np.rint(exact).astype(np.int64)
+    rounded: NDArray[np.int64] = np.rint(exact).astype(np.int64)
     for k in np.flatnonzero(np.abs(np.abs(exact - np.rint(exact)) - 0.5) < _DOUBT).tolist():
         rounded[k] = _nearest_cosine(k, period)
     rounded.flags.writeable = False
