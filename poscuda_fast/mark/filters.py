@@ -53,19 +53,19 @@ class Filters(Secret):
 
 
 def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filters:
-    """The filters of some classes, a row for each token."""
-    rows = [draw_taps(key, token, recipe) for token in tokens]
-    return Filters(np.array(rows, np.float32).reshape(-1, recipe.taps))
-
-
-def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
-    """A class's filter, (recipe.taps,) float32 from U(0, blur)."""
-    words = np.frombuffer(key.derive(b"taps", token, length=4 * recipe.taps), "<u4")
+    """The filters of some classes, a row for each token: recipe.taps values from U(0, blur)."""
+    drawn = b"".join([key.derive(b"taps", token, length=4 * recipe.taps) for token in tokens])
+    words = np.frombuffer(drawn, "<u4").reshape(-1, recipe.taps)
     with np.errstate(under="ignore"):
         taps: NDArray[np.float32] = (recipe.blur * ((words >> 8) * 2.0**-24)).astype(np.float32)
     if recipe.identity:
-        taps[(recipe.taps - 1) // 2] = 1.0
-    return taps
+        taps[:, (recipe.taps - 1) // 2] = 1.0
+    return Filters(taps)
+
+
+def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
+    """A class's filter, (recipe.taps,) float32."""
+    return draw_filters(key, [token], recipe).taps[0]
 
 
 def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
