@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import BITS, WRAP, Engine, Ints, LineTable
+from poscuda_fast.kernels import BITS, WRAP, Engine, Flags, Ints, LineTable
 from poscuda_fast.key import Key
 from poscuda_fast.mark.patches import Patches, Steps
 from poscuda_fast.recipe import StrongRecipe
@@ -55,8 +55,17 @@ class Lines(Secret):
     def __repr__(self) -> str:
         return f"Lines({len(self.pairs)} rows)"
 
-    def apply(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+    def apply(
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        flags: Flags | None = None,
+    ) -> int:
         """Add the lines of its class to each patch, in place; see `Marks.apply`."""
+        del flags  # a survey counts silence, which lines do not leave
         if steps.packed:
             n = steps.channels
             table = self.table(samples.dtype, n)
