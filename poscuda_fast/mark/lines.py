@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -84,6 +85,11 @@ class Lines(Secret):
         if dtype.kind == "f":
             return (rounded / full_scale).astype(np.float32)
         return rounded.astype(table_dtype(dtype))
+
+
+def level_db(recipe: StrongRecipe) -> float:
+    """RMS of the mark relative to full scale, in dB."""
+    return 20 * math.log10(recipe.strength * UNIT_LEVEL)
 
 
 def table_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
