@@ -147,18 +147,17 @@ def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
 
 def _effect(recipe: Recipe, lengths: list[int], frame_bytes: int | None, n: int = 1) -> dict[str, Any]:
     """What a recipe would change in clips of these lengths, `n` of each."""
-    if isinstance(recipe, PaperRecipe):
-        sizes, counts = shape(recipe, np.array(lengths, np.int64))
-        frames = int((sizes * counts).sum()) * n
-        facts = {
-            "mark": "format 1: patches are filtered",
-            "patches": int(counts.sum()) * n,
-            "frames in patches": frames,
-        }
-        return facts if frame_bytes is None else facts | {"bytes in patches": frames * frame_bytes}
-    frames = sum(lengths) * n
-    facts = {"mark": f"format 2: two steady lines, {level_db(recipe):.1f} dB of full scale", "frames marked": frames}
-    return facts if frame_bytes is None else facts | {"bytes marked": frames * frame_bytes}
+    if isinstance(recipe, StrongRecipe):
+        frames = sum(lengths) * n
+        mark = f"format 2: two steady lines, {level_db(recipe):.1f} dB of full scale"
+        facts = {"mark": mark, "frames marked": frames}
+        return facts if frame_bytes is None else facts | {"bytes marked": frames * frame_bytes}
+    if not isinstance(recipe, PaperRecipe):
+        raise TypeError(f"recipe is a {type(recipe).__name__}; expected one of the two formats.")
+    sizes, counts = shape(recipe, np.array(lengths, np.int64))
+    patches, frames = int(counts.sum()) * n, int((sizes * counts).sum()) * n
+    facts = {"mark": "format 1: patches are filtered", "patches": patches, "frames in patches": frames}
+    return facts if frame_bytes is None else facts | {"bytes in patches": frames * frame_bytes}
 
 
 def _kind(file: AudioFile) -> str:
