@@ -1,4 +1,4 @@
-"""The numbers that, with a key and the labels, define a protection (FORMAT.md, "Recipe")."""
+"""The numbers that, with a key and the labels, define a protection (FORMAT.md, "Recipe", "Strength and sample rate")."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def awkward_arrays(
         "one clip": (1, n_frames, *frames),
         "no clips": (0, n_frames, *frames),
         "no frames": (n_clips, 0, *frames),
-        "one frame": (n_clips, 1, *frames),
-        "few frames": (n_clips, min(n_frames, 3), *frames),
+        "one frame, or as few as channels": (n_clips, channels or 1, *frames),
+        "few frames": (n_clips, min(n_frames, max(3, channels or 1)), *frames),
     }.items():
         yield name, random_samples(dtype, shape, seed)
 

@@ -11,6 +11,7 @@ import hmac
 import math
 import struct
 import unicodedata
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -80,36 +81,49 @@ def count_patches(length: int, *, patch: int = 240, patches: int = 1, every: int
     return min(patches, length // min(patch, length))
 
 
-def sound(
-    master: bytes, label: int | str, *, strength: float = 1.0, hold: int = 2, patch: int = 32, **_: Any
-) -> list[float]:
-    """Format 2: what is added to a patch, as a share of full scale."""
-    n = (patch - 1) // hold + 1
-    words = struct.unpack(f"<{n + 1}I", expand(master, lp(b"sound", class_token(label)), 4 * n + 4))
-    drawn = [word // 65536 for word in words]
-    steps = [drawn[t // hold + 1] - drawn[t // hold] for t in range(patch)]
-    energy = sum(step * step for step in steps)
-    if energy == 0:
-        return [0.0] * patch
-    root = math.sqrt(energy / patch)
-    return [to_float32(strength * 0.01 * (step / root)) for step in steps]
+def cosine_of_first_step(period: int) -> Decimal:
+    """cos(2 pi / period), to 80 digits, by Machin's formula and the cosine's series."""
+    tangents = [
+        sum((-1) ** k * Decimal(1) / ((2 * k + 1) * Decimal(n) ** (2 * k + 1)) for k in range(70)) for n in (5, 239)
+    ]
+    angle = 2 * (16 * tangents[0] - 4 * tangents[1]) / period
+    return sum((-1) ** k * angle ** (2 * k) / math.factorial(2 * k) for k in range(40))
 
 
-def places_in_step(
-    master: bytes, label: int | str, length: int, *, patch: int = 32, every: int = 128, **_: Any
-) -> list[tuple[int, int]]:
-    """Format 2: (first frame, frames) of each patch of a clip."""
-    if length == 0:
-        return []
-    q = min(patch, length)
-    first = position_word(master, label, 0) * (min(length, every) - q + 1) >> 32
-    return [(j * every + first, q) for j in range(max(1, length // every))]
+@functools.lru_cache(maxsize=32)
+def cosines(period: int) -> list[int]:
+    """Format 2: the integers nearest to 2^30 cos(2 pi k / period), by a recurrence in decimal fractions."""
+    with localcontext() as context:
+        context.prec = 80
+        step = cosine_of_first_step(period)
+        found = [Decimal(1), step]
+        while len(found) < period:
+            found.append(2 * step * found[-1] - found[-2])
+        return [int((2**30 * value).to_integral_value(ROUND_HALF_EVEN)) for value in found[:period]]
+
+
+def lines(master: bytes, label: int | str, sample_rate: int) -> tuple[int, int, int, int, int]:
+    """Format 2: the period in frames, the two harmonics of a class, and their phases."""
+    period = (32 * sample_rate + 500) // 1000
+    words = struct.unpack("<4I", expand(master, lp(b"lines", class_token(label)), 16))
+    harmonics = list(range(20, min(124, (period - 1) // 2) + 1))
+    h = harmonics.pop(words[0] * len(harmonics) // 2**32)
+    g = harmonics[words[1] * len(harmonics) // 2**32]
+    return period, h, g, words[2] * period // 2**32, words[3] * period // 2**32
+
+
+def mark(master: bytes, label: int | str, sample_rate: int, strength: float, bits: int) -> list[int]:
+    """Format 2: one period of what is added, in units of samples of so many bits."""
+    period, h, g, a, b = lines(master, label, sample_rate)
+    c = cosines(period)
+    level = strength * 0.005 * 2 ** (bits - 1)
+    return [round(level * ((c[(h * t + a) % period] + c[(g * t + b) % period]) * 2.0**-30)) for t in range(period)]
 
 
 def places(master: bytes, label: int | str, length: int, **recipe: Any) -> list[tuple[int, int]]:
-    """(first frame, frames) of each patch of a clip."""
+    """(first frame, frames) of each run of marked frames of a clip."""
     if is_strong(recipe):
-        return places_in_step(master, label, length, **recipe)
+        return [(0, length)] if length else []
     return places_scattered(master, label, length, **recipe)
 
 
@@ -156,31 +170,46 @@ def filter_samples(samples: np.ndarray, f: list[float]) -> tuple[np.ndarray, int
     return np.array([value for value, _ in stored], samples.dtype), sum(over for _, over in stored)
 
 
-def add_samples(samples: np.ndarray, shares: list[float]) -> tuple[np.ndarray, int]:
-    """One patch of one channel with its sound: a new array, and its saturated samples."""
-    scale = TOP.get(samples.dtype.name, 1)
-    stored = [store(float(x) + scale * share, samples.dtype) for x, share in zip(samples, shares, strict=False)]
-    return np.array([value for value, _ in stored], samples.dtype), sum(over for _, over in stored)
+def add_samples(samples: np.ndarray, added: list[int], first: int = 0) -> tuple[np.ndarray, int]:
+    """Samples of one channel with a mark from its frame `first` on: a new array, and its saturated or odd samples."""
+    wet, odd = samples.copy(), 0
+    for t, x in enumerate(samples.tolist()):
+        m = added[(first + t) % len(added)]
+        if samples.dtype == np.float32:
+            if math.isfinite(x):
+                wet[t] = to_float32(x + m * 2.0**-23)  # exact in float64, or so nearly that one rounding is the same
+            else:
+                odd += 1
+        else:
+            top = TOP[samples.dtype.name]
+            wet[t] = min(max(x + m, -top), top - 1)
+            odd += int(wet[t]) != x + m
+    return wet, odd
 
 
-def protect_clip(clip: np.ndarray, label: int | str, master: bytes, **recipe: Any) -> tuple[np.ndarray, int]:
-    """A protected copy of one clip, (frames,) or (frames, channels), and its saturated samples."""
+def protect_clip(
+    clip: np.ndarray, label: int | str, master: bytes, sample_rate: int = 16_000, **recipe: Any
+) -> tuple[np.ndarray, int]:
+    """A protected copy of one clip, (frames,) or (frames, channels), and its saturated or odd samples."""
     wet = np.array(clip, order="C", copy=True, subok=False)
-    strong = is_strong(recipe)
-    given = sound(master, label, **recipe) if strong else filter_taps(master, label, **recipe)
-    saturated = 0
+    if is_strong(recipe):
+        added = mark(master, label, sample_rate, recipe["strength"], 16 if clip.dtype == np.int16 else 24)
+    else:
+        f = filter_taps(master, label, **recipe)
+    odd = 0
     for start, size in places(master, label, len(clip), **recipe):
         part = wet[start : start + size].reshape(size, -1)  # a view: `wet` is contiguous
         for channel in range(part.shape[1]):
-            part[:, channel], over = (add_samples if strong else filter_samples)(part[:, channel], given)
-            saturated += over
-    return wet, saturated
+            own = part[:, channel]
+            part[:, channel], n = add_samples(own, added) if is_strong(recipe) else filter_samples(own, f)
+            odd += n
+    return wet, odd
 
 
 def protect_clips(
     clips: Any, labels: Any, master: bytes, lengths: Any = None, **recipe: Any
 ) -> tuple[list[np.ndarray], int]:
-    """Protected copies of many clips, and their saturated samples; frames from `lengths[i]` on are padding."""
+    """Protected copies of many clips, and their saturated or odd samples; frames from `lengths[i]` on are padding."""
     wet, saturated = [], 0
     for index, (clip, label) in enumerate(zip(clips, labels, strict=True)):
         copy = np.array(clip, order="C", copy=True, subok=False)

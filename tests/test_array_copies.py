@@ -233,7 +233,7 @@ def test_a_finished_copy_is_that_of_its_source_only(tmp_path: Path, key: Key, cl
     with untouched(tmp_path):
         for dry_run in (False, True):
             for src, error, sentence in (
-                ("other.npy", SidecarError, "was made for other data"),
+                ("other.npy", SidecarError, "of an array with other samples"),
                 ("wide.npy", SidecarError, "was made for other"),
                 ("double.npy", AudioFileError, "its samples are float64"),
                 ("none.npy", DatasetError, "does not exist"),
@@ -277,7 +277,7 @@ def test_a_copy_that_was_stopped_goes_on_with_its_own_source_only(tmp_path: Path
     np.save(tmp_path / "other.npy", clips[::-1])
     assert in_child(lambda: make(tmp_path, key, progress=kill)) == -signal.SIGKILL
     with untouched(tmp_path):
-        with pytest.raises(SidecarError, match="was made for other data"):
+        with pytest.raises(SidecarError, match="of an array with other samples"):
             make(tmp_path, key, src="other.npy")
         part = tmp_path / ".b.npy.poscuda-part" / "b.npy"
         with pytest.raises(DatasetError, match="is what a stopped call left of a copy"):

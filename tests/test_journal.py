@@ -19,9 +19,8 @@ from secret_forms import forms_of
 from sidecars import edit, edited
 
 from poscuda_fast import BusyError, Key, Recipe, SidecarError, restore_memmap
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark import plan as plans
+from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.undo.journal import Journal, State
 
 HEADER = {"kind": "test", "recipe": {"patch": 240}}
@@ -203,7 +202,7 @@ def numbers_in(value: Any) -> set[int]:
 
 @pytest.mark.parametrize("undone", [False, True])
 def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, undone: bool) -> None:
-    monkeypatch.setattr(packed, "BATCH_BYTES", 3 * 2 * 240)
+    monkeypatch.setattr(plans, "BATCH_BYTES", 3 * 2 * 240)
     data = tmp_path / "clips.npy"
     sidecar = tmp_path / "clips.npy.poscuda"
     names = ["sheila", "marvin", "bed"]
@@ -220,12 +219,12 @@ def test_nothing_secret_is_in_clear(tmp_path: Path, key: Key, monkeypatch: Any, 
     with Journal(sidecar, key) as journal:
         journal_key, secret, header, summary = journal._journal_key, journal.secret, journal.header, journal.summary
 
-    plan = Plan(key, recipe, encode(labels, names, 9), np.full(9, 90_000, np.int64))
-    (patches,) = plan.batches(100)
+    plan = make_plan(key, recipe, labels, names, np.full(9, 90_000, np.int64))
+    patches = plan.of_clips(np.arange(9))
     hidden = [bytes(range(32)), journal_key, secret]
     hidden += [key.derive(b"sidecar", purpose, length=32) for purpose in (b"wrap", b"tag", b"labels", b"identity")]
     hidden += [token for token in plan.labels.tokens if len(token) > 4] + [b"sheila", b"marvin"]
-    hidden += [taps[n : n + 2].tobytes() for taps in plan.marks.table for n in range(0, 80, 2)]
+    hidden += [taps[n : n + 2].tobytes() for taps in plan.marks.taps for n in range(0, 80, 2)]
     for clip, start in zip(patches.clips.tolist(), patches.starts.tolist(), strict=True):
         for samples in (original, filtered):
             patch = samples[clip, start : start + 240]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.mark.labels import DENSE_LABELS, ClassRows, encode, integer_token, name_token
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.plan import make_plan
 
 MASTER = bytes(range(32))
 
@@ -150,12 +150,12 @@ def test_another_class_changes_no_class(data) -> None:
     plans = {}
     for name, labels in {"few": few, "more": more}.items():
         lengths = np.full(len(labels), 1000)
-        plans[name] = Plan(Key(MASTER), Recipe.paper(taps=4, patches=3), encode(labels, None, len(labels)), lengths)
+        plans[name] = make_plan(Key(MASTER), Recipe.paper(taps=4, patches=3), labels, None, lengths)
     for clip, label in enumerate(few):
         other = list(more).index(label)
         a, b = plans["few"].of_clip(clip), plans["more"].of_clip(other)
         assert a.starts.tolist() == b.starts.tolist()
-        assert np.array_equal(plans["few"].marks.table[a.rows], plans["more"].marks.table[b.rows])
+        assert np.array_equal(plans["few"].marks.taps[a.rows], plans["more"].marks.taps[b.rows])
 
 
 def test_classes_may_grow_and_be_reordered() -> None:

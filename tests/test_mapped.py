@@ -15,8 +15,9 @@ from poscuda_fast.arrays import mapped, memory
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.arrays.mapped import MappedArray
 from poscuda_fast.kernels import will_need
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.plan import Patches, make_plan
+from poscuda_fast.mark import plan as plans
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import make_plan
 
 RECIPE = Recipe.paper(patch=8, taps=5, patches=2)
 
@@ -24,7 +25,7 @@ RECIPE = Recipe.paper(patch=8, taps=5, patches=2)
 def patches_of(audio: ArrayClips, labels: Any = None) -> Patches:
     labels = np.arange(len(audio.lengths)) % 3 if labels is None else labels
     plan = make_plan(Key(bytes(range(32))), RECIPE, labels, None, audio.lengths)
-    return next(plan.batches(1 << 20))
+    return next(plan.batches(None))
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3])
@@ -50,7 +51,9 @@ def mapped_array(path: Path, n_clips: int = 40, frames: int = 600) -> tuple[np.m
 
 def batches(audio: ArrayClips, n: int) -> list[Patches]:
     plan = make_plan(Key(bytes(range(32))), RECIPE, np.arange(len(audio.lengths)) % 3, None, audio.lengths)
-    return list(plan.batches(2))[:n]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "PATCHES_PER_BATCH", 2)
+        return list(plan.batches(None))[:n]
 
 
 @pytest.mark.parametrize("n", [0, 1, mapped.BATCHES_AHEAD, mapped.BATCHES_AHEAD + 1, 20])
@@ -100,7 +103,7 @@ def test_advice_changes_nothing(tmp_path) -> None:
 @pytest.mark.parametrize("view", ["whole", "part", "reversed"])
 def test_a_run_over_many_batches_writes_the_right_bytes(view, tmp_path, monkeypatch) -> None:
     """With more batches than are read ahead, through views that begin elsewhere in the file."""
-    monkeypatch.setattr(packed, "BATCH_BYTES", 100)
+    monkeypatch.setattr(plans, "BATCH_BYTES", 100)
     arr, _ = mapped_array(tmp_path / "clips")
     part = {"whole": arr, "part": arr[3:, 100:], "reversed": arr[::-1, ::-1]}[view]
     original, twin = arr.tobytes(), np.array(part)

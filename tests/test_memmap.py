@@ -19,11 +19,11 @@ import pytest
 from recipes import protect, protect_folder, protect_memmap
 
 from poscuda_fast import Key, Recipe, SidecarError, restore_memmap, verify_memmap
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark import plan as plans
+from poscuda_fast.mark.plan import make_plan
 
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
+STRONG = Recipe.strong()
 HEADER_BYTES = 44  # of a plain WAV file
 
 
@@ -81,7 +81,7 @@ class Clips:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "BATCH_BYTES", 4 * 40 * 2)
+    monkeypatch.setattr(plans, "BATCH_BYTES", 4 * 40 * 2)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ LABELS = np.arange(9) % 3
 
 def start_of(key: Key, clip: int, frames: int = 300) -> int:
     """Where the patch of a clip begins."""
-    plan = Plan(key, SMALL, encode(LABELS, None, 9), np.full(9, frames, np.int64))
+    plan = make_plan(key, SMALL, LABELS, None, np.full(9, frames, np.int64))
     return int(plan.of_clip(clip).starts[0])
 
 
@@ -143,6 +143,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "one class": {"labels": [2**63] * 9},
     "reference": {"backend": "reference"},
     "one thread": {"threads": 1},
+    "format 2": {"recipe": STRONG},
+    "format 2, lengths": {"recipe": STRONG, "lengths": [0, 1, 39, 40, 41, 150, 299, 300, 7]},
+    "format 2, loud, at 44.1 kHz": {"recipe": Recipe.strong(9.0), "sample_rate": 44_100},
+    "format 2 by its ratio": {"recipe": STRONG, "snr": 31.5, "sample_rate": 8_000},
+    "format 2, reference": {"recipe": STRONG, "backend": "reference", "threads": 1},
 }
 
 
@@ -174,9 +179,10 @@ def check_round_trip(clips: Clips, key: Key, labels: Any = LABELS, **options: An
     assert sorted(os.listdir(clips.path.parent)) == [clips.path.name, clips.sidecar.name]
 
 
+@pytest.mark.parametrize("recipe", [SMALL, STRONG], ids=["paper", "strong"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_layout_goes_there_and_back(tmp_path: Path, key: Key, layout: dict[str, Any]) -> None:
-    check_round_trip(Clips(tmp_path / "clips.dat.npy", **layout), key, recipe=SMALL)
+def test_every_layout_goes_there_and_back(tmp_path: Path, key: Key, layout: dict[str, Any], recipe: Recipe) -> None:
+    check_round_trip(Clips(tmp_path / "clips.dat.npy", **layout), key, recipe=recipe)
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
@@ -197,8 +203,8 @@ def test_only_bytes_of_patches_change(tmp_path: Path, key: Key, layout: dict[str
     protect_memmap(clips.map(), LABELS, key, recipe=recipe)
     marks = bytearray(len(clips.original))
     marked = clips.view(np.ndarray(clips.shape, clips.dtype, marks, clips.start, order=clips.order))
-    plan = Plan(key, recipe, encode(LABELS, None, 9), np.full(9, 300, np.int64))
-    for patches in plan.batches(100):
+    plan = make_plan(key, recipe, LABELS, None, np.full(9, 300, np.int64))
+    for patches in plan.batches(None):
         for clip, start in zip(patches.clips, patches.starts, strict=True):
             marked[clip, start : start + 20].view(f"u{marked.itemsize}")[...] = 2 ** (8 * marked.itemsize) - 1
     inside = np.frombuffer(marks, np.uint8) == 0xFF
@@ -212,7 +218,7 @@ def test_only_bytes_of_patches_change(tmp_path: Path, key: Key, layout: dict[str
 
 def test_many_clips_take_several_batches(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = Clips(tmp_path / "clips.npy", shape=(2_000, 60))
-    monkeypatch.setattr(packed, "BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(plans, "BATCH_BYTES", 1 << 14)
     check_round_trip(clips, key, np.arange(2_000) % 35, recipe=SMALL)
 
 
@@ -261,13 +267,13 @@ def test_progress_grows_to_the_total(clips: Clips, key: Key) -> None:
         steps.append((done, total))
 
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=note)
-    assert steps == [(4, 9), (8, 9), (9, 9)]
+    assert steps == [(160, 360), (320, 360), (360, 360)]
     steps.clear()
     restore_memmap(clips.map(), key, progress=note)
-    assert steps == [(4, 9), (8, 9), (9, 9)]
+    assert steps == [(160, 360), (320, 360), (360, 360)]
     steps.clear()
     protect_memmap(clips.map("r"), LABELS, key, recipe=SMALL, progress=note, dry_run=True)
-    assert steps == [(4, 9), (8, 9), (9, 9)]
+    assert steps == [(160, 360), (320, 360), (360, 360)]
 
 
 def test_a_dry_run_counts_and_writes_nothing(clips: Clips, key: Key) -> None:
@@ -338,7 +344,7 @@ def test_a_clip_with_one_patch_of_each_kind_is_neither(clips: Clips, key: Key) -
     recipe = Recipe.paper(patch=20, taps=5, blur=0.4, patches=3)
     protect_memmap(clips.map(), LABELS, key, recipe=recipe)
     arr = clips.map()
-    plan = Plan(key, recipe, encode(LABELS, None, 9), np.full(9, 300, np.int64))
+    plan = make_plan(key, recipe, LABELS, None, np.full(9, 300, np.int64))
     start = int(plan.of_clip(6).starts[1])
     original = np.load(io.BytesIO(clips.original))
     arr[6, start : start + 20] = original[6, start : start + 20]
@@ -853,7 +859,7 @@ def test_an_interrupted_run_continues_only_as_it_was_begun(clips: Clips, key: Ke
 def test_another_batch_size_continues_a_run(clips: Clips, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = clips.protected_bytes(key, LABELS, recipe=SMALL)
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
-    monkeypatch.setattr(packed, "BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr(plans, "BATCH_BYTES", 1 << 20)
     assert restore_memmap(clips.map(), key).state == "restored"
     assert clips.path.read_bytes() == clips.original
     assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
@@ -871,7 +877,7 @@ def test_an_interrupted_run_is_resumed_with_another_batch_size(
     expected = clips.protected_bytes(key, LABELS, recipe=SMALL)
     with pytest.raises(KeyboardInterrupt):
         protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=stop)
-    monkeypatch.setattr(packed, "BATCH_BYTES", size)
+    monkeypatch.setattr(plans, "BATCH_BYTES", size)
     assert protect_memmap(clips.map(), LABELS, key, recipe=SMALL).state == "protected"
     assert clips.path.read_bytes() == expected
 
@@ -881,4 +887,102 @@ def test_data_that_were_put_back_are_not_called_protected(clips: Clips, key: Key
     clips.path.write_bytes(clips.original)
     with pytest.raises(SidecarError, match=r"not as it left them .*they were put back or changed since"):
         protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
+    assert clips.path.read_bytes() == clips.original
+
+
+# Format 2, of which no frame stays as it was.
+
+
+def interrupted(clips: Clips, key: Key, batches: int, **options: Any) -> None:
+    """A run that is stopped after some batches."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done >= batches * 160:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        protect_memmap(clips.map(), LABELS, key, recipe=STRONG, progress=stop, **options)
+
+
+@pytest.mark.parametrize("batches", [1, 5, 16])
+def test_a_steady_run_that_was_stopped_goes_on_wherever_a_clip_was_cut(clips: Clips, key: Key, batches: int) -> None:
+    expected = clips.protected_bytes(key, LABELS, recipe=STRONG)
+    interrupted(clips, key, batches)
+    assert clips.path.read_bytes() not in (expected, clips.original)
+    report = protect_memmap(clips.map(), LABELS, key, recipe=STRONG)
+    assert clips.path.read_bytes() == expected
+    assert report == dataclasses.replace(clips.expected_report, seconds=report.seconds)
+    restore_memmap(clips.map(), key)
+    assert clips.path.read_bytes() == clips.original
+
+
+@pytest.mark.parametrize("batches", [1, 16])
+def test_a_steady_run_that_was_stopped_can_be_undone(clips: Clips, key: Key, batches: int) -> None:
+    interrupted(clips, key, batches)
+    restore_memmap(clips.map(), key)
+    assert clips.path.read_bytes() == clips.original
+
+
+@pytest.mark.parametrize("state", ["complete", "applying"])
+def test_samples_that_were_edited_since_are_named_and_kept(clips: Clips, key: Key, state: str) -> None:
+    """No original is put back over what somebody wrote meanwhile, and no mark added to it."""
+    if state == "complete":
+        protect_memmap(clips.map(), LABELS, key, recipe=STRONG)
+    else:
+        interrupted(clips, key, 16)
+    edited = clips.map()
+    edited[4, 100] = 12_345
+    edited.flush()
+    content = clips.path.read_bytes()
+    for call in (
+        lambda: restore_memmap(clips.map(), key),
+        lambda: protect_memmap(clips.map(), LABELS, key, recipe=STRONG),
+    ):
+        with pytest.raises(SidecarError, match=r"clip 4|\(4\)"):
+            call()
+        assert clips.path.read_bytes() == content
+
+
+def test_other_data_in_the_place_of_a_stopped_run_are_refused(clips: Clips, key: Key) -> None:
+    interrupted(clips, key, 3)
+    np.save(clips.path, np.zeros((9, 300), np.int16))
+    content = clips.path.read_bytes()
+    for call in (
+        lambda: restore_memmap(clips.map(), key),
+        lambda: protect_memmap(clips.map(), LABELS, key, recipe=STRONG),
+    ):
+        with pytest.raises(SidecarError, match="were changed since"):
+            call()
+        assert clips.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"sample_rate": 8_000}, "was made for another sample rate"),
+        ({"recipe": Recipe.strong(2.0)}, "was made for another recipe"),
+        ({"snr": 31.0}, "was made for another SNR"),
+    ],
+)
+def test_another_rate_recipe_or_ratio_is_another_run(clips: Clips, key: Key, other: dict[str, Any], sentence) -> None:
+    protect_memmap(clips.map(), LABELS, key, recipe=STRONG)
+    content = clips.path.read_bytes()
+    with pytest.raises(SidecarError, match=sentence):
+        protect_memmap(clips.map(), LABELS, key, **{"recipe": STRONG, **other})
+    assert clips.path.read_bytes() == content
+    assert protect_memmap(clips.map(), LABELS, key, recipe=STRONG, sample_rate=16_000).state == "already protected"
+
+
+def test_the_strength_of_a_ratio_is_recorded_and_kept(clips: Clips, key: Key) -> None:
+    """The data are marked in part when a run goes on: the ratio would lead to another strength."""
+    wanted = clips.protected_bytes(key, LABELS, recipe=STRONG, snr=25.0)
+    interrupted(clips, key, 16, snr=25.0)
+    report = protect_memmap(clips.map(), LABELS, key, recipe=STRONG, snr=25.0)
+    assert report.recipe == clips.expected_report.recipe != STRONG.to_dict()
+    assert clips.path.read_bytes() == wanted
+    assert protect_memmap(clips.map(), LABELS, key, recipe=STRONG, snr=25.0).recipe == report.recipe
+    restore_memmap(clips.map(), key)
     assert clips.path.read_bytes() == clips.original

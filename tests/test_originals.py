@@ -162,7 +162,7 @@ def test_every_original_of_an_array_is_given(tmp_path: Path, key: Key, dtype, ch
 
 
 def test_a_clip_may_be_cut_by_the_end_of_a_batch(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_PATCHES", 7)
+    monkeypatch.setattr("poscuda_fast.mark.plan.PATCHES_PER_BATCH", 7)
     clips = np.random.default_rng(1).integers(-900, 900, (5, 2000)).astype(np.int16)
     np.save(tmp_path / "clips.npy", clips)
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
@@ -197,7 +197,7 @@ def test_what_the_sidecar_tells_of_lengths(tmp_path: Path, key: Key, recipe: Rec
 def test_lengths_are_not_known_of_a_run_that_was_stopped(
     tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_PATCHES", 20)
+    monkeypatch.setattr("poscuda_fast.mark.plan.PATCHES_PER_BATCH", 20)
     np.save(tmp_path / "clips.npy", np.ones((9, 1500), np.int16))
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
 

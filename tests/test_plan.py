@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.mark import plan
-from poscuda_fast.mark.draw import WORDS_PER_BLOCK, draw_words
+from poscuda_fast.mark.filters import WORDS_PER_BLOCK, draw_words
 from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Patches, Plan
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import Plan
 
 MASTER = bytes(range(32))
 
 
-def make_plan(labels, lengths, recipe: Recipe = Recipe.paper(), master: bytes = MASTER) -> Plan:
-    return Plan(Key(master), recipe, encode(labels, None, len(labels)), np.array(lengths, np.int64))
+def make_plan(labels, lengths, recipe: Recipe = Recipe.paper(), master: bytes = MASTER, rates=None) -> Plan:
+    return plan.make_plan(Key(master), recipe, labels, None, np.array(lengths, np.int64), rates)
 
 
 def rows(patches: Patches) -> list[tuple[int, ...]]:
@@ -31,8 +32,16 @@ def rows(patches: Patches) -> list[tuple[int, ...]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+def batches(made: Plan, most: int, skip: int = 0) -> list[Patches]:
+    """Batches of at most so many patches in format 1, and of about so many frames of one byte in format 2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "PATCHES_PER_BATCH", most)
+        patch.setattr(plan, "BATCH_BYTES", most)
+        return list(made.batches(1 if made.marks.steady else None, skip=skip))
+
+
 def all_rows(made: Plan, most: int) -> list[tuple[int, ...]]:
-    return [row for patches in made.batches(most) for row in rows(patches)]
+    return [row for patches in batches(made, most) for row in rows(patches)]
 
 
 seeds = st.binary(min_size=32, max_size=32)
@@ -70,7 +79,7 @@ def test_patches_of_a_clip(master, label, length, fields) -> None:
     assert len(patches) == made.n_patches == expected
     assert all(size == min(recipe.patch, length) for size in sizes)
     assert patches.n_frames == made.n_frames == sum(sizes)
-    assert made.n_short == (length < recipe.patch)
+    assert made.counts()["short_clips"] == (length < recipe.patch)
 
     ends = [start + size for start, size in zip(starts, sizes, strict=True)]
     assert all(start >= end for start, end in zip(starts, [0, *ends], strict=False))  # sorted, apart, from 0 on
@@ -90,7 +99,7 @@ def test_every_place_can_be_drawn(patch, free) -> None:
 def test_one_patch_is_uniform_over_its_clip() -> None:
     """1,000 classes in a clip with 10 places: each place is drawn about 100 times, within 6 deviations."""
     made = make_plan(list(range(1000)), [249] * 1000, Recipe.paper(patch=240))
-    seen = np.bincount(np.concatenate([patches.starts for patches in made.batches(100)]), minlength=10)
+    seen = np.bincount(np.concatenate([patches.starts for patches in batches(made, 100)]), minlength=10)
     assert len(seen) == 10
     assert (abs(seen - 100) < 6 * (1000 * 0.1 * 0.9) ** 0.5).all()
 
@@ -114,10 +123,15 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
         patch.setattr(plan, "CLIPS_PER_STEP", step)
         stepped = make_plan(labels, lengths, recipe)
         assert all_rows(stepped, 1) == all_rows(stepped, 7) == all_rows(stepped, 10**6) == expected
-        assert all(0 < len(patches) <= 7 for patches in stepped.batches(7))
-        for name in ("n_patches", "n_frames", "n_short"):
+        assert all(0 < len(patches) <= 7 for patches in batches(stepped, 7))
+        for name in ("n_patches", "n_frames"):
             assert getattr(stepped, name) == getattr(whole, name)
-        assert np.array_equal(stepped.marks.table, whole.marks.table)
+        assert stepped.counts() == whole.counts()
+        assert np.array_equal(stepped.marks.taps, whole.marks.taps)
+        for skipped in range(len(expected) + 1):
+            frames = sum(row[2] for row in expected[:skipped])
+            left = [row for patches in batches(stepped, 3, frames) for row in rows(patches)]
+            assert left == expected[skipped:]
     assert [row for clip in range(n) for row in rows(whole.of_clip(clip))] == expected
     backwards = np.arange(n)[::-1]
     assert sorted(rows(whole.of_clips(backwards))) == sorted(expected)
@@ -129,7 +143,7 @@ def test_the_division_into_batches_does_not_matter(data) -> None:
         for clip, (label, length) in enumerate(zip(labels, lengths, strict=True))
         for start, size in naive.places(MASTER, label, length, **without_defaults(recipe))
     ]
-    assert all(np.array_equal(whole.marks.table[row[3]], naive.filter_taps(MASTER, labels[row[0]])) for row in expected)
+    assert all(np.array_equal(whole.marks.taps[row[3]], naive.filter_taps(MASTER, labels[row[0]])) for row in expected)
 
 
 def without_defaults(recipe: Recipe) -> dict:
@@ -143,17 +157,17 @@ def without_defaults(recipe: Recipe) -> dict:
 def test_clips_across_a_real_step_boundary() -> None:
     n = plan.CLIPS_PER_STEP + 3
     lengths = np.full(n, 1148)
-    made = Plan(Key(MASTER), Recipe.paper(), encode(np.arange(n) % 2, None, n), lengths)
+    made = make_plan(np.arange(n) % 2, lengths)
     assert made.n_patches == n
-    starts = np.concatenate([patches.starts for patches in made.batches(50_000)])
+    starts = np.concatenate([patches.starts for patches in batches(made, 50_000)])
     assert np.array_equal(starts, np.where(np.arange(n) % 2, 118, 134))
-    clips = np.concatenate([patches.clips for patches in made.batches(50_000)])
+    clips = np.concatenate([patches.clips for patches in batches(made, 50_000)])
     assert np.array_equal(clips, np.arange(n))
 
 
 def test_batches_are_full_within_a_step() -> None:
     made = make_plan([0] * 10, [1000] * 10, Recipe.paper(patch=10, patches=3))
-    assert [len(patches) for patches in made.batches(7)] == [7, 7, 7, 7, 2]
+    assert [len(patches) for patches in batches(made, 7)] == [7, 7, 7, 7, 2]
 
 
 def test_more_patches_than_a_block_of_words() -> None:
@@ -227,7 +241,7 @@ def test_equal_labels_and_lengths_have_one_digest() -> None:
     caf = [make_plan([name, "x"], [1, 2]).digest() for name in ("caf\u00e9", "cafe\u0301")]
     assert caf[0] == caf[1]
     classes = encode([1, 0], ["x", "caf\u00e9"], 2)
-    assert Plan(Key(MASTER), Recipe.paper(), classes, np.array([1, 2])).digest() == caf[0]
+    assert plan.plan_of(Key(MASTER), Recipe.paper(), classes, np.array([1, 2])).digest() == caf[0]
 
 
 @settings(deadline=None)
@@ -270,10 +284,10 @@ def test_the_digest_shows_neither_key_nor_recipe() -> None:
 
 def test_reprs_show_no_positions() -> None:
     made = make_plan([0, 1, 34], [16000, 1148, 3], Recipe.paper(patches=4))
-    (patches,) = made.batches(100)
+    (patches,) = made.batches(None)
     assert len(patches) == 9
     for shown in (repr(made), str(made), f"{made}"):
-        assert shown == "Plan(3 clips, 9 patches)"
+        assert shown == "Plan(3 clips)"
     for shown in (repr(patches), str(patches), f"{[patches]}"[1:-1]):
         assert shown == "Patches(9 patches)"
     secrets = {str(start) for start in patches.starts.tolist() if start > 100}
@@ -284,32 +298,75 @@ def test_reprs_show_no_positions() -> None:
 
 def test_a_plan_of_no_clips() -> None:
     made = make_plan([], [])
-    assert (made.n_patches, made.n_frames, made.n_short) == (0, 0, 0)
-    assert list(made.batches(10)) == []
-    assert made.marks.table.shape == (0, 80)
+    assert (made.n_patches, made.n_frames, made.counts()["short_clips"]) == (0, 0, 0)
+    assert list(made.batches(None)) == []
+    assert made.marks.taps.shape == (0, 80)
 
 
 def test_taps_of_a_class() -> None:
     made = make_plan([0], [100], Recipe.paper(taps=7, identity=True))
-    assert made.marks.table.dtype == np.float32
-    assert made.marks.table.tolist() == [naive.filter_taps(MASTER, 0, taps=7, identity=True)]
-    assert made.marks.table[0, 3] == 1.0
-    even = make_plan([0], [100], Recipe.paper(taps=8, identity=True)).marks.table[0]
+    assert made.marks.taps.dtype == np.float32
+    assert made.marks.taps.tolist() == [naive.filter_taps(MASTER, 0, taps=7, identity=True)]
+    assert made.marks.taps[0, 3] == 1.0
+    even = make_plan([0], [100], Recipe.paper(taps=8, identity=True)).marks.taps[0]
     assert even[3] == 1.0
     assert (even[[0, 1, 2, 4, 5, 6, 7]] < 0.01).all()
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
-def test_format_2_touches_at_most_a_quarter_of_a_clip_and_stays_in_step(rate) -> None:
-    recipe = Recipe.strong(sample_rate=rate)
-    lengths = [recipe.every, recipe.every + 1, 3 * recipe.every - 1, 100_000, 1]
-    plan = make_plan(["yes"] * 5, lengths, recipe)
-    firsts = set()
-    for clip, length in enumerate(lengths[:4]):
-        patches = plan.of_clip(clip)
-        assert patches.n_frames <= length / 4
-        assert (patches.starts + patches.sizes).max() <= length
-        assert (np.diff(patches.starts) == recipe.every).all()
-        firsts.add(int(patches.starts[0]))
-    assert len(firsts) == 1
-    assert plan.of_clip(4).n_frames == 1  # a clip shorter than a patch is marked whole
+# Format 2: every frame, cut only where a batch would be too large.
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_steady_batches_cover_every_frame_once(data) -> None:
+    n = data.draw(st.integers(0, 12))
+    labels = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    lengths = data.draw(st.lists(st.integers(0, 60), min_size=n, max_size=n))
+    most, step = data.draw(st.integers(1, 80)), data.draw(st.integers(1, 13))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "CLIPS_PER_STEP", step)
+        made = make_plan(labels, lengths, Recipe.strong())
+        assert (made.n_frames, made.n_patches) == (sum(lengths), np.count_nonzero(lengths))
+        frames = [
+            (clip, frame, row)
+            for clip, (label, length) in enumerate(zip(labels, lengths, strict=True))
+            for frame in range(length)
+            for row in [sorted(set(labels)).index(label)]
+        ]
+        skip = data.draw(st.integers(0, len(frames)))
+        found = batches(made, most, skip)
+        covered = [
+            (clip, frame, row)
+            for patches in found
+            for clip, start, size, row in rows(patches)
+            for frame in range(start, start + size)
+        ]
+        assert covered == frames[skip:]
+        assert all(0 < patches.n_frames <= most for patches in found)
+        whole = [row for patches in found for row in rows(patches) if row[1] == 0 and row[2] == lengths[row[0]]]
+        cut = {row[0] for patches in found for row in rows(patches)} - {row[0] for row in whole}
+        first = next((clip for clip, _, _ in frames[skip:]), None)
+        assert all(lengths[clip] > most or clip == first for clip in cut)  # no clip is cut that fits
+
+
+def test_a_clip_of_another_rate_has_a_row_of_its_own() -> None:
+    made = make_plan([0, 1, 0, 1], [9, 9, 9, 9], Recipe.strong(), rates=np.array([16_000, 8_000, 8_000, 16_000]))
+    assert made.rates == (8_000, 16_000)
+    assert made.rows_of(np.arange(4)).tolist() == [2, 1, 0, 3]
+    assert made.marks.periods == (256, 512)
+    for row, (label, rate) in enumerate([(0, 8_000), (1, 8_000), (0, 16_000), (1, 16_000)]):
+        assert made.marks.mark(row, np.dtype(np.int16)).tolist() == naive.mark(MASTER, label, rate, 1.0, 16)
+    one = make_plan([0, 1, 0, 1], [9, 9, 9, 9], Recipe.strong(), rates=np.full(4, 16_000))
+    assert one.digest() != made.digest()
+    assert one.digest() == make_plan([0, 1, 0, 1], [9, 9, 9, 9], Recipe.strong(), rates=16_000).digest()
+
+
+@pytest.mark.parametrize("rate", [1_999, 512_001, 0, -1])
+def test_rates_that_format_2_has_no_mark_for_are_refused(rate) -> None:
+    with pytest.raises(ValueError, match=f"sample_rate is {rate}; it must be from 2000 to 512000"):
+        make_plan([0], [9], Recipe.strong(), rates=rate)
+
+
+def test_a_rate_that_nobody_gave_is_said_to_be_assumed() -> None:
+    assert make_plan([0], [9], Recipe.strong()).settings()[2:] == ((16_000,), True)
+    assert make_plan([0], [9], Recipe.strong(), rates=16_000).settings()[2:] == ((16_000,), False)

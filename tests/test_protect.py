@@ -17,8 +17,9 @@ from recipes import protect
 
 from poscuda_fast import Key, Recipe, Report
 from poscuda_fast.arrays import layouts
+from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark import packed, plan
+from poscuda_fast.mark import lines, plan
 
 MASTER = bytes(range(32))
 FIELDS = {"patch": 8, "taps": 5, "blur": 0.9, "patches": 2}
@@ -50,6 +51,22 @@ def test_every_layout_changes_in_its_patches_only(backend, dtype, channels, tmp_
 
 
 @each_dtype
+@pytest.mark.parametrize("channels", [None, 1, 2, 3])
+@pytest.mark.parametrize("n_clips", [4, 40])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_every_layout_gets_its_lines(backend, n_clips, dtype, channels, tmp_path, key: Key, monkeypatch) -> None:
+    """Few and many clips: where many lie side by side, a frame of all of them is one run."""
+    monkeypatch.setattr(lines, "CLIPS_ACROSS", 17)
+    for name, clips in awkward_arrays(dtype, n_clips, 50, channels, tmp_path):
+        labels = np.arange(len(clips)) % 3
+        wet, odd = naive.protect_clips(clips, labels.tolist(), MASTER, strength=2.0, sample_rate=8_000)
+        below = Memory(clips)
+        tally = mark_batch(clips, labels, key, recipe=Recipe.strong(2.0), engine=Engine(backend, 1), sample_rate=8_000)
+        assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
+        assert tally.saturated_samples == odd, name
+
+
+@each_dtype
 def test_every_layout_with_lengths(dtype, tmp_path, key: Key) -> None:
     for name, clips in awkward_arrays(dtype, 4, 50, 2, tmp_path, seed=1):
         labels = ["a", "b", "a", "c"][: len(clips)]
@@ -63,9 +80,7 @@ def test_every_layout_with_lengths(dtype, tmp_path, key: Key) -> None:
 
 @pytest.mark.parametrize("step", [1, 7, 33])
 def test_every_layout_in_small_steps(step, tmp_path, key: Key, monkeypatch) -> None:
-    """Irregular samples are gathered a bounded number at a time; a bound of a few samples shows that none is lost."""
-    monkeypatch.setattr(layouts, "SAMPLES_PER_STEP", step)
-    monkeypatch.setattr(packed, "BATCH_BYTES", 100)
+    monkeypatch.setattr(plan, "PATCHES_PER_BATCH", step)
     lengths = [50, 3, 49, 17]
     for name, clips in awkward_arrays(np.int16, 4, 50, 2, tmp_path):
         if clips.shape[:2] != (4, 50):
@@ -76,7 +91,7 @@ def test_every_layout_in_small_steps(step, tmp_path, key: Key, monkeypatch) -> N
         protect(clips, [0, 1, 0, 2], key, recipe=RECIPE, lengths=lengths)
         assert np.array_equal(below.now(), below.expecting(stacked(wet, clips))), name
         audio = layouts.ArrayClips(clips, lengths)
-        (patches,) = plan.make_plan(key, RECIPE, [0, 1, 0, 2], None, audio.lengths).batches(100)
+        patches = plan.make_plan(key, RECIPE, [0, 1, 0, 2], None, audio.lengths).of_clips(np.arange(4))
         spans = list(zip(patches.clips, patches.starts, patches.starts + patches.sizes, strict=True))
         dense = np.concatenate([clips[clip, first:end].reshape(-1) for clip, first, end in spans])
         assert np.array_equal(audio.read(patches), dense), name
@@ -165,7 +180,7 @@ def test_nothing_to_do(key: Key) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_arrays_lists_backends_threads_and_batches_agree(data) -> None:
-    n, frames, channels = (data.draw(st.integers(*limits)) for limits in ((1, 6), (1, 60), (1, 3)))
+    n, frames, channels = (data.draw(st.integers(*limits)) for limits in ((1, 6), (3, 60), (1, 3)))
     recipe = Recipe.paper(
         patch=data.draw(st.integers(1, 20)),
         taps=data.draw(st.integers(1, 12)),
@@ -182,7 +197,7 @@ def test_arrays_lists_backends_threads_and_batches_agree(data) -> None:
         for threads in (1, 2, None):
             for other in (clips.copy(), clips.copy(order="F"), [clip.copy() for clip in clips]):
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(packed, "BATCH_BYTES", data.draw(st.sampled_from([1, 200, 8 << 20])))
+                    patch.setattr(plan, "PATCHES_PER_BATCH", data.draw(st.sampled_from([1, 3, 1 << 16])))
                     found = protect(
                         other, labels, Key(MASTER), recipe=recipe, lengths=lengths, backend=backend, threads=threads
                     )
@@ -371,10 +386,10 @@ def test_options_are_given_by_name(key: Key) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("form", [np.array, list], ids=["array", "list"])
-@pytest.mark.parametrize("batch_bytes", [1, 8 << 20])
-def test_non_finite_samples_in_patches_are_refused(bad, form, batch_bytes, key: Key, monkeypatch) -> None:
+@pytest.mark.parametrize("most", [1, 1 << 16])
+def test_non_finite_samples_in_patches_are_refused(bad, form, most, key: Key, monkeypatch) -> None:
     """At each end of each patch; outside the patches they are left alone."""
-    monkeypatch.setattr(packed, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(plan, "PATCHES_PER_BATCH", most)
     clean = random_samples(np.float32, (3, 60, 2))
     labels = [0, 1, 2]
     for clip in range(3):
@@ -416,8 +431,8 @@ def test_non_finite_padding_is_left_alone(key: Key) -> None:
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monkeypatch) -> None:
     """Ctrl-C in the first, second or last batch: it is raised, and no clip is left half filtered."""
-    monkeypatch.setattr(packed, "BATCH_BYTES", 1)  # one patch a batch
-    real, calls = Engine.mark_patches, []
+    monkeypatch.setattr(plan, "PATCHES_PER_BATCH", 1)  # one patch a batch
+    real, calls = Engine.filter_patches, []
 
     def interrupted(self, *arguments) -> int:
         calls.append(arguments)
@@ -426,7 +441,7 @@ def test_an_interrupt_waits_until_all_is_filtered(call, tmp_path, key: Key, monk
             time.sleep(0.01)  # so that the main thread can see it
         return real(self, *arguments)
 
-    monkeypatch.setattr(Engine, "mark_patches", interrupted)
+    monkeypatch.setattr(Engine, "filter_patches", interrupted)
     for name, clips in awkward_arrays(np.int16, 5, 50, 2, tmp_path):
         if len(clips) * clips.shape[1] < 5 * 50:
             continue
@@ -445,7 +460,7 @@ def test_an_error_of_the_backend_reaches_the_caller(key: Key, monkeypatch) -> No
     def failing(*_: object) -> int:
         raise MemoryError
 
-    monkeypatch.setattr(Engine, "mark_patches", failing)
+    monkeypatch.setattr(Engine, "filter_patches", failing)
     with pytest.raises(MemoryError):
         protect(random_samples(np.int16, (2, 300)), [0, 1], key)
 
@@ -519,8 +534,8 @@ def test_a_report_is_a_table_and_a_dict(key: Key) -> None:
     lines = str(report).splitlines()
     names = [line[:18].strip() for line in lines]
     assert names == [
-        "state", "clips", "classes", "patches", "frames changed", "silent patches", "saturated samples", "short clips",
-        "seconds", "key fingerprint",
+        "state", "recipe", "clips", "classes", "frames changed", "saturated samples", "patches", "silent patches",
+        "short clips", "seconds", "key fingerprint", "note",
     ]  # fmt: skip
     values = dict(zip(names, (line[19:] for line in lines), strict=True))
     assert values["state"] == "protected"

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes import strong
 
 from poscuda_fast import Recipe
-from poscuda_fast.recipe import MAX_FIELD, MAX_FLOAT, MAX_TAPS
+from poscuda_fast.recipe import MAX_FIELD, MAX_FLOAT, MAX_TAPS, check_rate, check_snr
 
 LIMITS = {"patch": (1, MAX_FIELD), "taps": (1, MAX_TAPS), "patches": (1, MAX_FIELD), "every": (240, MAX_FIELD)}
 
@@ -170,50 +169,55 @@ def test_another_format_is_refused(number) -> None:
 
 
 def test_the_defaults_of_format_2() -> None:
-    assert Recipe.strong().to_dict() == {"format": 2, "strength": 1.0, "hold": 2, "patch": 32, "every": 128}
+    assert Recipe.strong().to_dict() == {"format": 2, "strength": 1.0}
     assert Recipe.strong(2) == Recipe.strong(strength=2.0) != Recipe.strong()
 
 
-@pytest.mark.parametrize(("rate", "hold"), [(8000, 1), (11_025, 1), (16_000, 2), (22_050, 3), (44_100, 6), (100, 1)])
-def test_the_sound_is_made_at_8_khz(rate: int, hold: int) -> None:
-    assert Recipe.strong(sample_rate=rate) == Recipe.strong(hold=hold)
-    assert Recipe.strong(hold=hold).to_dict() == {
-        "format": 2, "strength": 1.0, "hold": hold, "patch": 16 * hold, "every": 64 * hold,
-    }  # fmt: skip
-
-
 @settings(deadline=None)
-@given(strong)
-def test_format_2_survives_json_and_is_no_format_1(fields) -> None:
-    recipe = Recipe.strong(**fields)
+@given(st.floats(0.01, 50.0))
+def test_format_2_survives_json_and_is_no_format_1(strength) -> None:
+    recipe = Recipe.strong(strength)
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict(), allow_nan=False))) == recipe
     assert {recipe, dataclasses.replace(recipe)} == {recipe}
     assert recipe != Recipe.paper()
-    with pytest.raises(ValueError, match=r"unknown fields \['hold', 'strength'\]"):
+    with pytest.raises(ValueError, match=r"unknown fields \['strength'\]"):
         Recipe.from_dict(recipe.to_dict() | {"format": 1})
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "message"),
+    ("strength", "error", "message"),
     [
-        ({"strength": 0.0}, ValueError, r"strength is 0\.0; it must be finite and above 0"),
-        ({"strength": math.nan}, ValueError, "strength is nan"),
-        ({"strength": 10**400}, ValueError, "strength is 1000"),
-        ({"strength": True}, TypeError, "strength is True; it must be a number"),
-        ({"strength": "2"}, TypeError, "strength is '2'"),
-        ({"patch": 1}, ValueError, "patch is 1; it must be from 2 to 1024"),
-        ({"patch": 1025}, ValueError, "patch is 1025"),
-        ({"patch": 16.0}, TypeError, "patch is 16.0; it must be a whole number"),
-        ({"every": 31}, ValueError, "every is 31; it must be from 32"),
-        ({"every": 64.0}, TypeError, "every is 64.0"),
-        ({"hold": 0}, ValueError, "hold is 0; it must be from 1 to 1024"),
-        ({"sample_rate": 0}, ValueError, "sample_rate is 0; it must be from 1"),
-        ({"sample_rate": "16k"}, TypeError, "sample_rate is '16k'; it must be a whole number"),
+        (0.0, ValueError, r"strength is 0\.0; it must be finite and above 0"),
+        (0.0099, ValueError, r"strength is 0\.0099; it must be from 0\.01 to 50"),
+        (50.1, ValueError, r"strength is 50\.1; it must be from 0\.01 to 50"),
+        (math.nan, ValueError, "strength is nan"),
+        (10**400, ValueError, "strength is 1000"),
+        (True, TypeError, "strength is True; it must be a number"),
+        ("2", TypeError, "strength is '2'"),
     ],
 )
-def test_fields_of_format_2_are_checked(fields, error, message) -> None:
+def test_a_strength_is_checked(strength, error, message) -> None:
     with pytest.raises(error, match=rf"Recipe\.{message}"):
-        Recipe.strong(**fields)
+        Recipe.strong(strength)
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [(1999, ValueError), (512_001, ValueError), (16e3, TypeError), ("16k", TypeError), (True, TypeError)],
+)
+def test_a_sample_rate_is_checked(rate, error) -> None:
+    with pytest.raises(error, match=f"^sample_rate is {rate!r}; it must be"):
+        check_rate(rate)
+
+
+def test_a_ratio_sets_the_strength_of_the_default_recipe_alone() -> None:
+    assert check_snr(20, Recipe.strong()) == 20.0
+    for recipe in (Recipe.strong(2.0), Recipe.paper()):
+        with pytest.raises(ValueError, match="snr sets the strength of the default recipe"):
+            check_snr(20, recipe)
+    for snr, error in ((math.inf, ValueError), ("20", TypeError), (True, TypeError)):
+        with pytest.raises(error, match=r"snr is .*; it must be a number of dB"):
+            check_snr(snr, Recipe.strong())
 
 
 def test_a_recipe_without_a_format_is_refused() -> None:

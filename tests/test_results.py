@@ -9,9 +9,13 @@ import pytest
 
 from poscuda_fast import Recipe, Report, Verdict, Verification
 from poscuda_fast.recipe import chosen_recipe
-from poscuda_fast.results import NAMES_SHOWN, Tally
+from poscuda_fast.results import NAMES_SHOWN, Settings, Tally
 
-REPORT = Tally(1200, 3, 2400, 576000, 1, 2, 0).report("protected", "0123456789abcdef", 1.23456789)
+COUNTS = Tally(1200, 3, patches=2400, frames_changed=576000, silent_patches=1, saturated_samples=2)
+FILTERED = COUNTS.report("protected", Settings("0123456789abcdef", Recipe.paper().to_dict(), (16_000,)), 1.23456789)
+ADDED = Tally(1200, 3, frames_changed=576000, not_finite_samples=7)
+RUN = Settings("0123456789abcdef", Recipe.strong(0.25).to_dict(), (8_000, 16_000), rate_assumed=True)
+REPORT = ADDED.report("protected", RUN, 1.23456789, ("one of them", "and another"))
 
 
 class Cells(HTMLParser):
@@ -34,11 +38,32 @@ def test_seconds_are_rounded_where_they_are_shown_and_nowhere_else() -> None:
 
 
 def test_a_report_is_a_table() -> None:
-    assert Cells(REPORT._repr_html_()).texts[:4] == ["state", "protected", "clips", "1,200"]
-    assert [line.split("  ")[0] for line in str(REPORT).splitlines()] == [
-        "state", "clips", "classes", "patches", "frames changed", "silent patches", "saturated samples", "short clips",
-        "seconds", "key fingerprint",
+    assert Cells(REPORT._repr_html_()).texts[:4] == ["state", "protected", "recipe", "format 2, strength 0.25"]
+    assert dict(REPORT.rows())["sample rate"] == "8,000, 16,000 Hz (assumed)"
+    assert [name for name, _ in REPORT.rows()] == [
+        "state", "recipe", "sample rate", "clips", "classes", "frames changed", "saturated samples",
+        "not finite samples", "seconds", "key fingerprint", "note", "note",
     ]  # fmt: skip
+
+
+def test_a_report_on_format_1_counts_patches_and_knows_no_sample_rate() -> None:
+    assert (FILTERED.sample_rates, FILTERED.rate_assumed) == ((), False)
+    assert dict(FILTERED.rows())["recipe"] == "format 1, patch 240, taps 80, blur 0.01, patches 1, identity False"
+    assert [name for name, _ in FILTERED.rows()] == [
+        "state", "recipe", "clips", "classes", "frames changed", "saturated samples", "patches", "silent patches",
+        "short clips", "seconds", "key fingerprint",
+    ]  # fmt: skip
+
+
+def test_a_report_says_if_there_is_a_single_class() -> None:
+    report = Tally(3, 1).report("protected", RUN, 0.0, ("more",))
+    assert report.notes == ("there is a single class: a model can learn nothing from the mark", "more")
+
+
+def test_a_report_names_a_few_sample_rates() -> None:
+    rates = tuple(range(8_000, 8_007))
+    shown = dict(Tally(3, 2).report("protected", RUN._replace(sample_rates=rates), 0.0).rows())["sample rate"]
+    assert shown == "8,000, 8,001, 8,002, 8,003 and 3 more Hz (assumed)"
 
 
 def test_a_verification_is_a_table_whose_names_are_text() -> None:
@@ -88,5 +113,5 @@ def test_a_strength_beside_a_recipe_is_refused() -> None:
     with pytest.raises(ValueError, match=r"recipe is PaperRecipe\(.*\) and strength is 2; give one of them"):
         chosen_recipe(Recipe.paper(), 2)
     assert chosen_recipe(None, None) == Recipe.strong()
-    assert chosen_recipe(None, 2, 8000) == Recipe.strong(2, sample_rate=8000)
+    assert chosen_recipe(None, 2) == Recipe.strong(2)
     assert isinstance(REPORT, Report)

@@ -40,6 +40,7 @@ class DeviceClips:
         if math.prod(shape) and interface["data"][0] % self.dtype.itemsize:
             raise ValueError(f"clips is not aligned to its {self.dtype.itemsize}-byte samples; make a copy of it.")
         self.channels = shape[2] if len(shape) == 3 else 1
+        self.copied_bytes: int | None = None
         self.lengths = check_lengths(lengths, np.full(shape[0], shape[1], np.int64))
         self._clip_step = shape[1] * self.channels
         self._flat: Any = _Flat(array, interface, math.prod(shape), self.dtype)
@@ -60,7 +61,8 @@ class DeviceClips:
 
     def _first(self, patches: Patches) -> NDArray[np.int64]:
         """Where each patch begins."""
-        return patches.clips * self._clip_step + patches.starts * self.channels
+        first: NDArray[np.int64] = patches.clips * self._clip_step + patches.starts * self.channels
+        return first
 
 
 class _Flat:

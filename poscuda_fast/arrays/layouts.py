@@ -14,7 +14,7 @@ from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.packed import mark_dense, measure_dense, survey_dense
 from poscuda_fast.mark.patches import Patches, Steps
 
-FEWEST_FRAMES = 64
+FEWEST_FRAMES = 64  # a shorter axis that is followed by a longer one is hardly one of frames
 
 
 class Clips(Protocol):
@@ -35,7 +35,15 @@ class Clips(Protocol):
 
 
 class ClipsInMemory(Clips, Protocol):
-    """Clips that kernels can mark in place, in host memory or on a GPU."""
+    """Clips that kernels can mark in place, in host memory or on a GPU.
+
+    Attributes
+    ----------
+    copied_bytes : int or None
+        Bytes of each frame that are copied to be marked; None if samples are marked where they are.
+    """
+
+    copied_bytes: int | None
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
         """Mark the patches in place; returns what `Marks.apply` does."""
@@ -63,6 +71,7 @@ class ArrayClips:
         self.shape = array.shape
         self.dtype = array.dtype
         self.channels = array.shape[2] if array.ndim == 3 else 1
+        self.copied_bytes: int | None = None
         self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
         self.flat, self._origin = flatten(array)
         steps = [stride // array.itemsize for stride in array.strides]
@@ -150,7 +159,6 @@ class ListClips:
                 raise ValueError(f"{name} has shape {array.shape}; expected (n_frames,) or (n_frames, n_channels).")
             check_array(array, name, writing=writing)
             channels = array.shape[1] if array.ndim == 2 else 1
-            check_frames(len(array), channels, f"{name} has shape {array.shape}")
             if index == 0:
                 self.dtype, self.channels = array.dtype, channels
             elif (array.dtype, channels) != (self.dtype, self.channels):
@@ -160,6 +168,7 @@ class ListClips:
                 )
         if writing:
             refuse_shared(arrays)
+        self.copied_bytes: int | None = self.channels * self.dtype.itemsize
         self._arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
         self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
 
@@ -226,16 +235,10 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
             f"{name} has shape {shape}; expected (n_clips, n_frames) or (n_clips, n_frames, n_channels). "
             f"For one clip use {name}[None]."
         )
-    if len(shape) == 3:
-        check_frames(shape[1], shape[2], f"{name} has shape {shape}")
-
-
-def check_frames(n_frames: int, n_channels: int, what: str) -> None:
-    """ValueError if the axis of frames is rather one of channels: hardly a sound is so short and has more channels."""
-    if 0 < n_frames < FEWEST_FRAMES and n_channels > n_frames:
+    if len(shape) == 3 and 0 < shape[1] < FEWEST_FRAMES and shape[2] > shape[1]:
         raise ValueError(
-            f"{what}, which is {n_frames} frames of {n_channels} channels; frames come before channels. Swap the two "
-            f"axes (numpy.swapaxes), which copies nothing, or leave out an axis of one channel."
+            f"{name} has shape {shape}, clips of {shape[1]} frames and {shape[2]} channels; frames come before "
+            f"channels. Swap the two axes (numpy.swapaxes, which copies nothing), or leave out an axis of one channel."
         )
 
 

@@ -112,10 +112,10 @@ def mark_batch(
     sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
-) -> None:
-    """Protect one batch of a data set, as `protect` does but without judging the whole by it."""
+) -> Tally:
+    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts."""
     audio = open_clips(clips, lengths)
-    _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
+    return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
 def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
@@ -128,10 +128,10 @@ def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
         packed.count_patches(tally, patches, flags)
 
     if may_be_odd:  # refuse before the first write; integers need no pass of their own
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             survey(patches)
     with interrupts_held_back():
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             if plan.marks.steady:
                 tally.frames_changed += patches.n_frames
             elif not may_be_odd:

@@ -167,6 +167,12 @@ class ArrayTarget:
         changed = patches.clips[~np.logical_and.reduceat(known, places)]
         return [f"clip {clip}" for clip in np.unique(changed).tolist()]
 
+    def holds_originals(self, payload: bytes) -> bool:
+        """Whether the array holds a payload's originals: whether it is what a copy was made of."""
+        patches, dry = unpack(payload, self._array.dtype)
+        self._array.will_read(patches)
+        return self._array.read(patches).tobytes() == dry.tobytes()
+
     def apply(self, payload: bytes) -> None:
         patches, dry = unpack(payload, self._array.dtype)
         self._store(patches, self._mark(patches, dry))

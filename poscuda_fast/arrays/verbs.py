@@ -13,7 +13,7 @@ from poscuda_fast.arrays.copying import ArrayCopy
 from poscuda_fast.arrays.opening import open_again, open_stored, path_of
 from poscuda_fast.arrays.target import ArrayTarget, StoredArray, recorded
 from poscuda_fast.disk import PathLike, locked
-from poscuda_fast.errors import DatasetError
+from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark.judging import judged
@@ -262,6 +262,11 @@ def _refuse_other_copy(dst: Path, journal: Journal, wanted: tuple[State, ...], t
     if journal.state not in wanted:
         raise DatasetError(f"{dst} exists, and nothing is ever overwritten; choose another path for the copy.")
     steps.refuse_other_run(journal, target.header())
+    if not all(map(target.holds_originals, journal.payloads())):
+        raise SidecarError(
+            f"{dst} is a copy, or the beginning of one, of an array with other samples ({journal.path}). Copy to "
+            f"another path; nothing was written."
+        )
 
 
 def _protect(array: StoredArray, target: ArrayTarget, key: Key, *, dry_run: bool) -> tuple[Tally, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +120,7 @@ class Engine:
         self, samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
     ) -> int:
         """`reference.add_lines`, spread over threads."""
-        starts, sizes, rows = _checked(samples, starts, sizes, rows, len(table.firsts), stride, tuple(BITS))
+        starts, sizes, rows = _checked(samples, starts, sizes, rows, len(table.firsts), stride, BITS.keys())
         phases = _int64(phases)
         if len(phases) != len(starts) or phases.min(initial=0) < 0:
             raise IndexError(f"{len(phases)} phases for {len(starts)} patches; give one from 0 for each")
@@ -175,7 +176,7 @@ def _divided(
     ends = np.cumsum(sizes)
     edges = [int(ends[-1]) * part // parts for part in range(parts + 1)]
     divided = []
-    for low, high in zip(edges, edges[1:]):
+    for low, high in itertools.pairwise(edges):
         some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high, side="left")) + 1)
         begins = ends[some] - sizes[some]
         skipped = np.maximum(low - begins, 0)
@@ -191,7 +192,7 @@ def _checked(
     rows: Ints,
     n_rows: int,
     stride: int,
-    kinds: Collection[np.dtype[Any]] = tuple(TOP),
+    kinds: Collection[Any] = TOP.keys(),
 ) -> tuple[Ints, Ints, Ints]:
     """Check places and convert them for kernels, which do not check: a wrong place would write outside the samples."""
     if samples.dtype not in kinds:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numba.extending import overload
-from numpy.typing import NDArray
 
 from poscuda_fast.kernels.compiling import kernel
+from poscuda_fast.kernels.reference import Samples
 
 LARGEST = np.float32(3.4028235e38)
 TOP24 = 1 << 23
@@ -32,7 +32,7 @@ def _add_run(samples: Any, start: Any, stride: Any, mark: Any) -> Callable[..., 
 
 
 @kernel
-def _add_int16(samples: NDArray[np.int16], start: int, stride: int, mark: NDArray[np.int16]) -> int:
+def _add_int16(samples: Samples, start: int, stride: int, mark: Samples) -> Any:
     """In int16 throughout, which takes 32 samples to a register: wider sums would take a quarter of that."""
     if stride == 1:
         return _add_int16_run(samples[start : start + mark.size], mark)
@@ -46,12 +46,12 @@ def _add_int16(samples: NDArray[np.int16], start: int, stride: int, mark: NDArra
 
 
 @kernel
-def _add_int16_run(samples: NDArray[np.int16], mark: NDArray[np.int16]) -> int:
+def _add_int16_run(samples: Samples, mark: Samples) -> Any:
     """Casts are where LLVM needs them to stay in int16; numba's own sums of int16 are int64."""
     total = 0
     for first in range(0, samples.size, 8192):  # an int16 lane counts so many without an overflow
         x, m = samples[first : first + 8192], mark[first : first + 8192]
-        over = np.int16(0)
+        over: Any = np.int16(0)
         for t in range(x.size):
             a, b = x[t], m[t]
             wrapped = np.int16(a + b)
@@ -64,7 +64,7 @@ def _add_int16_run(samples: NDArray[np.int16], mark: NDArray[np.int16]) -> int:
 
 
 @kernel
-def _add_int24(samples: NDArray[np.int32], start: int, stride: int, mark: NDArray[np.int32]) -> int:
+def _add_int24(samples: Samples, start: int, stride: int, mark: Samples) -> Any:
     if stride == 1:
         return _add_int24_run(samples[start : start + mark.size], mark)
     over = 0
@@ -77,7 +77,7 @@ def _add_int24(samples: NDArray[np.int32], start: int, stride: int, mark: NDArra
 
 
 @kernel
-def _add_int24_run(x: NDArray[np.int32], mark: NDArray[np.int32]) -> int:
+def _add_int24_run(x: Samples, mark: Samples) -> Any:
     over = np.int32(0)
     for t in range(x.size):
         total = np.int32(x[t] + mark[t])
@@ -88,7 +88,7 @@ def _add_int24_run(x: NDArray[np.int32], mark: NDArray[np.int32]) -> int:
 
 
 @kernel
-def _add_packed24(samples: NDArray[np.uint8], start: int, stride: int, mark: NDArray[np.int32]) -> int:
+def _add_packed24(samples: Samples, start: int, stride: int, mark: Samples) -> Any:
     over = 0
     for t in range(mark.size):
         place = 3 * (start + t * stride)
@@ -103,7 +103,7 @@ def _add_packed24(samples: NDArray[np.uint8], start: int, stride: int, mark: NDA
 
 
 @kernel
-def _add_float32(samples: NDArray[np.float32], start: int, stride: int, mark: NDArray[np.float32]) -> int:
+def _add_float32(samples: Samples, start: int, stride: int, mark: Samples) -> Any:
     if stride == 1:
         return _add_float32_run(samples[start : start + mark.size], mark)
     odd = 0
@@ -117,7 +117,7 @@ def _add_float32(samples: NDArray[np.float32], start: int, stride: int, mark: ND
 
 
 @kernel
-def _add_float32_run(x: NDArray[np.float32], mark: NDArray[np.float32]) -> int:
+def _add_float32_run(x: Samples, mark: Samples) -> Any:
     odd = np.int32(0)
     for t in range(x.size):
         finite = abs(x[t]) <= LARGEST

@@ -263,15 +263,18 @@ template <typename Sample> inline floats get(const Sample *from) {
         return __builtin_convertvector(samples, floats);
 }
 
-// The sum of squares and the largest magnitude of some samples that lie side by side, as many as fill whole registers:
+constexpr std::size_t sums = 4; // several, since each addition waits for the one before
+
+// The sum of squares and the largest magnitude of some samples that lie side by side, a multiple of sums * lanes:
 // float32 is exact enough for a few of them.
 template <typename Sample> void measure_some(const Sample *x, std::size_t n, double &energy, double &peak) {
-    constexpr std::size_t sums = 4; // several, since each addition waits for the one before
     floats sum[sums] = {}, most[sums] = {};
     for (std::size_t t = 0; t < n; t += sums * lanes)
 #pragma GCC unroll 4
         for (std::size_t u = 0; u < sums; ++u) {
-            const floats y = get(x + t + u * lanes), z = -y, magnitude = y > z ? y : z;
+            const Sample *from = x + t + u * lanes;
+            __builtin_prefetch(from + 4096 / sizeof(Sample), 0, 2);
+            const floats y = get(from), z = -y, magnitude = y > z ? y : z;
             sum[u] += y * y;
             most[u] = magnitude > most[u] ? magnitude : most[u]; // NaN is left to the energy
         }
@@ -287,21 +290,23 @@ template <typename Sample> void measure_some(const Sample *x, std::size_t n, dou
 
 template <typename Sample>
 void measure(const Sample *samples, const Places &places, double *energies, double *peaks) {
-    constexpr std::size_t some = 4096; // a multiple of what `measure_some` takes at once
+    constexpr std::size_t some = 4096; // a multiple of sums * lanes
     for (std::size_t n = 0; n < places.count; ++n) {
         const Sample *patch = samples + places.starts[n];
         const auto size = static_cast<std::size_t>(places.sizes[n]);
         energies[n] = peaks[n] = 0;
-        for (std::size_t done = 0; done < size; done += some) {
-            const std::size_t left = size - done < some ? size - done : some;
-            if (places.stride == 1 && left == some) {
-                measure_some(patch + done, some, energies[n], peaks[n]);
-                continue;
+        for (std::size_t done = 0; done < size;) {
+            std::size_t next = size - done < some ? size - done : some;
+            if (places.stride == 1 && next >= sums * lanes) {
+                next -= next % (sums * lanes);
+                measure_some(patch + done, next, energies[n], peaks[n]);
+            } else {
+                Sample copy[some] = {};
+                for (std::size_t t = 0; t < next; ++t)
+                    copy[t] = patch[static_cast<std::ptrdiff_t>(done + t) * places.stride];
+                measure_some(copy, (next + sums * lanes - 1) / (sums * lanes) * (sums * lanes), energies[n], peaks[n]);
             }
-            Sample copy[some] = {};
-            for (std::size_t t = 0; t < left; ++t)
-                copy[t] = patch[static_cast<std::ptrdiff_t>(done + t) * places.stride];
-            measure_some(copy, some, energies[n], peaks[n]);
+            done += next;
         }
     }
 }

@@ -15,10 +15,15 @@ Flags = NDArray[np.uint8]
 
 SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
 
-BITS = {np.dtype(np.int16): 16, np.dtype(np.int32): 24, np.dtype(np.uint8): 24, np.dtype(np.float32): 24}
+BITS: dict[Any, int] = {
+    np.dtype(np.int16): 16,
+    np.dtype(np.int32): 24,
+    np.dtype(np.uint8): 24,
+    np.dtype(np.float32): 24,
+}
 # Integer samples lie in [-TOP, TOP); floating point has no limit.
-TOP = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 0.0}
-FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 1.0}
+TOP: dict[Any, float] = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 0.0}
+FULL_SCALE: dict[Any, float] = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 1.0}
 WRAP = 64  # values that a row of a `LineTable` has beyond its period, for each channel
 
 

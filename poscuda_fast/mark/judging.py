@@ -19,6 +19,7 @@ from poscuda_fast.recipe import STRENGTHS, Recipe, check_snr
 
 MOST_CLIPS = 256  # that are looked at, spread over the data
 MOST_BYTES = 16 << 20  # that are looked at: of long clips, the beginnings
+COPIED_BYTES = 1 << 20  # that are copied at a time: they stay in the cache
 MOST_PEAK = 4.0  # of the median clip in float32, whose full scale is 1
 MOST_SATURATED = 0.01  # of the samples
 
@@ -120,7 +121,7 @@ def judged(audio: Readable, plan: Plan, engine: Engine, key: Key, snr: float | N
         return plan, ()
     seen = look(audio, plan, engine)
     if snr is not None:
-        strength = seen.strength(snr, plan.recipe.strength)
+        strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
         seen = look(audio, plan, engine)
     seen.refuse(plan.recipe)
@@ -149,31 +150,40 @@ def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine) -> Lo
     return Look(
         energies[heard] / added[heard],
         peaks[heard] / full_scale,
-        _saturated(audio, marks, patches, energies, engine),
+        _saturated(audio, marks, patches, energies, peaks, engine),
         patches.n_frames * audio.channels,
     )
 
 
 def _mark_energies(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> NDArray[np.float64]:
     """(n,) the energy of one channel of each patch's mark, for patches that begin their clips."""
-    found = np.zeros(len(patches))
-    for row in np.unique(patches.rows).tolist():
-        squares = marks.mark(row, dtype).astype(np.float64) ** 2
-        until = np.concatenate([[0.0], np.cumsum(squares)])  # energy of the first frames of a period
-        own = patches.rows == row
-        periods, rest = np.divmod(patches.sizes[own], len(squares))
-        found[own] = periods * until[-1] + until[rest]
-    return found
+    table = marks.table(dtype, 1)
+    until = np.concatenate([[0.0], np.cumsum(table.values.astype(np.float64) ** 2)])  # energy of the first values
+    firsts, periods = table.firsts[patches.rows], table.periods[patches.rows]
+    whole, rest = np.divmod(patches.sizes, periods)
+    energies: NDArray[np.float64] = whole * (until[firsts + periods] - until[firsts])
+    energies += until[firsts + rest] - until[firsts]
+    return energies
 
 
-def _saturated(audio: Readable, marks: Lines, patches: Patches, energies: NDArray[np.float64], engine: Engine) -> int:
+def _saturated(
+    audio: Readable,
+    marks: Lines,
+    patches: Patches,
+    energies: NDArray[np.float64],
+    peaks: NDArray[np.float64],
+    engine: Engine,
+) -> int:
     """How many samples would be saturated: 0 if it cannot be too many."""
     top = TOP[audio.dtype]
     if not top or not len(patches):
         return 0
-    loudest = max(float(np.abs(marks.mark(row, audio.dtype).astype(np.int64)).max()) for row in np.unique(patches.rows))
-    near = max(1.0, top - loudest)
+    values = marks.table(audio.dtype, 1).values
+    near = max(1.0, top - max(int(values.max()), -int(values.min())))
+    loud = patches.some(peaks >= near)
     # No more samples than this can be so large (Chebyshev); most data are settled without a copy.
-    if energies.sum() / near**2 <= MOST_SATURATED * patches.n_frames * audio.channels:
+    if energies[peaks >= near].sum() / near**2 <= MOST_SATURATED * patches.n_frames * audio.channels:
         return 0
-    return mark_dense(audio.read(patches), patches, audio.channels, marks, engine)
+    step = max(1, COPIED_BYTES * len(loud) // max(1, loud.n_frames * audio.channels * audio.dtype.itemsize))
+    parts = (loud.some(slice(first, first + step)) for first in range(0, len(loud), step))
+    return sum(mark_dense(audio.read(part), part, audio.channels, marks, engine) for part in parts)

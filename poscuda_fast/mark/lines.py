@@ -20,6 +20,7 @@ from poscuda_fast.secrecy import Secret
 UNIT_LEVEL = 0.005  # RMS of the mark of strength 1, relative to full scale
 LOWEST, HIGHEST = 20, 124  # harmonics: 625 to 3,875 Hz
 _UNIT = 1 << 30  # of a cosine
+CLIPS_ACROSS = 1024  # whose turned table stays in the second cache
 _DOUBT = 1e-5  # float64 cosines this close to a half are rounded by exact integers
 
 
@@ -61,30 +62,74 @@ class Lines(Secret):
             n = steps.channels
             table = self.table(samples.dtype, n)
             return engine.add_lines(samples, firsts, patches.sizes * n, patches.starts * n, patches.rows, table, 1)
+        side_by_side = steps.side_by_side(firsts, patches)
+        if side_by_side:
+            return self._add_across(engine, samples, firsts, patches, steps, side_by_side)
         starts, sizes, phases, rows = steps.by_channel(firsts, patches.sizes, patches.starts, patches.rows)
         return engine.add_lines(samples, starts, sizes, phases, rows, self.table(samples.dtype, 1), steps.frame)
+
+    def _add_across(
+        self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps, width: int
+    ) -> int:
+        """Where clips lie side by side, a frame of many clips is one run of samples: add a turned table to it.
+
+        Clip by clip, each sample would be on another page. `width` is the number of samples that a clip has in a run.
+        """
+        start, size = int(patches.starts[0]), int(patches.sizes[0])
+        odd = 0
+        for first in range(0, len(patches), CLIPS_ACROSS):
+            some = slice(first, first + CLIPS_ACROSS)
+            turned = self._turned(samples.dtype, patches.rows[some], width)
+            length = turned.periods[0]
+            rows = (start + np.arange(size)) % len(turned.firsts)
+            for channel in range(0, steps.channels, width):
+                places = firsts[first] + channel * steps.channel + np.arange(size) * steps.frame
+                sizes, phases = np.full(size, length), np.zeros(size, np.int64)
+                odd += engine.add_lines(samples, places, sizes, phases, rows, turned, 1)
+        return odd
+
+    def _turned(self, dtype: np.dtype[Any], rows: Ints, width: int) -> LineTable:
+        """A table with a row for each frame of the period: the values of some clips, each repeated `width` times."""
+        values, firsts, periods = self.table(dtype, 1)
+        period, length = int(periods[0]), len(rows) * width
+        by_clip = values.reshape(len(firsts), -1)[rows, :period]
+        turned = np.empty((period, length + WRAP), values.dtype)
+        turned[:, :length].reshape(period, len(rows), width)[...] = by_clip.T[:, :, None]
+        return LineTable(turned.reshape(-1), np.arange(period) * (length + WRAP), np.full(period, length))
 
     def table(self, dtype: np.dtype[Any], channels: int) -> LineTable:
         """The mark of each row for samples of a dtype, each value repeated for so many channels."""
         key = dtype.str, channels
         if key not in self._tables:
-            periods = np.repeat(np.array(self.periods, np.int64), len(self.pairs) // len(self.periods))
-            marks = [_wrapped(self.mark(row, dtype), channels) for row in range(len(self.pairs))]
-            lengths = np.array([len(one) for one in marks], np.int64)
-            values = np.concatenate([*marks, np.empty(0, table_dtype(dtype))])
-            self._tables[key] = LineTable(values, np.cumsum(lengths) - lengths, periods * channels)
+            n_classes = len(self.pairs) // len(self.periods)
+            marks = [_wrapped(self._of_rate(number, dtype), channels) for number in range(len(self.periods))]
+            lengths = np.repeat([each.shape[1] for each in marks], n_classes)
+            self._tables[key] = LineTable(
+                np.concatenate([each.reshape(-1) for each in marks]),
+                np.cumsum(lengths) - lengths,
+                np.repeat(np.array(self.periods, np.int64), n_classes) * channels,
+            )
         return self._tables[key]
 
     def mark(self, row: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """(P,) one period of the mark of a row, in units of samples of a dtype."""
-        period = self.periods[row // (len(self.pairs) // len(self.periods))]
-        pair, cosines, t = self.pairs[row], cosine_table(period), np.arange(period)
-        total = cosines[(pair.h * t + pair.a) % period] + cosines[(pair.g * t + pair.b) % period]
+        values, firsts, periods = self.table(dtype, 1)
+        period: NDArray[Any] = values[firsts[row] : firsts[row] + periods[row]]
+        return period
+
+    def _of_rate(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(n_classes, P) one period of the mark of each class at one of the rates, in units of samples of a dtype."""
+        period, n_classes = self.periods[number], len(self.pairs) // len(self.periods)
+        pairs = np.array(self.pairs[number * n_classes : (number + 1) * n_classes], np.int32).reshape(-1, 4, 1)
+        cosines, t = cosine_table(period), np.arange(period, dtype=np.int32)
+        h, g, a, b = pairs[:, 0], pairs[:, 1], pairs[:, 2], pairs[:, 3]
+        total = cosines[(h * t + a) % period] + cosines[(g * t + b) % period]
         full_scale = 2.0 ** (BITS[dtype] - 1)
         rounded = np.rint((self.strength * UNIT_LEVEL * full_scale) * (total * 2.0**-30))
         if dtype.kind == "f":
-            return (rounded / full_scale).astype(np.float32)
-        return rounded.astype(table_dtype(dtype))
+            rounded /= full_scale
+        marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
+        return marks
 
 
 def level_db(recipe: StrongRecipe) -> float:
@@ -121,7 +166,7 @@ def pair_of(words: Sequence[int], period: int) -> Pair:
 def cosine_table(period: int) -> NDArray[np.int64]:
     """(period,) the integers nearest to 2^30 cos(2 pi k / period)."""
     exact = _UNIT * np.cos(2 * np.pi / period * np.arange(period))
-    rounded = np.rint(exact).astype(np.int64)
+    rounded: NDArray[np.int64] = np.rint(exact).astype(np.int64)
     for k in np.flatnonzero(np.abs(np.abs(exact - np.rint(exact)) - 0.5) < _DOUBT).tolist():
         rounded[k] = _nearest_cosine(k, period)
     rounded.flags.writeable = False
@@ -152,6 +197,6 @@ def _inverse_tangent(n: int, unit: int) -> int:
     return total
 
 
-def _wrapped(mark: NDArray[Any], channels: int) -> NDArray[Any]:
-    """A period with its beginning repeated behind it, so that kernels can read whole registers across its end."""
-    return np.repeat(np.concatenate([mark, mark[:WRAP]]), channels)
+def _wrapped(marks: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Periods with their beginnings repeated behind them: kernels read whole registers across the end."""
+    return np.repeat(np.concatenate([marks, marks[:, :WRAP]], axis=1), channels, axis=1)

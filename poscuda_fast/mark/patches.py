@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poscuda_fast.kernels import Ints
 from poscuda_fast.secrecy import Secret
@@ -41,12 +42,19 @@ class Patches(Secret):
         """Frames in all patches together."""
         return int(self.sizes.sum())
 
+    def some(self, which: slice | Ints | NDArray[np.bool_]) -> Patches:
+        """Some of the patches."""
+        return Patches(self.clips[which], self.starts[which], self.sizes[which], self.rows[which])
+
     def places(self) -> Iterator[tuple[int, int, int]]:
         """(clip, first frame, frames) of each patch."""
         return zip(self.clips.tolist(), self.starts.tolist(), self.sizes.tolist(), strict=True)
 
     def __repr__(self) -> str:
         return f"Patches({len(self)} patches)"  # their places are secret
+
+
+FEWEST_ACROSS = 16  # clips, for fewer of which a turned table does not pay
 
 
 class Steps(NamedTuple):
@@ -60,6 +68,22 @@ class Steps(NamedTuple):
     def packed(self) -> bool:
         """Whether frames lie one behind the other, each with its channels in order."""
         return self.frame == self.channels and (self.channels == 1 or self.channel == 1)
+
+    def side_by_side(self, firsts: Ints, patches: Patches) -> int:
+        """How many samples each clip has in a run across the clips of one frame; 0 if there are no such runs.
+
+        There are some if the patches have the same frames, and each clip begins right behind the one before it, with
+        all of its channels or with one.
+        """
+        if len(patches) < FEWEST_ACROSS or abs(self.frame) < len(patches):
+            return 0
+        gaps = np.diff(firsts)
+        alike = (patches.starts == patches.starts[0]).all() and (patches.sizes == patches.sizes[0]).all()
+        if not alike or not (gaps == gaps[0]).all():
+            return 0
+        if gaps[0] == self.channels and (self.channels == 1 or self.channel == 1):
+            return self.channels
+        return int(gaps[0] == 1 and abs(self.channel) >= len(patches))
 
     def by_channel(self, firsts: Ints, *fields: Ints) -> tuple[Ints, ...]:
         """The flat place of each channel's first sample, and each field repeated for every channel."""

@@ -5,7 +5,6 @@ The only file that knows where patches are (FORMAT.md, "Where the patches are").
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -63,6 +62,7 @@ class Plan(Secret, ABC):
         found, which = np.unique(USUAL_RATE if rates is None else rates, return_inverse=True)
         self.rates = tuple(map(check_rate, found.tolist())) or (USUAL_RATE,)
         self.rate_assumed = rates is None
+        self._rates_given = rates
         self._rate_of = which.astype(np.int32) if len(found) > 1 else None
         self.marks = draw_marks(key, labels.tokens, recipe, self.rates)
         self._fingerprint = key.fingerprint
@@ -95,9 +95,7 @@ class Plan(Secret, ABC):
 
     def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
         """The same clips under another recipe of the same format."""
-        plan = copy.copy(self)
-        plan.recipe, plan.marks = recipe, draw_marks(key, self.labels.tokens, recipe, self.rates)
-        return plan
+        return type(self)(key, recipe, self.labels, self.lengths, self._rates_given)
 
     def recorded(self, key: Key, recipe: Recipe, snr: float | None) -> Plan:
         """The same plan, with the strength of a recorded run if `snr` asks for one."""

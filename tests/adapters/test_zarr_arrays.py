@@ -67,7 +67,7 @@ LENGTHS = [600, 0, 17, 599, 300, 600, 41, 600, 600, 128, 5]
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches a row of shards, and several rows a batch; few rows in memory."""
-    monkeypatch.setattr("poscuda_fast.mark.packed.BATCH_BYTES", 3_000)
+    monkeypatch.setattr("poscuda_fast.mark.plan.BATCH_BYTES", 3_000)
     monkeypatch.setattr(sharded, "CACHE_BYTES", 1)
 
 

@@ -19,8 +19,7 @@ from recipes import protect, protect_memmap
 
 import poscuda_fast
 from poscuda_fast import Key, Recipe, SidecarError, drop_undo, restore_memmap
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.undo.journal import Journal, State
 
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
@@ -173,7 +172,7 @@ class Data:
 def _outside(samples: np.ndarray, labels: Any, key: Key, recipe: Recipe) -> np.ndarray:
     """For each byte of an array whether it lies outside all patches."""
     outside = np.ones(samples.shape, bool)
-    plan = Plan(key, recipe, encode(labels, None, len(samples)), np.full(len(samples), samples.shape[1]))
+    plan = make_plan(key, recipe, labels, None, np.full(len(samples), samples.shape[1]))
     for clip in range(len(samples)):
         patches = plan.of_clip(clip)
         for start, size in zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True):

@@ -24,8 +24,8 @@ from poscuda_fast.arrays import mapped, memory
 from poscuda_fast.arrays import verbs as memmap
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.errors import PoscudaError
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.mark import plan
+from poscuda_fast.mark.patches import Patches
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State, _nonce
 
@@ -173,7 +173,7 @@ def attempt(request: dict) -> dict:
 def child(request: dict, pipe: int) -> None:
     """Do what the request asks for, write how it ended into the pipe, and never return."""
     hooks = Hooks(request.get("die_at"), pipe) if request.get("hooks", True) else None
-    packed.BATCH_BYTES = request["batch_bytes"]
+    plan.BATCH_BYTES = request["batch_bytes"]
     if request.get("broken"):
         steps.apply = BROKEN[request["broken"]]
     if request.get("file_limit") is not None:

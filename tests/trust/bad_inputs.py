@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sqlite3
@@ -28,6 +29,7 @@ from poscuda_fast import (
     verify_folder,
 )
 from poscuda_fast.arrays import verbs
+from poscuda_fast.recipe import check_rate, check_snr
 from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
 
 Call = Callable[[], object]
@@ -158,14 +160,16 @@ def array_cases() -> Iterator[tuple[str, Case]]:
         "masked": np.ma.masked_array(good, good > 0),
         "not aligned": unaligned(),
         "no frames in a list of objects": np.array([None, None]),
+        "one frame of many channels": np.ones((4, 1, 500), np.int16),
+        "channels before frames": np.ones((4, 2, 500), np.int16),
+        "few frames of more channels": np.ones((4, 4, 5), np.int16),
+        "floats as large as integers": np.full((4, 500), 9000, np.float32),
     }
     for name, clips in arrays.items():
         n = 4 if not hasattr(clips, "__len__") else len(clips)
         yield name, refused_array(clips, list(range(n)))
     for value in (np.nan, np.inf, -np.inf):
-        for recipe in (Recipe.strong(), Recipe.paper()):
-            clips = np.full((2, 240), value, np.float32)
-            yield f"{value} in format {recipe.to_dict()['format']}", refused_array(clips, recipe=recipe)
+        yield f"{value} in format 1", refused_array(np.full((2, 240), value, np.float32), recipe=Recipe.paper())
     others: dict[str, dict[str, Any]] = {
         "a key of bytes": {"key": bytes(32)},
         "a key's path": {"key": "my.key"},
@@ -185,6 +189,15 @@ def array_cases() -> Iterator[tuple[str, Case]]:
         "half a thread": {"threads": 0.5},
         "threads of text": {"threads": "2"},
         "a recipe of text": {"recipe": "strong"},
+        "no sample rate": {"sample_rate": 0},
+        "a sample rate beyond all": {"sample_rate": 10**9},
+        "a sample rate of text": {"sample_rate": "16k"},
+        "a sample rate of half a Hz": {"sample_rate": 16000.5},
+        "a ratio of text": {"snr": "20"},
+        "a ratio that is no number": {"snr": float("nan")},
+        "a ratio out of reach": {"snr": 300},
+        "a ratio for the paper's recipe": {"snr": 20, "recipe": Recipe.paper()},
+        "a strength that saturates": {"recipe": Recipe.strong(50.0)},
         "a recipe as a dict": {"recipe": {"format": 2}},
     }
     for name, options in others.items():
@@ -389,9 +402,11 @@ def recipe_cases() -> Iterator[tuple[str, Case]]:
         ),
         *(
             lambda field=field, value=value: Recipe.strong(**{field: value})
-            for field in ("strength", "sample_rate", "hold", "patch", "every")
-            for value in (0, -1, "5", float("nan"), 10**50)
+            for field in ("strength",)
+            for value in (0, -1, "5", float("nan"), 10**50, 50.5)
         ),
+        *(lambda value=value: check_rate(value) for value in (0, -1, "5", float("nan"), 10**50, 1_999, 16e3, None)),
+        *(lambda value=value: check_snr(value, Recipe.strong()) for value in ("5", float("nan"), math.inf, None)),
         *(
             lambda fields=fields: Recipe.from_dict(fields)
             for fields in (
@@ -407,7 +422,7 @@ def recipe_cases() -> Iterator[tuple[str, Case]]:
                 {"format": 1, "more": 1},
                 {"format": True},
                 {"format": 2, "strength": [1]},
-                {**Recipe.strong().to_dict(), "hold": 1e9},
+                {**Recipe.strong().to_dict(), "strength": 1e9},
                 {**Recipe.paper().to_dict(), "blur": {"a": 1}},
             )
         ),

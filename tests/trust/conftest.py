@@ -19,7 +19,7 @@ from tampering import Array
 from poscuda_fast import Key
 from poscuda_fast.files import target as files
 from poscuda_fast.files import wav
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import plan
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three patches a batch, so that there are many batches."""
-    monkeypatch.setattr(packed, "BATCH_BYTES", SMALL_BATCH)
+    monkeypatch.setattr(plan, "BATCH_BYTES", SMALL_BATCH)
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ from poscuda_fast import Key, Recipe, drop_undo, restore_memmap
 from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.errors import PoscudaError, SidecarError
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.mark import plan
+from poscuda_fast.mark.patches import Patches
 
 KEY = Key(bytes(range(32)))
 RECIPES = {
     "paper": Recipe.paper(patch=40, taps=8, blur=0.3, patches=2),
-    "strong": Recipe.strong(hold=2, patch=40, every=500),
+    "strong": Recipe.strong(2.0),
 }
 PATCHES_PER_BATCH = 3
 RESTORE_FIRST = 3  # one state in so many is not protected again but restored at once
@@ -171,7 +171,7 @@ def make_data(folder: Path, rng: np.random.Generator, dtype: str, recipe: str) -
     samples = rng.integers(-20_000, 20_000, (5, 1400), dtype=np.int16)
     if dtype == "float32":
         samples = (samples / np.float32(32_768)).astype(np.float32)
-    packed.BATCH_BYTES = PATCHES_PER_BATCH * 40 * samples.itemsize
+    plan.BATCH_BYTES = PATCHES_PER_BATCH * 40 * samples.itemsize
     return Data(folder, KEY, samples, np.arange(5) % 3, RECIPES[recipe])
 
 

@@ -25,15 +25,14 @@ import numpy as np
 
 import poscuda_fast
 from poscuda_fast import Key, Protector, Recipe, disk
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark import plan
+from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.undo.journal import Journal
 
 N_CLIPS = 6
 RECIPES = {
     "1": Recipe.paper(patches=5, patch=60, taps=20, blur=0.3),
-    "2": Recipe.strong(2.0, hold=1, patch=40, every=130),
+    "2": Recipe.strong(2.0),
 }
 
 
@@ -102,7 +101,7 @@ class Scenes:
     def __init__(self, folder: Path, recipe: Recipe, kept: Kept) -> None:
         self.folder, self.recipe, self.kept = folder, recipe, kept
         self.key = Key.load(folder / "my.key")
-        packed.BATCH_BYTES = 800
+        plan.BATCH_BYTES = 800
 
     def array(self) -> Any:
         return np.load(self.folder / "clips.npy", mmap_mode="r+")
@@ -142,7 +141,7 @@ class Scenes:
         show(poscuda_fast.drop_undo(self.folder / "copy", self.key))
 
     def scene_of_objects(self) -> None:
-        plan = Plan(self.key, self.recipe, encode(names(), None, N_CLIPS), np.full(N_CLIPS, 650))
+        plan = make_plan(self.key, self.recipe, names(), None, np.full(N_CLIPS, 650))
         protector = Protector(self.folder / "my.key", recipe=self.recipe)
         protector({"audio": np.load(self.folder / "clips.npy"), "label": names()})
         with Journal(self.folder / "objects", self.key) as journal:
@@ -166,7 +165,7 @@ class Scenes:
         poscuda_fast.restore_memmap(self.array(), self.key)
         floats = np.load(self.folder / "clips.npy").astype(np.float32)
         floats[:] = np.where(np.arange(650) % 3 == 0, np.nan, floats)
-        self.refused(lambda: poscuda_fast.protect(floats, names(), self.key, recipe=self.recipe))
+        self.refused(lambda: poscuda_fast.protect(floats, names(), self.key, recipe=Recipe.paper()))
         with disk.locked(self.folder / "clips.npy"):
             self.refused(self.protect)
         key_text = (self.folder / "my.key").read_text()

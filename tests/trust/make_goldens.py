@@ -27,14 +27,14 @@ from folder_trial import die_at, last_point  # noqa: E402
 
 from poscuda_fast import Key, Recipe, drop_undo, protect_folder, restore_folder  # noqa: E402
 from poscuda_fast.files import target as files  # noqa: E402
-from poscuda_fast.mark import packed  # noqa: E402
+from poscuda_fast.mark import plan  # noqa: E402
 
 GOLDENS = TESTS / "trust" / "goldens"
 MASTER = bytes(range(32))
 LABELS = [0, 1, 2, 0, 1]
 RECIPES = {
     "format 1": Recipe.paper(patch=40, taps=8, blur=0.3),
-    "format 2": Recipe.strong(2.0, hold=1, patch=40, every=80),
+    "format 2": Recipe.strong(2.0),
 }
 
 
@@ -143,7 +143,7 @@ def write(name: str, states: dict[str, dict[str, bytes]], about: dict[str, Any])
 def main() -> None:
     """Make what is missing."""
     GOLDENS.mkdir(exist_ok=True)
-    packed.BATCH_BYTES = 240
+    plan.BATCH_BYTES = 240
     for title, recipe in RECIPES.items():
         for kind in ("int16", "float32", "folder"):
             name = f"{title} {kind}".replace(" ", "-")

@@ -10,8 +10,8 @@ import numpy as np
 from secret_forms import forms_of
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.filters import Filters
+from poscuda_fast.mark.plan import make_plan
 
 RUN = 16  # bytes of an original in a row that nothing but that original has
 PURPOSES = (b"wrap", b"tag", b"labels", b"identity")
@@ -27,9 +27,14 @@ class Secrets:
         self.add_bytes("the key", master)
         for purpose in PURPOSES:
             self.add_bytes(f"a key derived for {purpose.decode()}", key.derive(b"sidecar", purpose, length=32))
-        plan = Plan(key, recipe, encode(labels, None, len(clips)), np.array([len(clip) for clip in clips]))
-        for row in plan.marks.table:
-            self._add_mark(row)
+        plan = make_plan(key, recipe, labels, None, np.array([len(clip) for clip in clips]))
+        if isinstance(plan.marks, Filters):
+            for row in plan.marks.taps:
+                self._add_mark(row)
+        else:
+            for number, pair in enumerate(plan.marks.pairs):
+                self._add_numbers("lines", list(pair))
+                self._add_lines(plan.marks.mark(number, clips[0].dtype))
         for number, clip in enumerate(clips):
             patches = plan.of_clip(number)
             self._add_numbers("positions", patches.starts.tolist())
@@ -53,14 +58,22 @@ class Secrets:
         return sorted(found)
 
     def _add_mark(self, row: np.ndarray) -> None:
-        """A filter or a sound: pairs of its numbers as bytes, and each number with its first digits as text."""
+        """A filter: pairs of its numbers as bytes, and each number with its first digits as text."""
         for first in range(0, len(row) - 1, 2):
             for dtype in ("<f4", ">f4", "<f8", ">f8"):
-                self._forms[row[first : first + 2].astype(dtype).tobytes()] = "a filter or sound"
+                self._forms[row[first : first + 2].astype(dtype).tobytes()] = "a filter"
         for number in row.tolist():
             text = repr(number)
             if "e" not in text and len(text) >= 9:
-                self._forms[text[:9].encode()] = "a filter or sound in text"
+                self._forms[text[:9].encode()] = "a filter in text"
+
+    def _add_lines(self, mark: np.ndarray) -> None:
+        """A period of two lines: eight of its values in a row, as bytes and as text."""
+        for first in range(len(mark) - 7):
+            eight = mark[first : first + 8]
+            for dtype in ("<i2", ">i2", "<i4", ">i4", "<i8", "<f4", "<f8"):
+                self._forms[eight.astype(dtype).tobytes()] = "lines"
+            self._forms[" ".join(map(str, eight.tolist())).encode()] = "lines in text"
 
     def _add_numbers(self, what: str, numbers: list[int]) -> None:
         """Three numbers in a row as text, and two as integers of any kind."""

@@ -15,7 +15,7 @@ from recipes import protect_memmap
 from sidecars import edit
 
 from poscuda_fast import Key, PoscudaError, Recipe, SidecarError, drop_undo, restore_memmap, verify_memmap
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import plan
 from poscuda_fast.undo.journal import Journal
 
 SMALL = Recipe.paper(patch=40, taps=8, blur=0.3)
@@ -26,7 +26,7 @@ class Array:
 
     def __init__(self, folder: Path, key: Key, monkeypatch: Any, ledger: Ledger) -> None:
         self.ledger = ledger
-        monkeypatch.setattr(packed, "BATCH_BYTES", 3 * 40 * 2)
+        monkeypatch.setattr(plan, "BATCH_BYTES", 3 * 40 * 2)
         self.path = folder / "clips.npy"
         self.key = key
         np.save(self.path, np.random.default_rng(7).integers(-20_000, 20_000, (11, 120), dtype=np.int16))

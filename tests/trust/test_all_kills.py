@@ -16,14 +16,14 @@ from ledger import Ledger
 from recipes import protect_memmap
 
 from poscuda_fast import Key, Recipe, restore_memmap
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import plan
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed"),
     pytest.mark.usefixtures("small_batches"),
 ]
 
-SMALL_STRONG = Recipe.strong(2.0, hold=1, patch=40, every=200)
+SMALL_STRONG = Recipe.strong(2.0)
 RECIPES = {"format 1": SMALL, "format 2": SMALL_STRONG}
 
 
@@ -187,7 +187,7 @@ def test_killed_at_many_random_times(worker: Worker, folder: Path, key: Key, led
     rng = np.random.default_rng(seed)
     data = make_data(folder, key, dtype, SMALL_STRONG, clips=3_000)
     batch = {"batch_bytes": 64 << 10, "hooks": False}
-    packed.BATCH_BYTES = batch["batch_bytes"]
+    plan.BATCH_BYTES = batch["batch_bytes"]
     times = {verb: worker.run(data.path, verb, data.recipe, **batch)["seconds"] for verb in ("protect", "restore")}
     kills = 0
     while kills < 100:

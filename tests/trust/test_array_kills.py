@@ -16,7 +16,7 @@ from array_trial import SMALL, Data, Worker, kill_points
 from recipes import protect_memmap
 
 from poscuda_fast import Key, Recipe, SidecarError, restore_memmap, verify_memmap
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import plan
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a worker forks the processes that are killed"),
@@ -117,7 +117,7 @@ def test_a_resumed_run_reports_what_an_uninterrupted_one_does(worker: Worker, da
         arr, data.labels, data.key, recipe=SMALL, progress=lambda done, total: steps.append((done, total))
     )
     assert dataclasses.replace(report, seconds=data.report.seconds) == data.report
-    assert steps == [(3, 11), (6, 11), (9, 11), (11, 11)]
+    assert steps == [(120, 440), (240, 440), (360, 440), (440, 440)]
 
 
 # Kills inside the steps
@@ -128,7 +128,7 @@ def test_killed_at_any_system_call_that_changes_a_file(worker: Worker, data: Dat
     points = 0
     for n in kill_points(lambda n: worker.run(data.path, "protect", die_at_call=n, batch_bytes=6 * 40 * 2)):
         points += 1
-        packed.BATCH_BYTES = 6 * 40 * 2
+        plan.BATCH_BYTES = 6 * 40 * 2
         assert data.is_right_after_protect(), f"system call {n}"
         data.reset()
     assert points > 30  # the commits alone have as many
@@ -155,7 +155,7 @@ def test_killed_at_random_times(worker: Worker, folder: Path, key: Key) -> None:
     recipe = Recipe.paper(blur=0.3)
     data = Data(folder, key, samples, np.arange(3_000) % 3, recipe)
     batch = {"batch_bytes": 64 << 10, "hooks": False}
-    packed.BATCH_BYTES = batch["batch_bytes"]
+    plan.BATCH_BYTES = batch["batch_bytes"]
     times = {verb: worker.run(data.path, verb, recipe, **batch)["seconds"] for verb in ("protect", "restore")}
     kills = 0
     while kills < 50:
@@ -183,10 +183,10 @@ def test_real_speech_survives_a_kill(worker: Worker, speech_commands: Path, tmp_
         clip[: len(frames)] = frames[:16_000]
     words = sorted({recording.parent.name for recording in recordings})
     labels = [words.index(recording.parent.name) for recording in recordings]
-    packed.BATCH_BYTES = 32 << 10
-    for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3), Recipe.strong(2.0, patch=240, every=4_000)):
+    plan.BATCH_BYTES = 32 << 10
+    for recipe in (Recipe.paper(), Recipe.paper(every=4_000, blur=0.3), Recipe.strong()):
         data = Data(tmp_path, key, samples, labels, recipe)
-        request = {"labels": labels, "batch_bytes": packed.BATCH_BYTES}
+        request = {"labels": labels, "batch_bytes": plan.BATCH_BYTES}
         points = worker.run(data.path, "protect", recipe, **request)["points"]
         assert worker.run(data.path, "restore", recipe, **request, die_at=len(points) // 2)["signal"] == signal.SIGKILL
         assert data.restore() == "restored"

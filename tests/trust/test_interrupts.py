@@ -23,7 +23,7 @@ from poscuda_fast.files import edits, manifest, staging
 from poscuda_fast.files import target as files
 from poscuda_fast.files import verbs as folder
 from poscuda_fast.files import wav as wavedit
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import plan
 from poscuda_fast.undo import final, journal, steps  # fmt: skip
 
 pytestmark = [
@@ -79,7 +79,7 @@ def raise_everywhere(
 def test_at_any_line_of_a_verb_on_an_array(
     folder: Path, key: Key, ledger: Ledger, verb: str, kind: type[BaseException], step: int
 ) -> None:
-    packed.BATCH_BYTES = 1 << 20
+    plan.BATCH_BYTES = 1 << 20
     samples = np.random.default_rng(11).integers(-20_000, 20_000, (11, 300), dtype=np.int16)
     data = Data(folder, key, samples, np.arange(11) % 3, SMALL)
     if verb != "protect":

@@ -165,18 +165,17 @@ PLANTED: dict[str, Callable[[Key, list[np.ndarray]], bytes]] = {
     "positions as NumPy shows them": lambda key, clips: repr(plan_of(key, clips).of_clip(0).starts).encode(),
     "positions as bytes": lambda key, clips: plan_of(key, clips).of_clip(0).starts.tobytes(),
     "positions as other bytes": lambda key, clips: plan_of(key, clips).of_clip(0).starts.astype(">i4").tobytes(),
-    "a mark": lambda key, clips: plan_of(key, clips).marks.table[0].tobytes(),
-    "a mark in doubles": lambda key, clips: plan_of(key, clips).marks.table[1].astype(float).tobytes(),
-    "a mark in text": lambda key, clips: in_text(plan_of(key, clips).marks.table[0]),
-    "a mark as NumPy shows it": lambda key, clips: repr(plan_of(key, clips).marks.table[0]).encode(),
+    "a mark": lambda key, clips: plan_of(key, clips).marks.taps[0].tobytes(),
+    "a mark in doubles": lambda key, clips: plan_of(key, clips).marks.taps[1].astype(float).tobytes(),
+    "a mark in text": lambda key, clips: in_text(plan_of(key, clips).marks.taps[0]),
+    "a mark as NumPy shows it": lambda key, clips: repr(plan_of(key, clips).marks.taps[0]).encode(),
 }
 
 
 def plan_of(key: Key, clips: list[np.ndarray]) -> poscuda_fast.mark.plan.Plan:
-    from poscuda_fast.mark.labels import encode
-    from poscuda_fast.mark.plan import Plan
+    from poscuda_fast.mark.plan import make_plan
 
-    return Plan(key, RECIPES["1"], encode(names(), None, len(clips)), np.array([len(clip) for clip in clips]))
+    return make_plan(key, RECIPES["1"], names(), None, np.array([len(clip) for clip in clips]))
 
 
 def patch_of(key: Key, clips: list[np.ndarray]) -> np.ndarray:
