@@ -93,6 +93,10 @@ class Plan(Secret, ABC):
         """The patches of one clip."""
         return self.of_clips(np.array([clip]))
 
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        """The patches of one clip in order, in groups of at most `PATCHES_PER_BATCH`."""
+        yield self.of_clip(clip)
+
     def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
         """The same clips under another recipe of the same format."""
         return type(self)(key, recipe, self.labels, self.lengths, self._rates_given)
@@ -216,6 +220,13 @@ class ScatteredPlan(Plan):
         order = np.repeat(np.arange(len(clips)), counts)
         numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         return self._place(clips[order], numbers, sizes[order], counts[order])
+
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        sizes, counts = shape(self.recipe, self.lengths[[clip]])
+        for first in range(0, int(counts[0]), PATCHES_PER_BATCH):
+            numbers = np.arange(first, min(first + PATCHES_PER_BATCH, int(counts[0])))
+            one = np.zeros_like(numbers)
+            yield self._place(one + clip, numbers, one + sizes[0], one + counts[0])
 
     def _place(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints) -> Patches:
         """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`: each anywhere in its share of the clip."""
