@@ -201,7 +201,7 @@ class Array:
         classes: Path | None = None,
         lengths: Path | None = None,
         sample_rate: int | None = None,
-        sidecar: Path | None,
+        sidecar: Path | None = None,
     ) -> None:
         if labels is None:
             raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")

@@ -72,8 +72,8 @@ def write_report(
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
         other data.
-    ValueError
-        The sample rate is out of range, or not the one that the sidecar records.
+    TypeError, ValueError
+        The sample rate is no whole number, out of range, or not the one that the sidecar records.
     AudioFileError, BusyError, OSError
         As for `protect_folder` and `protect_memmap`.
     """
@@ -140,7 +140,7 @@ def _subject(source: Path, unit: str, run: Run, sample_rate: str) -> Subject:
         recipe=run.recipe,
         fingerprint=run.journal.key.fingerprint,
         n_clips=run.n_clips,
-        n_classes=len(run.labels),
+        n_classes=len(run.tokens),
         sample_rate=sample_rate,
     )
 

@@ -530,7 +530,7 @@ def test_options_that_do_not_fit_are_refused(
     [
         (["--paper", "--sample-rate", "8000"], Recipe.paper()),
         (["--sample-rate", "8000", "--strength", "2"], Recipe.strong(2)),
-        (["--snr", "20"], Recipe.strong(3.181)),
+        (["--snr", "20"], Recipe.strong(3.172)),
         ([], Recipe.strong()),
     ],
 )
