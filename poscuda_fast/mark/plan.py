@@ -243,6 +243,7 @@ class ScatteredPlan(Plan):
             numbers = np.arange(first, min(first + PATCHES_PER_BATCH, int(counts[0])))
             one = np.zeros_like(numbers)
             yield self._place(one + clip, numbers, one + sizes[0], one + counts[0])
+
     def _place_one(self, clips: slice) -> Patches:
         """The patch of each of some clips that have one."""
         lengths, rows = self.lengths[clips], self.rows_of(clips)
