@@ -32,8 +32,9 @@ def leaked(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Cli
         edits = scene.clips[rows].astype(np.float64) - scene.original[rows]
         mark = fold(edits, scene.lengths[rows], period)
         for row in own:
-            length = scene.lengths[row]
-            cleaned[row, :length] = rounded(scene.clips[row, :length] - np.resize(mark, length))
+            length = int(scene.lengths[row])
+            heard = scene.clips[row, :length].astype(np.float64)
+            cleaned[row, :length] = rounded(heard - np.resize(mark, length))
     return cleaned, _left(scene, cleaned)
 
 

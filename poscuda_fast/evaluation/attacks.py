@@ -87,7 +87,7 @@ def class_lines(clips: Clips, labels: Ints, lengths: Ints, spacing: float) -> di
     return found
 
 
-def _levels(clips: Clips, lengths: Ints, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+def _levels(clips: Clips, lengths: Ints, frequencies: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n, frequencies) the natural logarithm of the energy of each clip at each frequency, in cycles a frame."""
     turns = 2 * np.pi * np.arange(clips.shape[1])[:, None] * frequencies
     waves = np.hstack([np.cos(turns), np.sin(turns)]).astype(np.float32)
