@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -192,7 +193,7 @@ def resident(dtype: Any) -> list[dict[str, Any]]:
     words = clips.reshape(clips.size).view(np.uint64)
     rows = [measured("touch every sample", lambda: touch[-(-words.size // 1024), 256](words))]
     for name, recipe in RECIPES.items():
-        rows.append(measured(f"protect, {name}", lambda recipe=recipe: protect(clips, labels, KEY, recipe=recipe)))  # type: ignore[misc]
+        rows.append(measured(f"protect, {name}", functools.partial(protect, clips, labels, KEY, recipe=recipe)))
         launch = prepared(clips, labels, recipe)
         rows.append(measured(f"kernel, {name}", launch))
         for peer, ways in PEERS.items():
@@ -413,7 +414,7 @@ def streamed() -> list[dict[str, Any]]:
         labels = np.arange(STREAMED) % CLASSES
         for name, recipe in RECIPES.items():
             for backend in ("cuda", "auto"):
-                run = lambda recipe=recipe, backend=backend: protect(clips, labels, KEY, recipe=recipe, backend=backend)  # type: ignore[misc]  # noqa: E731
+                run = functools.partial(protect, clips, labels, KEY, recipe=recipe, backend=backend)
                 what = f"host memory, {name}, {'GPU' if backend == 'cuda' else 'processor'}"
                 rows.append({"what": what, "clips": STREAMED, "milliseconds": timed(run)})
     return rows

@@ -836,61 +836,88 @@ def opcodes(text: str) -> list[str]:
 
 def test_the_compiler_may_not_reorder(ptx) -> None:
     assert ptx["fastmath"] == []
-    assert sorted(ptx["compiled"]) == [
-        "_add", "_convolve", "_filter", "_filter_long", "_filter_patch", "_survey",
-    ]  # fmt: skip
+    assert {"_filter_channel", "_convolve", "_sum_float32", "add_clips", "run"} <= set(ptx["compiled"])
+
+
+FILTERS = [f"_filter{which}{end}" for which in ("", "_clips") for end in ("", "_long")]
+SAID_NOTHING = r"\.ftz|\.approx|\.f16|\.(add|mul|fma|sub)\.\w*\.?f32"
 
 
 @each_dtype
-@pytest.mark.parametrize("kernel", ["_filter", "_filter_long"])
+@pytest.mark.parametrize("kernel", FILTERS)
 def test_arithmetic_of_the_compiled_kernel(ptx, kernel, dtype) -> None:
     """Fused float64 sums, nothing flushed or approximated, the rounding that the format asks for."""
-    text = ptx[f"{kernel} {dtype.__name__}"]
-    found = opcodes(text)
-    assert found.count("fma.rn.f64") == 64
-    assert not [code for code in found if re.search(r"\.ftz|\.approx|\.f16|\.(add|mul|fma|sub)\.\w*\.?f32", "." + code)]
+    found = opcodes(ptx[f"{kernel} {dtype.__name__}"])
+    assert found.count("fma.rn.f64") == 128
+    assert not [code for code in found if re.search(SAID_NOTHING, "." + code)]
     assert not [code for code in found if code.startswith(("mul", "add", "sub", "mad")) and "f64" in code]
-    # The branch of the other kind of samples is there too, and never taken.
-    kinds = {np.int16: ("s16", "cvt.rzi.s16.f64"), np.int32: ("s32", "cvt.rzi.s32.f64")}
-    loading, idle = kinds.get(dtype, ("f32", "cvt.rn.f32.s64"))
-    storing = "cvt.rn.f32.f64" if dtype is np.float32 else "cvt.rni.s64.f64"
+    # Integers are rounded as int64, held as float64 until they are stored; of float32 that branch is never taken.
+    loading, storing = {
+        np.int16: ("cvt.rn.f64.s16", "cvt.rzi.s16.f64"),
+        np.int32: ("cvt.rn.f64.s32", "cvt.rzi.s32.f64"),
+        np.float32: ("cvt.f64.f32", "cvt.rn.f32.f64"),
+    }[dtype]
     converting = {code for code in found if code.startswith("cvt") and re.search(r"f\d\d", code)}
-    loads = {"cvt.f64.f32"} if dtype is np.float32 else {"cvt.f64.f32", f"cvt.rn.f64.{loading}"}
-    assert converting == loads | {storing, idle, "cvt.rni.s64.f64"}
+    assert converting == {loading, storing, "cvt.f64.f32", "cvt.rni.s64.f64", "cvt.rn.f64.s64"}
     assert "atom.global.add.u64" in found
 
 
 @each_dtype
-def test_arithmetic_of_adding(ptx, dtype) -> None:
-    """One float64 sum, whose product is exact, fused or not; nothing flushed or approximated."""
-    found = opcodes(ptx[f"_add {dtype.__name__}"])
-    assert found.count("fma.rn.f64") == 1
-    assert not [code for code in found if re.search(r"\.ftz|\.approx|\.f16|\.(add|mul|fma|sub)\.\w*\.?f32", "." + code)]
-    assert ("cvt.rn.f32.f64" if dtype is np.float32 else "cvt.rni.s64.f64") in found
-
-
-@each_dtype
-@pytest.mark.parametrize(("kernel", "barriers"), [("_filter", 3), ("_filter_long", 4)])
-def test_memory_of_the_compiled_kernel(ptx, kernel, barriers, dtype) -> None:
-    """Sums and window stay in registers; filters, and patches that fit, are in shared memory; all threads meet."""
+@pytest.mark.parametrize("kernel", FILTERS)
+def test_memory_of_the_compiled_kernel(ptx, kernel, dtype) -> None:
+    """Sums and window stay in registers; filters, and patches that fit, are in shared memory."""
     text = ptx[f"{kernel} {dtype.__name__}"]
     assert ".local" not in text
     assert ".extern .shared" in text
     found = opcodes(text)
-    assert found.count("bar.sync") == barriers
+    assert found.count("bar.sync") == 7
     assert not [code for code in found if code in {"ld.f64", "st.f64"}]  # memory of no known kind
-    if kernel == "_filter":
+    if not kernel.endswith("_long"):
         assert not [code for code in found if code.startswith(("ld.global.f64", "st.global.f64"))]
 
 
 @each_dtype
-def test_the_inner_loop_is_short(ptx, dtype) -> None:
-    """16 loads and 64 multiply-adds, and hardly anything besides; see `_convolve`."""
-    blocks = re.split(r"^\$L.*:$", ptx[f"_filter {dtype.__name__}"], flags=re.MULTILINE)
+@pytest.mark.parametrize("kernel", ["_filter", "_filter_clips"])
+def test_the_inner_loop_is_short(ptx, kernel, dtype) -> None:
+    """16 loads and 128 multiply-adds, and hardly anything besides; see `_convolve`."""
+    blocks = re.split(r"^\$L.*:$", ptx[f"{kernel} {dtype.__name__}"], flags=re.MULTILINE)
     inner = max((opcodes(block) for block in blocks), key=lambda codes: codes.count("fma.rn.f64"))
-    assert inner.count("fma.rn.f64") == 64
+    assert inner.count("fma.rn.f64") == 128
     assert inner.count("ld.shared.f64") == 16
-    assert len(inner) <= 90
+    assert len(inner) <= 180
+
+
+@each_line_dtype
+@pytest.mark.parametrize("kernel", ["add_patches", "add_clips"])
+def test_arithmetic_of_adding(ptx, kernel, dtype) -> None:
+    """Whole numbers stay so; float32 has one sum, in float32, nothing of which is flushed or approximated."""
+    text = ptx[f"{kernel} {dtype.__name__}"]
+    found = opcodes(text)
+    assert ".local" not in text
+    assert not [code for code in found if "f64" in code]
+    floats = {code for code in found if re.search(r"\.f32", code)}
+    if dtype is np.float32:
+        assert {code for code in floats if code.startswith("add")} == {"add.f32"}
+        assert not [code for code in floats if re.search(r"ftz|approx|mul|fma|sub|cvt", code)]
+    else:
+        assert not floats
+
+
+@pytest.mark.parametrize("kernel", ["add_patches", "add_clips"])
+def test_int16_is_added_in_words(ptx, kernel) -> None:
+    """Four words are loaded before the first is stored."""
+    found = opcodes(ptx[f"{kernel} int16"])
+    moved = [code for code in found if code in {"ld.global.u64", "st.global.u64"}]
+    first = moved.index("st.global.u64")
+    assert moved[:first].count("ld.global.u64") >= 4
+    assert moved.count("st.global.u64") == 4
+    assert found.count("popc.b64") == 4
+
+
+def test_every_kernel_compiles_for_every_dtype(ptx) -> None:
+    for name, text in ptx.items():
+        if name not in {"compiled", "fastmath"}:
+            assert ".entry" in text, name
 
 
 # The benchmark's own checks.
