@@ -229,7 +229,7 @@ def prepared(clips: Any, labels: NDArray[Any], recipe: Recipe) -> Callable[[], N
 
     audio: Any = DeviceClips(clips, None)
     plan: Any = make_plan(KEY, recipe, labels, None, audio.lengths)
-    rows = ClipRows(plan.rows_of(slice(None)).astype(np.int32), np.array([FRAMES]), FRAMES, 1)
+    rows = ClipRows(plan.rows_of_all(), np.array([FRAMES]), FRAMES, 1)
     view = clips.reshape(clips.size)
     if plan.marks.steady:
         launch, _ = cuda_lines.prepare_clips(view, view, rows, plan.marks.table(audio.dtype, 1))
