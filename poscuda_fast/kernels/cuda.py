@@ -33,7 +33,9 @@ THREADS = 128
 # What every backend has.
 
 
-def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+def filter_patches(
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, flags: Flags | None = None
+) -> int:
     """See `reference.filter_patches`: same arguments, same bits.
 
     `samples` may also be a flat array in device memory, with `__cuda_array_interface__`. It is filtered
@@ -42,6 +44,8 @@ def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps
     refuse_fork()
     if not len(starts):
         return 0
+    if flags is not None:
+        flags[:] = survey_patches(samples, starts, sizes, stride)
     places = np.stack([starts, sizes, np.zeros_like(starts), rows], axis=1)
     if isinstance(samples, np.ndarray):
         return _mark_host(samples, places, stride, Filtering(taps, 0))

@@ -94,6 +94,10 @@ class Plan(Secret, ABC):
         """The patches of one clip."""
         return self.of_clips(np.array([clip]))
 
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        """The patches of one clip in order, in groups of at most `PATCHES_PER_BATCH`."""
+        yield self.of_clip(clip)
+
     def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
         """The same clips under another recipe of the same format."""
         return type(self)(key, recipe, self.labels, self.lengths, self._rates_given)
@@ -193,11 +197,11 @@ class ScatteredPlan(Plan):
             sizes, counts = shape(recipe, some)
             self.n_patches += times * int(counts.sum())
             self.n_frames += times * int((sizes * counts).sum())
-            self._n_short += times * int((some < recipe.patch).sum())
-            if len(same) == len(lengths):
-                np.maximum.at(most, labels.rows_of(slice(first, first + len(some))), counts)
+            self._n_short += times * int(np.count_nonzero(some < recipe.patch))
+            if recipe.every is None or times > 1:
+                np.maximum(most, counts.max(), out=most)
             else:
-                most[:] = counts
+                np.maximum.at(most, labels.rows_of(slice(first, first + len(some))), counts)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
@@ -228,6 +232,9 @@ class ScatteredPlan(Plan):
                 begin = int(np.searchsorted(np.cumsum(np.repeat(sizes, counts)), skip, side="left")) + 1
                 skip = 0
             for first in range(begin, total, most):
+                if counts.max() == total // len(counts) == 1:  # one for each clip, as is usual
+                    yield self._place_one(slice(clips.start + first, clips.start + min(first + most, total)))
+                    continue
                 order = np.arange(first, min(first + most, total))
                 local = np.searchsorted(ends, order, side="right")
                 yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
@@ -237,6 +244,20 @@ class ScatteredPlan(Plan):
         order = np.repeat(np.arange(len(clips)), counts)
         numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         return self._place(clips[order], numbers, sizes[order], counts[order])
+
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        sizes, counts = shape(self.recipe, self.lengths[[clip]])
+        for first in range(0, int(counts[0]), PATCHES_PER_BATCH):
+            numbers = np.arange(first, min(first + PATCHES_PER_BATCH, int(counts[0])))
+            one = np.zeros_like(numbers)
+            yield self._place(one + clip, numbers, one + sizes[0], one + counts[0])
+
+    def _place_one(self, clips: slice) -> Patches:
+        """The patch of each of some clips that have one."""
+        lengths, rows = self.lengths[clips], self.rows_of(clips)
+        sizes = np.minimum(self.recipe.patch, lengths)
+        starts = _scale(self._words[self._first_word[rows]], lengths - sizes + 1)
+        return Patches(np.arange(clips.start, clips.stop), starts, sizes, rows)
 
     def _place(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints) -> Patches:
         """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`: each anywhere in its share of the clip."""
@@ -276,6 +297,8 @@ def _told_apart(lengths: Ints) -> tuple[Ints, int]:
 def shape(recipe: PaperRecipe, lengths: Ints) -> tuple[Ints, Ints]:
     """Format 1: for each clip, the frames in each of its patches and the number of patches."""
     sizes = np.minimum(recipe.patch, lengths)
+    if recipe.every is None and recipe.patches == 1:
+        return sizes, np.minimum(1, lengths)
     if recipe.every is None:
         return sizes, np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
     return sizes, np.where(lengths > 0, np.maximum(1, lengths // recipe.every), 0)
@@ -293,6 +316,10 @@ def _scale(words: NDArray[np.uint32], spans: Ints) -> Ints:
     """word*span >> 32, exact for spans of any length: the product is taken in two halves."""
     wide = words.astype(np.uint64)
     span = spans.astype(np.uint64)
+    if int(spans.max(initial=0)) >> 32 == 0:
+        wide *= span
+        wide >>= np.uint64(32)
+        return wide.view(np.int64)
     high = wide * (span >> np.uint64(32))
     low = wide * (span & np.uint64(0xFFFFFFFF)) >> np.uint64(32)
     scaled: Ints = (high + low).astype(np.int64)
