@@ -265,7 +265,7 @@ class FileTarget:
         return payload
 
     def _summed(self, edit: Edit) -> Edit:
-        """An edit without its original bytes, which are in the journal; what was done to the file, with its last piece."""
+        """An edit without its original bytes, which are in the journal; the last piece of a file has its outcome."""
         outcome = edit.outcome
         if not edit.record.is_whole:
             outcome = self._begun.setdefault(edit.record.name, _Begun()).sums.add(edit)
