@@ -201,7 +201,8 @@ class Writer:
         self._file.close()
 
 
-class Decoded(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
     """An encoded file in memory: kernel samples (frames, channels), how it was encoded, its text tags."""
 
     samples: NDArray[Any]
