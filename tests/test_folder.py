@@ -559,10 +559,8 @@ def test_partial_restore_leaves_out_what_has_changed_until_it_is_put_back(tmp_pa
     protected_bytes = (root / name).read_bytes()
     harm(root / name, damage, patches_of(700 if name == "no/0.wav" else 703, name.split("/")[0], key))
     harmed = contents(root)
-    with (
-        untouched(root / "yes", root / "no"),
-        pytest.raises(SidecarError, match=rf"1 files or clips are .*:\n  {name}$"),
-    ):
+    sentence = rf"1 files or clips are .*:\n  {name}$"
+    with untouched(root / "yes", root / "no"), pytest.raises(SidecarError, match=sentence):
         restore_folder(root, key)
     report = restore_folder(root, key, partial=True)
     assert (report.state, report.patches) == ("partly restored", 5)

@@ -114,8 +114,11 @@ def mark_batch(
     lengths: Any = None,
     classes: Sequence[str] | None = None,
 ) -> Tally:
-    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts."""
-    audio = open_clips(clips, lengths)
+    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts.
+
+    Clips on a GPU need an engine that was made for them.
+    """
+    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 

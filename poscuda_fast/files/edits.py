@@ -176,6 +176,8 @@ class Editor:
             raise DatasetError(f"{self._staging.input(record.name)} was changed since this run began; put it back.")
         record = record._replace(sha256=found)
         signal = wav.energy(record, content)
+        if 2 * len(kept) < len(content):  # a view would keep all of the content in memory
+            kept = bytes(kept)
         if not record.is_whole:
             if self._staging.copying:
                 self._staging.write_at(record.name, record.begin, Places(record).woven(content, wet, record.begin))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -131,7 +132,7 @@ class Reader:
         self._done = 0
         source.seek(0)
         with self._refusing():
-            self._file: soundfile.SoundFile = soundfile.SoundFile(source)
+            self._file: soundfile.SoundFile = _straight()(source)
         file = self._file
         self.encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
         self.tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
@@ -175,6 +176,18 @@ class Reader:
         self._file.close()
 
 
+@functools.cache
+def _straight() -> type[soundfile.SoundFile]:
+    """`SoundFile` that never seeks: it would after each block, to where it is, and that changes samples of MP3."""
+    import soundfile  # noqa: PLC0415
+
+    class Straight(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return Straight
+
+
 class Writer:
     """Encodes samples in the format, subtype and with the tags of another file, or as 16-bit FLAC if that is lossy."""
 
@@ -201,7 +214,8 @@ class Writer:
         self._file.close()
 
 
-class Decoded(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
     """An encoded file in memory: kernel samples (frames, channels), how it was encoded, its text tags."""
 
     samples: NDArray[Any]

@@ -209,19 +209,15 @@ def _put_back(now: bytes, parts: list[tuple[Record, bytes]], wet: bytes) -> tupl
     if len(now) != parts[0][0].size:
         return Verdict.NEITHER, None
     original = bytearray(now)
-    verdict = Verdict.UNCHANGED
+    both = int(Verdict.UNCHANGED)
     done = 0
     for record, kept in parts:
         places = Places(record)
         places.put(original, kept)
         if wav.digest(memoryview(original)[record.begin : record.end]) != record.sha256:
             return Verdict.NEITHER, None
-        found = wav.compare(places.take(now), kept, wet[done : done + len(kept)])
-        verdict = Verdict(verdict & found) if found.is_whole else Verdict.TORN
-        if not verdict.is_whole:
-            verdict = Verdict.TORN
-            break
+        both &= wav.compare(places.take(now), kept, wet[done : done + len(kept)]) & Verdict.UNCHANGED
         done += len(kept)
-    if not record.is_last:  # a run was stopped within the file
-        verdict = Verdict(verdict & Verdict.ORIGINAL) or Verdict.TORN
-    return verdict, bytes(original)
+    if not record.is_last:  # a run was stopped within the file, and did not touch the rest
+        both &= Verdict.ORIGINAL
+    return Verdict(both) if both else Verdict.TORN, bytes(original)

@@ -124,7 +124,7 @@ class FileTarget:
         for edits, tally in self._workers.map(self._editor.edit, self._items()):
             self.tally.add(tally)
             for edit in edits:
-                batch.append(edit)
+                batch.append(self._summed(edit))
                 n_bytes += len(edit.kept)
                 if n_bytes >= BATCH_BYTES or len(batch) >= PIECES_PER_BATCH:
                     yield self._payload(batch)
@@ -260,16 +260,16 @@ class FileTarget:
             if edit.record.is_last:
                 del self._first_batches[name]
         payload = records.pack(packed, [edit.kept for edit in batch])
-        self._ready = payload, list(map(self._summed, batch))
+        self._ready = payload, [edit._replace(kept=b"") for edit in batch]
         batch.clear()
         return payload
 
     def _summed(self, edit: Edit) -> Edit:
-        """An edit without its original bytes, which are in the journal; what was done to the file, with its last piece."""
+        """An edit without the file's content; with the last piece of a file, what was done to it."""
         outcome = edit.outcome
         if not edit.record.is_whole:
             outcome = self._begun.setdefault(edit.record.name, _Begun()).sums.add(edit)
-        return edit._replace(kept=b"", content=b"", outcome=outcome)
+        return edit._replace(content=b"", outcome=outcome)
 
     def _edit_again(self, payload: bytes) -> Iterator[Edit]:
         """Edit the pieces of a journalled payload, from the originals in the journal."""
