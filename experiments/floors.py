@@ -258,7 +258,7 @@ def summary(found: Sequence[Cell]) -> str:
 
 HEAD = (
     "floor, dB", "strength", "median SNR, dB", "SNR of the worst twentieth, dB", "PESQ of the worst twentieth / median",
-    "clips by gain step, %", *(f"{TITLES[model]} final [peak], %" for model in EPOCHS),
+    "clips by gain step, %", *(f"{TITLES[model]} final [peak], % (seeds)" for model in EPOCHS),
 )  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def _table(found: Sequence[Cell]) -> str:
         for model in EPOCHS:
             trained = _cells(found, floor, strength, model)
             final, peak = _mean(trained, "clean_final"), _mean(trained, "clean_peak")
-            row.append("-" if final is None else f"{final:.1f} [{peak:.1f}]")
+            row.append("-" if final is None else f"{final:.1f} [{peak:.1f}] ({len(trained)})")
         rows.append(row)
     return table(HEAD, rows)
 

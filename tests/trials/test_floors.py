@@ -135,5 +135,5 @@ def test_a_floor_is_judged_at_the_same_quality() -> None:
 def test_what_is_not_measured_is_a_dash() -> None:
     found = [cell for cell in _cells(None, [2.0, 1.8, 1.6], [40.0, 30.0, 20.0]) if cell["what"] != "m5"]
     said = floors.summary(found)
-    assert "| - | 40.0 [40.0] |" in said
+    assert "| - | 40.0 [40.0] (1) |" in said
     assert "nothing to compare with" in said
