@@ -286,12 +286,14 @@ def _table(found: Sequence[Cell]) -> str:
 
 def _decision(found: Sequence[Cell], metric: str, part: str, title: str) -> Iterator[str]:
     """What each floor protects at the quality of strength 1 without one: the mean of the models' best epochs."""
-    plain = [point for point in _points(found, None, metric, part) if point[2] == STRENGTHS[0]]
-    if not plain:
+    plain = {point[2]: point for point in _points(found, None, metric, part)}
+    if STRENGTHS[0] not in plain:
         yield f"At equal {title}: nothing to compare with, strength 1 without a floor is not measured."
         return
-    target, wanted, _ = plain[0]
+    target, wanted, _ = plain[STRENGTHS[0]]
     yield f"At equal {title}, {target:.2f} at strength 1 without a floor, which gives {wanted:.1f} %:\n"
+    for strength, (score, accuracy, _) in sorted(plain.items())[1:]:
+        yield f"- no floor, at strength {strength:g}, {score:.2f}: {accuracy:.1f} %, {_verdict(accuracy - wanted)}"
     for floor in sorted(floor for group in FLOORS for floor in group if floor is not None):
         points = _points(found, floor, metric, part)
         if not points:
