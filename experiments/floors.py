@@ -1,7 +1,7 @@
 """Two steady lines with a floor under each clip's SNR: what it spares quiet clips, and what it costs in protection.
 
     python -m experiments.floors DATASET ... [--models m5 cnn] [--seeds 0]
-    python -m experiments.floors --table
+    python -m experiments.floors --table [--seeds 0]
 
 Every cell is made once, and stored in results/floors. Trainings are short, and augment as the popular recipes do: a
 share of the clips is shifted and gets white noise, anew in every epoch. Strength 0 is the data without a mark.
@@ -63,11 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET")
     parser.add_argument("--models", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seed n trains with key n")
-    parser.add_argument("--table", action="store_true", help="print what is stored and measure nothing")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seed n has key n; --table shows these")
+    parser.add_argument("--table", action="store_true", help="print what is stored, and measure nothing")
     options = parser.parse_args(arguments)
     if options.table:
-        print(summary(cells.load_all(FOLDER)))
+        print(summary(cells.load_all(FOLDER), options.seeds))
         return
     torch.set_num_threads(1)
     sets = [load(folder) for folder in options.datasets]
@@ -247,8 +247,9 @@ def _store(data: Dataset, name: str, options: str, fields: Cell) -> None:
     print(name, shown, flush=True)
 
 
-def summary(found: Sequence[Cell]) -> str:
-    """For each data set the stored cells as a table in Markdown, and which floors are worth their cost."""
+def summary(found: Sequence[Cell], seeds: Sequence[int] = (0,)) -> str:
+    """For each data set the cells of these seeds as a table in Markdown, and which floors are worth their cost."""
+    found = [cell for cell in found if cell.get("seed") in {None, *seeds}]
     parts = []
     for name in sorted({cell["dataset"] for cell in found}):
         mine = [cell for cell in found if cell["dataset"] == name]
