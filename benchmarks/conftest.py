@@ -156,7 +156,7 @@ class Race:
             "asked": asked,
             "reached": (at_most is None or figure <= at_most) and (at_least is None or figure >= at_least),
             "ours": ours,
-            "is_ratio": bool(peer or limit),
+            "is_ratio": bool(peer or limit or not ours),
             "against": "peer" if peer else "limit",
             "other": peer or limit,
         }

@@ -14,7 +14,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -354,10 +354,7 @@ def limits_of(marks: NDArray[np.int16]) -> tuple[NDArray[np.int16], NDArray[np.i
     return np.maximum(-32768 - wide, -32768).astype(np.int16), np.minimum(32767 - wide, 32767).astype(np.int16)
 
 
-class Prepare(Protocol):
-    """Makes a function without arguments that marks a task's clips in place."""
-
-    def __call__(self, task: Any, threads: int) -> Callable[[], Any]: ...
+Prepare = Callable[[Any, int], Callable[[], Any]]  # a task and threads -> a function that marks the task's clips
 
 
 OURS: dict[str, Prepare] = {"native": ours("native"), "numba": ours("cpu")}
