@@ -26,8 +26,9 @@ Stamp = tuple[int, ...]  # changes when a file is replaced or written to
 PART_SUFFIX = ".poscuda-part"  # with a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
-MOST_THREADS = 16  # each may hold a piece in memory, and all of them share one disk
+MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
 PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
+MOST_AHEAD = 8  # for all threads: each holds what was made of a piece
 
 # Do not follow links, and do not hang if a pipe is found instead of a file.
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -155,6 +156,27 @@ def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = 
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def new_part(part: str, mode: int | None) -> Iterator[BinaryIO]:
+    """`write_part` for content that comes piece by piece: an open file, which may also be read."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    with _new(Path(part), mode) as file:
+        yield file
+
+
+def finish_part(part: str, mode: int, *, durable: bool) -> None:
+    """Give a part its permissions, once all of it is written."""
+    descriptor = os.open(part, WRITING)
+    try:
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, mode)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, content: Buffer) -> None:
     """Write all of `content` at the file's position, in several writes if one is short."""
     done = os.write(descriptor, content)
@@ -266,8 +288,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
-    """DatasetError if a file is not the one that was listed; `status` is that of an open file."""
-    if stamp_of(status or os.lstat(path)) != stamp:
+    """DatasetError if a file is not the one that was listed; `status` is that of an open file.
+
+    The first three fields of a stamp are one too, of a file that may be written to meanwhile.
+    """
+    if stamp_of(status or os.lstat(path))[: len(stamp)] != stamp:
         raise DatasetError(
             f"{path} was replaced or changed since this run began; leave the files alone and run it again."
         )
@@ -353,7 +378,7 @@ class Workers:
         if self._pool is None:
             return map(work, pieces)
         submit = self._pool.submit
-        futures = ahead(lambda piece: submit(work, piece), pieces, self._n * PIECES_AHEAD)
+        futures = ahead(lambda piece: submit(work, piece), pieces, min(self._n * PIECES_AHEAD, MOST_AHEAD))
         return (future.result() for future in futures)
 
     def close(self) -> None:

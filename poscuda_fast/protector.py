@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import check_classes, encode
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.recipe import Recipe, check_rate
 from poscuda_fast.secrecy import discreet
 
 Labeller = Callable[[Mapping[str, Any], int], "str | int"]
@@ -24,17 +24,18 @@ class Protector:
     """A callable that takes a batch, a dict of columns, and returns it with its audio protected.
 
     It can be pickled and sent to workers: it carries the path of the key file, not the key, and each process reads
-    that file itself. A clip's protected form depends only on the key, the recipe, the clip and its label, so batches
-    may have any size and run anywhere: the bytes are those of `protect_folder` and `protect`. Each batch uses one
-    thread, since frameworks start a worker for each core. The batch that comes in is not changed, and no undo is
-    kept: keep your source data.
+    that file itself. A clip's protected form depends only on the key, the recipe, the clip, its label and its sample
+    rate, so batches may have any size and run anywhere: the bytes are those of `protect_folder` and `protect`, which
+    also judge beforehand whether the mark would protect the data; a batch is not judged. Each batch uses one thread,
+    since frameworks start a worker for each core. The batch that comes in is not changed, and no undo is kept: keep
+    your source data.
 
     Parameters
     ----------
     key_file : path
         A file that `Key.save` wrote; every worker must be able to read it at this path.
     recipe : Recipe
-        `Recipe.strong`, with the sample rate of the data, or `Recipe.paper`.
+        From `Recipe.strong` or `Recipe.paper`.
     classes : sequence of str, optional
         Class names that integer labels index; a class's mark then depends on its name, not on its number.
     audio : str
@@ -46,13 +47,17 @@ class Protector:
         unchanged; index a pandas Series in it by position, with `iloc`.
     lossy : str
         What to do with MP3 and Ogg: "refuse" them, or turn them into 16-bit "flac".
+    sample_rate : int, optional
+        Sample rate in Hz, from 2,000 to 512,000, of arrays that come without a "sampling_rate"; 16,000 is assumed if
+        this is not given. Files tell their own. Format 1 has no use for it.
 
     Raises
     ------
     TypeError
-        `key_file` is a Key or not a path, `recipe` is not a Recipe, or `classes` is not a sequence of names.
+        `key_file` is a Key or not a path, `recipe` is not a Recipe, `classes` is not a sequence of names, or
+        `sample_rate` is not a whole number.
     ValueError
-        `classes` has a name twice, or `lossy` is neither "refuse" nor "flac".
+        `classes` has a name twice, `lossy` is neither "refuse" nor "flac", or `sample_rate` is out of range.
     OSError, KeyFileError
         On the first batch, if the key file cannot be read there.
     """
@@ -66,6 +71,7 @@ class Protector:
         audio: str = "audio",
         label: str | Labeller = "label",
         lossy: str = "refuse",
+        sample_rate: int | None = None,
     ) -> None:
         if isinstance(key_file, Key):
             raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
@@ -79,6 +85,7 @@ class Protector:
         self.audio = audio
         self.label = label
         self.lossy = lossy
+        self.sample_rate = None if sample_rate is None else check_rate(sample_rate)
         self._opened: tuple[Key, Engine] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,7 +144,8 @@ class Protector:
         edited = self._protect_blobs(list(blobs.values()), [labels[n] for n in blobs])
         for n, blob in zip(blobs, edited, strict=True):
             found[n] = _like(entries[n], blob)
-        self._protect_clips(list(clips.values()), [labels[n] for n in clips])
+        for rate, some in self._by_rate({n: entries[n] for n in clips}).items():
+            self._protect_clips([clips[n] for n in some], [labels[n] for n in some], rate)
         for n, clip in clips.items():
             found[n] = {**entries[n], "array": clip} if isinstance(entries[n], Mapping) else clip
         if isinstance(column, np.ndarray):
@@ -148,13 +156,23 @@ class Protector:
 
     def _protect_arrays(self, column: NDArray[Any], labels: Any) -> NDArray[Any]:
         clips = column.copy()
-        self._protect_clips(clips, labels)
+        self._protect_clips(clips, labels, self.sample_rate)
         return clips
 
-    def _protect_clips(self, clips: Any, labels: Any) -> None:
+    def _by_rate(self, entries: Mapping[int, Any]) -> dict[int | None, list[int]]:
+        """The numbers of the entries at each sample rate; all together in format 1, for which it does not matter."""
+        found: dict[int | None, list[int]] = {}
+        for number, entry in entries.items():
+            said = entry.get("sampling_rate") if isinstance(entry, Mapping) and self.recipe.format != 1 else None
+            found.setdefault(self.sample_rate if said is None else said, []).append(number)
+        return found
+
+    def _protect_clips(self, clips: Any, labels: Any, sample_rate: int | None) -> None:
         if len(clips):
-            key, _ = self._open()
-            protect(clips, labels, key, recipe=self.recipe, classes=self.classes, threads=1)
+            key, engine = self._open()
+            mark_batch(
+                clips, labels, key, recipe=self.recipe, engine=engine, sample_rate=sample_rate, classes=self.classes
+            )
 
     def _protect_blobs(self, blobs: list[Blob], labels: Any) -> list[Blob]:
         if not blobs:

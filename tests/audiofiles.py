@@ -22,11 +22,10 @@ import numpy as np
 import soundfile
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast import protect as protect_arrays
 from poscuda_fast.files import headers
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Patches, Plan
+from poscuda_fast.mark.patches import Patches, packed_steps
+from poscuda_fast.mark.plan import Plan, make_plan
 
 CODES = {"PCM_16": (1, 16), "PCM_24": (1, 24), "FLOAT": (3, 32)}
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -128,7 +127,9 @@ def encoded(path: Path, samples: np.ndarray, container: str, coding: str, rate: 
 def lossy(path: Path, container: str, subtype: str, frames: int = 8000) -> None:
     """An MP3 or Ogg file of a faint tone."""
     tone = 0.1 * np.sin(0.05 * np.arange(frames))
-    soundfile.write(str(path), tone, 16000, subtype, format=container)
+    with soundfile.SoundFile(str(path), "w", 16000, 1, subtype, format=container) as file:
+        for first in range(0, frames, 4096):  # libsndfile writes longer runs of Vorbis to the stack
+            file.write(tone[first : first + 4096])
 
 
 def read_samples(path: Path, coding: str) -> np.ndarray:
@@ -150,9 +151,9 @@ def npy_header(descr: str = "'<i2'", order: str = "False", shape: str = "(2, 3)"
     return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
 
 
-def plan_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.paper()) -> Plan:
+def plan_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.paper(), rate: int = 16000) -> Plan:
     """The plan for one clip."""
-    return Plan(key, recipe, encode([label], None, 1), np.array([frames]))
+    return make_plan(key, recipe, [label], None, np.array([frames]), rate)
 
 
 def patches_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.paper()) -> Patches:
@@ -161,19 +162,16 @@ def patches_of(frames: int, label: str | int, key: Key, recipe: Recipe = Recipe.
 
 
 def protected(
-    samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
+    samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper(), rate: int = 16000
 ) -> tuple[np.ndarray, int]:
-    """Kernel samples (frames, channels) as protecting leaves them, and how many samples it saturates."""
+    """Kernel samples (frames, channels) as protecting leaves them, and how many of them it saturates."""
     wet = samples.copy()
-    if coding != "PCM_24":
-        return wet, protect_arrays([wet], [label], key, recipe=recipe).saturated_samples
-    plan = plan_of(len(samples), label, key, recipe)
+    plan = plan_of(len(samples), label, key, recipe, rate)
     patches = plan.of_clip(0)
     channels = samples.shape[1]
-    starts = (patches.starts[:, None] * channels + np.arange(channels)).reshape(-1)
-    sizes, rows = np.repeat(patches.sizes, channels), np.repeat(patches.rows, channels)
-    flat = wet.reshape(-1)
-    return wet, Engine("reference").mark_patches(flat, starts, sizes, rows, plan.marks, channels)
+    steps = packed_steps(channels)
+    odd = plan.marks.apply(Engine("reference"), wet.reshape(-1), patches.starts * channels, patches, steps)
+    return wet, 0 if coding == "FLOAT" else odd
 
 
 def patch_bytes(
@@ -181,9 +179,8 @@ def patch_bytes(
 ) -> set[int]:
     """The offsets of all bytes of a WAV file that lie in patches, if its samples begin at `offset`."""
     frame = samples.shape[1] * headers.CODINGS[coding]
-    patches = patches_of(len(samples), label, key, recipe)
-    places = zip(patches.starts.tolist(), patches.sizes.tolist(), strict=True)
-    return {offset + byte for start, size in places for byte in range(start * frame, (start + size) * frame)}
+    places = patches_of(len(samples), label, key, recipe).places()
+    return {offset + byte for _, start, size in places for byte in range(start * frame, (start + size) * frame)}
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> None:

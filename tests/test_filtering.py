@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from audiofiles import noise, packed
 
-from poscuda_fast import Recipe
+from poscuda_fast import Key, Recipe
 from poscuda_fast.files import headers
 from poscuda_fast.files.filtering import count_together, filter_together, refuse_non_finite
 from poscuda_fast.files.records import Record
-from poscuda_fast.kernels import Engine, Marks
+from poscuda_fast.kernels import Engine
+from poscuda_fast.mark.filters import Filters
+from poscuda_fast.mark.lines import draw_lines
 from poscuda_fast.results import Tally
 
 KINDS = [
@@ -25,7 +27,9 @@ KINDS = [
     ("FLOAT", 2, []),
     ("PCM_16", 1, [1]),
 ]
-TAPS = Marks(np.random.default_rng(0).random((3, 9)).astype(np.float32), added=False)
+TAPS = Filters(np.random.default_rng(0).random((3, 9)).astype(np.float32))
+LINES = draw_lines(Key(bytes(range(32))), [bytes([n]) for n in range(3)], Recipe.strong(50), [8000])
+both = pytest.mark.parametrize("marks", [TAPS, LINES], ids=["filters", "lines"])
 
 
 def files() -> tuple[list[Record], list[bytes], list[np.ndarray]]:
@@ -35,19 +39,22 @@ def files() -> tuple[list[Record], list[bytes], list[np.ndarray]]:
         if number == 3:
             audio[50:100] = 0
         starts = [sum(sizes[:n]) for n in range(len(sizes))]
-        records.append(Record(f"{number}.wav", number % 3, coding, channels, 1000, 44, 9999, starts, sizes, ""))
+        records.append(
+            Record(f"{number}.wav", number % 3, coding, channels, 1000, 44, 9999, 0, 9999, 0, starts, sizes, "")
+        )
         dry.append(packed(audio, coding))
         samples.append(audio)
     return records, dry, samples
 
 
-def test_together_is_one_by_one():
+@both
+def test_together_is_one_by_one(marks):
     records, dry, samples = files()
     engine = Engine("reference")
-    together = filter_together(records, dry, TAPS, engine)
+    together = filter_together(records, dry, marks, engine)
     tally = Tally()
     for number, (record, content) in enumerate(zip(records, dry, strict=True)):
-        alone = filter_together([record], [content], TAPS, engine)
+        alone = filter_together([record], [content], marks, engine)
         assert together.wet[number] == alone.wet[0]
         assert together.noise[number] == alone.noise[0]
         wet = headers.to_samples(together.wet[number], record.coding).astype(np.float64)
@@ -56,10 +63,11 @@ def test_together_is_one_by_one():
         assert len(together.wet[number]) == len(content)
         tally.add(alone.tally)
     assert together.tally == tally
-    assert tally.patches == sum(len(record.sizes) for record in records)
-    assert tally.silent_patches == 1
+    assert tally.patches == (0 if marks.steady else sum(len(record.sizes) for record in records))
+    assert tally.silent_patches == (not marks.steady)
+    assert tally.saturated_samples > 0
     counted = Tally()
-    count_together(counted, records, dry, TAPS, Engine("reference"))
+    count_together(counted, records, dry, marks, Engine("reference"))
     counted.saturated_samples = tally.saturated_samples
     assert counted == tally
 
@@ -68,7 +76,7 @@ def test_the_filter_is_that_of_the_arrays(key):
     audio = noise(700, 2)
     plan = audiofiles.plan_of(700, "yes", key, Recipe.paper(patches=2))
     patches = plan.of_clip(0)
-    record = Record("a", 0, "PCM_16", 2, 700, 44, 0, patches.starts.tolist(), patches.sizes.tolist(), "")
+    record = Record("a", 0, "PCM_16", 2, 700, 44, 0, 0, 0, 0, patches.starts.tolist(), patches.sizes.tolist(), "")
     cut = [audio[start : start + n] for start, n in zip(record.starts, record.sizes, strict=True)]
     wet = filter_together([record], [packed(np.concatenate(cut), "PCM_16")], plan.marks, Engine()).wet[0]
     expected, _ = audiofiles.protected(audio, "PCM_16", "yes", key, Recipe.paper(patches=2))

@@ -66,6 +66,7 @@ class Clip:
     samples: np.ndarray
     content: bytes
     offset: int | None
+    rate: int
 
 
 @functools.cache
@@ -73,23 +74,23 @@ def clips() -> dict[str, Clip]:
     """One file of every kind."""
     made: dict[str, Clip] = {}
 
-    def add_wav(name: str, coding: str, samples: np.ndarray, content: bytes) -> None:
+    def add_wav(name: str, coding: str, samples: np.ndarray, content: bytes, rate: int = 16000) -> None:
         data = packed(samples, coding)
-        made[name] = Clip(name.split("/")[-2], coding, samples, content, content.index(b"data") + 8)
+        made[name] = Clip(name.split("/")[-2], coding, samples, content, content.index(b"data") + 8, rate)
         assert content[made[name].offset :].startswith(data)
 
-    def add_encoded(name: str, container: str, coding: str, samples: np.ndarray) -> None:
+    def add_encoded(name: str, container: str, coding: str, samples: np.ndarray, rate: int = 16000) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
-            audiofiles.encoded(path, samples, container, coding)
-            made[name] = Clip(name.split("/")[-2], coding, samples, path.read_bytes(), None)
+            audiofiles.encoded(path, samples, container, coding, rate)
+            made[name] = Clip(name.split("/")[-2], coding, samples, path.read_bytes(), None, rate)
 
     extra = chunk(b"LIST", b"INFOodd") + chunk(b"bext", bytes(602))
     samples = noise(4000)
     add_wav("yes/plain.wav", "PCM_16", samples, wav(samples))
     samples = noise(3000, 2, "PCM_24")
     content = wav(samples, "PCM_24", 44100, extensible=True, before=extra, after=chunk(b"id3 ", b"odd"))
-    add_wav("yes/stereo.wav", "PCM_24", samples, content)
+    add_wav("yes/stereo.wav", "PCM_24", samples, content, 44100)
     samples = noise(1000, 8, "FLOAT") * 3
     add_wav("yes/eight.WAV", "FLOAT", samples, wav(samples, "FLOAT", extensible=True))
     samples = noise(2001, 1, "PCM_24")
@@ -101,15 +102,15 @@ def clips() -> dict[str, Clip]:
     add_wav("no/empty.wav", "PCM_16", noise(0), wav(noise(0)))
     samples = np.zeros((2000, 2), np.int16)
     add_wav("no/silent.wav", "PCM_16", samples, wav(samples))
-    samples = np.where(noise(3000) < 0, -(2**15), 2**15 - 1).astype(np.int16)
+    samples = np.where(noise(500) < 0, -(2**15), 2**15 - 1).astype(np.int16)
     add_wav("deep/er/no/loud.wave", "PCM_16", samples, wav(samples, after=extra))
 
     add_encoded("yes/a.flac", "FLAC", "PCM_16", noise(3000))
-    add_encoded("yes/b.flac", "FLAC", "PCM_24", noise(2500, 2, "PCM_24"))
+    add_encoded("yes/b.flac", "FLAC", "PCM_24", noise(2500, 2, "PCM_24"), 48000)
     add_encoded("yes/short.flac", "FLAC", "PCM_16", noise(70))
     add_encoded("no/silent.flac", "FLAC", "PCM_16", np.zeros((900, 1), np.int16))
     add_encoded("no/c.aiff", "AIFF", "PCM_24", noise(1200, 1, "PCM_24"))
-    add_encoded("no/d.AIF", "AIFF", "PCM_16", noise(1100, 2))
+    add_encoded("no/d.AIF", "AIFF", "PCM_16", noise(1100, 2), 8000)
     add_encoded("no/e.caf", "CAF", "FLOAT", noise(1000, 1, "FLOAT"))
     add_encoded("no/f.w64", "W64", "PCM_16", noise(1300))
     add_encoded("no/g.au", "AU", "FLOAT", noise(1400, 2, "FLOAT"))
@@ -120,7 +121,7 @@ def clips() -> dict[str, Clip]:
 def wet(name: str, recipe: Recipe) -> tuple[np.ndarray, int]:
     """What protecting makes of a clip with the key of the vectors, and its saturated samples."""
     clip = clips()[name]
-    return protected(clip.samples, clip.coding, clip.label, Key(bytes(range(32))), recipe)
+    return protected(clip.samples, clip.coding, clip.label, Key(bytes(range(32))), recipe, clip.rate)
 
 
 def write_dataset(root: Path) -> Path:
@@ -247,14 +248,14 @@ def test_inodes_stay_for_wav_files_in_place(tmp_path, key):
 def test_the_report_counts_what_was_done(tmp_path, key, recipe, copying):
     src = write_dataset(tmp_path)
     report = protect_folder(src, tmp_path / "dst" if copying else None, key, recipe=recipe)
+    steady = recipe == Recipe.strong()
     patches = silent = frames = 0
     for clip in clips().values():
-        places = patches_of(len(clip.samples), clip.label, key, recipe)
-        for start, size in zip(places.starts.tolist(), places.sizes.tolist(), strict=True):
+        for _, start, size in patches_of(len(clip.samples), clip.label, key, recipe).places():
             has_sound = bool(clip.samples[start : start + size].any())
-            patches += 1
-            silent += not has_sound
-            frames += size * (has_sound or recipe == Recipe.strong())
+            patches += not steady
+            silent += not (has_sound or steady)
+            frames += size * (has_sound or steady)
     assert report.to_dict() == {
         "clips": len(clips()),
         "classes": 2,
@@ -262,13 +263,18 @@ def test_the_report_counts_what_was_done(tmp_path, key, recipe, copying):
         "frames_changed": frames,
         "silent_patches": silent,
         "saturated_samples": sum(wet(name, recipe)[1] for name in clips()),
-        "short_clips": sum(len(clip.samples) < recipe.patch for clip in clips().values()),
+        "not_finite_samples": 0,
+        "short_clips": 0 if steady else sum(len(clip.samples) < recipe.patch for clip in clips().values()),
+        "recipe": recipe.to_dict(),
+        "sample_rates": (8000, 16000, 44100, 48000) if steady else (),
+        "rate_assumed": False,
+        "notes": (),
         "seconds": report.seconds,
         "fingerprint": key.fingerprint,
         "state": "protected",
     }
     assert report.seconds > 0
-    assert silent > 0
+    assert steady or silent > 0
     if recipe is STRONG:
         assert report.saturated_samples > 0
 
@@ -323,7 +329,7 @@ def test_backends_and_threads_give_the_same_files(tmp_path, key):
 def test_the_division_into_batches_does_not_show(tmp_path, key, monkeypatch, batch):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", batch)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", batch)
     protect_folder(src, None, key)
     assert small_is_protected(src, key)
     restore_folder(src, key)
@@ -553,7 +559,8 @@ def test_partial_restore_leaves_out_what_has_changed_until_it_is_put_back(tmp_pa
     protected_bytes = (root / name).read_bytes()
     harm(root / name, damage, patches_of(700 if name == "no/0.wav" else 703, name.split("/")[0], key))
     harmed = contents(root)
-    with untouched(root / "yes", root / "no"), pytest.raises(SidecarError, match=rf"1 files are .*:\n  {name}$"):
+    sentence = rf"1 files or clips are .*:\n  {name}$"
+    with untouched(root / "yes", root / "no"), pytest.raises(SidecarError, match=sentence):
         restore_folder(root, key)
     report = restore_folder(root, key, partial=True)
     assert (report.state, report.patches) == ("partly restored", 5)
@@ -576,7 +583,7 @@ def test_a_refusal_shows_ten_names(tmp_path, key):
     with pytest.raises(SidecarError) as caught:
         restore_folder(src, key)
     lines = str(caught.value).split("\n  ")
-    assert lines[0].startswith("13 files are missing or were changed since ")
+    assert lines[0].startswith("13 files or clips are missing or were changed since ")
     assert lines[1:] == [f"{number:02}.wav" for number in range(10)] + ["and 3 more"]
 
 
@@ -706,7 +713,7 @@ def test_the_sidecar_of_something_else_is_refused(tmp_path, key, kind):
     before = contents(tmp_path, hidden=True)
     with pytest.raises(SidecarError, match=r"was made for other|belongs to"):
         protect_folder(src, None, key, sidecar=sidecar)
-    with pytest.raises(SidecarError, match=r"belongs to an array|1 files are missing"):
+    with pytest.raises(SidecarError, match=r"belongs to an array|1 files or clips are missing"):
         restore_folder(src, key, sidecar=sidecar)
     assert contents(tmp_path, hidden=True) == before
 
@@ -1011,7 +1018,7 @@ def test_what_is_protected_as_part_of_something_else_is_not_protected_again(tmp_
 def test_a_run_that_was_killed_is_finished_by_the_same_call(tmp_path, key, monkeypatch, at, batch, copying):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", batch)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", batch)
     root = tmp_path / "dst" if copying else src
     call = functools.partial(protect_folder, src, root if copying else None, key)
     assert in_child(lambda: call(progress=killer(at))) == -signal.SIGKILL
@@ -1038,7 +1045,7 @@ def test_a_run_that_was_killed_is_finished_by_the_same_call(tmp_path, key, monke
 def test_a_run_that_was_killed_again_and_again(tmp_path, key, monkeypatch, copying):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 2)
     root = tmp_path / "dst" if copying else src
     call = functools.partial(protect_folder, src, root if copying else None, key)
     for at in (1, 2, 1, 5, 3, 6):
@@ -1059,7 +1066,7 @@ def test_a_run_that_was_killed_again_and_again(tmp_path, key, monkeypatch, copyi
 def test_a_run_that_was_killed_can_be_restored(tmp_path, key, monkeypatch, at, batch, copying):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", batch)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", batch)
     root = tmp_path / "dst" if copying else src
     assert in_child(lambda: protect_folder(src, root if copying else None, key, progress=killer(at))) == -signal.SIGKILL
     assert restore_folder(root, key).state == "restored"
@@ -1075,7 +1082,7 @@ def test_a_run_that_was_killed_can_be_restored(tmp_path, key, monkeypatch, at, b
 def test_a_restore_that_was_killed_is_finished_by_the_same_call(tmp_path, key, monkeypatch, at, copying):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 2)
     root = tmp_path / "dst" if copying else src
     protect_folder(src, root if copying else None, key)
     assert in_child(lambda: restore_folder(root, key, progress=killer(6 + at))) == -signal.SIGKILL
@@ -1105,7 +1112,7 @@ def test_a_run_killed_before_it_wrote_anything_is_begun_again(tmp_path, key, lef
 def test_an_interrupt_leaves_a_run_that_can_be_finished(tmp_path, key, monkeypatch):
     src = tmp_path / "src"
     before = small_dataset(src)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 2)
 
     def interrupt(done: int, total: int) -> None:
         if done == (3 if total == 6 else 9):  # a restore takes two steps for each file

@@ -23,8 +23,8 @@ from poscuda_fast.files.listing import (
     read_layout,
     read_layouts,
     refuse,
+    refuse_rates,
     refuse_unsafe,
-    usual_rate,
 )
 
 NAMES = ["no/1.wav", "yes/1.wav", "yes/2.flac"]
@@ -281,11 +281,14 @@ def test_a_source_of_labels_that_is_no_text_is_refused(tmp_path, source):
         find_labels(tmp_path, NAMES, source)
 
 
-@pytest.mark.parametrize(
-    ("rates", "hold"), [([8000], 1), ([16_000, 16_000, 8000], 2), ([8000, 44_100], 1), ([], 2), ([192_000], 24)]
-)
-def test_the_default_recipe_is_for_the_rate_of_most_files(tmp_path, rates, hold):
-    for number, rate in enumerate(rates):
-        soundfile.write(tmp_path / f"{number}.wav", np.zeros(50, np.int16), rate)
-    names = [f"{number}.wav" for number in range(len(rates))]
-    assert Recipe.strong(2.0, sample_rate=usual_rate(read_layouts(tmp_path, names))) == Recipe.strong(2.0, hold=hold)
+def test_files_whose_rate_has_no_mark_are_listed(tmp_path):
+    for name, rate in {"a": 1999, "b": 2000, "c": 512_000, "d": 512_001}.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(50, np.int16), rate)
+    files = read_layouts(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    refuse_rates(files, Recipe.paper())
+    refuse_rates(files[1:3], Recipe.strong())
+    sentence = (
+        r"2 of 4 audio files cannot be marked; .*\n  a\.wav has a sample rate of 1,999 Hz.*\n  d\.wav has .*512,001 Hz"
+    )
+    with pytest.raises(DatasetError, match=sentence):
+        refuse_rates(files, Recipe.strong())

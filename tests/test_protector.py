@@ -15,7 +15,7 @@ from audiofiles import contents, noise, wav, write_tree
 from poscuda_fast import AudioFileError, Key, KeyFileError, Protector, Recipe, protect, protect_folder
 from poscuda_fast.protector import label_of_folder
 
-RECIPES = {"format 1": Recipe.paper(blur=0.3), "format 2": Recipe.strong(2.0, sample_rate=8000)}
+RECIPES = {"format 1": Recipe.paper(blur=0.3), "format 2": Recipe.strong(2.0)}
 both = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> dict[str, bytes]:
     """Audio files of every kind that can be edited, in class folders."""
     root = tmp_path / "made"
     made = {
-        "yes/a.wav": wav(noise(900)),
+        "yes/a.wav": wav(noise(900), rate=8000),
         "yes/b.wav": wav(noise(800, 2, "PCM_24"), "PCM_24", extensible=True),
         "no/c.wav": wav(noise(700, 1, "FLOAT"), "FLOAT", after=audiofiles.chunk(b"LIST", b"odd")),
         "no/d.wav": audiofiles.rf64(noise(30)),
@@ -63,22 +63,26 @@ def test_files_as_bytes_become_what_a_folder_becomes(
 @both
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_arrays_become_what_protect_makes_of_them(key: Key, key_file: Path, recipe: Recipe, dtype: type) -> None:
-    clips = noise(6 * 500).reshape(6, 500).astype(dtype)
+    clips = noise(6 * 500, 1, "PCM_16" if dtype == np.int16 else "FLOAT").reshape(6, 500)
     labels = np.array([0, 1, 2, 0, 1, 2])
-    wet = clips.copy()
-    protect(wet, labels, key, recipe=recipe)
+    wet, usual = clips.copy(), clips.copy()
+    protect(wet, labels, key, recipe=recipe, sample_rate=8000)
+    protect(usual, labels, key, recipe=recipe)
     clips.flags.writeable = False
-    protector = Protector(key_file, recipe=recipe)
+    assert Protector(key_file, recipe=recipe)({"audio": clips, "label": labels})["audio"].tobytes() == usual.tobytes()
+    protector = Protector(key_file, recipe=recipe, sample_rate=8000)
     whole = protector({"audio": clips, "label": labels, "more": "kept"})
     assert whole["audio"].tobytes() == wet.tobytes()
     assert (whole["label"] is labels, whole["more"]) == (True, "kept")
     each = np.empty(6, object)
     each[:] = list(clips)
     assert np.array_equal(np.stack(protector({"audio": each, "label": labels})["audio"]), wet)
-    rows = [{"array": clip, "sampling_rate": 8000} for clip in clips]
+    rates = [8000, None, 16000, 16000, 8000, 8000]  # each dict's own, or else the protector's
+    rows = [{"array": clip, "sampling_rate": rate} for clip, rate in zip(clips, rates, strict=True)]
     found = protector({"audio": rows, "label": labels.tolist()})["audio"]
-    assert [row["sampling_rate"] for row in found] == [8000] * 6
-    assert np.array_equal(np.stack([row["array"] for row in found]), wet)
+    assert [row["sampling_rate"] for row in found] == rates
+    expected = [usual[n] if rate == 16000 else wet[n] for n, rate in enumerate(rates)]
+    assert np.array_equal(np.stack([row["array"] for row in found]), np.stack(expected))
 
 
 def test_names_of_classes_are_those_that_labels_index(key: Key, key_file: Path) -> None:
@@ -209,6 +213,11 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, key: Key, key_
             Protector(key_file, classes=classes)
     with pytest.raises(ValueError, match="names 'yes' twice"):
         Protector(key_file, classes=["yes", "yes"])
+    for rate in (1999, 512_001):
+        with pytest.raises(ValueError, match=f"sample_rate is {rate}; it must be from 2000 to 512000"):
+            Protector(key_file, sample_rate=rate)
+    with pytest.raises(TypeError, match="sample_rate is '16k'"):
+        Protector(key_file, sample_rate="16k")
     with pytest.raises(ValueError, match="lossy is 'ogg'"):
         Protector(key_file, lossy="ogg")
     protector = Protector(tmp_path / "missing")
@@ -225,7 +234,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, key: Key, key_
 def test_real_speech_becomes_what_a_folder_becomes(fsdd: Path, tmp_path: Path, key: Key, key_file: Path) -> None:
     names = sorted(path.name for path in fsdd.iterdir())[::30]
     write_tree(tmp_path / "src", {name: (fsdd / name).read_bytes() for name in names})
-    recipe = Recipe.strong(sample_rate=8000)
+    recipe = Recipe.strong()
     protect_folder(tmp_path / "src", tmp_path / "dst", key, labels_from=r"regex:^(\d)_")
     protector = Protector(key_file, recipe=recipe, audio="bytes", label=lambda batch, n: batch["path"][n][0])
     found = protector({"bytes": [(fsdd / name).read_bytes() for name in names], "path": names})["bytes"]

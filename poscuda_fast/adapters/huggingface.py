@@ -32,7 +32,7 @@ def protect_dataset(
     """Make a protected copy of a data set of audio files.
 
     Rows are read as Arrow, so `datasets` decodes neither the files (torchcodec is not needed) nor any other column. WAV
-    files change only in their patches; FLAC and other lossless files keep their format and subtype. A row with a path
+    files change only in their samples; FLAC and other lossless files keep their format and subtype. A row with a path
     alone gets the bytes of that file, which `datasets` opens: it may be in an archive or at a remote address.
 
     Parameters

@@ -28,6 +28,7 @@ def protect_parquet(
     label: str = "label",
     classes: Sequence[str] | None = None,
     lossy: str = "refuse",
+    sample_rate: int | None = None,
 ) -> int:
     """Make a protected copy of a Parquet file; one row group and all labels are in memory at a time.
 
@@ -35,8 +36,8 @@ def protect_parquet(
     ----------
     src, dst : path
         The file, and the path of the copy, which must not exist. The copy appears once it is complete and on the disk.
-    key_file, recipe, classes, lossy
-        As for `Protector`.
+    key_file, recipe, classes, lossy, sample_rate
+        As for `Protector`; the sample rate is that of lists of samples.
     audio : str
         A column of bytes of audio files, of structs with "bytes" and "path" (as `datasets` writes), or of lists of
         int16 or float32 samples.
@@ -68,7 +69,9 @@ def protect_parquet(
     source, target = Path(src), Path(dst)
     if os.path.lexists(target):
         raise FileExistsError(f"{target} exists, and nothing is ever overwritten; choose another path.")
-    protector = Protector(key_file, recipe=recipe, classes=classes, audio=audio, label=label, lossy=lossy)
+    protector = Protector(
+        key_file, recipe=recipe, classes=classes, audio=audio, label=label, lossy=lossy, sample_rate=sample_rate
+    )
     with pq.ParquetFile(source) as read:
         for column in (audio, label):
             if (found := read.schema_arrow.names.count(column)) != 1:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.memory import mark_batch
+from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.protector import Protector, plain_entries
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.recipe import Recipe, check_rate
 
 
 class ProtectedDataset:
@@ -27,6 +28,8 @@ class ProtectedDataset:
         Anything with `__len__` and `__getitem__` that returns tuples, lists or dicts with a waveform and a label.
     key_file, recipe, classes
         As for `Protector`.
+    sample_rate : int, optional
+        Sample rate of all waveforms in Hz; 16,000 is assumed if this is not given.
     label : int or str
         Where the label is in an item: an index into a tuple or list, or a key of a dict. For torchaudio's
         SPEECHCOMMANDS it is 2: its items are (waveform, sample rate, label, speaker, utterance number).
@@ -49,9 +52,10 @@ class ProtectedDataset:
         audio: int | str = 0,
         recipe: Recipe = Recipe.strong(),
         classes: Sequence[str] | None = None,
+        sample_rate: int | None = None,
     ) -> None:
         self._dataset = dataset
-        self._protector = Protector(key_file, recipe=recipe, classes=classes)
+        self._protector = Protector(key_file, recipe=recipe, classes=classes, sample_rate=sample_rate)
         self._audio, self._label = audio, label
 
     def __len__(self) -> int:
@@ -87,6 +91,8 @@ class ProtectCollate:
     ----------
     key_file, recipe, classes
         As for `Protector`.
+    sample_rate : int, optional
+        Sample rate of all waveforms in Hz; 16,000 is assumed if this is not given.
     label : int or str
         Where the labels are in a batch: an index into a tuple or list, or a key of a dict. It is 2 for batches of
         (waveforms, sample rates, labels).
@@ -113,10 +119,12 @@ class ProtectCollate:
         collate: Callable[[Any], Any] | None = None,
         recipe: Recipe = Recipe.strong(),
         classes: Sequence[str] | None = None,
+        sample_rate: int | None = None,
     ) -> None:
         self._key_file = os.path.abspath(key_file)
         self._key: Key | None = None
         self._recipe, self._collate = recipe, collate
+        self._rate = None if sample_rate is None else check_rate(sample_rate)
         self._classes = None if classes is None else check_classes(classes)
         self._audio, self._label, self._lengths = audio, label, lengths
 
@@ -149,15 +157,15 @@ class ProtectCollate:
         frames_first = waveforms.transpose(1, 2) if waveforms.ndim == 3 else waveforms
         if waveforms.is_cuda:
             clips = frames_first.contiguous()
-            self._protect(clips, labels, lengths)
+            self._protect(clips, labels, lengths, Engine(on_device=True))
             frames_first.copy_(clips)
         else:
-            self._protect(frames_first.numpy(), labels, lengths)
+            self._protect(frames_first.numpy(), labels, lengths, Engine(threads=1))
         return _changed(batch, self._audio, waveforms)
 
-    def _protect(self, clips: Any, labels: list[Any], lengths: Any) -> None:
-        options: dict[str, Any] = {"recipe": self._recipe, "classes": self._classes, "lengths": lengths, "threads": 1}
-        protect(clips, labels, self._key, **options)  # type: ignore[arg-type]
+    def _protect(self, clips: Any, labels: list[Any], lengths: Any, engine: Engine) -> None:
+        options: dict[str, Any] = {"recipe": self._recipe, "classes": self._classes, "lengths": lengths}
+        mark_batch(clips, labels, self._key, engine=engine, sample_rate=self._rate, **options)  # type: ignore[arg-type]
 
 
 def _field(item: Any, place: int | str, argument: str) -> Any:

@@ -13,11 +13,12 @@ import numpy as np
 
 from poscuda_fast import disk
 from poscuda_fast.arrays import zarr as sharded
-from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.arrays.opening import path_of
 from poscuda_fast.arrays.zarr import METADATA, TASKS
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError
+from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe
@@ -32,6 +33,7 @@ def shard_tasks(
     key_file: PathLike,
     *,
     recipe: Recipe = Recipe.strong(),
+    sample_rate: int | None = None,
     lengths: Any = None,
     classes: Sequence[str] | None = None,
 ) -> list[ShardTask]:
@@ -45,8 +47,8 @@ def shard_tasks(
     ----------
     src, dst : path
         The folder of the array, and the folder of the copy, which is made; every worker must have access to both.
-    labels, recipe, lengths, classes
-        As for `protect_array`.
+    labels, recipe, sample_rate, lengths, classes
+        As for `protect_array`, but whether the mark would protect the data is not judged.
     key_file : path
         As for `Protector`: the key is not in the tasks.
 
@@ -67,9 +69,9 @@ def shard_tasks(
 
     Notes
     -----
-    What the copy is made with is written beside its metadata: the key's fingerprint, the recipe, and a keyed MAC of the
-    labels, the lengths and the source's path. A killed worker may leave a hidden file that ends in ".poscuda-part",
-    which Zarr ignores.
+    What the copy is made with is written beside its metadata: the key's fingerprint, the recipe, the sample rate, and a
+    keyed MAC of the labels, the lengths and the source's path. A killed worker may leave a hidden file that ends in
+    ".poscuda-part", which Zarr ignores.
     """
     if isinstance(key_file, Key):
         raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
@@ -77,11 +79,12 @@ def shard_tasks(
     if disk.overlap(source, target):
         raise DatasetError(f"{dst} is {src} itself, or one lies inside the other; choose another path for the copy.")
     clips = sharded.ZarrArray(source, None, lengths=lengths)
-    plan = make_plan(key, recipe, labels, classes, clips.lengths)
+    plan = make_plan(key, recipe, labels, classes, clips.lengths, sample_rate)
     refuse_protected(source, [clips.sidecar], key)
     run = {
         "fingerprint": key.fingerprint,
         "recipe": recipe.to_dict(),
+        "rates": list(plan.rates),
         "source": keyed_mac(key, b"tasks", os.fsencode(source) + plan.digest()),
     }
     _begin_copy(source, target, json.dumps(run, indent=1).encode())
@@ -93,6 +96,7 @@ def shard_tasks(
             str(target),
             os.path.abspath(key_file),
             recipe,
+            sample_rate,
             None if classes is None else tuple(classes),
             first,
             tuple(given[first : first + step]),
@@ -110,7 +114,7 @@ class ShardTask:
     ----------
     src, dst, key_file : str
         Full paths.
-    recipe, classes
+    recipe, sample_rate, classes
         As for `shard_tasks`.
     first : int
         The first clip.
@@ -122,6 +126,7 @@ class ShardTask:
     dst: str
     key_file: str
     recipe: Recipe
+    sample_rate: int | None
     classes: tuple[str, ...] | None
     first: int
     labels: tuple[Any, ...]
@@ -144,9 +149,9 @@ class ShardTask:
                 f"the rest at the same time; use the tasks as shard_tasks made them."
             )
         clips = np.asarray(source[self.first : end])
-        protect(
-            clips, self.labels, Key.load(self.key_file), recipe=self.recipe, lengths=self.lengths,
-            classes=self.classes, threads=1,
+        mark_batch(
+            clips, self.labels, Key.load(self.key_file), recipe=self.recipe, engine=Engine(threads=1),
+            sample_rate=self.sample_rate, lengths=self.lengths, classes=self.classes,
         )  # fmt: skip
         for region in sharded.regions(target, self.first // step):
             sharded.replace(Path(self.dst), region, clips[(slice(None), *region[1:])], alone=False)
@@ -166,5 +171,6 @@ def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
             disk.create(path, content, mode=None)
         if path.read_bytes() != content:
             raise DatasetError(
-                f"{path} was made with another key, recipe, labels, lengths or source; choose another path for it."
+                f"{path} was made with another key, recipe, sample rate, labels, lengths or source; choose another "
+                f"path for it."
             )

@@ -35,7 +35,15 @@ class Clips(Protocol):
 
 
 class ClipsInMemory(Clips, Protocol):
-    """Clips that kernels can mark in place, in host memory or on a GPU."""
+    """Clips that kernels can mark in place, batch by batch.
+
+    Attributes
+    ----------
+    copied_bytes : int or None
+        Bytes of each frame that are copied to be marked; None if samples are marked where they are.
+    """
+
+    copied_bytes: int | None
 
     def mark(self, patches: Patches, marks: Marks, engine: Engine, flags: Flags | None = None) -> int:
         """Mark the patches in place; returns what `Marks.apply` does, and fills `flags` as it does."""
@@ -63,6 +71,7 @@ class ArrayClips:
         self.shape = array.shape
         self.dtype = array.dtype
         self.channels = array.shape[2] if array.ndim == 3 else 1
+        self.copied_bytes: int | None = None
         self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
         self.flat, self._origin = flatten(array)
         steps = [stride // array.itemsize for stride in array.strides]
@@ -159,6 +168,7 @@ class ListClips:
                 )
         if writing:
             refuse_shared(arrays)
+        self.copied_bytes: int | None = self.channels * self.dtype.itemsize
         self._arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
         self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
 

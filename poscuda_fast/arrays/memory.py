@@ -95,7 +95,7 @@ def protect(
     Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
     """
     begun = time.perf_counter()
-    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
     plan, notes = judged(audio, plan, engine, key, snr)
@@ -114,21 +114,28 @@ def mark_batch(
     lengths: Any = None,
     classes: Sequence[str] | None = None,
 ) -> Tally:
-    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts."""
-    audio = open_clips(clips, lengths)
+    """Protect one batch of a data set, as `protect` does but without judging the whole by it; returns the counts.
+
+    Clips on a GPU need an engine that was made for them.
+    """
+    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
-def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
+def _mark_all(audio: ClipsInMemory | DeviceClips, plan: Plan, engine: Engine) -> Tally:
     tally = Tally(**plan.counts())
+    if isinstance(audio, DeviceClips):
+        with interrupts_held_back():
+            audio.mark_all(plan, tally)
+        return tally
     surveyed = audio.dtype.kind == "f" and not plan.marks.steady
     if surveyed:  # refuse before the first write; integers need no pass of their own
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             found = audio.survey(patches, engine)
             packed.refuse_non_finite(found, patches)
             packed.count_patches(tally, patches, found)
     with interrupts_held_back():
-        for patches in plan.batches(None):
+        for patches in plan.batches(audio.copied_bytes):
             flags = None if surveyed or plan.marks.steady else np.empty(len(patches), np.uint8)
             packed.count_odd(tally, audio.dtype, audio.mark(patches, plan.marks, engine, flags))
             if not surveyed:

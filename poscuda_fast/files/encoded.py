@@ -1,15 +1,18 @@
-"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, and kept whole in the sidecar."""
+"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, block by block."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
+import shutil
 import stat
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +20,23 @@ from numpy.typing import NDArray
 from poscuda_fast import disk
 from poscuda_fast.disk import Stamp, refuse_exchanged
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files import headers
+from poscuda_fast.files.filtering import edit_energy, refuse_flagged
 from poscuda_fast.files.records import Record
+from poscuda_fast.kernels import Engine
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.patches import Patches, packed_steps
 from poscuda_fast.mark.snr import energy
-from poscuda_fast.results import Verdict
+from poscuda_fast.results import Tally, Verdict
 
 if TYPE_CHECKING:
     import soundfile
 
-# Subtypes that can be edited exactly, named as in headers.CODINGS.
-_LOSSLESS = {"PCM_16", "PCM_24", "FLOAT"}
+# Coding, named as in headers.CODINGS, of what can be edited exactly -> the dtype that libsndfile decodes it to.
+_LOSSLESS = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}
 _LOSSY_FORMATS = {"MP3", "OGG"}
-FRAMES_PER_BLOCK = 1 << 20
+SAMPLES_PER_BLOCK = 1 << 18
+BYTES_PER_COPY = 1 << 20
 # No format here packs more frames into a byte: the largest FLAC block of one constant value takes over 8 bytes.
 MAX_FRAMES_PER_BYTE = 65536 // 8
 _TAGS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "software", "license")
@@ -54,6 +62,11 @@ class Encoding:
     def coding(self) -> str:
         """Name of the decoded samples' coding in headers.CODINGS; lossy files decode to 16 bits."""
         return "PCM_16" if self.lossy else self.subtype
+
+    @property
+    def decoded_bytes(self) -> int:
+        """About how many bytes its samples take."""
+        return 4 * self.frames * self.channels
 
 
 def probe(path: PurePath, data: bytes | None = None) -> Encoding:
@@ -86,6 +99,121 @@ def probe(path: PurePath, data: bytes | None = None) -> Encoding:
     return encoding
 
 
+def opened(path: str, stamp: Stamp | None = None) -> BinaryIO:
+    """A file open for reading; DatasetError if it is not a regular file, or not the file that was listed."""
+    file = open(os.open(path, disk.READING), "rb")  # noqa: SIM115 - the caller closes it
+    try:
+        status = os.fstat(file.fileno())
+        if stamp is not None:
+            refuse_exchanged(path, stamp, status)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path} is not a regular file any more; put it back and run the same command again.")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class Reader:
+    """Decodes an open file; AudioFileError if libsndfile cannot decode all of it. `name` is for messages.
+
+    Attributes
+    ----------
+    encoding : Encoding
+    tags : dict
+        Its text tags.
+    """
+
+    def __init__(self, source: BinaryIO, name: str) -> None:
+        import soundfile  # noqa: PLC0415
+
+        self._name, self._source = name, source
+        self._errors = (soundfile.LibsndfileError, RuntimeError)
+        self._done = 0
+        source.seek(0)
+        with self._refusing():
+            self._file: soundfile.SoundFile = _straight()(source)
+        file = self._file
+        self.encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
+        self.tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
+        if self.encoding.coding not in _LOSSLESS:
+            file.close()
+            raise AudioFileError(f"{name} cannot be used: its samples are {self.encoding.subtype}.")
+
+    def read(self, frames: int) -> NDArray[Any]:
+        """The next frames as kernel samples (frames, channels)."""
+        with self._refusing():
+            block = self._file.read(frames, _LOSSLESS[self.encoding.coding], always_2d=True)
+        self._done += len(block)
+        if len(block) < frames:
+            raise AudioFileError(
+                f"{self._name} cannot be used: only {self._done} of its {self.encoding.frames} frames decode."
+            )
+        samples: NDArray[Any] = block >> 8 if self.encoding.coding == "PCM_24" else block
+        return samples
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """All frames, so few at a time that a header that lies about the length costs no memory."""
+        most = max(1, SAMPLES_PER_BLOCK // self.encoding.channels)
+        for first in range(0, self.encoding.frames, most):
+            yield self.read(min(most, self.encoding.frames - first))
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Say which file libsndfile cannot decode; an error of the source itself comes first."""
+        try:
+            yield
+        except self._errors as error:
+            failed = getattr(self._source, "error", None)
+            if failed is not None:
+                raise failed from None
+            raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@functools.cache
+def _straight() -> type[soundfile.SoundFile]:
+    """`SoundFile` that never seeks: it would after each block, to where it is, and that changes samples of MP3."""
+    import soundfile  # noqa: PLC0415
+
+    class Straight(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return Straight
+
+
+class Writer:
+    """Encodes samples in the format, subtype and with the tags of another file, or as 16-bit FLAC if that is lossy."""
+
+    def __init__(self, target: BinaryIO, encoding: Encoding, tags: dict[str, str]) -> None:
+        import soundfile  # noqa: PLC0415
+
+        form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
+        if encoding.lossy:
+            form, subtype, endian = "FLAC", "PCM_16", "FILE"
+        self._file = soundfile.SoundFile(target, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
+        for tag, text in tags.items():
+            with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
+                setattr(self._file, tag, text)
+
+    def write(self, samples: NDArray[Any]) -> None:
+        """Append kernel samples (frames, channels)."""
+        # libsndfile keeps 24-bit samples in the upper bits of an int32.
+        self._file.write(samples << 8 if samples.dtype == np.int32 else samples)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decoded:
     """An encoded file in memory: kernel samples (frames, channels), how it was encoded, its text tags."""
@@ -97,28 +225,10 @@ class Decoded:
 
 def decode(data: bytes, name: str) -> Decoded:
     """Decode a file's bytes; AudioFileError if libsndfile cannot decode all of them."""
-    import soundfile  # noqa: PLC0415
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
-            dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[encoding.coding]
-            samples = _read(file, dtype)
-            tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioFileError(f"{name} cannot be used: libsndfile cannot decode it ({error}).") from None
-    if len(samples) != encoding.frames:
-        raise AudioFileError(f"{name} cannot be used: only {len(samples)} of its {encoding.frames} frames decode.")
-    return Decoded(samples >> 8 if encoding.coding == "PCM_24" else samples, encoding, tags)
-
-
-def _read(file: soundfile.SoundFile, dtype: str) -> NDArray[Any]:
-    """Read all samples block by block, so that a header that lies about the length costs no memory."""
-    blocks = []
-    while True:
-        blocks.append(file.read(FRAMES_PER_BLOCK, dtype, always_2d=True))
-        if len(blocks[-1]) < FRAMES_PER_BLOCK:
-            return np.concatenate(blocks)
+    with Reader(io.BytesIO(data), name) as reader:
+        dtype = np.dtype(_LOSSLESS[reader.encoding.coding])
+        blocks = [*reader.blocks(), np.empty((0, reader.encoding.channels), dtype)]
+        return Decoded(np.concatenate(blocks), reader.encoding, reader.tags)
 
 
 def encode(decoded: Decoded) -> bytes:
@@ -126,91 +236,151 @@ def encode(decoded: Decoded) -> bytes:
 
     AudioFileError unless the result decodes to exactly the same samples.
     """
-    import soundfile  # noqa: PLC0415
-
-    samples, encoding = decoded.samples, decoded.encoding
-    form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
-    if encoding.lossy:
-        form, subtype, endian = "FLAC", "PCM_16", "FILE"
     buffer = io.BytesIO()
-    # libsndfile keeps 24-bit samples in the upper bits of an int32.
-    wide = samples << 8 if samples.dtype == np.int32 else samples
-    with soundfile.SoundFile(buffer, "w", encoding.sample_rate, encoding.channels, subtype, endian, form) as file:
-        for tag, text in decoded.tags.items():
-            with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
-                setattr(file, tag, text)
-        file.write(wide)
-    data = buffer.getvalue()
-    if decode(data, "the new encoding").samples.tobytes() != samples.tobytes():
-        raise AudioFileError(f"Encoding as {form}/{subtype} does not keep every sample; convert the file to WAV first.")
-    return data
+    with Writer(buffer, decoded.encoding, decoded.tags) as writer:
+        writer.write(decoded.samples)
+    _refuse_lost(buffer, decoded.encoding, _digest_of(iter([decoded.samples])))
+    return buffer.getvalue()
 
 
-class Content:
-    """An encoded file's bytes, and what they decode to."""
+class Edited(NamedTuple):
+    """What marking an encoded file did: counts, the energies of its samples and of the edit."""
 
-    def __init__(self, kept: bytes, record: Record) -> None:
-        self.kept = kept
-        self._decoded: Decoded = decode(kept, record.name)
-        self._record = record
-
-    @property
-    def now(self) -> bytes:
-        """Its patches, as bytes of a WAV file with the same coding."""
-        audio, record = self._decoded.samples, self._record
-        parts = [audio[start : start + n].reshape(-1) for start, n in zip(record.starts, record.sizes, strict=True)]
-        return headers.to_bytes(np.concatenate([*parts, np.empty(0, audio.dtype)]), record.coding)
-
-    def energy(self) -> float:
-        """The energy of all its samples."""
-        return energy(self._decoded.samples.reshape(-1))
-
-    def edited(self, patches: bytes) -> bytes:
-        """The file's bytes with other patches; the original bytes if `patches` change nothing, as in silence."""
-        if patches == self.now:
-            return self.kept
-        self.fill(patches)
-        return encode(self._decoded)
-
-    def fill(self, patches: bytes) -> NDArray[Any]:
-        """Replace its patches for good, and return all its samples (frames, channels)."""
-        audio, record = self._decoded.samples, self._record
-        dense = headers.to_samples(patches, record.coding)
-        for start, n in zip(record.starts, record.sizes, strict=True):
-            audio[start : start + n] = dense[: n * record.channels].reshape(n, -1)
-            dense = dense[n * record.channels :]
-        return audio
+    tally: Tally
+    signal: float
+    noise: float
 
 
-def read(path: str, stamp: Stamp | None = None) -> bytes:
-    """All bytes of a file; DatasetError if it is not a regular file, or not the file that was listed."""
-    with open(os.open(path, disk.READING), "rb") as file:
-        status = os.fstat(file.fileno())
-        if stamp is not None:
-            refuse_exchanged(path, stamp, status)
-        if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path} is not a regular file any more; put it back and run the same command again.")
-        return file.read()
+def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Edited:
+    """Encode a file's marked samples into `target`, or copy the file if the mark changes nothing, as in silence.
+
+    AudioFileError if it cannot be decoded, or encoding it again does not keep every sample.
+    """
+    tally, samples = Tally(), hashlib.sha256()
+    signal = noise = 0.0
+    changed = False
+    with Reader(source, record.name) as reader:
+        with Writer(target, reader.encoding, reader.tags) as writer:
+            for dry, wet in marked(reader, record, marks, engine, tally):
+                writer.write(wet)
+                samples.update(_bytes_of(wet).data)
+                signal += energy(dry.reshape(-1))
+                noise += edit_energy(dry.reshape(-1), wet.reshape(-1))
+                changed = changed or not _same(dry, wet)
+        if changed or reader.encoding.lossy:
+            _refuse_lost(target, reader.encoding, samples.digest())
+            return Edited(tally, signal, noise)
+    source.seek(0)
+    target.seek(0)
+    target.truncate()
+    shutil.copyfileobj(source, target, BYTES_PER_COPY)
+    return Edited(tally, signal, noise)
 
 
-def undo(path: str, kept: bytes) -> None:
-    """Replace whatever is at `path` now with the original file."""
-    disk.replace(Path(path), kept, mode=stat.S_IMODE(os.lstat(path).st_mode))
+def marked(
+    reader: Reader, record: Record, marks: Marks, engine: Engine, tally: Tally
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """(samples, marked samples) of a file, block by block; `record` says where its patches are.
+
+    ValueError if format 1 meets a sample that is not finite.
+    """
+    starts, sizes = np.array(record.starts, np.int64), np.array(record.sizes, np.int64)
+    most = max(1, SAMPLES_PER_BLOCK // record.channels)
+    position = n = 0
+    while position < record.frames:
+        end = min(position + most, record.frames)
+        if marks.steady:
+            some = _patches(record.row, np.array([position]), np.array([end - position]))
+        else:  # a patch is filtered whole
+            last = int(np.searchsorted(starts, end))
+            end = max(end, int(starts[last - 1] + sizes[last - 1])) if last else end
+            some = _patches(record.row, starts[n:last], sizes[n:last])
+            n = last
+        dry = reader.read(end - position)
+        wet = dry.copy()
+        flat, firsts = wet.reshape(-1), (some.starts - position) * record.channels
+        if marks.steady:
+            tally.frames_changed += end - position
+        else:
+            flags = engine.survey_patches(flat, firsts, some.sizes * record.channels, 1)
+            refuse_flagged(record.name, flags)
+            packed.count_patches(tally, some, flags)
+        odd = marks.apply(engine, flat, firsts, some, packed_steps(record.channels))
+        packed.count_odd(tally, wet.dtype, odd)
+        yield dry, wet
+        position = end
 
 
-def judge(now: bytes, content: Content, wet: bytes) -> Verdict:
+def examine(source: BinaryIO, record: Record, marks: Marks, engine: Engine) -> None:
+    """AudioFileError if a file cannot be decoded; ValueError if format 1 cannot filter it."""
+    with Reader(source, record.name) as reader:
+        blocks = reader.blocks() if marks.steady else marked(reader, record, marks, engine, Tally())
+        for _ in blocks:
+            pass
+
+
+def judge(now: BinaryIO, original: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Verdict:
     """The verdict on a file; other bytes that decode to the marked samples count as protected."""
-    if now == content.kept:
-        return Verdict.of(original=True, protected=wet == content.now)
-    try:
-        found = decode(now, "what is there now").samples
-    except AudioFileError:
-        return Verdict.NEITHER
-    expected = content.fill(wet)
-    same = found.shape == expected.shape and found.tobytes() == expected.tobytes()
+    is_original = _equal(now, original)
+    with Reader(original, record.name) as reader:
+        blocks = marked(reader, record, marks, engine, Tally())
+        if is_original:
+            return Verdict.of(original=True, protected=all(_same(dry, wet) for dry, wet in blocks))
+        try:
+            with Reader(now, "what is there now") as found:
+                shape = (found.encoding.coding, found.encoding.frames, found.encoding.channels)
+                same = shape == (record.coding, record.frames, record.channels)
+                same = same and all(_same(found.read(len(wet)), wet) for _, wet in blocks)
+        except AudioFileError:
+            return Verdict.NEITHER
     return Verdict.of(original=False, protected=same)
 
 
-def digest(content: bytes) -> str:
-    """SHA-256 in hex."""
-    return hashlib.sha256(content).hexdigest()
+def digest(file: BinaryIO) -> tuple[int, str]:
+    """The size of an open file, and its SHA-256 in hex."""
+    whole, size = hashlib.sha256(), 0
+    file.seek(0)
+    while part := file.read(BYTES_PER_COPY):
+        whole.update(part)
+        size += len(part)
+    return size, whole.hexdigest()
+
+
+def _refuse_lost(target: BinaryIO, encoding: Encoding, samples: bytes) -> None:
+    """AudioFileError unless a new file decodes to the samples with a digest."""
+    with Reader(target, "the new encoding") as reader:
+        if _digest_of(reader.blocks()) != samples:
+            form = "FLAC/PCM_16" if encoding.lossy else f"{encoding.format}/{encoding.subtype}"
+            raise AudioFileError(f"Encoding as {form} does not keep every sample; convert the file to WAV first.")
+
+
+def _digest_of(blocks: Iterator[NDArray[Any]]) -> bytes:
+    samples = hashlib.sha256()
+    for block in blocks:
+        samples.update(_bytes_of(block).data)
+    return samples.digest()
+
+
+def _equal(one: BinaryIO, other: BinaryIO) -> bool:
+    """Whether two open files hold the same bytes."""
+    one.seek(0)
+    other.seek(0)
+    while True:
+        part, same = one.read(BYTES_PER_COPY), other.read(BYTES_PER_COPY)
+        if part != same:
+            return False
+        if not part:
+            return True
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two blocks have the same bits."""
+    return one.shape == other.shape and bool(np.array_equal(_bytes_of(one), _bytes_of(other)))
+
+
+def _bytes_of(block: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+
+
+def _patches(row: int, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Patches:
+    return Patches(np.zeros_like(starts), starts, sizes, np.full_like(starts, row))

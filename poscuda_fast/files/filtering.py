@@ -8,92 +8,129 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.disk import Buffer
 from poscuda_fast.files import headers
 from poscuda_fast.files.records import Record
-from poscuda_fast.kernels import NOT_FINITE, Engine, Marks
+from poscuda_fast.kernels import NOT_FINITE, Engine
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.packed import count
-from poscuda_fast.mark.plan import Patches
+from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.snr import SAMPLES_PER_STEP
 from poscuda_fast.results import Tally
 
 
 class Filtered(NamedTuple):
-    """Each file's marked patches as file bytes, the energy of each edit, and the counts over all files."""
+    """Each record's marked patches as file bytes, the energy of each edit, and the counts over all records."""
 
-    wet: list[bytes]
+    wet: list[memoryview]
     noise: list[float]
     tally: Tally
 
 
-def filter_together(records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> Filtered:
-    """Mark the patches of each record, given as file bytes; ValueError if a sample is not finite."""
-    wet = [b""] * len(records)
+def filter_together(records: Sequence[Record], dry: Sequence[Buffer], marks: Marks, engine: Engine) -> Filtered:
+    """Mark the patches of each record, as file bytes; ValueError if format 1 meets one that is not finite."""
+    wet = [memoryview(b"")] * len(records)
     noise = [0.0] * len(records)
     tally = Tally()
-    for group, samples, patches, channels in _groups(records, dry):
-        flags = packed.survey_dense(samples, patches, channels, engine)
-        _refuse(records, group, patches, flags)
-        count(tally, patches, flags, marks)
-        filtered = samples.copy()
-        tally.saturated_samples += packed.mark_dense(filtered, patches, channels, marks, engine)
-        content = memoryview(headers.to_bytes(filtered, records[group[0]].coding))
+    for group in _groups(records, dry):
+        content, samples = _joined(group, packed_24=marks.steady)
+        if marks.steady:
+            tally.frames_changed += group.patches.n_frames
+        else:
+            packed.count_patches(tally, group.patches, _checked(records, group, samples, engine))
+        odd = packed.mark_dense(samples, group.patches, group.channels, marks, engine)
+        packed.count_odd(tally, samples.dtype, odd)
+        view = memoryview(headers.to_bytes(samples, group.coding) if content is None else content)
         first = 0
-        for number, energy in zip(group, _noise(samples, filtered, [len(dry[n]) for n in group]), strict=True):
-            n = len(dry[number])
-            wet[number] = bytes(content[first : first + n])
-            noise[number] = energy
-            first += n
+        for number, before in zip(group.numbers, group.dry, strict=True):
+            wet[number] = view[first : first + len(before)]
+            noise[number] = _noise(before, wet[number], group.coding)
+            first += len(before)
     return Filtered(wet, noise, tally)
 
 
-def count_together(tally: Tally, records: Sequence[Record], dry: Sequence[bytes], marks: Marks, engine: Engine) -> None:
+def count_together(
+    tally: Tally, records: Sequence[Record], dry: Sequence[Buffer], marks: Marks, engine: Engine
+) -> None:
     """Count the patches of each record without marking them."""
-    for _, samples, patches, channels in _groups(records, dry):
-        count(tally, patches, packed.survey_dense(samples, patches, channels, engine), marks)
+    for group in _groups(records, dry):
+        if marks.steady:
+            tally.frames_changed += group.patches.n_frames
+        else:
+            flags = packed.survey_dense(_joined(group)[1], group.patches, group.channels, engine)
+            packed.count_patches(tally, group.patches, flags)
 
 
-def refuse_non_finite(records: Sequence[Record], dry: Sequence[bytes], engine: Engine) -> None:
+def refuse_non_finite(records: Sequence[Record], dry: Sequence[Buffer], engine: Engine) -> None:
     """ValueError that names the first file with a NaN or infinite sample in a patch."""
-    for group, samples, patches, channels in _groups(records, dry):
-        _refuse(records, group, patches, packed.survey_dense(samples, patches, channels, engine))
+    for group in _groups(records, dry):
+        _checked(records, group, _joined(group)[1], engine)
 
 
-def _groups(records: Sequence[Record], dry: Sequence[bytes]) -> Iterator[tuple[list[int], NDArray[Any], Patches, int]]:
-    """(record numbers, their samples in one buffer, its patches, channels) for each coding and number of channels.
-
-    The patches' clips are indices into the list of record numbers.
-    """
-    groups: dict[tuple[str, int], list[int]] = {}
-    for number, record in enumerate(records):
-        groups.setdefault((record.coding, record.channels), []).append(number)
-    for (coding, channels), group in groups.items():
-        samples = headers.to_samples(b"".join([dry[n] for n in group]), coding)
-        sizes = np.array([size for n in group for size in records[n].sizes], np.int64)
-        clips = np.repeat(np.arange(len(group)), [len(records[n].sizes) for n in group])
-        rows = np.array([records[n].row for n in group], np.int64)[clips]
-        yield group, samples, Patches(clips, np.zeros_like(sizes), sizes, rows), channels
-
-
-def _refuse(records: Sequence[Record], group: list[int], patches: Patches, flags: NDArray[np.uint8]) -> None:
-    odd = np.flatnonzero(flags & NOT_FINITE)
-    if odd.size:
+def refuse_flagged(name: str, flags: NDArray[np.uint8]) -> None:
+    """ValueError if one of a file's patches has a NaN or infinite sample: a filter would spread it."""
+    if (flags & NOT_FINITE).any():
         raise ValueError(
-            f"{records[group[patches.clips[odd[0]]]].name} has a NaN or infinite sample where it would be marked; "
-            f"nothing was written. Repair the file."
+            f"{name} has a NaN or infinite sample where it would be marked; nothing was written. Repair the file."
         )
 
 
-def _noise(dry: NDArray[Any], wet: NDArray[Any], n_bytes: list[int]) -> list[float]:
-    """Energy of each file's edit; `n_bytes` gives its share of the buffers."""
-    shares = np.array(n_bytes, np.int64)
-    if not shares.any():
-        return [0.0] * len(n_bytes)
-    edit = dry.astype(np.float64)
-    edit -= wet
-    with np.errstate(over="ignore"):
-        edit *= edit
-        firsts = (np.cumsum(shares) - shares) * len(dry) // shares.sum()
-        found = np.zeros(len(shares))
-        # An empty file begins where the next one does; reduceat would give it its neighbour's energy.
-        found[shares > 0] = np.add.reduceat(edit, firsts[shares > 0])
-    return found.tolist()
+class _Group(NamedTuple):
+    """Records of one coding and number of channels: their numbers, their patches' bytes, and all patches in order.
+
+    The patches' clips are indices into the numbers.
+    """
+
+    coding: str
+    channels: int
+    numbers: list[int]
+    dry: list[Buffer]
+    patches: Patches
+
+
+def _groups(records: Sequence[Record], dry: Sequence[Buffer]) -> Iterator[_Group]:
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for number, record in enumerate(records):
+        kinds.setdefault((record.coding, record.channels), []).append(number)
+    for (coding, channels), numbers in kinds.items():
+        starts = np.array([start for n in numbers for start in records[n].starts], np.int64)
+        sizes = np.array([size for n in numbers for size in records[n].sizes], np.int64)
+        clips = np.repeat(np.arange(len(numbers)), [len(records[n].sizes) for n in numbers])
+        rows = np.array([records[n].row for n in numbers], np.int64)[clips]
+        yield _Group(coding, channels, numbers, [dry[n] for n in numbers], Patches(clips, starts, sizes, rows))
+
+
+def _joined(group: _Group, *, packed_24: bool = False) -> tuple[bytearray | None, NDArray[Any]]:
+    """All patches of a group as samples, and their bytes if the samples share their memory."""
+    content = bytearray().join(group.dry)
+    samples = headers.as_samples(content, group.coding, packed=packed_24)
+    return (content, samples) if samples is not None else (None, headers.to_samples(memoryview(content), group.coding))
+
+
+def _checked(records: Sequence[Record], group: _Group, samples: NDArray[Any], engine: Engine) -> NDArray[np.uint8]:
+    """What each patch holds; ValueError if a sample is not finite."""
+    flags = packed.survey_dense(samples, group.patches, group.channels, engine)
+    odd = np.flatnonzero(flags & NOT_FINITE)
+    if odd.size:
+        refuse_flagged(records[group.numbers[group.patches.clips[odd[0]]]].name, flags)
+    return flags
+
+
+def _noise(dry: Buffer, wet: Buffer, coding: str) -> float:
+    """Energy of an edit, of patches as file bytes."""
+    step = SAMPLES_PER_STEP * headers.CODINGS[coding]
+    before, after = memoryview(dry), memoryview(wet)
+    return sum(
+        edit_energy(headers.to_samples(before[n : n + step], coding), headers.to_samples(after[n : n + step], coding))
+        for n in range(0, len(before), step)
+    )
+
+
+def edit_energy(dry: NDArray[Any], wet: NDArray[Any]) -> float:
+    """Energy of the difference of two runs of samples; not finite where they are not."""
+    total = 0.0
+    for n in range(0, len(dry), SAMPLES_PER_STEP):
+        with np.errstate(invalid="ignore", over="ignore"):
+            edit = dry[n : n + SAMPLES_PER_STEP].astype(np.float64) - wet[n : n + SAMPLES_PER_STEP]
+            total += float(np.dot(edit, edit))
+    return total

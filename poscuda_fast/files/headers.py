@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -65,6 +66,18 @@ def to_bytes(samples: NDArray[Any], coding: str) -> bytes:
     if coding == "PCM_24":
         return samples.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
     return samples.astype("<i2" if coding == "PCM_16" else "<f4").tobytes()
+
+
+def as_samples(content: bytearray, coding: str, *, packed: bool) -> NDArray[Any] | None:
+    """File bytes as samples that share their memory; None if kernels cannot use them as they lie.
+
+    Of 24-bit samples the bytes themselves, if `packed` allows that.
+    """
+    if coding == "PCM_24":
+        return np.frombuffer(content, np.uint8) if packed else None
+    if sys.byteorder != "little":
+        return None
+    return np.frombuffer(content, np.int16 if coding == "PCM_16" else np.float32)
 
 
 def read_wav(file: BinaryIO, name: str) -> WavLayout:

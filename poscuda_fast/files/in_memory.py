@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -14,9 +15,8 @@ from poscuda_fast.files.headers import WavLayout
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.plan import Plan
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.mark.plan import Plan, make_plan
+from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
 
 
 class Blob(NamedTuple):
@@ -31,27 +31,33 @@ def protect_blobs(
 ) -> list[Blob]:
     """Protect audio files in memory: for each, the name and the bytes that `protect_folder` would write.
 
+    Each is marked for its own sample rate.
+
     Raises
     ------
     AudioFileError
-        A file cannot be edited exactly, or is lossy and `lossy` is not "flac". With "flac" it is encoded as 16-bit
-        FLAC, and its name gets the suffix .flac.
+        A file cannot be edited exactly, or has a sample rate that format 2 has no mark for; or it is lossy and `lossy`
+        is not "flac". With "flac" it is encoded as 16-bit FLAC, and its name gets the suffix .flac.
     TypeError, ValueError
-        Labels that cannot be used, or a NaN or infinite sample inside a patch.
+        Labels that cannot be used; or, in format 1, a NaN or infinite sample inside a patch.
     """
     layouts = [_layout_of(blob) for blob in blobs]
     for blob, layout in zip(blobs, layouts, strict=True):
-        if isinstance(layout, encoded.Encoding) and layout.lossy and lossy != "flac":
-            raise AudioFileError(
-                f"{blob.name} is lossy, so it cannot be edited exactly; convert it with lossy='flac', or leave it out."
-            )
+        _refuse(blob, layout, recipe, lossy)
     lengths = np.array([layout.frames for layout in layouts], np.int64)
-    plan = Plan(key, recipe, encode(labels, classes, len(blobs)), lengths)
+    rates = np.array([layout.sample_rate for layout in layouts], np.int64)
+    plan = make_plan(key, recipe, labels, classes, lengths, rates)
     contents = [_content_of(blob, layout) for blob, layout in zip(blobs, layouts, strict=True)]
     records = [_record(plan, n, contents[n], layouts[n]) for n in range(len(blobs))]
-    edits = [_Edit(record, content) for record, content in zip(records, contents, strict=True)]
-    wet = filtering.filter_together(records, [edit.dry for edit in edits], plan.marks, engine).wet
-    return [edit.finish(patches) for edit, patches in zip(edits, wet, strict=True)]
+    wavs = [n for n, record in enumerate(records) if not record.is_encoded]
+    dry = [Places(records[n]).take(contents[n].data) for n in wavs]
+    wet = iter(filtering.filter_together([records[n] for n in wavs], dry, plan.marks, engine).wet)
+    return [
+        _encoded(content, record, plan, engine)
+        if record.is_encoded
+        else content._replace(data=b"".join(Places(record).woven(content.data, next(wet))))
+        for content, record in zip(contents, records, strict=True)
+    ]
 
 
 def _layout_of(blob: Blob) -> WavLayout | encoded.Encoding:
@@ -60,9 +66,27 @@ def _layout_of(blob: Blob) -> WavLayout | encoded.Encoding:
     return encoded.probe(PurePosixPath(blob.name), blob.data)
 
 
+def _refuse(blob: Blob, layout: WavLayout | encoded.Encoding, recipe: Recipe, lossy: str) -> None:
+    """AudioFileError if a file cannot be marked."""
+    if _is_lossy(layout) and lossy != "flac":
+        raise AudioFileError(
+            f"{blob.name} is lossy, so it cannot be edited exactly; convert it with lossy='flac', or leave it out."
+        )
+    least, most = RATES
+    if not isinstance(recipe, PaperRecipe) and not least <= layout.sample_rate <= most:
+        raise AudioFileError(
+            f"{blob.name} has a sample rate of {layout.sample_rate:,} Hz; it must be from {least:,} to {most:,} Hz, so "
+            f"resample it or leave it out."
+        )
+
+
+def _is_lossy(layout: WavLayout | encoded.Encoding) -> bool:
+    return isinstance(layout, encoded.Encoding) and layout.lossy
+
+
 def _content_of(blob: Blob, layout: WavLayout | encoded.Encoding) -> Blob:
     """The file to mark: a lossy one is converted to FLAC first."""
-    if not (isinstance(layout, encoded.Encoding) and layout.lossy):
+    if not _is_lossy(layout):
         return blob
     name = str(PurePosixPath(blob.name).with_suffix(".flac"))
     return Blob(name, encoded.encode(encoded.decode(blob.data, blob.name)))
@@ -71,34 +95,24 @@ def _content_of(blob: Blob, layout: WavLayout | encoded.Encoding) -> Blob:
 def _record(plan: Plan, number: int, content: Blob, layout: WavLayout | encoded.Encoding) -> Record:
     patches = plan.of_clip(number)
     return Record(
-        content.name,
-        int(plan.rows_of(np.array([number]))[0]),
-        layout.coding,
-        layout.channels,
-        layout.frames,
-        layout.offset if isinstance(layout, WavLayout) else WHOLE,
-        len(content.data),
-        patches.starts.tolist(),
-        patches.sizes.tolist(),
-        "",
+        name=content.name,
+        row=int(plan.rows_of(np.array([number]))[0]),
+        coding=layout.coding,
+        channels=layout.channels,
+        frames=layout.frames,
+        offset=layout.offset if isinstance(layout, WavLayout) else WHOLE,
+        size=len(content.data),
+        begin=0,
+        end=len(content.data),
+        batch=0,
+        starts=patches.starts.tolist(),
+        sizes=patches.sizes.tolist(),
+        sha256="",
     )
 
 
-class _Edit:
-    """A file whose patches have been read and not yet replaced."""
-
-    def __init__(self, record: Record, content: Blob) -> None:
-        self._record = record
-        self._content = content
-        self._decoded = encoded.Content(content.data, record) if record.offset == WHOLE else None
-        if self._decoded is not None:
-            self.dry = self._decoded.now
-        else:
-            self.dry = Places(record).take(content.data)
-
-    def finish(self, wet: bytes) -> Blob:
-        if self._decoded is not None:
-            return self._content._replace(data=self._decoded.edited(wet))
-        whole = bytearray(self._content.data)
-        Places(self._record).put(whole, wet)
-        return self._content._replace(data=bytes(whole))
+def _encoded(content: Blob, record: Record, plan: Plan, engine: Engine) -> Blob:
+    """A file that is decoded, marked and encoded again."""
+    target = io.BytesIO()
+    encoded.edit(io.BytesIO(content.data), target, record, plan.marks, engine)
+    return content._replace(data=target.getvalue())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from poscuda_fast.disk import Stamp, stamp_of
 from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.files import headers
 from poscuda_fast.files.encoded import Encoding, probe
-from poscuda_fast.recipe import MAX_RATE, USUAL_RATE
+from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
 from poscuda_fast.undo.journal import SIDECAR
 
 MANIFEST = "poscuda.json"
@@ -132,11 +131,18 @@ def read_layout(root: Path, name: str) -> AudioFile:
     return AudioFile(name, status.st_size, encoding, output_name, stamp_of(status))
 
 
-def usual_rate(files: Sequence[AudioFile]) -> int:
-    """The commonest sample rate in Hz: the lowest one on a tie, `USUAL_RATE` without files."""
-    rates = Counter(min(max(1, file.layout.sample_rate), MAX_RATE) for file in files)
-    most = max(rates.values(), default=0)
-    return min((rate for rate, count in rates.items() if count == most), default=USUAL_RATE)
+def refuse_rates(files: Sequence[AudioFile], recipe: Recipe) -> None:
+    """DatasetError that lists the files for whose sample rate the recipe has no mark."""
+    if isinstance(recipe, PaperRecipe):
+        return
+    least, most = RATES
+    problems = [
+        f"{file.name} has a sample rate of {file.layout.sample_rate:,} Hz; it must be from {least:,} to {most:,} Hz, "
+        f"so resample it or leave it out"
+        for file in files
+        if not least <= file.layout.sample_rate <= most
+    ]
+    refuse(problems, f"{len(problems)} of {len(files)} audio files cannot be marked")
 
 
 def suffix_of(name: str) -> str:

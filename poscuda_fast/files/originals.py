@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import io
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from poscuda_fast.disk import PathLike, locked
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import encoded, filtering, listing, wav
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.records import WHOLE, Places, Record, unpack
+from poscuda_fast.files.records import Places, Record, unpack
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.results import Tally, Verdict
 from poscuda_fast.secrecy import Secret, discreet_steps
@@ -66,29 +66,61 @@ class FilesRun(Run):
         self.paths = paths
 
     def clips(self, names: Collection[str] | None = None) -> Iterator[FileClip]:
-        """Every file that the run has recorded, or only those in `names`, in order and one at a time."""
+        """Every file that the run has recorded, or only those in `names`, in order and one at a time.
+
+        An encoded file within which a run was stopped is not among them: it is still the original.
+        """
+        parts: list[tuple[Record, bytes]] = []
         for payload in self.journal.payloads():
             for record, kept in unpack(payload):
                 if names is None or record.name in names:
-                    yield self._clip(record, kept)
+                    parts.append((record, bytes(kept)))
+                    if record.is_last:
+                        yield self._clip(parts)
+                        parts = []
+        if parts and not parts[0][0].is_encoded:
+            yield self._clip(parts)
 
     def unlisted(self, recorded: Collection[str]) -> list[str]:
         """Audio files in the folder that are not in `recorded`, and so are not protected."""
         found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]
 
-    def _clip(self, record: Record, kept: bytes) -> FileClip:
-        content = encoded.Content(kept, record) if record.offset == WHOLE else None
-        dry = kept if content is None else content.now
-        filtered = filtering.filter_together([record], [dry], self._marks, self._engine)
+    def _clip(self, parts: list[tuple[Record, bytes]]) -> FileClip:
+        """One file from its pieces."""
+        starts, sizes = ([n for record, _ in parts for n in one(record)] for one in (_starts, _sizes))
+        record = parts[-1][0]._replace(begin=0, starts=starts, sizes=sizes)
+        kept = b"".join([one for _, one in parts])
         now = _read(f"{self.paths.root}/{record.name}")
-        verdict, original = Verdict.MISSING, None if content is None else kept
-        if now is not None and content is not None:
-            verdict = encoded.judge(now, content, filtered.wet[0])
-        elif now is not None:
-            verdict, original = _put_back(now, record, kept, filtered.wet[0])
+        verdict, original = Verdict.MISSING, None
+        if record.is_encoded:
+            original = kept
+            tally, noise = self._effect(record, kept)
+            if now is not None:
+                verdict = encoded.judge(io.BytesIO(now), io.BytesIO(kept), record, self._marks, self._engine)
+        else:
+            done = filtering.filter_together([record], [kept], self._marks, self._engine)
+            tally, noise = done.tally, done.noise[0]
+            if now is not None:
+                verdict, original = _put_back(now, parts, bytes(done.wet[0]))
         label = self.labels[record.row]
-        return FileClip(record.name, label, verdict, original, now, record, filtered.tally, filtered.noise[0])
+        return FileClip(record.name, label, verdict, original, now, record, tally, noise)
+
+    def _effect(self, record: Record, kept: bytes) -> tuple[Tally, float]:
+        """What marking does to an encoded file: counts, and the energy of the edit."""
+        tally, noise = Tally(), 0.0
+        with encoded.Reader(io.BytesIO(kept), record.name) as reader:
+            for dry, wet in encoded.marked(reader, record, self._marks, self._engine, tally):
+                noise += filtering.edit_energy(dry.reshape(-1), wet.reshape(-1))
+        return tally, noise
+
+
+def _starts(record: Record) -> Sequence[int]:
+    return record.starts
+
+
+def _sizes(record: Record) -> Sequence[int]:
+    return record.sizes
 
 
 @contextlib.contextmanager
@@ -166,15 +198,26 @@ def _read(path: str) -> bytes | None:
         regular = stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return encoded.read(path) if regular else None
+    if not regular:
+        return None
+    with encoded.opened(path) as file:
+        return file.read()
 
 
-def _put_back(now: bytes, record: Record, kept: bytes, wet: bytes) -> tuple[Verdict, bytes | None]:
-    """The verdict on a WAV file, and its original bytes if they can be rebuilt."""
-    if len(now) != record.size:
+def _put_back(now: bytes, parts: list[tuple[Record, bytes]], wet: bytes) -> tuple[Verdict, bytes | None]:
+    """The verdict on a WAV file, and its original bytes if they can be rebuilt; `wet` has its marked patches."""
+    if len(now) != parts[0][0].size:
         return Verdict.NEITHER, None
-    original, places = bytearray(now), Places(record)
-    places.put(original, kept)
-    if hashlib.sha256(original).hexdigest() != record.sha256:
-        return Verdict.NEITHER, None
-    return wav.compare(places.take(now), kept, wet), bytes(original)
+    original = bytearray(now)
+    both = int(Verdict.UNCHANGED)
+    done = 0
+    for record, kept in parts:
+        places = Places(record)
+        places.put(original, kept)
+        if wav.digest(memoryview(original)[record.begin : record.end]) != record.sha256:
+            return Verdict.NEITHER, None
+        both &= wav.compare(places.take(now), kept, wet[done : done + len(kept)]) & Verdict.UNCHANGED
+        done += len(kept)
+    if not record.is_last:  # a run was stopped within the file, and did not touch the rest
+        both &= Verdict.ORIGINAL
+    return Verdict(both) if both else Verdict.TORN, bytes(original)

@@ -1,9 +1,7 @@
-"""What the journal keeps of one audio file: how to find its patches again, and its original bytes."""
+"""What the journal keeps of a piece of an audio file: how to find its patches again, and its original bytes."""
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +10,13 @@ from typing import NamedTuple
 from poscuda_fast.disk import Buffer
 from poscuda_fast.files import headers
 
-WHOLE = -1  # the `offset` of a record whose file is kept whole
+WHOLE = -1  # the `offset` of a record whose bytes are all kept, not only those of its patches
 
 
 class Record(NamedTuple):
-    """One file before it was edited; secret, because it says where the patches are.
+    """A piece of a file before it was edited; secret, because it says where the patches are.
+
+    A file of ordinary length is a single piece.
 
     Attributes
     ----------
@@ -25,15 +25,19 @@ class Record(NamedTuple):
     row : int
         Row of its class in `Plan.marks`.
     coding, channels, frames
-        How its samples are stored, and their length in frames.
+        How the file's samples are stored, and their length in frames.
     offset : int
-        Byte where the samples begin in the file; `WHOLE` for an encoded file, which is kept whole.
+        Byte where the samples begin in the file; `WHOLE` for an encoded file, of which all bytes are kept.
     size : int
         Size of the file in bytes.
+    begin, end : int
+        The bytes of the file that this piece consists of.
+    batch : int
+        Number of the journal's batch that has the file's first piece.
     starts, sizes : list of int
-        Its patches, in frames.
+        The patches in this piece, in frames of the file; of an encoded file, the last piece has all.
     sha256 : str
-        SHA-256 of the original file in hex; empty until it is known.
+        SHA-256 of the piece's original bytes in hex; empty until it is known.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Record(NamedTuple):
     frames: int
     offset: int
     size: int
+    begin: int
+    end: int
+    batch: int
     starts: Sequence[int]
     sizes: Sequence[int]
     sha256: str
@@ -56,71 +63,97 @@ class Record(NamedTuple):
         return self.channels * headers.CODINGS[self.coding]
 
     @property
+    def is_encoded(self) -> bool:
+        """Whether the file is encoded again to be edited."""
+        return self.offset == WHOLE
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the file's last piece."""
+        return self.end == self.size
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is the file's only piece."""
+        return self.begin == 0 and self.is_last
+
+    @property
     def kept(self) -> int:
         """How many of its bytes the journal keeps."""
-        return self.size if self.offset == WHOLE else sum(self.sizes) * self.frame_bytes
+        return self.end - self.begin if self.is_encoded else sum(self.sizes) * self.frame_bytes
 
-    def with_digest(self, sha256: str) -> Record:
-        """The same record with its file's digest."""
-        return Record(*self[:-1], sha256)
+    @property
+    def sound(self) -> slice:
+        """Where the samples of a WAV file lie in the piece's bytes."""
+        first, end = self.offset - self.begin, self.offset + self.frames * self.frame_bytes - self.begin
+        return slice(max(0, first), max(0, min(end, self.end - self.begin)))
 
 
 class Places:
-    """Where the patches of a WAV file lie in its bytes; `take` and `put` handle them as one piece, patch after patch.
+    """Where the patches of a piece of a WAV file lie in the file's bytes.
 
     Attributes
     ----------
     firsts, sizes : list of int
-        First byte and size in bytes of each patch in the file.
+        First byte in the file, and size in bytes, of each patch.
     """
 
     def __init__(self, record: Record) -> None:
         unit = record.frame_bytes
         self.firsts = [record.offset + start * unit for start in record.starts]
         self.sizes = [size * unit for size in record.sizes]
-        self._begins = list(itertools.accumulate(self.sizes, initial=0))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self.firsts, self.sizes, strict=True)
 
-    def take(self, content: Buffer) -> bytes:
-        """The patches of a whole file's content."""
-        return b"".join([content[first : first + size] for first, size in self])
+    def take(self, content: Buffer, begin: int = 0) -> Buffer:
+        """The patches, one behind the other; `content` holds the file's bytes from `begin` on."""
+        view = memoryview(content)
+        found = [view[first - begin : first - begin + size] for first, size in self]
+        return found[0] if len(found) == 1 else b"".join(found)
 
-    def put(self, content: bytearray, patches: Buffer, position: int = 0) -> None:
-        """Write patches into `content`, a part of the file from byte `position` on; what lies outside it is skipped."""
-        end = position + len(content)
-        number = max(0, bisect.bisect_right(self.firsts, position) - 1)
-        for n in range(number, len(self.firsts)):
-            first, skipped = self.firsts[n], self._begins[n]
-            if first >= end:
-                break
-            low, high = max(first, position), min(first + self.sizes[n], end)
-            if low < high:
-                content[low - position : high - position] = patches[skipped + low - first : skipped + high - first]
+    def put(self, content: bytearray, patches: Buffer, begin: int = 0) -> None:
+        """Write patches into a file's bytes from `begin` on."""
+        done = 0
+        for first, size in self:
+            content[first - begin : first - begin + size] = patches[done : done + size]
+            done += size
+
+    def woven(self, content: Buffer, patches: Buffer, begin: int = 0) -> Iterator[memoryview]:
+        """The bytes of `content` with other patches, in parts."""
+        view, other = memoryview(content), memoryview(patches)
+        position = done = 0
+        for first, size in self:
+            yield view[position : first - begin]
+            yield other[done : done + size]
+            position, done = first - begin + size, done + size
+        yield view[position:]
 
 
 class Outcome(NamedTuple):
-    """What protecting one file did to it."""
+    """What protecting one file did to it; named like the fields of the manifest."""
 
+    bytes_before: int
     bytes_after: int
+    sha256_before: str
     sha256_after: str
     snr_db: float | None
 
 
-def pack(records: Sequence[Record], kept: Iterable[bytes]) -> bytes:
-    """Pack records and the bytes kept of their files into one payload."""
+def pack(records: Sequence[Record], kept: Iterable[Buffer]) -> bytes:
+    """Pack records and the bytes kept of their pieces into one payload."""
     index = json.dumps(records).encode()
     return b"".join([struct.pack("<Q", len(index)), index, *kept])
 
 
-def unpack(payload: bytes) -> list[tuple[Record, bytes]]:
-    """The records and kept bytes that `pack` was given."""
-    (length,) = struct.unpack_from("<Q", payload)
+def unpack(payload: Buffer) -> list[tuple[Record, memoryview]]:
+    """The records and kept bytes that `pack` was given; the bytes are views of the payload."""
+    view = memoryview(payload)
+    (length,) = struct.unpack_from("<Q", view)
     position = 8 + length
     found = []
-    for fields in json.loads(payload[8:position]):
+    for fields in json.loads(bytes(view[8:position])):
         record = Record(*fields)
-        found.append((record, payload[position : position + record.kept]))
+        found.append((record, view[position : position + record.kept]))
         position += record.kept
     return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from poscuda_fast import disk
 from poscuda_fast.files.listing import AudioFile
@@ -23,6 +26,8 @@ class Staging:
         self._source = source
         self._files = {file.output_name: file for file in files}
         self._parts: dict[str, str] = {}
+        self._growing: set[str] = set()  # parts that are written piece by piece
+        self._lock = threading.Lock()
         self._folders: set[str] = set()
 
     @property
@@ -49,21 +54,32 @@ class Staging:
         return part
 
     def write(self, name: str, content: disk.Buffer) -> None:
-        """Write a file's part, with the permissions of its source unless it was converted."""
-        if self._source is None:
-            # A part must be on the disk before it replaces an original.
-            mode = stat.S_IMODE(os.lstat(self.output(name)).st_mode)
-            disk.write_part(self.part(name), content, mode, durable=True)
-            return
-        file = self._files[name]
-        copied = None if file.lossy else stat.S_IMODE(file.stamp[0]) | stat.S_IWUSR
-        disk.write_part(self.part(name), content, copied)
+        """Write the part of a file's copy, with the permissions of its source."""
+        disk.write_part(self.part(name), content, self._mode(name))
 
-    def begin_copy(self, name: str) -> str:
-        """Copy a file to its part, to be edited there; returns the part's path."""
-        part = self.part(name)
-        disk.copy_part(Path(self.input(name)), Path(part))
-        return part
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """The part of a file, empty, to be written and read; in place it is on the disk when the block ends."""
+        mode = self._mode(name)
+        with disk.new_part(self.part(name), mode) as file:
+            yield file
+            if self._source is None:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def write_at(self, name: str, begin: int, content: Iterable[disk.Buffer]) -> None:
+        """Write one piece of a part that is written in pieces, in any order."""
+        with self._lock:
+            if name not in self._growing:
+                disk.write_part(self.part(name), b"", 0o600)
+                self._growing.add(name)
+        descriptor = os.open(self._parts[name], disk.WRITING)
+        try:
+            os.lseek(descriptor, begin, os.SEEK_SET)
+            for some in content:
+                disk.write_all(descriptor, some)
+        finally:
+            os.close(descriptor)
 
     def copy(self, name: str) -> None:
         """Copy a file that is not edited."""
@@ -72,6 +88,9 @@ class Staging:
 
     def publish(self, name: str) -> None:
         """Rename a part to its final name."""
+        if name in self._growing:
+            disk.finish_part(self._parts[name], self._mode(name) or 0o600, durable=self._source is None)
+            self._growing.discard(name)
         os.replace(self._parts[name], self.output(name))
         del self._parts[name]
 
@@ -80,3 +99,10 @@ class Staging:
         for part in self._parts.values():
             with contextlib.suppress(OSError):
                 os.unlink(part)
+
+    def _mode(self, name: str) -> int | None:
+        """The permissions of a file's part: those of the file; None, the usual ones, if it is converted."""
+        if self._source is None:
+            return stat.S_IMODE(os.lstat(self.output(name)).st_mode)
+        file = self._files[name]
+        return None if file.lossy else stat.S_IMODE(file.stamp[0]) | stat.S_IWUSR

@@ -12,20 +12,21 @@ import numpy as np
 from poscuda_fast import disk
 from poscuda_fast.disk import PathLike, Workers
 from poscuda_fast.errors import DatasetError, SidecarError
-from poscuda_fast.files import label_sources, listing
+from poscuda_fast.files import label_sources, listing, looking
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.manifest import Manifest, compare, digest
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.target import FileTarget, bytes_kept, recorded
+from poscuda_fast.files.pieces import bytes_kept
+from poscuda_fast.files.target import FileTarget, recorded
 from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key, check_key, holds_key
 from poscuda_fast.mark.plan import Plan, make_plan
-from poscuda_fast.recipe import Recipe, chosen_recipe
+from poscuda_fast.recipe import Recipe, check_snr, chosen_recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State
-from poscuda_fast.undo.record import refuse_protected
+from poscuda_fast.undo.record import refuse_protected, settings_of
 
 
 @discreet
@@ -36,6 +37,7 @@ def protect_folder(
     *,
     recipe: Recipe | None = None,
     strength: float | None = None,
+    snr: float | None = None,
     labels_from: str | Mapping[str, str | int] = "folder",
     lossy: str = "refuse",
     backend: str = "auto",
@@ -46,10 +48,11 @@ def protect_folder(
 ) -> Report:
     """Protect audio files, as a copy or in place, durably.
 
-    In WAV files (PCM_16, PCM_24, FLOAT) only the bytes of the patches change; FLAC and other lossless
-    formats are decoded and encoded again with the same subtype, rate and channels. Originals are
-    sealed with the key into a sidecar before anything is overwritten, so that `restore_folder` can
-    bring every file back bit for bit. If the process is killed, the same call made again finishes the job.
+    In WAV files (PCM_16, PCM_24, FLOAT) only samples change, in format 1 only those of the patches; FLAC and other
+    lossless formats are decoded and encoded again with the same subtype, rate and channels. Each file is marked for its
+    own sample rate. Originals are sealed with the key into a sidecar before anything is overwritten, so that
+    `restore_folder` can bring every file back bit for bit. If the process is killed, the same call made again finishes
+    the job. Files may have any length: a few MiB of them are in memory.
 
     Parameters
     ----------
@@ -62,9 +65,12 @@ def protect_folder(
     key : Key
         The secret.
     recipe : Recipe, optional
-        From `Recipe.strong` or `Recipe.paper`; by default `Recipe.strong` for the sample rate of most files.
+        From `Recipe.strong` or `Recipe.paper`; by default `Recipe.strong()`.
     strength : float, optional
         Strength of the default recipe, 1 if not given. Give either `recipe` or `strength`.
+    snr : float, optional
+        Instead: set the strength so that the median file is so many dB above its mark, judged by the beginnings of at
+        most 256 files. The report gives the strength; it is recorded, and a run that is resumed keeps it.
     labels_from : str or mapping
         "folder" (the parent folder's name), "csv:FILE" (columns path and label, paths relative to
         `folder`), "regex:RE" (its first group, on the file's name), or a mapping from relative paths.
@@ -89,12 +95,15 @@ def protect_folder(
     ------
     DatasetError
         Before anything is written: there is no audio, a file has no label, names collide, `dst` is in use, files are
-        links or cannot be edited, a manifest says that they are protected already, or a key among them would be
-        published with them. Later: a file was changed meanwhile; put it back and make the same call again.
+        links or cannot be edited, a manifest says that they are protected already, a key among them would be published
+        with them, or, in format 2, a sample rate is not from 2,000 to 512,000 Hz. Later: a file was changed meanwhile;
+        put it back and make the same call again.
     AudioFileError
         An encoded file cannot be decoded, or encoding it again would not keep every sample.
     ValueError
-        A NaN or infinite sample inside a patch; or both a recipe and a strength. Nothing was written.
+        Format 1: a NaN or infinite sample inside a patch. Format 2: most float files have peaks above 4, more than 1 %
+        of the samples would be pushed beyond full scale, or `snr` cannot be reached. Or more than one of `recipe`,
+        `strength` and `snr` is given. Nothing was written.
     SidecarError, BusyError, OSError
         As for `protect_array`.
 
@@ -107,26 +116,35 @@ def protect_folder(
     check_key(key)
     if lossy not in ("refuse", "flac"):
         raise ValueError(f"lossy is {lossy!r}; expected 'refuse' or 'flac'.")
-    chosen_recipe(recipe, strength)  # refuse a contradiction before reading anything
+    recipe = chosen_recipe(recipe, strength)  # refuses a contradiction before reading anything
+    if snr is not None:
+        if strength is not None:
+            raise ValueError(f"strength is {strength!r} and snr is {snr!r}, which sets the strength; give one of them.")
+        snr = check_snr(snr, recipe)
     paths = Paths.of(Path(folder), None if dst is None else Path(dst), sidecar)
-    names, others = paths.find()
-    found = paths.rename(listing.read_layouts(paths.source, names))
-    if lossy == "refuse" or not paths.copying:
-        _refuse_lossy(found, copying=paths.copying)
-    listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
-    given = label_sources.find_labels(paths.source, names, labels_from, whole=paths.only is None)
+    found, others, given = _listed(paths, labels_from, lossy)
+    listing.refuse_rates(found, recipe)
     lengths = np.array([file.frames for file in found], np.int64)
-    recipe = chosen_recipe(recipe, strength, listing.usual_rate(found))
-    plan = make_plan(key, recipe, given, None, lengths)
+    rates = np.array([file.layout.sample_rate for file in found], np.int64)
+    notes: tuple[str, ...] = ()
+    plan = make_plan(key, recipe, given, None, lengths, rates)
     engine = Engine(backend, threads)
     with (
         disk.locked(paths.data, shared=paths.copying),
         Journal(paths.sidecar, key) as journal,
         Workers(threads or usable_cores()) as workers,
     ):
+        steps.refuse_if_undoing(journal)
+        is_new = journal.state in (State.NEW, State.UNDONE)
+        if is_new:
+            _refuse_keys(paths, others)
+            _preflight(journal, paths, found)
+            plan, notes = looking.judged(paths.source, found, plan, engine, key, snr)
+        else:  # the data may be marked in part, so that only the record tells
+            plan = plan.recorded(key, Recipe.from_dict(journal.header["recipe"]), snr)
         target = FileTarget(
             paths.root,
-            key,
+            journal,
             plan.marks,
             engine,
             workers,
@@ -136,14 +154,14 @@ def protect_folder(
             others=others if paths.copying else [],
             labels=given,
             plan=plan,
+            snr=snr,
             manifest=paths.manifest,
         )
-        steps.refuse_if_undoing(journal)
-        if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
-            steps.refuse_other_run(journal, target.header())
+        if is_new:
+            target.examine()
+            _refuse_without_room(paths, found, plan)
         else:
-            _refuse_keys(paths, others)
-            _preflight(journal, paths, target, found, plan)
+            steps.refuse_other_run(journal, target.header())
         if journal.state in (State.COMPLETE, State.FINAL):
             _refuse_other_sources(paths, found, workers)
             steps.refuse_unprotected(journal, target)
@@ -159,7 +177,7 @@ def protect_folder(
                 target.abandon()
                 raise
             tally, state = target.tally, "protected"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
 
 
 @discreet
@@ -206,13 +224,17 @@ def restore_folder(
     check_key(key)
     paths = Paths.of(Path(folder), None, sidecar)
     with disk.locked(paths.data), Journal(paths.sidecar, key) as journal, Workers(usable_cores()) as workers:
-        target = recorded(journal, paths.root, key, workers, progress)
+        target = recorded(journal, paths.root, workers, progress)
         if journal.state is State.UNDONE:
             tally, state = Tally(**journal.summary["counts"]), "already original"
         else:
-            left_out = steps.undo(journal, target, partial=partial)
+            try:
+                left_out = steps.undo(journal, target, partial=partial)
+            finally:
+                target.abandon()
             tally, state = target.tally, "partly restored" if left_out else "restored"
-    return tally.report(state, key.fingerprint, time.perf_counter() - begun)
+        settings = settings_of(journal)
+    return tally.report(state, settings, time.perf_counter() - begun)
 
 
 @discreet
@@ -268,10 +290,10 @@ def _verdicts(
             with Journal(paths.sidecar, key) as journal:
                 state = journal.state.value
                 if journal.state is not State.FINAL or not paths.manifest.is_file():
-                    target = recorded(journal, paths.root, key, workers, None)
-                    judged = [one for payload in journal.payloads() for one in target.judge(payload)]
-                    verdicts = {name: {verdict} for name, verdict, _ in judged}
-                    digests = {name: found for name, _, found in judged}
+                    target = recorded(journal, paths.root, workers, None)
+                    for name, verdict, found in target.verdicts():
+                        verdicts.setdefault(name, set()).add(verdict)
+                        digests[name] = found
     elif not paths.manifest.is_file():
         raise DatasetError(f"There is no manifest {paths.manifest}; give the key, to verify against the sidecar.")
     if paths.manifest.is_file():
@@ -289,7 +311,19 @@ def _verdicts(
     return verdicts, state
 
 
-def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[AudioFile], plan: Plan) -> None:
+def _listed(
+    paths: Paths, labels_from: str | Mapping[str, str | int], lossy: str
+) -> tuple[list[AudioFile], list[str], list[str | int]]:
+    """The audio files, the names of other files, and the labels; DatasetError if a file cannot be used."""
+    names, others = paths.find()
+    found = paths.rename(listing.read_layouts(paths.source, names))
+    if lossy == "refuse" or not paths.copying:
+        _refuse_lossy(found, copying=paths.copying)
+    listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
+    return found, others, label_sources.find_labels(paths.source, names, labels_from, whole=paths.only is None)
+
+
+def _preflight(journal: Journal, paths: Paths, found: list[AudioFile]) -> None:
     """Refuse what must be refused before the first byte is written."""
     others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]
     refuse_protected(paths.data, others, journal.key)
@@ -303,7 +337,10 @@ def _preflight(journal: Journal, paths: Paths, target: FileTarget, found: list[A
         )
     if not paths.copying:
         listing.refuse_unsafe(paths.root, [file.name for file in found])
-    target.examine()
+
+
+def _refuse_without_room(paths: Paths, found: list[AudioFile], plan: Plan) -> None:
+    """OSError unless the disks have room for the sidecar and the copy."""
     kept = sum(bytes_kept(file, plan) for file in found)
     disk.refuse_without_room(paths.sidecar, kept)
     if paths.copying:

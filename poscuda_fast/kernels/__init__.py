@@ -7,11 +7,14 @@ import itertools
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.kernels.clips import ClipKernels as ClipKernels
+from poscuda_fast.kernels.clips import ClipRows as ClipRows
+from poscuda_fast.kernels.clips import Scattering as Scattering
 from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
@@ -75,7 +78,8 @@ class Kernels(Protocol):
 def load(backend: str) -> Kernels:
     """The kernels of a backend: "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda).
 
-    "auto" is never "cuda": filtering a patch in host memory takes less time than sending it to a GPU.
+    "auto" is never "cuda": the processor marks samples in host memory in less time than a GPU takes to get and return
+    them.
 
     Raises
     ------
@@ -93,6 +97,11 @@ def load(backend: str) -> Kernels:
         raise ImportError(problem)
     kernels: Kernels = importlib.import_module(BACKENDS[backend])
     return kernels
+
+
+def load_for_clips() -> ClipKernels:
+    """The kernels for whole clips in the memory of a GPU; ImportError as of `load`."""
+    return cast("ClipKernels", load("cuda"))
 
 
 def why_missing(backend: str) -> str | None:

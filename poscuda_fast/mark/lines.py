@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -138,6 +139,11 @@ class Lines(Secret):
             rounded /= full_scale
         marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
         return marks
+
+
+def level_db(recipe: StrongRecipe) -> float:
+    """RMS of the mark relative to full scale, in dB."""
+    return 20 * math.log10(recipe.strength * UNIT_LEVEL)
 
 
 def table_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -5,7 +5,7 @@ A dense buffer holds patch after patch; a patch holds frame after frame; a frame
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,15 @@ def refuse_non_finite(flags: Flags, patches: Patches) -> None:
     """ValueError if a patch holds NaN or infinity: a filter would spread it."""
     odd = np.flatnonzero(flags & NOT_FINITE)
     if odd.size:
-        raise ValueError(
-            f"Clip {patches.clips[odd[0]]} has a NaN or infinite sample where it would be marked; nothing was "
-            f"written. Repair the clip, for example with numpy.nan_to_num."
-        )
+        refuse_clip(int(patches.clips[odd[0]]))
+
+
+def refuse_clip(clip: int) -> NoReturn:
+    """ValueError for a clip with NaN or infinity in a patch."""
+    raise ValueError(
+        f"Clip {clip} has a NaN or infinite sample where it would be marked; nothing was written. Repair the clip, "
+        f"for example with numpy.nan_to_num."
+    )
 
 
 def mark_and_count(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Ints
+from poscuda_fast.kernels import Ints, Scattering
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.filters import draw_words
+from poscuda_fast.mark.filters import Filters, draw_words
 from poscuda_fast.mark.labels import ClassRows, encode
+from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.marks import draw_marks
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, check_snr
@@ -93,6 +94,10 @@ class Plan(Secret, ABC):
         """The patches of one clip."""
         return self.of_clips(np.array([clip]))
 
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        """The patches of one clip in order, in groups of at most `PATCHES_PER_BATCH`."""
+        yield self.of_clip(clip)
+
     def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
         """The same clips under another recipe of the same format."""
         return type(self)(key, recipe, self.labels, self.lengths, self._rates_given)
@@ -108,6 +113,11 @@ class Plan(Secret, ABC):
         """The row of `marks` that belongs to each of `clips`."""
         rows = self.labels.rows_of(clips)
         return rows if self._rate_of is None else rows + self._rate_of[clips] * np.int64(len(self.labels.tokens))
+
+    def rows_of_all(self) -> NDArray[np.int32]:
+        """The row of `marks` that belongs to each clip."""
+        rows: NDArray[np.int32] = np.take(self.labels.table, self.labels.values)
+        return rows if self._rate_of is None else rows + self._rate_of * np.int32(len(self.labels.tokens))
 
     def digest(self) -> bytes:
         """SHA-256 over every clip's class, length and sample rate: equal only if these are."""
@@ -128,10 +138,13 @@ class Plan(Secret, ABC):
 class SteadyPlan(Plan):
     """Format 2: every frame of every clip."""
 
+    marks: Lines
+
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, rates)
-        self.n_frames = int(lengths.sum())
-        self.n_patches = int(np.count_nonzero(lengths))
+        same, times = _told_apart(lengths)
+        self.n_frames = times * int(same.sum())
+        self.n_patches = times * int(np.count_nonzero(same))
 
     def counts(self) -> dict[str, int]:
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens)}
@@ -171,24 +184,33 @@ class ScatteredPlan(Plan):
     """Format 1: short patches at places that the key gives."""
 
     recipe: PaperRecipe
+    marks: Filters
 
     def __init__(self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, USUAL_RATE)  # filters are the same at every rate
         del rates
         self.n_patches = self.n_frames = self._n_short = 0
         most = np.zeros(len(labels.tokens), np.int64)
-        for clips in self._steps():
-            sizes, counts = shape(recipe, lengths[clips])
-            self.n_patches += int(counts.sum())
-            self.n_frames += int((sizes * counts).sum())
-            self._n_short += int(np.count_nonzero(lengths[clips] < recipe.patch))
-            if recipe.every is None:
+        same, times = _told_apart(lengths)
+        for first in range(0, len(same), CLIPS_PER_STEP):
+            some = same[first : first + CLIPS_PER_STEP]
+            sizes, counts = shape(recipe, some)
+            self.n_patches += times * int(counts.sum())
+            self.n_frames += times * int((sizes * counts).sum())
+            self._n_short += times * int(np.count_nonzero(some < recipe.patch))
+            if recipe.every is None or times > 1:
                 np.maximum(most, counts.max(), out=most)
             else:
-                np.maximum.at(most, labels.rows_of(clips), counts)
+                np.maximum.at(most, labels.rows_of(slice(first, first + len(some))), counts)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
+
+    @property
+    def scattering(self) -> Scattering:
+        """What a GPU computes the places of all patches from."""
+        recipe = self.recipe
+        return Scattering(self._words, self._first_word, recipe.patch, recipe.patches, recipe.every or 0)
 
     def counts(self) -> dict[str, int]:
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self._n_short}
@@ -222,6 +244,13 @@ class ScatteredPlan(Plan):
         order = np.repeat(np.arange(len(clips)), counts)
         numbers = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         return self._place(clips[order], numbers, sizes[order], counts[order])
+
+    def parts_of(self, clip: int) -> Iterator[Patches]:
+        sizes, counts = shape(self.recipe, self.lengths[[clip]])
+        for first in range(0, int(counts[0]), PATCHES_PER_BATCH):
+            numbers = np.arange(first, min(first + PATCHES_PER_BATCH, int(counts[0])))
+            one = np.zeros_like(numbers)
+            yield self._place(one + clip, numbers, one + sizes[0], one + counts[0])
 
     def _place_one(self, clips: slice) -> Patches:
         """The patch of each of some clips that have one."""
@@ -258,6 +287,11 @@ def plan_of(key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: R
     if isinstance(recipe, PaperRecipe):
         return ScatteredPlan(key, recipe, labels, lengths, rates)
     return SteadyPlan(key, recipe, labels, lengths, rates)
+
+
+def _told_apart(lengths: Ints) -> tuple[Ints, int]:
+    """Lengths, and how often each counts: of clips of one length, as those of an array, one that stands for all."""
+    return (lengths[:1], len(lengths)) if lengths.strides == (0,) and len(lengths) else (lengths, 1)
 
 
 def shape(recipe: PaperRecipe, lengths: Ints) -> tuple[Ints, Ints]:

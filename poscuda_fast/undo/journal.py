@@ -155,15 +155,18 @@ class Journal:
     def payloads(self) -> Iterator[bytes]:
         """Every batch that `append` committed, decrypted, in order."""
         for number in range(self.n_batches()):
-            try:
-                row = self._database.execute("SELECT session, sealed FROM batch WHERE number = ?", (number,)).fetchone()
-                session, sealed = row
-                opened = self._cipher(session).decrypt(_nonce(number), sealed, self._context(number, session))
-            except _FROM_SQLITE as error:
-                raise _translate(self.path, error) from None
-            except (InvalidTag, TypeError, ValueError):
-                raise SidecarError(f"Batch {number} of the sidecar {self.path} is damaged; restore a backup.") from None
-            yield opened
+            yield self.payload(number)
+
+    def payload(self, number: int) -> bytes:
+        """One batch that `append` committed, decrypted."""
+        try:
+            row = self._database.execute("SELECT session, sealed FROM batch WHERE number = ?", (number,)).fetchone()
+            session, sealed = row
+            return self._cipher(session).decrypt(_nonce(number), sealed, self._context(number, session))
+        except _FROM_SQLITE as error:
+            raise _translate(self.path, error) from None
+        except (InvalidTag, TypeError, ValueError):
+            raise SidecarError(f"Batch {number} of the sidecar {self.path} is damaged; restore a backup.") from None
 
     def move(self, state: State, summary: dict[str, Any] | None = None) -> None:
         """Commit a new state, with its counts."""

@@ -11,7 +11,7 @@ import pytest
 from audio_folders import RECIPE, make_folder, protected
 from audiofiles import noise, untouched, wav
 
-from poscuda_fast import AudioFileError, Key, protect
+from poscuda_fast import AudioFileError, Key, Recipe, protect
 from poscuda_fast.adapters.parquet import protect_parquet
 
 
@@ -60,11 +60,13 @@ LISTS = {
 @pytest.mark.parametrize(("dtype", "kind"), LISTS.values(), ids=LISTS)
 def test_lists_of_samples_become_what_protect_makes_of_them(tmp_path, key, key_file, dtype, kind) -> None:
     more = 0 if pa.types.is_fixed_size_list(kind) else 1
-    clips = [noise(400 + more * n, seed=n)[:, 0].astype(dtype) for n in range(5)]
+    coding = "PCM_16" if dtype == np.int16 else "FLOAT"
+    clips = [noise(400 + more * n, 1, coding, seed=n)[:, 0] for n in range(5)]
     table = pa.table({"audio": pa.array([clip.tolist() for clip in clips], kind), "label": [0, 1, 2, 0, 1]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
-    protect_parquet(tmp_path / "a.parquet", tmp_path / "b.parquet", key_file, recipe=RECIPE)
-    protect(clips, [0, 1, 2, 0, 1], key, recipe=RECIPE)
+    paths = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    protect_parquet(*paths, key_file, recipe=RECIPE, sample_rate=22050)
+    protect(clips, [0, 1, 2, 0, 1], key, recipe=RECIPE, sample_rate=22050)
     found = pq.read_table(tmp_path / "b.parquet")
     assert found.column("audio").to_pylist() == [clip.tolist() for clip in clips]
     assert found.schema.equals(table.schema)
@@ -112,7 +114,7 @@ def test_what_cannot_be_used_is_said_by_its_row_in_the_file(
 ) -> None:
     pq.write_table(pa.table({"audio": audio, "label": labels}), tmp_path / "a.parquet", row_group_size=2)
     with untouched(tmp_path), pytest.raises(error, match=sentence):
-        protect_parquet(tmp_path / "a.parquet", tmp_path / "b.parquet", key_file)
+        protect_parquet(tmp_path / "a.parquet", tmp_path / "b.parquet", key_file, recipe=Recipe.paper())
 
 
 def test_a_name_of_two_columns_is_refused(tmp_path: Path, key_file: Path) -> None:

@@ -1,0 +1,145 @@
+"""Divides files into pieces, so that one of any length is edited, journalled and put back in little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from poscuda_fast.disk import Buffer
+from poscuda_fast.files import encoded
+from poscuda_fast.files.converted import to_flac
+from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.records import WHOLE, Record
+from poscuda_fast.mark.plan import Plan
+
+PIECE_BYTES = 1 << 19
+MOST_FLAC_BYTES = 4 << 20  # of a lossy file that is converted in memory
+BYTES_PER_RECORD = 400
+
+
+def whole_files(files: Sequence[AudioFile], plan: Plan, numbers: Sequence[int]) -> list[Record]:
+    """Some files as a single piece each; their digests are not known yet."""
+    chosen = np.array(numbers, np.int64)
+    patches = plan.of_clips(chosen)
+    ends = np.searchsorted(patches.clips, chosen, side="right").tolist()
+    starts, sizes = patches.starts.tolist(), patches.sizes.tolist()
+    found = []
+    first = 0
+    for number, row, end in zip(numbers, plan.rows_of(chosen).tolist(), ends, strict=True):
+        found.append(_record(files[number], row, starts[first:end], sizes[first:end]))
+        first = end
+    return found
+
+
+def wav_pieces(file: AudioFile, plan: Plan, number: int, begin: int = 0) -> Iterator[Record]:
+    """The pieces of a WAV file from byte `begin` on, where one must begin.
+
+    A piece of samples consists of whole frames and, in format 1, of whole patches.
+    """
+    whole = _record(file, int(plan.rows_of(np.array([number]))[0]), [], [])
+    patches = _Ahead(plan, number)
+    unit, end_of_sound = whole.frame_bytes, whole.offset + whole.frames * whole.frame_bytes
+    while begin < whole.size:
+        end = min(begin + PIECE_BYTES, whole.size)
+        starts: list[int] = []
+        sizes: list[int] = []
+        if whole.frames and end > whole.offset and begin < end_of_sound:
+            first = max(0, begin - whole.offset) // unit
+            last = max(first + 1, min((end - whole.offset) // unit, whole.frames))
+            if plan.marks.steady:
+                starts, sizes = [first], [last - first]
+            else:
+                starts, sizes = patches.between(first, last)
+                last = max(last, starts[-1] + sizes[-1]) if starts else last
+            # Bytes behind the samples are in the last piece of them, as far as they fit.
+            end = end if end > end_of_sound else whole.offset + last * unit
+        yield whole._replace(begin=begin, end=end, starts=starts, sizes=sizes)
+        begin = end
+
+
+def is_long(file: AudioFile) -> bool:
+    """Whether a file is divided into pieces."""
+    if file.lossy:
+        return _flac_bytes(file) > MOST_FLAC_BYTES // 2  # what it becomes is not known, but takes less than twice this
+    return file.size > PIECE_BYTES
+
+
+def weight(file: AudioFile) -> int:
+    """How much of a file is in memory while it is edited, about, or how much work it is."""
+    if isinstance(file.layout, WavLayout):
+        return file.size
+    return _flac_bytes(file) if file.lossy else 4 * file.size
+
+
+def bytes_kept(file: AudioFile, plan: Plan) -> int:
+    """About how many bytes the sidecar keeps of a file."""
+    if not isinstance(file.layout, WavLayout):
+        return BYTES_PER_RECORD + (_flac_bytes(file) if file.lossy else file.size)
+    frames = file.frames if plan.marks.steady else plan.n_frames // max(1, len(plan.lengths)) + 1
+    return BYTES_PER_RECORD + frames * file.layout.frame_bytes
+
+
+def encoded_whole(path: str, file: AudioFile, whole: Record) -> tuple[Record, Buffer]:
+    """An encoded file that is not long, with its bytes; a lossy one is converted to FLAC first."""
+    (found,) = encoded_pieces(path, file, whole, MOST_FLAC_BYTES if file.lossy else max(1, file.size))
+    return found
+
+
+def encoded_pieces(path: str, file: AudioFile, whole: Record, piece_bytes: int) -> Iterator[tuple[Record, Buffer]]:
+    """The pieces of an encoded file at a path, with their bytes; a lossy one is converted to FLAC first."""
+    found: Iterator[tuple[int, int, bytes]]
+    with encoded.opened(path, file.stamp) as source:
+        if file.lossy:
+            found = ((one.begin, one.size, one.content) for one in to_flac(source, file.name, piece_bytes))
+        else:
+            starts = range(0, file.size, piece_bytes)
+            found = ((begin, file.size, source.read(piece_bytes)) for begin in starts)
+        for begin, size, content in found:
+            record = whole._replace(size=size, begin=begin, end=begin + len(content))
+            yield record if record.is_last else record._replace(starts=[], sizes=[]), content
+
+
+def _flac_bytes(file: AudioFile) -> int:
+    """Bytes of a lossy file's samples: about the most that its FLAC takes."""
+    return 2 * file.frames * file.layout.channels
+
+
+def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int]) -> Record:
+    return Record(
+        name=file.output_name,
+        row=row,
+        coding=file.coding,
+        channels=file.layout.channels,
+        frames=file.frames,
+        offset=file.layout.offset if isinstance(file.layout, WavLayout) else WHOLE,
+        size=file.size,
+        begin=0,
+        end=file.size,
+        batch=0,
+        starts=starts,
+        sizes=sizes,
+        sha256="",
+    )
+
+
+class _Ahead:
+    """The patches of one clip in format 1, taken in order."""
+
+    def __init__(self, plan: Plan, number: int) -> None:
+        self._groups = plan.parts_of(number)
+        self._starts = self._sizes = np.empty(0, np.int64)
+
+    def between(self, first: int, last: int) -> tuple[list[int], list[int]]:
+        """(starts, sizes) of the patches that begin in frames first..last-1; those before them are dropped."""
+        while not len(self._starts) or self._starts[-1] < last:
+            group = next(self._groups, None)
+            if group is None:
+                break
+            self._starts = np.concatenate([self._starts, group.starts])
+            self._sizes = np.concatenate([self._sizes, group.sizes])
+        low, high = np.searchsorted(self._starts, [first, last]).tolist()
+        found = self._starts[low:high].tolist(), self._sizes[low:high].tolist()
+        self._starts, self._sizes = self._starts[high:], self._sizes[high:]
+        return found
