@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 
-from poscuda_fast import Key, Recipe, protect
+from poscuda_fast import Key, Recipe, StrongRecipe, protect
 
 BATCH = 512  # clips in memory at a time
 TAPS = 80
@@ -79,12 +79,13 @@ def poscuda(blur: float, *, identity: bool = False, absolute: bool = False) -> C
 
 def strong(strength: float, sample_rate: int = 16_000) -> Condition:
     """Format 2 of the library, for clips of a sample rate in Hz."""
-    recipe = Recipe.strong(strength, sample_rate=sample_rate)
+    recipe = Recipe.strong(strength)
 
     def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
-        protect(clips, labels, key, recipe=recipe, lengths=lengths)
+        protect(clips, labels, key, recipe=recipe, sample_rate=sample_rate, lengths=lengths)
 
-    return Condition(f"strong-{strength:g}", f"format 2, strength {strength:g}", mark, recipe, recipe.to_dict())
+    settings = recipe.to_dict() | {"sample_rate": sample_rate}
+    return Condition(f"strong-{strength:g}", f"format 2, strength {strength:g}", mark, recipe, settings)
 
 
 def whole_clip(blur: float, *, identity: bool = False) -> Condition:
@@ -128,7 +129,9 @@ def exchanged(labels: Ints, n_classes: int) -> Ints:
 
 
 def touched(condition: Condition, shape: tuple[int, int], labels: Ints, lengths: Ints, key: Key) -> NDArray[np.bool_]:
-    """(n, frames) the frames that a condition may change, found by marking probes of full-scale noise."""
+    """(n, frames) the frames that a condition may change; where not known, found by marking full-scale noise."""
+    if isinstance(condition.recipe, StrongRecipe):  # all; and the library refuses to saturate probes
+        return np.arange(shape[1]) < lengths[:, None]
     rng = np.random.default_rng(0)
     mask = np.zeros(shape, np.bool_)
     for _ in range(PROBES):
@@ -142,7 +145,7 @@ def touched(condition: Condition, shape: tuple[int, int], labels: Ints, lengths:
 def noisy(condition: Condition, clips: Clips, labels: Ints, lengths: Ints, key: Key, seed: int) -> Clips:
     """Copies with random noise wherever the condition touches them, as strong as the mark is in that clip.
 
-    An attacker who knows the places, but neither filter nor sound, can add that much.
+    An attacker who knows the places, but neither filter nor lines, can add that much.
     """
     marked = clips.copy()
     condition.mark(marked, labels, lengths, key)

@@ -26,9 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("speech", type=Path)
     options = parser.parse_args(arguments)
     key = study_key(0)
-    source = Folder(
-        options.speech / "fsdd" / "recordings", key, recipe=None, strength=1.0, labels_from=LABELS, sidecar=None
-    )
+    source = Folder(options.speech / "fsdd" / "recordings", key, labels_from=LABELS)
     found = evaluate(source, key, tell=lambda line: print(line, file=sys.stderr))
     fields = {name: value for name, value in found.items() if name not in ("date", "python", "versions")}
     stored.store(cells.RESULTS, "evaluation", "python -m experiments.evaluation SPEECH", {"dataset": "FSDD", **fields})

@@ -53,7 +53,15 @@ def ask(model: Model, data: Dataset, rows: NDArray[np.int64], key: Key, recipe: 
     def answer(clips: NDArray[np.int16]) -> NDArray[np.int64]:
         return predict(model, Part(clips, np.arange(len(clips)), np.zeros(len(clips), np.int64)))
 
-    found = ownership_test(answer, data.clips[rows], data.labels[rows], key, recipe=recipe, lengths=data.lengths[rows])
+    found = ownership_test(
+        answer,
+        data.clips[rows],
+        data.labels[rows],
+        key,
+        recipe=recipe,
+        sample_rate=data.sample_rate,
+        lengths=data.lengths[rows],
+    )
     return found.to_dict()
 
 

@@ -5,8 +5,8 @@ python -m experiments.plots
 
 from __future__ import annotations
 
-import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -35,7 +35,7 @@ def edit() -> Figure:
     """A speech-like word before and after protection by the default recipe, and the difference."""
     before = synth.speak("yes", 0, 0)
     after = before.copy()
-    protect(after[None], ["yes"], study_key(0))
+    protect(after[None], ["yes"], study_key(0), sample_rate=synth.SAMPLE_RATE)
     seconds = len(before) / synth.SAMPLE_RATE
     figure, panels = plt.subplots(2, 3, figsize=(10, 3.6), sharex=True, sharey="row", layout="constrained")
     titles = ("as recorded", "protected", "the difference")
@@ -88,8 +88,13 @@ def _marker(condition: str) -> str:
     return MARKERS["one patch, identity tap" if "identity" in condition else "one patch"]
 
 
-def frontier() -> Figure:
-    """The best clean-test accuracy of any epoch against SNR: format 2 at its strengths, and the paper's recipe."""
+def frontier() -> Figure | None:
+    """The best clean-test accuracy of any epoch against SNR: format 2 at its strengths, and the paper's recipe.
+
+    None while format 2 has not been measured.
+    """
+    if not cells("protection"):
+        return None
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
         for number, model in enumerate(MODELS):
@@ -124,28 +129,6 @@ def _points(found: list[Cell]) -> list[tuple[float, float]]:
     )
 
 
-def search() -> Figure:
-    """Everything that the search tried: best accuracy of the worse of M5 and LSTM against SNR, a colour per sweep."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    for panel, (dataset, title) in zip(panels, DATASETS.items(), strict=True):
-        groups: dict[tuple[str, str], list[Cell]] = {}
-        for cell in cells("search", dataset=dataset):
-            groups.setdefault((cell["sweep"], json.dumps(cell["family"])), []).append(cell)
-        sweeps = sorted({sweep for sweep, _ in groups})
-        for (sweep, _), mine in sorted(groups.items()):
-            if {"m5", "lstm"} <= {one["model"] for one in mine}:
-                both = [one["clean_peak"] for one in mine if one["model"] in ("m5", "lstm")]
-                number = sweeps.index(sweep)
-                panel.plot(mine[0]["snr_db"], max(both), "o", color=f"C{number}", alpha=0.8)
-        panel.axhline(CHANCE, linestyle=":", linewidth=0.8, color="black")
-        panel.set(title=title, xlabel="median SNR of the edit, dB")
-        panel.grid(alpha=0.3)
-        handles = [Line2D([], [], marker="o", linestyle="", color=f"C{n}", label=one) for n, one in enumerate(sweeps)]
-        panel.legend(handles=handles, fontsize="small")
-    panels[0].set(ylabel="best accuracy, the worse of M5 and LSTM, %", ylim=(0, 102))
-    return figure
-
-
 def curves() -> Figure:
     """Clean-test accuracy after every epoch on FSDD, seed 0."""
     figure, panels = plt.subplots(1, len(MODELS), figsize=(13, 3.4), sharey=True, layout="constrained")
@@ -176,11 +159,10 @@ def confusion() -> Figure:
 
 
 DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands, ten words"}
-PLOTS = {
+PLOTS: dict[str, Callable[[], Figure | None]] = {
     "edit": edit,
     "accuracy-snr": against_snr,
     "frontier": frontier,
-    "search": search,
     "curves": curves,
     "confusion": confusion,
 }
@@ -192,6 +174,8 @@ def main(folder: Path = FOLDER) -> None:
     mpl.rcParams["svg.hashsalt"] = "poscuda"  # without a date or random names the same result gives the same file
     for name, draw in PLOTS.items():
         figure = draw()
+        if figure is None:
+            continue
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
 

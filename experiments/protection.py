@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(dataset: Path, split: str, models: list[str], given: dict[str, Any], seed: int, name: str) -> None:
     data, strength = load(dataset), STRENGTHS[CONDITIONS.index(name)]
-    recipe = Recipe.strong(strength, sample_rate=data.sample_rate)
+    recipe = Recipe.strong(strength)
     more = {
         "recipe": recipe.to_dict(),
         "strength": strength,
-        "chosen": recipe == Recipe.strong(sample_rate=data.sample_rate),
+        "chosen": recipe == Recipe.strong(),
         "visqol": None,  # experiments.distances fills these in
         "lsd_db": None,
     }

@@ -19,6 +19,8 @@ from experiments import tables
 
 def roundtrip() -> str:
     """The table of whole data sets, protected and restored."""
+    if not (stored.EXPERIMENTS / "roundtrip.json").exists():
+        return tables.MISSING
     result = stored.load(stored.EXPERIMENTS, "roundtrip")
     lines = [
         "| data set | how | files | MB | changed | verified | SHA-256 restored | median SNR | protect | restore |",
@@ -39,6 +41,8 @@ def roundtrip() -> str:
 
 def evaluation() -> str:
     """What `poscuda evaluate` says of a whole data set."""
+    if not (stored.EXPERIMENTS / "evaluation.json").exists():
+        return tables.MISSING
     result = stored.load(stored.EXPERIMENTS, "evaluation")
     data, verdict = result["data"], result["verdict"]
     said = (

@@ -109,7 +109,7 @@ class Key(Secret):
 
     def derive(self, *fields: bytes, length: int) -> bytes:
         """`length` secret bytes for one purpose: HKDF-Expand over the fields, each prefixed with its length."""
-        info = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        info = b"".join([len(field).to_bytes(4, "big") + field for field in fields])
         return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(self.__prk)
 
     def __eq__(self, other: object) -> bool:

@@ -235,7 +235,7 @@ def _refuse_non_finite(audio: ArrayClips | ListClips, marks: Sequence[Plan], eng
     if audio.dtype.kind != "f" or marks[0].marks.steady:
         return
     for mark in marks:
-        for patches in mark.batches(None):
+        for patches in mark.batches(audio.copied_bytes):
             flags = audio.survey(patches, engine)
             packed.refuse_non_finite(flags, patches)
 

@@ -1,4 +1,4 @@
-"""The numbers that, with a key and the labels, define a protection (FORMAT.md, "Recipe", "Strength and sample rate")."""
+"""The numbers that, with a key and the labels, define a protection (FORMAT.md, "Recipe" and "Strength")."""
 
 from __future__ import annotations
 

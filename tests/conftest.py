@@ -38,9 +38,11 @@ def _prepare_simulator() -> None:
         from numba import cuda
 
         from poscuda_fast.kernels import cuda as backend
+        from poscuda_fast.kernels import cuda_launch, cuda_lines
 
         cuda.as_cuda_array = devices.as_cuda_array
-        backend.FEWEST_BLOCKS = 1
+        cuda_launch.FEWEST_BLOCKS = 1
+        backend.THREADS = cuda_lines.THREADS = 4
         sys.setswitchinterval(1e-5)
 
 

@@ -101,7 +101,10 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # not a terminal: no progress
     report = json.loads(done.stdout)
-    assert (report["clips"], report["patches"], report["state"]) == (6, 434, "protected")
+    frames = sum(soundfile.info(speech / name).frames for name in before)
+    assert (report["clips"], report["frames_changed"], report["state"]) == (6, frames, "protected")
+    assert (report["recipe"], report["notes"]) == ({"format": 2, "strength": 1.0}, [])
+    assert (report["sample_rates"], report["rate_assumed"]) == ([16_000], False)
     assert tree(speech) == before
     assert all((out / name).read_bytes() != content for name, (content, _) in before.items())
 
@@ -121,8 +124,8 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
 def test_one_class_for_all_clips_is_pointed_out(tmp_path: Path, speech: Path, key_file: Path) -> None:
     one = poscuda("protect", speech / "yes", tmp_path / "one", "--key", key_file)
     assert "classes            1\n" in one.stdout
-    assert "all clips are of one class" in one.stderr
-    assert poscuda("protect", speech, tmp_path / "two", "--key", key_file).stderr == ""
+    assert "note               there is a single class: a model can learn nothing from the mark\n" in one.stdout
+    assert "note" not in poscuda("protect", speech, tmp_path / "two", "--key", key_file).stdout
 
 
 def test_a_folder_is_protected_in_place_and_restored(speech: Path, key_file: Path) -> None:
@@ -139,12 +142,53 @@ def test_an_array_is_protected_in_place_and_restored(array: Path, key_file: Path
     common = ("--key", key_file)
     done = poscuda("protect", clips, "--in-place", "--labels", array / "labels.npy", "--patches", 2, *common)
     assert done.returncode == 0, done.stderr
+    assert "patches            40\n" in done.stdout
+    assert "sample rate" not in done.stdout  # format 1 has no use for it
     assert clips.read_bytes() != before
     verified = poscuda("verify", clips, *common)
     assert verified.returncode == 0
     assert "protected          20" in verified.stdout
     assert poscuda("restore", clips, *common).returncode == 0
     assert clips.read_bytes() == before
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), "16,000 Hz (assumed)"), (("--sample-rate", 8000), "8,000 Hz")])
+def test_a_report_says_whether_the_sample_rate_of_an_array_is_assumed(
+    array: Path, key_file: Path, options: tuple[object, ...], shown: str
+) -> None:
+    clips = array / "clips.npy"
+    done = poscuda("protect", clips, "--in-place", "--key", key_file, "--labels", array / "labels.npy", *options)
+    assert f"recipe             format 2, strength 1\nsample rate        {shown}\n" in done.stdout, done.stderr
+    assert f"sample rate        {shown}\n" in poscuda("restore", clips, "--key", key_file).stdout
+
+
+def test_the_strength_is_set_by_an_snr_and_kept(tmp_path: Path, array: Path, speech: Path, key_file: Path) -> None:
+    options = ("--key", key_file, "--snr", 20, "--json")
+    of_array = (array / "clips.npy", "--in-place", "--labels", array / "labels.npy")
+    strengths = []
+    for words in (of_array, (speech, tmp_path / "out")):
+        found = [json.loads(poscuda("protect", *words, *options).stdout) for _ in range(2)]
+        assert [one["state"] for one in found] == ["protected", "already protected"]
+        assert found[0]["recipe"] == found[1]["recipe"]
+        strengths.append(found[0]["recipe"]["strength"])
+    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
+    assert manifest["recipe"]["strength"] == strengths[1]
+    ratios = [10 ** (entry["snr_db"] / 10) for entry in manifest["files"].values()]
+    assert 10 * np.log10(np.median(ratios)) == pytest.approx(20, abs=0.05)
+
+
+def test_what_would_not_protect_is_refused_or_noted(array: Path, key_file: Path) -> None:
+    rest = ("--in-place", "--key", key_file, "--labels", array / "labels.npy")
+    before = tree(array)
+    np.save(array / "loud.npy", np.full((20, 800), 300.0, np.float32))
+    done = poscuda("protect", array / "loud.npy", *rest)
+    assert done.returncode == 2
+    assert "The median clip has a peak of 300, and float32 samples have a full scale of 1" in done.stderr
+    assert {name: content for name, content in tree(array).items() if name in before} == before
+    noted = poscuda("protect", array / "clips.npy", *rest, "--strength", 20)
+    assert noted.returncode == 0, noted.stderr
+    assert "note               the mark is louder than the recordings" in noted.stdout
+    assert "note               20 of 20 clips that were looked at are quieter than their mark" in noted.stdout
 
 
 def test_an_array_is_copied_and_never_overwritten(array: Path, key_file: Path) -> None:
@@ -202,7 +246,7 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
     [
         ((), Recipe.strong()),
         (("--strength", 2), Recipe.strong(2.0)),
-        (("--strength", 0.5, "--sample-rate", 8000), Recipe.strong(0.5, sample_rate=8000)),
+        (("--strength", 0.5), Recipe.strong(0.5)),
         (("--paper",), Recipe.paper()),
         (("--blur", 0.3, "--identity"), Recipe.paper(blur=0.3, identity=True)),
         (("--paper", "--patch", 100, "--every", 500, "--taps", 9), Recipe.paper(patch=100, every=500, taps=9)),
@@ -214,15 +258,18 @@ def test_options_make_the_recipe(tmp_path: Path, speech: Path, key_file: Path, o
     assert Recipe.from_dict(manifest["recipe"]) == recipe
 
 
-def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
-    for label in ("yes", "no"):
+def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
+    for label, rate in (("yes", 8000), ("no", 44_100)):
         (tmp_path / "in" / label).mkdir(parents=True)
-        soundfile.write(tmp_path / "in" / label / "a.wav", np.ones(640, np.int16), 8000)
-    poscuda("protect", tmp_path / "in", tmp_path / "out", "--key", key_file, "--strength", 3)
-    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
-    assert Recipe.from_dict(manifest["recipe"]) == Recipe.strong(3.0, sample_rate=8000)
-    assert json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)["patches"] == 20
-    assert json.loads(poscuda("inspect", tmp_path / "in", "--json", "--sample-rate", 16_000).stdout)["patches"] == 10
+        soundfile.write(tmp_path / "in" / label / "a.wav", np.ones(640, np.int16), rate)
+    done = poscuda("protect", tmp_path / "in", tmp_path / "out", "--key", key_file, "--strength", 3)
+    assert "recipe             format 2, strength 3\nsample rate        8,000, 44,100 Hz\n" in done.stdout
+    facts = json.loads(poscuda("inspect", tmp_path / "in", "--json", "--strength", 3).stdout)
+    assert facts["frames marked"] == 1280
+    assert facts["mark"] == "format 2: two steady lines, -36.5 dB of full scale"
+    soundfile.write(tmp_path / "in" / "no" / "b.wav", np.ones(640, np.int16), 1000)
+    facts = json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)
+    assert facts["refused"] == "no/b.wav: sample_rate is 1000; it must be from 2000 to 512000."
 
 
 @pytest.mark.parametrize(
@@ -235,12 +282,16 @@ def test_files_tell_their_sample_rate(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "Recipe.strength is 0.0"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "0"], "Recipe.sample_rate is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "8000"], "audio files have their own"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "sample_rate is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
-        (
-            ["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "8000", "--paper"],
-            "--sample-rate is of format 2",
-        ),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "51"], "it must be from 0.01 to 50"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--snr", "20"], "give one of them"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "20", "--paper"], "--snr is of format 2"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "snr is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "99"], "for which the strength would be"),
+        (["inspect", "SPEECH", "--sample-rate", "8000"], "is not an array; audio files have their own"),
+        (["inspect", "CLIPS", "--sample-rate", "8"], "sample_rate is 8; it must be from 2000"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
@@ -364,14 +415,21 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path, subtype: str) -> None:
     assert facts["frames"] == 1000
     assert facts["patches"] == 2
     assert facts["frames in patches"] == 480
+    facts = json.loads(poscuda("inspect", path, "--json").stdout)
+    assert (facts["frames marked"], facts["edit"]) == (1000, "only the bytes of samples, in place")
     assert facts["samples"] == f"{subtype}, 2 channels, 8000 Hz"
 
 
 def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path) -> None:
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json").stdout)
-    assert (facts["clips"], facts["frames"], facts["patches"], facts["bytes in patches"]) == (20, 800, 120, 7680)
+    assert (facts["clips"], facts["frames"], facts["frames marked"], facts["bytes marked"]) == (20, 800, 16000, 32000)
+    assert facts["sample rate"] == "16,000 Hz (assumed; --sample-rate tells it)"
+    facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--sample-rate", 8000).stdout)
+    assert facts["sample rate"] == "8,000 Hz"
+    facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--paper").stdout)
+    assert (facts["patches"], facts["bytes in patches"]) == (20, 9600)
     facts = json.loads(poscuda("inspect", speech, "--json").stdout)
-    assert (facts["audio files"], facts["patches"], facts["parent folders"]) == (6, 434, 2)
+    assert (facts["audio files"], facts["parent folders"]) == (6, 2)
     assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
 
 

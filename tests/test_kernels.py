@@ -399,7 +399,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch) -> None:
     engine = Engine("reference", 3)
 
     class Failing:
-        def filter_patches(self, samples, starts, sizes, rows, taps, stride) -> int:
+        def filter_patches(self, samples, starts, sizes, rows, taps, stride, flags) -> int:
             if starts[0] == places[0][0]:
                 return 0
             raise MemoryError("in a later part")

@@ -32,7 +32,7 @@ EVALUATION = {
     "kind": "poscuda evaluation",
     "models": [{"model": "CNN (log-mel)", "clean": 100, "protected": 90.1, "protected_interval": [88.8, 100],
                 "keyed": 100, "miskeyed": 100}],
-    "attacks": [{"attack": "class sounds folded out", "model": "CNN (log-mel)", "protected": 100,
+    "attacks": [{"attack": "class lines notched out", "model": "CNN (log-mel)", "protected": 100,
                  "protected_interval": [88.8, 100]}],
     "quality": {"log_spectral_distance_db": {"median": 11.59, "worst_5_percent": 21.76, "unit": "dB"},
                 "visqol": {"median": 4.49, "worst_5_percent": -3.61, "unit": "MOS-LQO"}},

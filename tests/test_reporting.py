@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,7 +104,7 @@ def make_audio(root: Path) -> None:
         f"no/{ODD}": wav(tone(4000, 2, 40)),
         "no/24.wav": wav((tone(4000).astype(np.int32) << 8), "PCM_24"),
         "yes/float.wav": wav((tone(4000) / 32768).astype(np.float32), "FLOAT", 8000),
-        "yes/loud.wav": wav(np.tile(np.array([[32767], [-32768]], np.int16), (2000, 1))),
+        "yes/loud.wav": wav(np.tile(np.array([[32767], [-32768]], np.int16), (200, 1))),
         "yes/silent.wav": wav(np.zeros((1280, 1), np.int16)),
         "yes/tiny.wav": wav(tone(20)),
         "yes/one.wav": wav(np.full((1, 1), 500, np.int16)),
@@ -144,7 +145,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_marked_as_private_and_only_its_owner_may_read_it(made: Made) -> None:
     body = made.page.text.partition("(private) ")[2]  # behind the title
-    assert body.startswith("Private This page shows where the patches are")
+    assert body.startswith("Private This page shows the marks of the classes, and originals beside")
     assert "Keep it as secret as the sidecar." in made.page.text
     assert {"name": "robots", "content": "noindex, nofollow"} in made.page.all("meta")
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
@@ -196,24 +197,26 @@ def test_names_are_escaped(made: Made) -> None:
 def test_its_facts_are_those_of_the_run(made: Made) -> None:
     text, report = made.page.text, made.report
     assert f"{made.folder.name}: what was protected" in text
-    assert f"Run complete Key fingerprint {KEY.fingerprint} This page made 20" in text
+    assert f"Run complete Key fingerprint {KEY.fingerprint} Sample rate 8,000, 16,000 Hz This page made 20" in text
     assert f" UTC by poscuda-fast {poscuda_fast.__version__}" in text
-    assert "Format 2. Every class has a sound of its own, at \N{MINUS SIGN}40.0 dB of full scale (strength 1)" in text
-    assert "format 2, strength 1.0, hold 2, patch 32, every 128" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Format 2. Every class has two steady lines of its own, between 625 and 3,875 Hz." in text
+    assert "together an RMS of \N{MINUS SIGN}46.0 dB of full scale (strength 1;" in text
+    assert "format 2, strength 1.0 Facts" in text.replace("\N{NO-BREAK SPACE}", " ")
     frames = sum(soundfile.info(str(made.source / name)).frames for name in made.manifest.files)
-    share = 100 * report.frames_changed / frames
+    assert report.frames_changed == frames
+    n_quiet = sum(ratio < 0 for ratio in made.ratios.values())
     median, worst = np.median(list(made.ratios.values())), np.percentile(list(made.ratios.values()), 5)
-    assert report.silent_patches == 10
+    assert n_quiet == 2
     assert report.saturated_samples > 0
     for fact in (
         "12 files 12 protected", "2 classes",
-        f"{report.patches:,} patches {share:.1f} % of the frames of protected files are in patches",
+        f"{frames:,} frames of protected files; all of them are marked",
         f"{median:.1f} dB median SNR of {len(made.ratios)} protected files with sound",
         f"{worst:.1f} dB 5th percentile of the SNR 1 in 20 has less",
-        "10 silent patches zeros only: nothing covers the mark", f"{report.saturated_samples:,} saturated samples",
-        "2 short files shorter than a patch of 32 frames",
+        "2 quiet files quieter than the mark", f"{report.saturated_samples:,} saturated samples",
     ):  # fmt: skip
         assert fact.replace("-", "\N{MINUS SIGN}") in text, fact
+    assert "patch" not in text
     assert made.seen == [(n, 12) for n in range(1, 13)]
 
 
@@ -250,9 +253,7 @@ def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
 
 def test_its_lists_name_files(made: Made) -> None:
     text = made.page.text[made.page.text.index("Lists ") :]
-    assert "Files with silent patches 1 yes/silent.wav 10 silent patches" in text
     assert re.search(r"Files with saturated samples 1 yes/loud\.wav [\d,]+ saturated samples", text)
-    assert "Files shorter than a patch 2 yes/one.wav 1 frame yes/tiny.wav 20 frames" in text
     assert "Files that are not in their protected state none" in text
     assert "does not know: not protected none" in text
 
@@ -314,25 +315,24 @@ def test_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, c
     lengths = np.array([2000, 2000, 2000, 10, 2000, 0])
     np.save(tmp_path / "clips.npy", clips)
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
-    report = protect_memmap(mapped, [3, 1, 3, 1, 1, 3], KEY, classes=["a", "b<i>", "c", "d"], lengths=lengths)
+    protect_memmap(mapped, [3, 1, 3, 1, 1, 3], KEY, classes=["a", "b<i>", "c", "d"], lengths=lengths, sample_rate=8000)
     seen = []
     (tmp_path / "pages").mkdir()
     out = tmp_path / "pages" / "page.html"
     before = {path: path.read_bytes() for path in tmp_path.glob("clips.npy*")}
-    reporting.write_report(
-        tmp_path / "clips.npy", KEY, out, sample_rate=8000, progress=lambda *n: seen.append(n)
-    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"sample_rate is 16000, and .* records 8,000 Hz"):
+        reporting.write_report(tmp_path / "clips.npy", KEY, out, sample_rate=16_000)
+    reporting.write_report(tmp_path / "clips.npy", KEY, out, progress=lambda *n: seen.append(n))
     assert {path: path.read_bytes() for path in tmp_path.glob("clips.npy*")} == before
     page = Page(out)
     assert seen == [(n, 6) for n in range(1, 6)]
     assert "clips.npy: what was protected" in page.text
-    assert f"6 clips 5 protected, 1 empty 2 classes {report.patches:,} patches at most" in page.text
-    assert "Sample rate taken to be 8,000 Hz (--sample-rate)" in page.text
+    assert "6 clips 5 protected, 1 empty 2 classes 8,010 frames of protected clips; all of them" in page.text
+    assert "Sample rate 8,000 Hz This page" in page.text
     lowest = page.text.partition("The 2 clips with the lowest SNR")[2]
-    assert re.search(r"clip 4 class b<i> SNR silent before: no ratio at least 0\.2\d s .* clip 2 class d SNR", lowest)
+    assert re.search(r"clip 4 class b<i> SNR silent before: no ratio 0\.25 s .* clip 2 class d SNR", lowest)
     assert "Left out, since they have no ratio: 1 clip silent before." in page.text
     assert "b<i> 3" in page.text
-    assert "Clips shorter than a patch 1 clip 3 10 frames" in page.text
     assert "does not know" not in page.text
     shown = [(array, n) for n in (4, 2) for array in (clips, mapped)]
     for fields, (array, n) in zip(page.all("audio"), shown, strict=True):
@@ -368,31 +368,36 @@ def test_the_length_of_clips_with_padding_is_a_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_clip_shorter_than_a_patch_is_shown_without_its_padding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [Recipe.strong(), Recipe.paper()], ids=["2", "1"])
+def test_a_short_clip_is_shown_without_its_padding(tmp_path: Path, recipe: Recipe) -> None:
     np.save(tmp_path / "clips.npy", np.full((1, 500), 700, np.int16))
     mapped = np.load(tmp_path / "clips.npy", mmap_mode="r+")
-    protect_memmap(mapped, [0], KEY, lengths=[20])
+    protect_memmap(mapped, [0], KEY, lengths=[20], recipe=recipe)
     reporting.write_report(tmp_path / "clips.npy", KEY, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
-    assert "1 clip 1 protected 1 class 1 patch 100.0 % of the frames" in page.text
+    marked = "1 patch 100.0 % of the frames" if recipe.format == 1 else "20 frames of protected clips"
+    assert f"1 clip 1 protected 1 class {marked}" in page.text
+    assert "Sample rate taken to be 16,000 Hz (assumed)" in page.text
     assert re.search(r"dB less than 0\.01 s Before", page.text)
     assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20, 20]
 
 
 @pytest.mark.usefixtures("few")
-def test_samples_that_are_not_finite_outside_patches_leave_a_clip_without_a_ratio(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [Recipe.strong(), Recipe.paper()], ids=["2", "1"])
+def test_samples_that_are_not_finite_leave_a_clip_without_a_ratio(tmp_path: Path, recipe: Recipe) -> None:
+    """Of the paper's recipe, which marks patches, such samples outside them."""
     clips = np.random.default_rng(1).normal(0, 0.1, (3, 2000)).astype(np.float32)
-    np.save(tmp_path / "clips.npy", clips)
     wet = clips.copy()
-    poscuda_fast.protect(wet, [0, 1, 1], KEY)
+    poscuda_fast.protect(wet, [0, 1, 1], KEY, recipe=Recipe.paper())
     outside = np.flatnonzero(wet[1] == clips[1])[:2]
     clips[1, outside] = np.inf, np.nan
     np.save(tmp_path / "clips.npy", clips)
-    protect_memmap(np.load(tmp_path / "clips.npy", mmap_mode="r+"), [0, 1, 1], KEY)
+    protect_memmap(np.load(tmp_path / "clips.npy", mmap_mode="r+"), [0, 1, 1], KEY, recipe=recipe)
     text = written(tmp_path / "clips.npy", tmp_path / "page.html")
     assert "3 clips 3 protected" in text
     assert "Left out, since they have no ratio: 1 clip with samples that are not finite." in text
     assert "Those that were silent before" not in text
+    assert ("2 samples not finite, left as they were" in text) == (recipe.format == 2)
 
 
 @pytest.mark.usefixtures("few")
@@ -404,16 +409,19 @@ def test_a_clip_of_an_array_that_changed(tmp_path: Path) -> None:
     mapped[1][mapped[1] != clips[1]] += 1
     text = written(tmp_path / "clips.npy", tmp_path / "page.html")
     assert "3 clips 2 protected, 1 half written or changed" in text
-    assert "not in their protected state 1 clip 1 half written, or changed inside patches" in text
+    assert "not in their protected state 1 clip 1 half written, or changed where it was marked" in text
 
 
 @pytest.mark.usefixtures("few")
 def test_what_nothing_changed_in_is_not_protected(tmp_path: Path) -> None:
     make_audio(tmp_path / "in")
-    (tmp_path / "in" / "yes" / "float.wav").unlink()  # which has room for an edit so small
-    protect_folder(tmp_path / "in", None, KEY, recipe=Recipe.strong(1e-9))
+    shutil.rmtree(tmp_path / "in" / "no")  # leaves one file that has room for an edit so small
+    for path in (tmp_path / "in" / "yes").glob("[!s]*"):
+        path.unlink()
+    write_tree(tmp_path / "in", {"no/a.wav": wav(np.zeros((700, 1), np.int16))})
+    protect_folder(tmp_path / "in", None, KEY, recipe=Recipe.paper())
     text = written(tmp_path / "in", tmp_path / "page.html")
-    assert "11 files 0 protected, 11 unchanged by protection 2 classes 0 patches no file is protected" in text
+    assert "2 files 0 protected, 2 unchanged by protection 2 classes 0 patches no file is protected" in text
     assert "\N{EN DASH} median SNR of 0 protected files with sound" in text
     assert "no 0 \N{EN DASH} yes 0 \N{EN DASH}" in text
     assert "Left out" not in text
@@ -426,7 +434,7 @@ def test_what_was_put_back_is_not_counted_as_protected(tmp_path: Path) -> None:
     for n in (1, 2, 3):
         (tmp_path / "out" / f"{n % 2}" / f"{n}.wav").write_bytes((tmp_path / "in" / f"{n % 2}/{n}.wav").read_bytes())
     text = written(tmp_path / "out", tmp_path / "some.html")
-    assert "4 files 1 protected, 3 original 2 classes 32 patches 25.0 % of the frames of protected files" in text
+    assert "4 files 1 protected, 3 original 2 classes 4,096 frames of protected files; all of" in text
     assert "median SNR of 1 protected file with sound" in text
     assert re.search(r"Protected files Median SNR 0 1 \S+ dB 1 0 \N{EN DASH}", text)
 
@@ -434,7 +442,7 @@ def test_what_was_put_back_is_not_counted_as_protected(tmp_path: Path) -> None:
     poscuda_fast.restore_folder(tmp_path / "out", KEY, partial=True)
     text = written(tmp_path / "out", tmp_path / "none.html")
     assert "Run undone in part: run restore again for the rest" in text
-    assert "4 files 0 protected, 3 original, 1 changed since 2 classes 0 patches no file is protected" in text
+    assert "4 files 0 protected, 3 original, 1 changed since 2 classes 0 frames no file is protected" in text
 
 
 def test_more_than_two_channels(tmp_path: Path, few: None) -> None:
@@ -468,7 +476,7 @@ def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poscuda_fast.files.target.FILES_PER_BATCH", 1)
+    monkeypatch.setattr("poscuda_fast.files.target.PIECES_PER_BATCH", 1)
     make_audio(tmp_path / "in")
 
     def stop(done: int, total: int) -> None:
@@ -620,7 +628,7 @@ def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="does not exist"):
         reporting.write_report(tmp_path / "none", KEY, out)
     for rate in (0, -1, 10**9, True, 8000.0):
-        with pytest.raises(ValueError, match="sample_rate is"):
+        with pytest.raises((TypeError, ValueError), match="sample_rate is"):
             reporting.write_report(source, KEY, out, sample_rate=rate)
     assert not out.exists()
 
@@ -659,11 +667,9 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "other.html").exists()
 
 
-def test_the_rate_of_an_array_stands_under_arrays_where_no_mark_is_made() -> None:
-    report, protect = poscuda("report", "--help").stdout, poscuda("protect", "--help").stdout
-    assert re.search(r"An array SRC:\n +--sample-rate ", report)
-    assert "The mark" not in report
-    assert re.search(r"The mark:\n( .*\n)*  --sample-rate ", protect)
+def test_the_rate_of_an_array_stands_under_arrays() -> None:
+    for command in ("report", "protect"):
+        assert re.search(r"An array SRC:\n( .*\n)*  --sample-rate ", poscuda(command, "--help").stdout)
 
 
 # Its parts.

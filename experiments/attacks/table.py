@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from experiments.attacks import audio, classes, codecs, detect, fold, knowing, relabel, training
+from experiments.attacks import audio, classes, codecs, detect, knowing, lines, relabel, training
 from experiments.attacks.audio import Clips, Ints, Transform
 from experiments.attacks.probe import Embedding, stored_embedding, transferred
 from experiments.attacks.scene import Scene, places
@@ -256,7 +256,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("noise-at-places", "noise at the known places, {:g} times the mark", PAPER, "data", knowing.noise_at_places,
            (1.0,), needs="mark"),
     Attack("fill-places", "known places inpainted, +{:g} frames", PAPER, "data", knowing.fill_places, (0.0,),
-           needs="mark"),
+           needs="format 1"),
     Attack("project-waves", "waveforms projected, {:g} round(s)", PROJECT, "front",
            _project(classes.project_waves)),
     Attack("project-features", "features projected, {:g} round(s)", PROJECT, "front",
@@ -292,8 +292,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("detect-mirror", "detector, {:g} place(s) inpainted", DETECT, "data", _detect("mirror"), (1.0,)),
     Attack("detect-silence", "detector, {:g} place(s) silenced", DETECT, "data", _detect("silence"), (1.0,)),
     Attack("detect-noise", "detector, {:g} place(s) filled with noise", DETECT, "data", _detect("noise"), (1.0,)),
-    Attack("fold", "mean turn of {:g} frames of each class removed", DETECT, "data", fold.remove, (64.0,)),
-    Attack("leak-sound", "{:g} leaked pair(s) a class, its sound subtracted", LEAK, "data", fold.leaked,
+    Attack("notch", "two lines of each class found and notched out", DETECT, "data", lines.remove),
+    Attack("leak-mark", "{:g} leaked pair(s) a class, its mark subtracted", LEAK, "data", lines.leaked,
            needs="format 2"),
     Attack("leak-filter", "{:g} leaked pair(s) a class, filtered back", LEAK, "data", knowing.leaked("filter"),
            needs="format 1"),

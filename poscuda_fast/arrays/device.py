@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape, merge_channels
-from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.marks import Marks
-from poscuda_fast.mark.patches import Patches, packed_steps
+from poscuda_fast.arrays.layouts import check_dtype, check_lengths, check_shape
+from poscuda_fast.kernels import ClipRows, Engine, load_for_clips
+from poscuda_fast.mark.packed import count_odd, refuse_clip
+from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.plan import Plan, ScatteredPlan, SteadyPlan
+from poscuda_fast.results import Tally
 
 
 def is_on_device(clips: object) -> bool:
@@ -20,7 +22,7 @@ def is_on_device(clips: object) -> bool:
 
 
 class DeviceClips:
-    """One C-contiguous device array (n_clips, n_frames) or (n_clips, n_frames, n_channels); see `ClipsInMemory`."""
+    """One C-contiguous device array (n_clips, n_frames) or (n_clips, n_frames, n_channels)."""
 
     def __init__(self, array: Any, lengths: Any) -> None:
         interface = array.__cuda_array_interface__
@@ -40,27 +42,45 @@ class DeviceClips:
         if math.prod(shape) and interface["data"][0] % self.dtype.itemsize:
             raise ValueError(f"clips is not aligned to its {self.dtype.itemsize}-byte samples; make a copy of it.")
         self.channels = shape[2] if len(shape) == 3 else 1
-        self.lengths = check_lengths(lengths, np.full(shape[0], shape[1], np.int64))
-        self._clip_step = shape[1] * self.channels
+        self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(shape[1]), shape[:1]))
+        self._one_length = lengths is None
+        self._frames = shape[1]
         self._flat: Any = _Flat(array, interface, math.prod(shape), self.dtype)
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        return marks.apply(engine, self._flat, self._first(patches), patches, packed_steps(self.channels))
+    def mark_all(self, plan: Plan, tally: Tally) -> None:
+        """Mark every clip and count what was done: one launch for any number of clips.
 
-    def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
-        starts, sizes = packed_steps(self.channels).by_channel(self._first(patches), patches.sizes)
-        flags = engine.survey_patches(self._flat, starts, sizes, self.channels)
-        return merge_channels(flags.reshape(len(patches), self.channels))
+        Of float32, format 1 needs one more before it, which finds what a filter would spread: ValueError.
+        """
+        kernels = load_for_clips()
+        lengths = np.array([self._frames]) if self._one_length else self.lengths
+        rows = plan.rows_of(slice(0, len(self.lengths))).astype(np.int32)
+        clips = ClipRows(rows, lengths, self._frames, self.channels)
+        if isinstance(plan, SteadyPlan):
+            tally.frames_changed += plan.n_frames
+            odd = kernels.add_clips(self._flat, clips, plan.marks.table(self.dtype, self.channels))
+            count_odd(tally, self.dtype, odd)
+        elif isinstance(plan, ScatteredPlan):
+            where = plan.scattering
+            bad = kernels.first_odd_clip(self._flat, clips, where) if self.dtype.kind == "f" else None
+            if bad is not None:
+                refuse_clip(bad)
+            saturated, silent, silent_frames = kernels.filter_clips(self._flat, clips, where, plan.marks.taps).tolist()
+            tally.patches += plan.n_patches
+            tally.silent_patches += silent
+            tally.frames_changed += plan.n_frames - silent_frames  # a filter leaves zeros
+            count_odd(tally, self.dtype, saturated)
 
     def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return engine.measure_patches(self._flat, self._first(patches), patches.sizes * self.channels, 1)
 
     def read(self, patches: Patches) -> NDArray[Any]:
-        return engine_read(self._flat, self._first(patches), patches.sizes * self.channels)
+        """A dense copy of a few patches, in host memory."""
+        return load_for_clips().read_patches(self._flat, self._first(patches), patches.sizes * self.channels)
 
     def _first(self, patches: Patches) -> NDArray[np.int64]:
         """Where each patch begins."""
-        first: NDArray[np.int64] = patches.clips * self._clip_step + patches.starts * self.channels
+        first: NDArray[np.int64] = (patches.clips * self._frames + patches.starts) * self.channels
         return first
 
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints
+from poscuda_fast.kernels import Engine, Flags, Ints
 from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.packed import mark_dense, measure_dense, survey_dense
-from poscuda_fast.mark.patches import Patches, Steps
+from poscuda_fast.mark.patches import Patches, Steps, merge_channels
 
 FEWEST_FRAMES = 64  # a shorter axis that is followed by a longer one is hardly one of frames
 
@@ -35,10 +35,18 @@ class Clips(Protocol):
 
 
 class ClipsInMemory(Clips, Protocol):
-    """Clips that kernels can mark in place, in host memory or on a GPU."""
+    """Clips that kernels can mark in place, batch by batch.
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        """Mark the patches in place; returns what `Marks.apply` does."""
+    Attributes
+    ----------
+    copied_bytes : int or None
+        Bytes of each frame that are copied to be marked; None if samples are marked where they are.
+    """
+
+    copied_bytes: int | None
+
+    def mark(self, patches: Patches, marks: Marks, engine: Engine, flags: Flags | None = None) -> int:
+        """Mark the patches in place; returns what `Marks.apply` does, and fills `flags` as it does."""
 
 
 def open_clips(clips: Any, lengths: Any, *, writing: bool = True) -> ArrayClips | ListClips:
@@ -63,6 +71,7 @@ class ArrayClips:
         self.shape = array.shape
         self.dtype = array.dtype
         self.channels = array.shape[2] if array.ndim == 3 else 1
+        self.copied_bytes: int | None = None
         self.lengths = check_lengths(lengths, np.broadcast_to(np.int64(array.shape[1]), array.shape[:1]))
         self.flat, self._origin = flatten(array)
         steps = [stride // array.itemsize for stride in array.strides]
@@ -88,8 +97,8 @@ class ArrayClips:
         for view, part in self._pairs(patches, dense):
             view[...] = part
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
-        return marks.apply(engine, self.flat, self._first(patches), patches, self._steps)
+    def mark(self, patches: Patches, marks: Marks, engine: Engine, flags: Flags | None = None) -> int:
+        return marks.apply(engine, self.flat, self._first(patches), patches, self._steps, flags)
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         starts, sizes = self._steps.by_channel(self._first(patches), patches.sizes)
@@ -159,6 +168,7 @@ class ListClips:
                 )
         if writing:
             refuse_shared(arrays)
+        self.copied_bytes: int | None = self.channels * self.dtype.itemsize
         self._arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
         self.lengths = check_lengths(lengths, np.array([len(array) for array in arrays], np.int64))
 
@@ -169,9 +179,9 @@ class ListClips:
             part[:] = view
         return dense
 
-    def mark(self, patches: Patches, marks: Marks, engine: Engine) -> int:
+    def mark(self, patches: Patches, marks: Marks, engine: Engine, flags: Flags | None = None) -> int:
         dense = self.read(patches)
-        saturated = mark_dense(dense, patches, self.channels, marks, engine)
+        saturated = mark_dense(dense, patches, self.channels, marks, engine, flags)
         for view, part in self._views(patches, dense):
             view[:] = part
         return saturated
@@ -189,13 +199,6 @@ class ListClips:
             part = dense[first : first + size * self.channels].reshape(size, self.channels)
             yield self._arrays[clip][start : start + size], part
             first += size * self.channels
-
-
-def merge_channels(flags: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Merge a survey of each channel, (patches, channels), into one of each patch."""
-    merged: NDArray[np.uint8] = np.bitwise_and.reduce(flags, axis=1, initial=SILENT)  # silent if all are
-    merged |= np.bitwise_or.reduce(flags & NOT_FINITE, axis=1)
-    return merged
 
 
 def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None:

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from poscuda_fast.arrays.device import DeviceClips, is_on_device
 from poscuda_fast.arrays.layouts import ClipsInMemory, open_clips
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.judging import judged
-from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Report, Tally
@@ -94,7 +95,7 @@ def protect(
     Gokul and Dubnov, sec. 3.1; to the bit: FORMAT.md.
     """
     begun = time.perf_counter()
-    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
     plan, notes = judged(audio, plan, engine, key, snr)
@@ -121,25 +122,24 @@ def mark_batch(
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
-def _mark_all(audio: ClipsInMemory, plan: Plan, engine: Engine) -> Tally:
+def _mark_all(audio: ClipsInMemory | DeviceClips, plan: Plan, engine: Engine) -> Tally:
     tally = Tally(**plan.counts())
-    may_be_odd = audio.dtype.kind == "f" and not plan.marks.steady
-
-    def survey(patches: Patches) -> None:
-        flags = audio.survey(patches, engine)
-        packed.refuse_non_finite(flags, patches)
-        packed.count_patches(tally, patches, flags)
-
-    if may_be_odd:  # refuse before the first write; integers need no pass of their own
-        for patches in plan.batches(None):
-            survey(patches)
+    if isinstance(audio, DeviceClips):
+        with interrupts_held_back():
+            audio.mark_all(plan, tally)
+        return tally
+    surveyed = audio.dtype.kind == "f" and not plan.marks.steady
+    if surveyed:  # refuse before the first write; integers need no pass of their own
+        for patches in plan.batches(audio.copied_bytes):
+            found = audio.survey(patches, engine)
+            packed.refuse_non_finite(found, patches)
+            packed.count_patches(tally, patches, found)
     with interrupts_held_back():
-        for patches in plan.batches(None):
-            if plan.marks.steady:
-                tally.frames_changed += patches.n_frames
-            elif not may_be_odd:
-                survey(patches)
-            packed.count_odd(tally, audio.dtype, audio.mark(patches, plan.marks, engine))
+        for patches in plan.batches(audio.copied_bytes):
+            flags = None if surveyed or plan.marks.steady else np.empty(len(patches), np.uint8)
+            packed.count_odd(tally, audio.dtype, audio.mark(patches, plan.marks, engine, flags))
+            if not surveyed:
+                packed.count_marked(tally, patches, flags)
     return tally
 
 

@@ -93,7 +93,7 @@ def _show_memmap(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
     lengths = [len(spoken) for _, _, _, spoken in utterances]
     words = [word for word, _, _, _ in utterances]
     before = path.read_bytes()
-    report = protect_memmap(clips, words, key, lengths=lengths)
+    report = protect_memmap(clips, words, key, lengths=lengths, sample_rate=synth.SAMPLE_RATE)
     after = path.read_bytes()
     n_bytes = int((np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).sum())
     verified = verify_memmap(clips, key)

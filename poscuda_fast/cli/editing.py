@@ -13,7 +13,9 @@ from poscuda_fast.cli.options import (
     JSON,
     KEY,
     QUIET,
+    SAMPLE_RATE,
     SIDECAR,
+    SNR,
     label_options,
     progress_bar,
     read_label_files,
@@ -23,7 +25,6 @@ from poscuda_fast.cli.options import (
     show,
     take_recipe,
 )
-from poscuda_fast.recipe import chosen_recipe
 
 
 @click.command(cls=Command)
@@ -50,7 +51,9 @@ def keygen(file: Path) -> None:
 @click.option("--in-place", is_flag=True, help="Edit SRC itself instead of making a copy at DST.")
 @label_options
 @click.option("--label", help="The label of a single audio file.")
+@SAMPLE_RATE
 @recipe_options
+@SNR
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
 @click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
@@ -72,9 +75,10 @@ def protect(
     """Protect SRC as a copy at DST, or in place.
 
     SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
-    array. A copy leaves SRC unchanged. Nothing that exists is ever overwritten, except SRC's patches with --in-place;
-    their originals go to a sealed sidecar first. The sidecar, and for audio a manifest, are written beside the
-    protected data. If a run is stopped, the same command finishes it.
+    array. A copy leaves SRC unchanged. Nothing that exists is ever overwritten, except SRC's samples with --in-place;
+    what undo needs goes to a sealed sidecar first. The sidecar, and for audio a manifest, are written beside the
+    protected data. If a run is stopped, the same command finishes it. What would not protect is refused, and what
+    should be known before the data are published is told as a note; both are judged by some of the clips.
 
     \b
     Examples:
@@ -83,8 +87,9 @@ def protect(
       poscuda protect yes.wav yes-protected.wav --key my.key --label yes
       poscuda protect recordings/ --in-place --key my.key --dry-run
       poscuda protect recordings/ louder/ --key my.key --strength 2
+      poscuda protect recordings/ quiet/ --key my.key --snr 20
       poscuda protect recordings/ paper/ --key my.key --blur 0.3
-      poscuda protect clips.npy --in-place --key my.key --labels labels.npy
+      poscuda protect clips.npy --in-place --key my.key --labels labels.npy --sample-rate 8000
       poscuda protect clips.zarr protected.zarr --key my.key --labels labels.npy
     """
     if (dst is None) != in_place:
@@ -92,9 +97,11 @@ def protect(
     from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415 - NumPy is not needed to print a help page
 
     key = poscuda_fast.Key.load(key_file)
-    recipe, strength = take_recipe(options)
+    recipe, snr = take_recipe(options)
     with progress_bar(quiet=quiet) as progress:
         common = {
+            "recipe": recipe,
+            "snr": snr,
             "backend": options["backend"],
             "threads": options["threads"],
             "sidecar": options["sidecar"],
@@ -102,13 +109,11 @@ def protect(
             "dry_run": dry_run,
         }
         if is_array(src):
-            report = _protect_array(src, dst, key, options, common | {"recipe": chosen_recipe(recipe, strength)})
+            report = _protect_array(src, dst, key, options, common)
         else:
-            report = _protect_audio(src, dst, key, options, common | {"recipe": recipe, "strength": strength})
+            report = _protect_audio(src, dst, key, options, common)
     if not quiet:
         show(report, as_json=as_json)
-        if report.classes == 1 and report.clips > 1:
-            click.echo("Note: all clips are of one class; check the labels if you expected more.", err=True)
     if dry_run and not (as_json or quiet):
         click.echo("No files were modified.")
 
@@ -131,7 +136,16 @@ def _protect_array(
 ) -> poscuda_fast.Report:
     refuse_audio_options(options)
     labels, classes, lengths = read_label_files(options)
-    return poscuda_fast.protect_array(src, labels, key, dst=dst, classes=classes, lengths=lengths, **common)
+    return poscuda_fast.protect_array(
+        src,
+        labels,
+        key,
+        dst=dst,
+        classes=classes,
+        lengths=lengths,
+        sample_rate=options["sample_rate"],
+        **common,
+    )
 
 
 @click.command(cls=Command)

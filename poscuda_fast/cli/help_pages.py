@@ -7,15 +7,14 @@ import click
 # An option that is not named here appears under "Options".
 SECTIONS = {
     "Labels": ("labels_from", "label"),
-    "An array SRC": ("labels_file", "classes_file", "lengths_file"),
-    "The mark": ("strength", "sample_rate"),
+    "An array SRC": ("labels_file", "classes_file", "lengths_file", "sample_rate"),
+    "The mark": ("strength", "snr"),
     "The mark, by the paper": ("paper", "patch", "every", "patches", "taps", "blur", "identity"),
     "How it runs": ("backend", "threads"),
     "The trainings": ("clips", "seconds", "models", "epochs", "seeds", "attacks"),
     "What it prints": ("as_json", "quiet"),
 }
 _SECTION_OF = {name: section for section, names in SECTIONS.items() for name in names}
-_SECTION_IN = {("report", "sample_rate"): "An array SRC"}  # an option that means something else in this command
 
 EPILOG = """\b
 Examples:
@@ -27,8 +26,8 @@ Examples:
 
 \b
 Files beside the data:
-  .poscuda, or FILE.poscuda   the sidecar: the originals of all patches, sealed with the key; undo needs it
-  poscuda.json                the manifest: labels, recipe, hashes before and after; no key and no positions
+  .poscuda, or FILE.poscuda   the sidecar: what undo needs, sealed with the key
+  poscuda.json                the manifest: labels, recipe, hashes before and after; no key and no marks
 
 \b
 Exit codes:
@@ -57,9 +56,7 @@ class Command(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):  # the text above describes arguments
-                name = parameter.name or ""
-                section = _SECTION_IN.get((self.name or "", name)) or _SECTION_OF.get(name, "Options")
-                sections[section].append(record)
+                sections[_SECTION_OF.get(parameter.name or "", "Options")].append(record)
         for name, records in sections.items():
             if records:
                 with formatter.section(name):

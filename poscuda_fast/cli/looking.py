@@ -20,15 +20,17 @@ from poscuda_fast.cli.options import (
     KEY,
     QUIET,
     RECIPE_FIELDS,
+    SAMPLE_RATE,
     SIDECAR,
+    SNR,
     label_options,
     progress_bar,
     recipe_options,
     refuse_array_options,
     refuse_audio_options,
+    refuse_sample_rate,
     take_recipe,
 )
-from poscuda_fast.recipe import USUAL_RATE, chosen_recipe
 
 if TYPE_CHECKING:
     from poscuda_fast.evaluation import sources
@@ -48,7 +50,9 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     help="A new file for the result; the plot is written beside it, as .svg.",
 )
 @label_options
+@SAMPLE_RATE
 @recipe_options
+@SNR
 @SIDECAR
 @click.option(
     "--clips",
@@ -156,32 +160,25 @@ def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> source
     from poscuda_fast.evaluation import sources  # noqa: PLC0415
 
     source: sources.Source
+    recipe, snr = take_recipe(options)
+    fixed = set(RECIPE_FIELDS)
     if is_array(src):
         refuse_audio_options(options)
-        rate = USUAL_RATE if options["sample_rate"] is None else options["sample_rate"]
-        # The rate belongs to the clips, and to the recipe only if it has one.
-        recipe, strength = take_recipe({**options, "sample_rate": None})
         source = sources.Array(
             src,
             key,
             options["labels_file"],
             classes=options["classes_file"],
             lengths=options["lengths_file"],
-            recipe=chosen_recipe(recipe, strength, rate),
-            sample_rate=rate,
+            recipe=recipe,
+            snr=snr,
+            sample_rate=options["sample_rate"],
             sidecar=options["sidecar"],
         )
-        fixed = set(RECIPE_FIELDS) - {"sample_rate"}
     else:
         refuse_array_options(options)
-        recipe, strength = take_recipe(dict(options))
         source = sources.Folder(
-            src,
-            key,
-            recipe=recipe,
-            strength=strength,
-            labels_from=options["labels_from"],
-            sidecar=options["sidecar"],
+            src, key, recipe=recipe, snr=snr, labels_from=options["labels_from"], sidecar=options["sidecar"]
         )
         fixed = {*RECIPE_FIELDS, "labels_from"}
     if source.was_protected:
@@ -207,7 +204,7 @@ def _refuse_given(names: set[str]) -> None:
 @click.option(
     "--evaluation", type=click.Path(path_type=Path), help="A result of poscuda evaluate, to show on the page."
 )
-@click.option("--sample-rate", type=int, help="Of an array SRC, Hz; 16000 by default.")
+@click.option("--sample-rate", type=int, help="For an array SRC in format 1, which records none: its sample rate, Hz.")
 @SIDECAR
 @QUIET
 def report(
@@ -228,14 +225,14 @@ def report(
     \b
     Examples:
       poscuda report protected/ --key my.key -o report.html
-      poscuda report clips.npy --key my.key -o report.html --sample-rate 8000
+      poscuda report clips.npy --key my.key -o report.html
       poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
     """
     from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
     from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415 - not needed for anything else
 
-    if sample_rate is not None and not is_array(src):
-        raise click.UsageError("--sample-rate is for an array SRC; audio files have their own.")
+    if not is_array(src):
+        refuse_sample_rate(sample_rate)
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
         reporting.write_report(
@@ -243,19 +240,20 @@ def report(
             key,
             out,
             evaluation=evaluation,
-            sample_rate=USUAL_RATE if sample_rate is None else sample_rate,
+            sample_rate=sample_rate,
             sidecar=sidecar,
             progress=progress,
         )
     if not quiet:
-        click.echo(f"Wrote {out}. It shows where the patches are: keep it as secret as the sidecar.")
+        click.echo(f"Wrote {out}. It shows the marks: keep it as secret as the sidecar.")
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
+@SAMPLE_RATE
 @recipe_options
 @JSON
-def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
+def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any) -> None:
     """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
     Nothing is written, and no key is needed.
@@ -268,7 +266,8 @@ def inspect(file: Path, *, as_json: bool, **fields: Any) -> None:
     """
     from poscuda_fast.cli import inspection  # noqa: PLC0415
 
-    facts = inspection.inspect(file, *take_recipe(fields))
+    recipe, _ = take_recipe(fields)
+    facts = inspection.inspect(file, recipe, sample_rate)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
     else:

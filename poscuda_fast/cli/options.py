@@ -18,10 +18,13 @@ KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type
 SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidecar path; by default beside the data.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-
+SNR = click.option("--snr", type=float, metavar="DB", help="Set the strength so that the median clip has this SNR.")
+SAMPLE_RATE = click.option(
+    "--sample-rate", type=int, help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs."
+)
 
 _PAPER = ("patch", "taps", "blur", "patches", "every", "identity")
-RECIPE_FIELDS = ("paper", "strength", "sample_rate", *_PAPER)  # the options of `recipe_options`
+RECIPE_FIELDS = ("paper", "strength", "snr", *_PAPER)  # what `take_recipe` takes
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,12 +37,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--every", type=int, help="Format 1: one patch per EVERY frames, instead of --patches."),
         click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
-        click.option(
-            "--sample-rate",
-            type=int,
-            help="Of the clips, Hz; it sets the mark's band. By default that of most files, 16000 for an array.",
-        ),
-        click.option("--strength", type=float, help="Level of the mark, in hundredths of full scale; 1 by default."),
+        click.option("--strength", type=float, help="Level of the mark: 1, the default, is -46 dB, 2 is 6 dB more."),
     ):
         command = option(command)
     return command
@@ -74,21 +72,20 @@ def read_label_files(options: dict[str, Any]) -> tuple[Any, Any, Any]:
     return labels, classes, lengths
 
 
-def take_recipe(options: dict[str, Any]) -> tuple[Recipe | None, float | None]:
-    """The recipe that the options ask for, or None and the default's strength; removes them from `options`."""
-    strong, paper = (
-        {name: value for name in names if (value := options.pop(name)) is not None}
-        for names in (("strength", "sample_rate"), _PAPER)
-    )
-    wants_paper = options.pop("paper") or bool(paper)
-    if strong and wants_paper:
-        mine, other = next(iter(strong)), next(iter(paper), "paper")
-        raise click.UsageError(
-            f"--{mine.replace('_', '-')} is of format 2 and --{other} of format 1; give options of one format only."
-        )
-    if wants_paper:
+def take_recipe(options: dict[str, Any]) -> tuple[Recipe, float | None]:
+    """The recipe and the SNR that the options ask for; removes them from `options`."""
+    strength, snr = options.pop("strength"), options.pop("snr", None)
+    paper = {name: value for name in _PAPER if (value := options.pop(name)) is not None}
+    if strength is not None and snr is not None:
+        raise click.UsageError("--strength and --snr both set the level of the mark; give one of them.")
+    if options.pop("paper") or paper:
+        if strength is not None or snr is not None:
+            mine, other = "snr" if strength is None else "strength", next(iter(paper), "paper")
+            raise click.UsageError(
+                f"--{mine} is of format 2 and --{other} of format 1; give options of one format only."
+            )
         return Recipe.paper(**paper), None
-    return (Recipe.strong(**strong), None) if "sample_rate" in strong else (None, strong.get("strength"))
+    return Recipe.strong() if strength is None else Recipe.strong(strength), snr
 
 
 def refuse_array_options(options: dict[str, Any]) -> None:
@@ -96,6 +93,13 @@ def refuse_array_options(options: dict[str, Any]) -> None:
     for name in ("labels_file", "classes_file", "lengths_file"):
         if options[name] is not None:
             raise click.UsageError(f"--{name[:-5]} is for an array SRC; audio files take --labels-from.")
+    refuse_sample_rate(options["sample_rate"])
+
+
+def refuse_sample_rate(sample_rate: int | None) -> None:
+    """UsageError if a sample rate was given for audio files."""
+    if sample_rate is not None:
+        raise click.UsageError("--sample-rate is for an array SRC; audio files have their own.")
 
 
 def refuse_audio_options(options: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""Two attacks that somebody who trains on protected clips might try: random shifts, and folding out a class's sound."""
+"""Two attacks that somebody who trains on protected clips might try: random shifts, and notches at a class's lines."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poscuda_fast.evaluation.models import Model
+from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import Step
+from poscuda_fast.mark.lines import HIGHEST, LOWEST
+
+CLIPS_PER_STEP = 256
+NEIGHBOURS = 8  # harmonics on each side that a line is compared with
 
 Clips = NDArray[np.int16]  # (n, frames)
 Ints = NDArray[np.int64]  # (n,)
@@ -42,59 +46,56 @@ def uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand((len(waves), *shape), generator=generator).to(waves)
 
 
-def fold(clips: NDArray[Any], lengths: Ints, period: int) -> NDArray[np.float64]:
-    """(period,) the mean of all whole turns of `period` frames in some (n, L) clips, counted from each first frame.
+def notched(clips: Clips, labels: Ints, lengths: Ints, spacing: float) -> Clips:
+    """Copies of the clips without the two lines that stand out in the average spectrum of their class.
 
-    Speech averages out over the turns of a class's clips; a sound in step with them does not.
+    This is what somebody can do who knows format 2, but not the key: the labels say which clips share their lines. The
+    lines of every class are found by `class_lines`, and a sine of each is fitted to every clip and taken off.
+
+    Parameters
+    ----------
+    clips : (n, L) int16
+    labels, lengths : (n,) int64
+        The class of each clip, and its true frames.
+    spacing : float
+        Distance of the comb's lines, in cycles a frame: one over the period.
     """
-    total, turns = np.zeros(period), 0
-    for clip, length in zip(clips, lengths.tolist(), strict=True):
-        n = length // period
-        total += clip[: n * period].reshape(n, period).sum(axis=0, dtype=np.float64)
-        turns += n
-    return total / max(1, turns)
-
-
-def subtract(clips: Clips, lengths: Ints, turn: NDArray[np.float64]) -> Clips:
-    """The clips less a wave that repeats with every turn."""
-    return _without(clips, lengths, _repeated(turn, clips.shape[1]))
-
-
-def unfolded(clips: Clips, labels: Ints, lengths: Ints, period: float) -> Clips:
-    """The clips, each less the difference between its class's mean turn of `period` frames and that of all clips."""
     cleaned = clips.copy()
-    common = repeating(clips, lengths, period)
-    for label in np.unique(labels):
+    for label, harmonics in class_lines(clips, labels, lengths, spacing).items():
+        turns = 2 * np.pi * spacing * np.arange(clips.shape[1])[:, None] * harmonics  # (L, 2)
+        waves = np.hstack([np.cos(turns), np.sin(turns)])
+        for row in np.flatnonzero(labels == label):
+            length = lengths[row]
+            heard = clips[row, :length].astype(np.float64)
+            fitted, *_ = np.linalg.lstsq(waves[:length], heard, rcond=None)
+            rest = np.rint(heard - waves[:length] @ fitted)
+            cleaned[row, :length] = np.clip(rest, -FULL_SCALE, FULL_SCALE - 1)
+    return cleaned
+
+
+def class_lines(clips: Clips, labels: Ints, lengths: Ints, spacing: float) -> dict[int, Ints]:
+    """The two harmonics of each class that stand out most against the other classes, and against their neighbours."""
+    harmonics = np.arange(LOWEST, min(HIGHEST, math.ceil(0.5 / spacing) - 1) + 1)
+    levels = _levels(clips, lengths, spacing * harmonics)
+    found = {}
+    for label in np.unique(labels).tolist():
         own = labels == label
-        wave = repeating(clips[own], lengths[own], period) - common
-        cleaned[own] = _without(clips[own], lengths[own], wave)
-    return cleaned
+        others = levels[~own].mean(axis=0) if not own.all() else 0.0
+        contrast = levels[own].mean(axis=0) - others
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(contrast, NEIGHBOURS, "edge"), 2 * NEIGHBOURS + 1)
+        found[label] = harmonics[np.argsort(np.median(around, axis=1) - contrast)[:2]]
+    return found
 
 
-def repeating(clips: NDArray[Any], lengths: Ints, period: float) -> NDArray[np.float64]:
-    """(L,) the mean turn of some (n, L) clips, repeated.
-
-    Where `period` is not a whole number of frames, as after resampling, the turn is summed from its harmonics.
-    """
-    frames = clips.shape[1]
-    if period == round(period):
-        return _repeated(fold(clips, lengths, round(period)), frames)
-    inside = np.arange(frames) < lengths[:, None]
-    total = np.where(inside, clips, 0).sum(axis=0, dtype=np.float64)
-    repeated = np.zeros(frames)
-    for order in range(math.ceil(period / 2)):  # below half the sample rate
-        wave = np.exp(2j * np.pi * order / period * np.arange(frames))
-        level = np.vdot(wave, total) / max(1, lengths.sum())
-        repeated += (level * wave).real * (1 if order == 0 else 2)
-    return repeated
-
-
-def _repeated(turn: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    return np.tile(turn, -(-frames // len(turn)))[:frames]
-
-
-def _without(clips: Clips, lengths: Ints, wave: NDArray[np.float64]) -> Clips:
-    """The clips less a (L,) wave, each within its own length."""
-    inside = np.arange(clips.shape[1]) < lengths[:, None]
-    cleaned: Clips = np.clip(np.rint(clips - wave * inside), -32768, 32767).astype(np.int16)
-    return cleaned
+def _levels(clips: Clips, lengths: Ints, frequencies: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, frequencies) the natural logarithm of the energy of each clip at each frequency, in cycles a frame."""
+    turns = 2 * np.pi * np.arange(clips.shape[1])[:, None] * frequencies
+    waves = np.hstack([np.cos(turns), np.sin(turns)]).astype(np.float32)
+    levels = np.empty((len(clips), len(frequencies)))
+    for first in range(0, len(clips), CLIPS_PER_STEP):
+        part = slice(first, first + CLIPS_PER_STEP)
+        inside = np.arange(clips.shape[1]) < lengths[part, None]
+        cosines, sines = np.hsplit(np.where(inside, clips[part], 0).astype(np.float32) @ waves, 2)
+        energies = (cosines.astype(np.float64) ** 2 + sines**2) / np.maximum(1, lengths[part, None])
+        levels[part] = np.log(energies + 1 / 12)  # no less than rounding to int16 gives
+    return levels

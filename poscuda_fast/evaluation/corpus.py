@@ -80,7 +80,7 @@ def gather(
     ------
     DatasetError
         Fewer than two classes have `FEWEST_A_CLASS` clips; `most` is too few for that many of each class; a clip
-        cannot be decoded; or clips that should be clean already carry the sounds of format 2 under this key.
+        cannot be decoded; or clips that should be clean already carry the marks of format 2 under this key.
     """
     counts = Counter(label for label, some in zip(source.labels, source.seconds > 0, strict=True) if some)
     classes = tuple(sorted((label for label, n in counts.items() if n >= FEWEST_A_CLASS), key=str))
@@ -148,17 +148,17 @@ def _new(path: Path, n: int, frames: int) -> Clips:
 
 
 def _refuse_marked(clean: Clips, protected: Clips) -> None:
-    """DatasetError if the clips almost certainly held their sounds before these were added."""
+    """DatasetError if the clips almost certainly held their marks before these were added."""
     held = []
     for before, after in zip(clean, protected, strict=True):
-        sound = after.astype(np.float64) - before
-        energy = float(sound @ sound)
+        mark = after.astype(np.float64) - before
+        energy = float(mark @ mark)
         if energy > 0:
-            held.append(float(before @ sound) / energy)  # 1 if the clip was marked before, else 0 on average
+            held.append(float(before @ mark) / energy)  # 1 if the clip was marked before, else 0 on average
     mean, error = np.mean(held or [0.0]), np.std(held or [0.0]) / max(1, len(held)) ** 0.5
     if mean > max(0.5, CERTAIN * error):
         raise DatasetError(
-            "These clips are protected with this key: they already hold the sounds of their classes. Give the sidecar "
+            "These clips are protected with this key: they already hold the marks of their classes. Give the sidecar "
             "with their originals (--sidecar), or clean clips."
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.arrays.memory import protect
+from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.arrays.opening import open_stored
 from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.arrays.vectors import read_names, read_vector
@@ -19,7 +19,7 @@ from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.evaluation.decoding import UnusableError, decode
 from poscuda_fast.evaluation.padded import FULL_SCALE
-from poscuda_fast.files import label_sources, listing
+from poscuda_fast.files import label_sources, listing, looking
 from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.manifest import Manifest, compare, digest
@@ -28,9 +28,9 @@ from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import unpack
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.labels import encode
+from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.plan import Plan, make_plan
-from poscuda_fast.recipe import MAX_RATE, Recipe, chosen_recipe
+from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, chosen_recipe
 from poscuda_fast.results import Verdict
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.journal import SIDECAR, Journal, State
@@ -78,10 +78,13 @@ class Source(Protocol):
 class Folder:
     """A folder of audio files, clean, or protected with its sidecar beside it.
 
-    The recipe and labels of protected files come from their sidecar, whatever is given here.
+    The recipe and labels of protected files come from their sidecar, whatever is given here. `recipe`, `strength`,
+    `snr` and `labels_from` are those of `protect_folder`.
 
     Raises
     ------
+    ValueError
+        The files are clean, and `protect_folder` would refuse to mark them so.
     SidecarError
         The sidecar that was given does not exist; a sidecar is empty, damaged or of another key; or the files are only
         a part of what was protected, or contain such a part.
@@ -98,6 +101,7 @@ class Folder:
         *,
         recipe: Recipe | None = None,
         strength: float | None = None,
+        snr: float | None = None,
         labels_from: str | Mapping[str, Label] = "folder",
         sidecar: PathLike | None = None,
     ) -> None:
@@ -115,12 +119,16 @@ class Folder:
         self.labels: Sequence[Label] = label_sources.find_labels(
             paths.source, names, labels_from, whole=paths.only is None
         )
-        self.rates = np.array([max(1, file.layout.sample_rate) for file in self._files], np.int64)
+        rates = np.array([file.layout.sample_rate for file in self._files], np.int64)
         lengths = np.array([file.frames for file in self._files], np.int64)
+        self.rates = np.maximum(1, rates)
         self.seconds = lengths / self.rates
         if header is None:
-            self.recipe = chosen_recipe(recipe, strength, listing.usual_rate(self._files))
-            plan = Plan(key, self.recipe, encode(self.labels, None, len(self._files)), lengths)
+            recipe = chosen_recipe(recipe, strength)
+            listing.refuse_rates(self._files, recipe)
+            plan = make_plan(key, recipe, self.labels, None, lengths, rates)
+            plan, _ = looking.judged(paths.source, self._files, plan, Engine(threads=1), key, snr)
+            self.recipe = plan.recipe
             self.labels_mac = _labels_mac(key, plan)
         else:
             self.recipe = Recipe.from_dict(header["recipe"])
@@ -166,17 +174,19 @@ class Folder:
 class Array:
     """A .npy file or the folder of a Zarr array, clean or protected; labels, classes and lengths have their own files.
 
-    The recipe of a protected array comes from its sidecar, whatever is given here.
+    The recipe of a protected array comes from its sidecar, whatever is given here. Labels, classes and lengths are
+    files; `recipe`, `snr` and `sample_rate` are those of `protect_array`.
 
     Raises
     ------
     DatasetError
-        There are no labels; labels or lengths are not those it was protected with; or the run in its sidecar is not
-        finished, or its undo was dropped.
+        There are no labels; labels, lengths or sample rate are not those it was protected with; or the run in its
+        sidecar is not finished, or its undo was dropped.
     SidecarError
         The sidecar that was given does not exist; or a sidecar is empty, damaged, of another key, or of files.
     TypeError, ValueError, AudioFileError
-        It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range.
+        It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range; or it is
+        clean, and `protect_array` would refuse to mark it so.
     """
 
     @discreet
@@ -186,16 +196,15 @@ class Array:
         key: Key,
         labels: Path | None,
         *,
-        recipe: Recipe,
-        classes: Path | None,
-        lengths: Path | None,
-        sample_rate: int,
-        sidecar: Path | None,
+        recipe: Recipe = Recipe.strong(),
+        snr: float | None = None,
+        classes: Path | None = None,
+        lengths: Path | None = None,
+        sample_rate: int | None = None,
+        sidecar: Path | None = None,
     ) -> None:
         if labels is None:
             raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
-        if not 1 <= sample_rate <= MAX_RATE:
-            raise ValueError(f"sample_rate is {sample_rate}; expected a whole number of Hz from 1 to {MAX_RATE}.")
         given = read_vector(labels)
         self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
         self._lengths = self._clips.lengths
@@ -203,22 +212,28 @@ class Array:
             raise ValueError(
                 f"{labels} has shape {given.shape} for {len(self._lengths)} clips; give one label for each clip."
             )
-        self._path, self._key, self._sidecar = path, key, sidecar
+        self._path, self._key, self._sidecar, self._engine = path, key, sidecar, Engine(threads=1)
         self._classes = None if classes is None else read_names(classes)
         header = _recorded(self._clips.sidecar, key, "array", asked=sidecar is not None)
         if header is None and sidecar is not None:
             _refuse_protected(path, [open_stored(path).sidecar], key)
         self.was_protected = header is not None
-        self.recipe = recipe if header is None else Recipe.from_dict(header["recipe"])
+        if header is not None:
+            recipe = Recipe.from_dict(header["recipe"])
+        rate = _rate_of_array(path, recipe, header, sample_rate)
+        plan = make_plan(key, recipe, given, self._classes, self._clips.lengths, rate)
+        if header is None:
+            plan, _ = judged(self._clips, plan, self._engine, key, snr)
+        self.recipe = plan.recipe
         self.labels: Sequence[Label] = given.tolist()
-        self.labels_mac = _labels_mac(key, make_plan(key, self.recipe, given, self._classes, self._clips.lengths))
+        self.labels_mac = _labels_mac(key, plan)
         if header is not None and self.labels_mac != header["labels"]:
             raise DatasetError(
                 f"{path} was protected with other labels or lengths than these; give the --labels, --classes and "
                 f"--lengths that were given then."
             )
-        self.rates = np.full(len(self._lengths), sample_rate, np.int64)
-        self.seconds = self._lengths / sample_rate
+        self.rates = np.full(len(self._lengths), rate, np.int64)
+        self.seconds = self._lengths / rate
 
     def clips(
         self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
@@ -249,10 +264,32 @@ class Array:
 
     def _marked(self, clip: NDArray[Any], row: int, label: Label) -> NDArray[Any]:
         wet = clip[None].copy()
-        lengths = [int(self._lengths[row])]
-        protect(wet, [label], self._key, recipe=self.recipe, classes=self._classes, lengths=lengths, threads=1)
+        mark_batch(
+            wet,
+            [label],
+            self._key,
+            recipe=self.recipe,
+            engine=self._engine,
+            sample_rate=int(self.rates[row]),
+            lengths=[int(self._lengths[row])],
+            classes=self._classes,
+        )
         found: NDArray[Any] = wet[0]
         return found
+
+
+def _rate_of_array(path: Path, recipe: Recipe, header: dict[str, Any] | None, given: int | None) -> int:
+    """The sample rate of an array's clips in Hz: what was given, or else what its sidecar records."""
+    rate = USUAL_RATE if given is None else check_rate(given)
+    if header is None or isinstance(recipe, PaperRecipe):  # format 1 records none
+        return rate
+    (recorded,) = header["rates"]
+    if given is not None and rate != recorded:
+        raise DatasetError(
+            f"{path} was protected at a sample rate of {recorded:,} Hz, not {rate:,}; leave --sample-rate out, or "
+            f"restore the array and protect it again."
+        )
+    return int(recorded)
 
 
 def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from poscuda_fast.evaluation.attacks import augmented, shift, unfolded
+from poscuda_fast.evaluation.attacks import augmented, notched, shift
 from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.models import TITLES
 from poscuda_fast.evaluation.quality import OWN, installed, measure
@@ -23,6 +23,7 @@ from poscuda_fast.evaluation.sources import Clips, Source
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step, train
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
+from poscuda_fast.mark.lines import period_of
 from poscuda_fast.recipe import Recipe, StrongRecipe
 from poscuda_fast.secrecy import discreet
 
@@ -50,9 +51,9 @@ class Training:
         return f"{TITLES[self.model]} on {kind} clips" + f", {attack}" * bool(attack)
 
 
-SHIFTED, UNFOLDED = "protected, shifted at random", "protected, class sounds folded out"
-# Each with the model that gains most from it in the experiments.
-ATTACKS = {SHIFTED: "m5", UNFOLDED: "cnn"}
+SHIFTED, NOTCHED = "protected, shifted at random", "protected, class lines notched out"
+# Each with a model that gains much from it: M5 has only its first layer to find the lines, and CNN learns most.
+ATTACKS = {SHIFTED: "m5", NOTCHED: "cnn"}
 
 
 @discreet
@@ -88,8 +89,8 @@ def evaluate(
     seeds : int
         Trainings of each model, whose means are returned; attacks are trained once.
     attacks : bool
-        Also train on protected clips that are shifted at random and, of format 2, on ones with the class sounds folded
-        out.
+        Also train on protected clips that are shifted at random and, of format 2, on ones with the lines of their
+        classes notched out, as far as they can be found without the key.
     progress : callable, optional
         Called with (steps done, steps in all): clips while they are gathered, then epochs.
     tell : callable, optional
@@ -158,7 +159,7 @@ def evaluate(
         "models": rows,
         "attacks": attacked,
         "attacks_not_tried": [
-            {"attack": _name(kind), "because": "the marks of format 1 are not in step"}
+            {"attack": _name(kind), "because": "the marks of format 1 have no lines"}
             for kind in ATTACKS
             if attacks and not _can_be_tried(kind, corpus.recipe)
         ],
@@ -198,7 +199,7 @@ def _trainings(corpus: Corpus, models: Sequence[str], seeds: int, *, attacks: bo
 
 
 def _can_be_tried(kind: str, recipe: Recipe) -> bool:
-    return kind != UNFOLDED or isinstance(recipe, StrongRecipe)
+    return kind != NOTCHED or isinstance(recipe, StrongRecipe)
 
 
 def _name(kind: str) -> str:
@@ -218,8 +219,8 @@ def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, 
     step: Step | None = None
     if one.kind == SHIFTED:
         step = augmented(shift, corpus.sample_rate, SHIFT_SECONDS)
-    elif one.kind == UNFOLDED and isinstance(corpus.recipe, StrongRecipe):
-        training = Part(_unfolded(corpus, corpus.recipe.every), np.arange(len(rows)), labels[rows])
+    elif one.kind == NOTCHED:
+        training = Part(_notched(corpus), np.arange(len(rows)), labels[rows])
     tests = {"clean": Part(corpus.clean, testing, labels[testing])}
     if one.kind == "protected":
         side = np.arange(len(corpus.miskeyed))
@@ -230,15 +231,15 @@ def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, 
     return train(config, training, tests, len(corpus.classes), corpus.sample_rate, step=step, log=log)
 
 
-def _unfolded(corpus: Corpus, every: int) -> Clips:
-    """The protected training clips with class sounds folded out; a turn's length depends on the file's sample rate."""
+def _notched(corpus: Corpus) -> Clips:
+    """The protected training clips without lines; where these can lie depends on the file's sample rate."""
     rows = corpus.training
     cleaned = corpus.protected[rows]
-    periods = every * corpus.sample_rate / corpus.file_rates[rows]
-    for period in np.unique(periods):
-        mine = rows[periods == period]
-        cleaned[periods == period] = unfolded(
-            corpus.protected[mine], corpus.labels[mine], corpus.lengths[mine], float(period)
+    for rate in np.unique(corpus.file_rates[rows]).tolist():
+        some = corpus.file_rates[rows] == rate
+        spacing = rate / period_of(rate) / corpus.sample_rate
+        cleaned[some] = notched(
+            corpus.protected[rows[some]], corpus.labels[rows[some]], corpus.lengths[rows[some]], spacing
         )
     return cleaned
 

@@ -7,20 +7,24 @@ import itertools
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.kernels.clips import ClipKernels as ClipKernels
+from poscuda_fast.kernels.clips import ClipRows as ClipRows
+from poscuda_fast.kernels.clips import Scattering as Scattering
 from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
 from poscuda_fast.kernels.reference import SILENT as SILENT
 from poscuda_fast.kernels.reference import TOP as TOP
 from poscuda_fast.kernels.reference import WRAP as WRAP
-from poscuda_fast.kernels.reference import Flags, Samples, Table
+from poscuda_fast.kernels.reference import Flags as Flags
 from poscuda_fast.kernels.reference import Ints as Ints
 from poscuda_fast.kernels.reference import LineTable as LineTable
+from poscuda_fast.kernels.reference import Samples, Table
 
 BACKENDS = {
     "native": "poscuda_fast.kernels.native",
@@ -42,8 +46,20 @@ _Result = TypeVar("_Result")
 class Kernels(Protocol):
     """What every backend's module offers; the contract is in kernels/reference.py."""
 
-    def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
-        """Convolve each patch with its filter, in place; returns how many samples were saturated."""
+    def filter_patches(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        rows: Ints,
+        taps: Table,
+        stride: int,
+        flags: Flags | None = None,
+    ) -> int:
+        """Convolve each patch with its filter, in place; returns how many samples were saturated.
+
+        `flags`, if given, is filled with what a survey finds before.
+        """
 
     def add_lines(
         self, samples: Samples, starts: Ints, sizes: Ints, phases: Ints, rows: Ints, table: LineTable, stride: int
@@ -82,6 +98,11 @@ def load(backend: str) -> Kernels:
     return kernels
 
 
+def load_for_clips() -> ClipKernels:
+    """The kernels for whole clips in the memory of a GPU; ImportError as of `load`."""
+    return cast("ClipKernels", load("cuda"))
+
+
 def why_missing(backend: str) -> str | None:
     """Why a backend cannot be used here, as a sentence; None if it can."""
     try:
@@ -107,12 +128,22 @@ class Engine:
         self._kernels = load(backend)
         self._threads = 1 if backend == "cuda" else threads or usable_cores()
 
-    def filter_patches(self, samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+    def filter_patches(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        rows: Ints,
+        taps: Table,
+        stride: int,
+        flags: Flags | None = None,
+    ) -> int:
         """`reference.filter_patches`, spread over threads."""
         starts, sizes, rows = _checked(samples, starts, sizes, rows, len(taps), stride)
 
         def run(some: slice) -> int:
-            return int(self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride))
+            found = None if flags is None else flags[some]
+            return self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride, found)
 
         return sum(self._spread(run, len(starts)))
 

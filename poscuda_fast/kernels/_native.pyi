@@ -11,14 +11,18 @@ def filter_patches(
     rows: NDArray[np.int64],
     taps: NDArray[np.float32],
     stride: int,
+    flags: NDArray[np.uint8] | None = None,
     set: str = "",  # noqa: A002
 ) -> int: ...
-def add_patches(
+def add_lines(
     samples: NDArray[Any],
     starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    phases: NDArray[np.int64],
     rows: NDArray[np.int64],
-    sounds: NDArray[np.float32],
+    values: NDArray[Any],
+    firsts: NDArray[np.int64],
+    periods: NDArray[np.int64],
     stride: int,
     set: str = "",  # noqa: A002
 ) -> int: ...
@@ -28,6 +32,15 @@ def survey_patches(
     sizes: NDArray[np.int64],
     stride: int,
     flags: NDArray[np.uint8],
+    set: str = "",  # noqa: A002
+) -> None: ...
+def measure_patches(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    stride: int,
+    energies: NDArray[np.float64],
+    peaks: NDArray[np.float64],
     set: str = "",  # noqa: A002
 ) -> None: ...
 def will_need(samples: NDArray[Any], first_bytes: NDArray[np.int64], n_bytes: int) -> None: ...

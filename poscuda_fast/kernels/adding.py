@@ -94,7 +94,7 @@ def _add_packed24(samples: Samples, start: int, stride: int, mark: Samples) -> A
         place = 3 * (start + t * stride)
         high = np.int32(np.int8(samples[place + 2]))
         total = np.int32((high << 16) + (np.int32(samples[place + 1]) << 8) + samples[place] + mark[t])
-        limited = min(max(total, -TOP24), TOP24 - 1)
+        limited: Any = min(max(total, -TOP24), TOP24 - 1)
         over += limited != total
         samples[place] = limited & 255
         samples[place + 1] = (limited >> 8) & 255

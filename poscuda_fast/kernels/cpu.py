@@ -12,8 +12,12 @@ from poscuda_fast.kernels.compiling import kernel, use_wide_registers
 from poscuda_fast.kernels.reference import TOP, Flags, Ints, LineTable, Samples, Table
 
 
-def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+def filter_patches(
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, flags: Flags | None = None
+) -> int:
     """See `reference.filter_patches`: same arguments, same bits."""
+    if flags is not None:
+        _survey_patches(samples, starts, sizes, stride, flags)
     return int(_filter_patches(samples, starts, sizes, rows, taps, stride, TOP[samples.dtype]))
 
 

@@ -5,11 +5,13 @@
 
 #include <cstring>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -52,19 +54,20 @@ Places places(const Indexes &starts, const Indexes &sizes, std::int64_t stride) 
 }
 
 std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Indexes rows, Table taps,
-                            std::int64_t stride, const std::string &set) {
+                            std::int64_t stride, std::optional<Flags> flags, const std::string &set) {
     const Backend &backend = choose(set);
     const Places where = places(starts, sizes, stride);
     const Filters filters{rows.data(), taps.data(), taps.shape(0), taps.shape(1)};
+    std::uint8_t *found = flags.has_value() ? flags->data() : nullptr;
     std::int64_t saturated = -1;
     {
         nb::gil_scoped_release unlocked;
         if (samples.dtype() == nb::dtype<std::int16_t>())
-            saturated = backend.int16.filter(static_cast<std::int16_t *>(samples.data()), where, filters);
+            saturated = backend.int16.filter(static_cast<std::int16_t *>(samples.data()), where, filters, found);
         else if (samples.dtype() == nb::dtype<std::int32_t>())
-            saturated = backend.int24.filter(static_cast<std::int32_t *>(samples.data()), where, filters);
+            saturated = backend.int24.filter(static_cast<std::int32_t *>(samples.data()), where, filters, found);
         else if (samples.dtype() == nb::dtype<float>())
-            saturated = backend.float32.filter(static_cast<float *>(samples.data()), where, filters);
+            saturated = backend.float32.filter(static_cast<float *>(samples.data()), where, filters, found);
         else
             throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
     }
@@ -150,7 +153,7 @@ std::vector<std::string> instruction_sets() {
 NB_MODULE(_native, module) {
     module.def("filter_patches", &filter_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("rows").noconvert(), nb::arg("taps").noconvert(),
-               nb::arg("stride"), nb::arg("set") = "");
+               nb::arg("stride"), nb::arg("flags").noconvert() = nb::none(), nb::arg("set") = "");
     module.def("add_lines", &add_lines, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("phases").noconvert(), nb::arg("rows").noconvert(),
                nb::arg("values").noconvert(), nb::arg("firsts").noconvert(), nb::arg("periods").noconvert(),

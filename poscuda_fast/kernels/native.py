@@ -29,9 +29,11 @@ def _warn_if_stale() -> None:
 _warn_if_stale()
 
 
-def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+def filter_patches(
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, flags: Flags | None = None
+) -> int:
     """See `reference.filter_patches`: same arguments, same bits."""
-    return int(_native.filter_patches(samples, starts, sizes, rows, taps, stride))
+    return int(_native.filter_patches(samples, starts, sizes, rows, taps, stride, flags))
 
 
 def add_lines(

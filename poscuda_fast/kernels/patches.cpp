@@ -39,6 +39,7 @@ inline void store(double *to, vector v) {
 template <std::size_t First, std::size_t End, std::size_t N>
 inline __attribute__((always_inline)) void add_group(vector (&sum)[N], const double *x, const double *f) {
     asm volatile("" : "+r"(f)); // otherwise the compiler keeps every tap in its own register, and spills them
+#pragma GCC unroll 16
     for (std::size_t s = 0; s < lanes; ++s) {
         const vector shifted = load(x + s);
 #pragma GCC unroll 16
@@ -168,22 +169,49 @@ std::size_t longest(const Places &places) {
     return static_cast<std::size_t>(most);
 }
 
-// Prefetch several patches at once: each lies on another page, and the hardware does not prefetch across pages.
-constexpr std::size_t fetched = 8;
+// Prefetch a patch while those before it are worked on: each lies on another page, and the hardware does not prefetch
+// across pages. Of a long patch the beginning is enough.
+constexpr std::size_t ahead = 6;
 
-template <typename Sample> void fetch(const Sample *samples, const Places &places, std::size_t first) {
-    for (std::size_t n = first; n < first + fetched && n < places.count; ++n) {
-        const char *line = reinterpret_cast<const char *>(samples + places.starts[n]);
-        const char *end = line + places.sizes[n] * sizeof(Sample);
-        for (; line < end; line += 64) {
-            __builtin_prefetch(line, 1);
-            asm volatile("" : : "r"(line)); // GCC drops a loop that only prefetches
-        }
+template <typename Sample> void fetch(const Sample *samples, const Places &places, std::size_t n) {
+    constexpr std::size_t most = 4096;
+    if (n >= places.count || places.stride != 1)
+        return;
+    const auto bytes = static_cast<std::size_t>(places.sizes[n]) * sizeof(Sample);
+    const char *line = reinterpret_cast<const char *>(samples + places.starts[n]);
+    for (const char *end = line + (bytes < most ? bytes : most); line < end; line += 64) {
+        __builtin_prefetch(line, 1);
+        asm volatile("" : : "r"(line)); // GCC drops a loop that only prefetches
     }
 }
 
+// What one patch holds: bits of `silent` and `not_finite`.
 template <typename Sample>
-std::int64_t filter(Sample *samples, const Places &places, const Filters &filters) {
+inline std::uint8_t look_at(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
+    Sample any = 0;
+    for (std::size_t t = 0; t < size; ++t)
+        any |= patch[static_cast<std::ptrdiff_t>(t) * stride];
+    return any == 0 ? silent : 0;
+}
+
+inline std::uint8_t look_at(const float *patch, std::size_t size, std::ptrdiff_t stride) {
+    constexpr std::uint32_t exponent = 0x7f800000; // all ones in infinity and NaN
+    std::uint32_t any = 0, odd = 0;
+    for (std::size_t t = 0; t < size; ++t) {
+        std::uint32_t bits;
+        std::memcpy(&bits, patch + static_cast<std::ptrdiff_t>(t) * stride, sizeof bits);
+        any |= bits << 1; // drop the sign: -0.0 is silence
+        odd |= (bits & exponent) == exponent ? 1 : 0;
+    }
+    return static_cast<std::uint8_t>((any == 0 ? silent : 0) | (odd != 0 ? not_finite : 0));
+}
+
+template <typename Sample> std::uint8_t look(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
+    return stride == 1 ? look_at(patch, size, 1) : look_at(patch, size, stride); // stride 1 is vectorised
+}
+
+template <typename Sample>
+std::int64_t filter(Sample *samples, const Places &places, const Filters &filters, std::uint8_t *flags) {
     const std::size_t n_taps = filters.n_taps, lead = n_taps - 1 - (n_taps - 1) / 2;
     const std::size_t most = longest(places), padded = round_up(n_taps), room = round_up(most) + padded + lanes;
     double *memory = static_cast<double *>(std::malloc((room + round_up(most) + padded) * sizeof(double)));
@@ -196,13 +224,14 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     std::memset(f, 0, padded * sizeof *f);
     std::int64_t saturated = 0;
     for (std::size_t n = 0; n < places.count; ++n) {
-        if (n % fetched == 0 && places.stride == 1)
-            fetch(samples, places, n);
+        fetch(samples, places, n + ahead);
         const auto size = static_cast<std::size_t>(places.sizes[n]);
         const float *taps = filters.taps + static_cast<std::size_t>(filters.rows[n]) * n_taps;
         for (std::size_t t = 0; t < n_taps; ++t)
             f[t] = taps[n_taps - 1 - t];
         Sample *patch = samples + places.starts[n];
+        if (flags != nullptr)
+            flags[n] = look(patch, size, places.stride);
         if (places.stride == 1)
             widen(patch, x + lead, size, 1);
         else
@@ -221,32 +250,10 @@ std::int64_t filter(Sample *samples, const Places &places, const Filters &filter
     return saturated;
 }
 
-// What one patch holds: bits of `silent` and `not_finite`.
-template <typename Sample>
-std::uint8_t look(const Sample *patch, std::size_t size, std::ptrdiff_t stride) {
-    Sample any = 0;
-    for (std::size_t t = 0; t < size; ++t)
-        any |= patch[static_cast<std::ptrdiff_t>(t) * stride];
-    return any == 0 ? silent : 0;
-}
-
-std::uint8_t look(const float *patch, std::size_t size, std::ptrdiff_t stride) {
-    constexpr std::uint32_t exponent = 0x7f800000; // all ones in infinity and NaN
-    std::uint32_t any = 0, odd = 0;
-    for (std::size_t t = 0; t < size; ++t) {
-        std::uint32_t bits;
-        std::memcpy(&bits, patch + static_cast<std::ptrdiff_t>(t) * stride, sizeof bits);
-        any |= bits << 1; // drop the sign: -0.0 is silence
-        odd |= (bits & exponent) == exponent ? 1 : 0;
-    }
-    return static_cast<std::uint8_t>((any == 0 ? silent : 0) | (odd != 0 ? not_finite : 0));
-}
-
 template <typename Sample> void survey(const Sample *samples, const Places &places, std::uint8_t *flags) {
     for (std::size_t n = 0; n < places.count; ++n) {
-        const Sample *patch = samples + places.starts[n];
-        const auto size = static_cast<std::size_t>(places.sizes[n]);
-        flags[n] = places.stride == 1 ? look(patch, size, 1) : look(patch, size, places.stride);
+        fetch(samples, places, n + 2 * ahead); // these take less time
+        flags[n] = look(samples + places.starts[n], static_cast<std::size_t>(places.sizes[n]), places.stride);
     }
 }
 

@@ -37,9 +37,9 @@ struct Packed24 {
 };
 
 // Functions for one type of sample. `filter` and `add` return how many samples were saturated, `add` for float32 how
-// many are not finite; `filter` returns -1 if there is no memory.
+// many are not finite; `filter` returns -1 if there is no memory, and fills `flags`, if given, as a survey before it.
 template <typename Sample> struct Functions {
-    std::int64_t (*filter)(Sample *samples, const Places &places, const Filters &filters);
+    std::int64_t (*filter)(Sample *samples, const Places &places, const Filters &filters, std::uint8_t *flags);
     std::int64_t (*add)(Sample *samples, const Places &places, const Lines &lines);
     void (*survey)(const Sample *samples, const Places &places, std::uint8_t *flags);
     void (*measure)(const Sample *samples, const Places &places, double *energies, double *peaks);

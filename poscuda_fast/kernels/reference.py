@@ -45,13 +45,18 @@ class LineTable(NamedTuple):
     periods: Ints
 
 
-def filter_patches(samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int) -> int:
+def filter_patches(
+    samples: Samples, starts: Ints, sizes: Ints, rows: Ints, taps: Table, stride: int, flags: Flags | None = None
+) -> int:
     """Convolve each patch with its filter, in place.
 
     Patch n is ``samples[starts[n] + t * stride]`` for t in 0..sizes[n]-1; its filter is
     ``taps[rows[n]]``. Patches must not overlap. `samples` is flat: int16, float32, or int32 that
-    holds 24-bit PCM. Returns how many samples were saturated.
+    holds 24-bit PCM. Returns how many samples were saturated. `flags`, if given, is filled with what `survey_patches`
+    finds before.
     """
+    if flags is not None:
+        flags[:] = survey_patches(samples, starts, sizes, stride)
     n_taps = taps.shape[1]
     centre = (n_taps - 1) // 2
     saturated = 0

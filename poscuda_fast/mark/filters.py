@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine, Ints
+from poscuda_fast.kernels import Engine, Flags, Ints
 from poscuda_fast.key import Key
-from poscuda_fast.mark.patches import Patches, Steps
+from poscuda_fast.mark.patches import Patches, Steps, merge_channels
 from poscuda_fast.recipe import PaperRecipe
 from poscuda_fast.secrecy import Secret
 
@@ -34,26 +34,38 @@ class Filters(Secret):
     def __repr__(self) -> str:
         return f"Filters({len(self.taps)} classes)"
 
-    def apply(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+    def apply(
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        flags: Flags | None = None,
+    ) -> int:
         """Convolve each channel of each patch with the filter of its class, in place; see `Marks.apply`."""
         starts, sizes, rows = steps.by_channel(firsts, patches.sizes, patches.rows)
-        return engine.filter_patches(samples, starts, sizes, rows, self.taps, steps.frame)
+        found = None if flags is None else np.empty(len(starts), np.uint8)
+        saturated = engine.filter_patches(samples, starts, sizes, rows, self.taps, steps.frame, found)
+        if flags is not None and found is not None:
+            flags[:] = merge_channels(found.reshape(-1, steps.channels))
+        return saturated
 
 
 def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filters:
-    """The filters of some classes, a row for each token."""
-    rows = [draw_taps(key, token, recipe) for token in tokens]
-    return Filters(np.array(rows, np.float32).reshape(-1, recipe.taps))
-
-
-def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
-    """A class's filter, (recipe.taps,) float32 from U(0, blur)."""
-    words = np.frombuffer(key.derive(b"taps", token, length=4 * recipe.taps), "<u4")
+    """The filters of some classes, a row for each token: recipe.taps values from U(0, blur)."""
+    drawn = b"".join([key.derive(b"taps", token, length=4 * recipe.taps) for token in tokens])
+    words = np.frombuffer(drawn, "<u4").reshape(-1, recipe.taps)
     with np.errstate(under="ignore"):
         taps: NDArray[np.float32] = (recipe.blur * ((words >> 8) * 2.0**-24)).astype(np.float32)
     if recipe.identity:
-        taps[(recipe.taps - 1) // 2] = 1.0
-    return taps
+        taps[:, (recipe.taps - 1) // 2] = 1.0
+    return Filters(taps)
+
+
+def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
+    """A class's filter, (recipe.taps,) float32."""
+    return draw_filters(key, [token], recipe).taps[0]
 
 
 def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:

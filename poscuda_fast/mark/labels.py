@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 import unicodedata
@@ -74,14 +75,13 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
         Wrong number or shape of labels; an integer that is negative, 2**64 or more, or beyond `classes`; a name that is
         empty, not valid Unicode or ends in NUL; or `classes` has a name twice.
     """
-    values = _as_array(labels)
+    values, names = _read(labels)
     if len(values) != n_clips:
         raise ValueError(f"labels has {len(values)} entries for {n_clips} clips; give one label for each clip.")
-    if values.dtype.kind == "U":
+    if names is not None:
         if classes is not None:
             raise TypeError("labels are names and classes is given too; give names alone, or indexes with classes.")
-        names, inverse = np.unique(values, return_inverse=True)
-        return _named([str(name) for name in names], _small(inverse), np.arange(len(names), dtype=np.int32))
+        return _named(names, values, np.arange(len(names), dtype=np.int32))
     if values.size and int(values.min()) < 0:
         first = int(np.flatnonzero(values < 0)[0])
         raise ValueError(f"labels[{first}] is {values[first]}; integer labels start at 0.")
@@ -144,36 +144,48 @@ def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.
     return np.flatnonzero(seen), values, (np.cumsum(seen) - 1).astype(np.int32)
 
 
-def _small(indexes: NDArray[np.intp]) -> NDArray[Any]:
+def _small(indexes: NDArray[Any]) -> NDArray[Any]:
     """Indexes in the smallest type that holds them."""
     return indexes.astype(np.min_scalar_type(int(indexes.max(initial=0))))
 
 
-def _as_array(labels: Any) -> NDArray[Any]:
-    """Labels as a 1-D array of integers or of text, without coercion."""
+def _read(labels: Any) -> tuple[NDArray[Any], list[str] | None]:
+    """An integer for each label, without coercion; and the names that these are numbers of, or None for integers."""
     if isinstance(labels, str | bytes):
         raise TypeError(f"labels is the single text {labels!r}; give one label for each clip.")
     if not (hasattr(labels, "__array__") or isinstance(labels, Sequence)):
         raise TypeError(f"labels is {labels!r}; expected an array or a sequence with one label for each clip.")
-    values = np.asarray(labels) if hasattr(labels, "__array__") else _from_sequence(list(labels))
+    if not hasattr(labels, "__array__"):
+        return _from_sequence(labels if isinstance(labels, list) else list(labels))
+    values = np.asarray(labels)
     if values.shape == (0,):
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), None
     if values.dtype.kind == "O":
-        values = _from_sequence(values.tolist())
+        return _from_sequence(values.tolist())
     if values.ndim != 1:
         raise ValueError(f"labels has shape {values.shape}; expected one dimension, one label for each clip.")
-    if values.dtype.kind not in "iuU":
+    if values.dtype.kind == "U":
+        return _numbered(values)
+    if values.dtype.kind not in "iu":
         raise TypeError(
             f"labels has dtype {values.dtype}; labels are integers from 0 or class names. "
             f"Convert them first, for example labels.astype(np.int64)."
         )
-    return values
+    return values, None
 
 
-def _from_sequence(items: list[Any]) -> NDArray[Any]:
-    """NumPy would turn [1, "a"] into text and [True, 2] into numbers: check each entry instead."""
+def _from_sequence(items: list[Any]) -> tuple[NDArray[Any], list[str] | None]:
+    """NumPy would turn [1, "a"] into text and [True, 2] into numbers: the kinds are checked first."""
     if not items:
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), None
+    kinds = set(map(type, items))
+    if kinds == {str}:
+        return _numbered(items)
+    if kinds == {int}:
+        with contextlib.suppress(OverflowError):  # one that is beyond int64
+            values = np.array(items, np.int64)
+            if values.min() >= 0:
+                return values, None
     named = isinstance(items[0], str)
     for index, item in enumerate(items):
         is_name = isinstance(item, str)
@@ -184,8 +196,21 @@ def _from_sequence(items: list[Any]) -> NDArray[Any]:
         if not is_name and not 0 <= item < 2**64:
             raise ValueError(f"labels[{index}] is {item}; integer labels go from 0 to 2**64 - 1.")
     if named:
-        # NumPy's text drops trailing NULs, which would merge two classes.
-        if any(item.endswith("\0") for item in items):
-            raise ValueError("A class name ends in a NUL character; rename the class.")
-        return np.array(items, dtype=np.str_)
-    return np.array(items, dtype=np.uint64 if max(items) >= 2**63 else np.int64)
+        return _numbered(items)
+    return np.array(items, dtype=np.uint64 if max(items) >= 2**63 else np.int64), None
+
+
+def _numbered(names: list[str] | NDArray[np.str_]) -> tuple[NDArray[Any], list[str]]:
+    """A number for each name, and the different names in the order of their numbers."""
+    found: dict[str, int] = {}
+    values = np.empty(len(names), np.int32)
+    for first in range(0, len(names), LABELS_PER_STEP):
+        part = names[first : first + LABELS_PER_STEP]
+        some: list[str] = part if isinstance(part, list) else part.tolist()
+        for name in dict.fromkeys(some):
+            found.setdefault(name, len(found))
+        values[first : first + len(some)] = np.fromiter(map(found.__getitem__, some), np.int32, len(some))
+    # NumPy's text drops trailing NULs, so that the same names in an array would be other classes.
+    if any(name.endswith("\0") for name in found):
+        raise ValueError("A class name ends in a NUL character; rename the class.")
+    return _small(values), list(map(str, found))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import BITS, WRAP, Engine, Ints, LineTable
+from poscuda_fast.kernels import BITS, WRAP, Engine, Flags, Ints, LineTable
 from poscuda_fast.key import Key
 from poscuda_fast.mark.patches import Patches, Steps
 from poscuda_fast.recipe import StrongRecipe
@@ -55,8 +56,17 @@ class Lines(Secret):
     def __repr__(self) -> str:
         return f"Lines({len(self.pairs)} rows)"
 
-    def apply(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+    def apply(
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        flags: Flags | None = None,
+    ) -> int:
         """Add the lines of its class to each patch, in place; see `Marks.apply`."""
+        del flags  # a survey counts silence, which lines do not leave
         if steps.packed:
             n = steps.channels
             table = self.table(samples.dtype, n)
@@ -129,6 +139,11 @@ class Lines(Secret):
             rounded /= full_scale
         marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
         return marks
+
+
+def level_db(recipe: StrongRecipe) -> float:
+    """RMS of the mark relative to full scale, in dB."""
+    return 20 * math.log10(recipe.strength * UNIT_LEVEL)
 
 
 def table_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine, Ints
+from poscuda_fast.kernels import Engine, Flags, Ints
 from poscuda_fast.key import Key
 from poscuda_fast.mark.filters import draw_filters
 from poscuda_fast.mark.lines import draw_lines
@@ -27,11 +27,20 @@ class Marks(Protocol):
     @property
     def steady(self) -> bool: ...
 
-    def apply(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+    def apply(
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        flags: Flags | None = None,
+    ) -> int:
         """Mark patches in place.
 
         `samples` is flat; ``samples[firsts[n]]`` is the first channel of the first frame of patch n. Returns how many
-        samples were saturated or, of float32 in format 2, how many are not finite and were left as they are.
+        samples were saturated or, of float32 in format 2, how many are not finite and were left as they are. In format
+        1 `flags`, if given, is filled with what a survey finds in each patch before.
         """
 
 

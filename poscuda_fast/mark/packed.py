@@ -5,12 +5,12 @@ A dense buffer holds patch after patch; a patch holds frame after frame; a frame
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Ints
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Engine, Flags, Ints
 from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.patches import Patches, packed_steps
 from poscuda_fast.results import Tally
@@ -22,12 +22,19 @@ def offsets(patches: Patches, channels: int) -> Ints:
     return np.cumsum(sizes) - sizes
 
 
-def mark_dense(dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> int:
+def mark_dense(
+    dense: NDArray[Any],
+    patches: Patches,
+    channels: int,
+    marks: Marks,
+    engine: Engine,
+    flags: Flags | None = None,
+) -> int:
     """Mark every patch and channel of a dense buffer in place; returns what `Marks.apply` does."""
-    return marks.apply(engine, dense, offsets(patches, channels), patches, packed_steps(channels))
+    return marks.apply(engine, dense, offsets(patches, channels), patches, packed_steps(channels), flags)
 
 
-def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: Engine) -> NDArray[np.uint8]:
+def survey_dense(dense: NDArray[Any], patches: Patches, channels: int, engine: Engine) -> Flags:
     """What each patch of a dense buffer holds, all channels together; see `reference.survey_patches`."""
     return engine.survey_patches(dense, offsets(patches, channels), patches.sizes * channels, 1)
 
@@ -39,33 +46,44 @@ def measure_dense(
     return engine.measure_patches(dense, offsets(patches, channels), patches.sizes * channels, 1)
 
 
-def refuse_non_finite(flags: NDArray[np.uint8], patches: Patches) -> None:
+def refuse_non_finite(flags: Flags, patches: Patches) -> None:
     """ValueError if a patch holds NaN or infinity: a filter would spread it."""
     odd = np.flatnonzero(flags & NOT_FINITE)
     if odd.size:
-        raise ValueError(
-            f"Clip {patches.clips[odd[0]]} has a NaN or infinite sample where it would be marked; nothing was "
-            f"written. Repair the clip, for example with numpy.nan_to_num."
-        )
+        refuse_clip(int(patches.clips[odd[0]]))
+
+
+def refuse_clip(clip: int) -> NoReturn:
+    """ValueError for a clip with NaN or infinity in a patch."""
+    raise ValueError(
+        f"Clip {clip} has a NaN or infinite sample where it would be marked; nothing was written. Repair the clip, "
+        f"for example with numpy.nan_to_num."
+    )
 
 
 def mark_and_count(
     tally: Tally, dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine
 ) -> None:
     """Mark a dense buffer in place, and add what was there and what was done to a tally."""
-    count(tally, dense, patches, channels, marks, engine)
-    count_odd(tally, dense.dtype, mark_dense(dense, patches, channels, marks, engine))
+    flags = None if marks.steady else np.empty(len(patches), np.uint8)
+    count_odd(tally, dense.dtype, mark_dense(dense, patches, channels, marks, engine, flags))
+    count_marked(tally, patches, flags)
 
 
 def count(tally: Tally, dense: NDArray[Any], patches: Patches, channels: int, marks: Marks, engine: Engine) -> None:
     """Add a batch of originals to a tally."""
-    if marks.steady:
+    count_marked(tally, patches, None if marks.steady else survey_dense(dense, patches, channels, engine))
+
+
+def count_marked(tally: Tally, patches: Patches, flags: Flags | None) -> None:
+    """Add a batch of originals to a tally; `flags` are from a survey of them, and None in format 2."""
+    if flags is None:
         tally.frames_changed += patches.n_frames
     else:
-        count_patches(tally, patches, survey_dense(dense, patches, channels, engine))
+        count_patches(tally, patches, flags)
 
 
-def count_patches(tally: Tally, patches: Patches, flags: NDArray[np.uint8]) -> None:
+def count_patches(tally: Tally, patches: Patches, flags: Flags) -> None:
     """Format 1: add a batch of originals to a tally; `flags` are from a survey of them."""
     silent = (flags & SILENT).astype(np.bool_)
     tally.patches += len(patches)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Ints
+from poscuda_fast.kernels import NOT_FINITE, SILENT, Flags, Ints
 from poscuda_fast.secrecy import Secret
 
 
@@ -87,6 +87,8 @@ class Steps(NamedTuple):
 
     def by_channel(self, firsts: Ints, *fields: Ints) -> tuple[Ints, ...]:
         """The flat place of each channel's first sample, and each field repeated for every channel."""
+        if self.channels == 1:
+            return (firsts, *fields)
         starts = (firsts[:, None] + self.channel * np.arange(self.channels)).reshape(-1)
         return (starts, *(np.repeat(field, self.channels) for field in fields))
 
@@ -94,3 +96,12 @@ class Steps(NamedTuple):
 def packed_steps(channels: int) -> Steps:
     """Frames one behind the other, each with its channels in order."""
     return Steps(channels, 1, channels)
+
+
+def merge_channels(flags: Flags) -> Flags:
+    """Merge a survey of each channel, (patches, channels), into one of each patch."""
+    if flags.shape[1] == 1:
+        return flags[:, 0]
+    merged: Flags = np.bitwise_and.reduce(flags, axis=1, initial=SILENT)  # silent if all are
+    merged |= np.bitwise_or.reduce(flags & NOT_FINITE, axis=1)
+    return merged

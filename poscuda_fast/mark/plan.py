@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Ints
+from poscuda_fast.kernels import Ints, Scattering
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.filters import draw_words
+from poscuda_fast.mark.filters import Filters, draw_words
 from poscuda_fast.mark.labels import ClassRows, encode
+from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.marks import draw_marks
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, check_snr
@@ -132,6 +133,8 @@ class Plan(Secret, ABC):
 class SteadyPlan(Plan):
     """Format 2: every frame of every clip."""
 
+    marks: Lines
+
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, rates)
         self.n_frames = int(lengths.sum())
@@ -175,6 +178,7 @@ class ScatteredPlan(Plan):
     """Format 1: short patches at places that the key gives."""
 
     recipe: PaperRecipe
+    marks: Filters
 
     def __init__(self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, USUAL_RATE)  # filters are the same at every rate
@@ -185,11 +189,20 @@ class ScatteredPlan(Plan):
             sizes, counts = shape(recipe, lengths[clips])
             self.n_patches += int(counts.sum())
             self.n_frames += int((sizes * counts).sum())
-            self._n_short += int((lengths[clips] < recipe.patch).sum())
-            np.maximum.at(most, labels.rows_of(clips), counts)
+            self._n_short += int(np.count_nonzero(lengths[clips] < recipe.patch))
+            if recipe.every is None:
+                np.maximum(most, counts.max(), out=most)
+            else:
+                np.maximum.at(most, labels.rows_of(clips), counts)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
+
+    @property
+    def scattering(self) -> Scattering:
+        """What a GPU computes the places of all patches from."""
+        recipe = self.recipe
+        return Scattering(self._words, self._first_word, recipe.patch, recipe.patches, recipe.every or 0)
 
     def counts(self) -> dict[str, int]:
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self._n_short}
@@ -211,6 +224,9 @@ class ScatteredPlan(Plan):
                 begin = int(np.searchsorted(np.cumsum(np.repeat(sizes, counts)), skip, side="left")) + 1
                 skip = 0
             for first in range(begin, total, most):
+                if counts.max() == total // len(counts) == 1:  # one for each clip, as is usual
+                    yield self._place_one(slice(clips.start + first, clips.start + min(first + most, total)))
+                    continue
                 order = np.arange(first, min(first + most, total))
                 local = np.searchsorted(ends, order, side="right")
                 yield self._place(local + clips.start, order - (ends - counts)[local], sizes[local], counts[local])
@@ -227,6 +243,13 @@ class ScatteredPlan(Plan):
             numbers = np.arange(first, min(first + PATCHES_PER_BATCH, int(counts[0])))
             one = np.zeros_like(numbers)
             yield self._place(one + clip, numbers, one + sizes[0], one + counts[0])
+
+    def _place_one(self, clips: slice) -> Patches:
+        """The patch of each of some clips that have one."""
+        lengths, rows = self.lengths[clips], self.rows_of(clips)
+        sizes = np.minimum(self.recipe.patch, lengths)
+        starts = _scale(self._words[self._first_word[rows]], lengths - sizes + 1)
+        return Patches(np.arange(clips.start, clips.stop), starts, sizes, rows)
 
     def _place(self, clips: Ints, numbers: Ints, sizes: Ints, counts: Ints) -> Patches:
         """Patch `numbers[i]` of the `counts[i]` patches of `clips[i]`: each anywhere in its share of the clip."""
@@ -261,6 +284,8 @@ def plan_of(key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: R
 def shape(recipe: PaperRecipe, lengths: Ints) -> tuple[Ints, Ints]:
     """Format 1: for each clip, the frames in each of its patches and the number of patches."""
     sizes = np.minimum(recipe.patch, lengths)
+    if recipe.every is None and recipe.patches == 1:
+        return sizes, np.minimum(1, lengths)
     if recipe.every is None:
         return sizes, np.minimum(recipe.patches, lengths // np.maximum(sizes, 1))
     return sizes, np.where(lengths > 0, np.maximum(1, lengths // recipe.every), 0)
@@ -278,6 +303,10 @@ def _scale(words: NDArray[np.uint32], spans: Ints) -> Ints:
     """word*span >> 32, exact for spans of any length: the product is taken in two halves."""
     wide = words.astype(np.uint64)
     span = spans.astype(np.uint64)
+    if int(spans.max(initial=0)) >> 32 == 0:
+        wide *= span
+        wide >>= np.uint64(32)
+        return wide.view(np.int64)
     high = wide * (span >> np.uint64(32))
     low = wide * (span & np.uint64(0xFFFFFFFF)) >> np.uint64(32)
     scaled: Ints = (high + low).astype(np.int64)

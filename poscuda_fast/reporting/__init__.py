@@ -12,13 +12,13 @@ from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files.originals import open_files
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.recipe import MAX_RATE, USUAL_RATE
+from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, check_rate
 from poscuda_fast.reporting.evaluation import Evaluation, read_evaluation
 from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
 from poscuda_fast.results import Progress
 from poscuda_fast.secrecy import discreet
-from poscuda_fast.undo.record import Run
+from poscuda_fast.undo.record import Run, settings_of
 
 NEEDED = ("jinja2", "matplotlib")
 
@@ -32,7 +32,7 @@ def write_report(
     out: PathLike,
     *,
     evaluation: PathLike | None = None,
-    sample_rate: int = USUAL_RATE,
+    sample_rate: int | None = None,
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -52,8 +52,9 @@ def write_report(
         The page to write; it must not exist.
     evaluation : path, optional
         The result that `poscuda evaluate` stored for these data; its verdict and tables are shown too.
-    sample_rate : int
-        Of an array's clips, Hz; audio files have their own.
+    sample_rate : int, optional
+        Of an array's clips in format 1, Hz; 16,000 is assumed otherwise. Audio files have their own, and in format 2
+        an array's sidecar records it.
     sidecar : path, optional
         The sidecar's path, if one was given when the data were protected.
     progress : callable, optional
@@ -71,26 +72,27 @@ def write_report(
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
         other data.
-    ValueError
-        The sample rate is out of range.
+    TypeError, ValueError
+        The sample rate is no whole number, out of range, or not the one that the sidecar records.
     AudioFileError, BusyError, OSError
         As for `protect_folder` and `protect_memmap`.
     """
     check_key(key)
     refuse_missing()
     source, page = Path(src), Path(out)
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or not 1 <= sample_rate <= MAX_RATE:
-        raise ValueError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz from 1 to {MAX_RATE}.")
+    if sample_rate is not None:
+        sample_rate = check_rate(sample_rate)
     _refuse_place(page, source)
     if is_array(source):
         with open_array(source, key, sidecar) as clips_run:
             judged = _evaluation(evaluation, clips_run)
-            subject = _subject(source, "clips", clips_run, sample_rate)
-            survey = survey_array(clips_run, sample_rate, progress)
+            rate, words = _rate_of_array(clips_run, sample_rate)
+            subject = _subject(source, "clips", clips_run, words)
+            survey = survey_array(clips_run, rate, progress)
     else:
         with open_files(source, key, sidecar) as files_run:
             judged = _evaluation(evaluation, files_run)
-            subject = _subject(source, "files", files_run, None)
+            subject = _subject(source, "files", files_run, _rates_of_files(files_run))
             survey = survey_files(files_run, progress)
     with disk.appearing(page, mode=0o600) as file:
         file.write(render(subject, survey, judged).encode())
@@ -108,7 +110,28 @@ def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
     return read_evaluation(path, run.journal.key.fingerprint, run.recipe, run.journal.header["labels"])
 
 
-def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subject:
+def _rate_of_array(run: Run, given: int | None) -> tuple[int, str]:
+    """The sample rate of an array's clips in Hz, and what the page says of it."""
+    if isinstance(run.recipe, PaperRecipe):  # records none
+        return (USUAL_RATE, f"taken to be {USUAL_RATE:,} Hz (assumed)") if given is None else (given, f"{given:,} Hz")
+    settings = settings_of(run.journal)
+    (rate,) = settings.sample_rates
+    if given is not None and given != rate:
+        raise ValueError(
+            f"sample_rate is {given}, and {run.journal.path} records {rate:,} Hz, for which the marks were made; leave "
+            f"it out, or restore the array and protect it again with the right one."
+        )
+    return rate, f"taken to be {rate:,} Hz (assumed)" if settings.rate_assumed else f"{rate:,} Hz"
+
+
+def _rates_of_files(run: Run) -> str:
+    """What the page says of the sample rates of files; empty in format 1, which records none."""
+    if isinstance(run.recipe, PaperRecipe):
+        return ""
+    return ", ".join(f"{rate:,}" for rate in settings_of(run.journal).sample_rates) + " Hz"
+
+
+def _subject(source: Path, unit: str, run: Run, sample_rate: str) -> Subject:
     return Subject(
         # Bytes of a name that are not UTF-8 are shown as U+FFFD.
         name=os.fsencode(Path(os.path.realpath(source)).name).decode("utf-8", "replace"),
@@ -117,7 +140,7 @@ def _subject(source: Path, unit: str, run: Run, sample_rate: int | None) -> Subj
         recipe=run.recipe,
         fingerprint=run.journal.key.fingerprint,
         n_clips=run.n_clips,
-        n_classes=len(run.labels),
+        n_classes=len(run.tokens),
         sample_rate=sample_rate,
     )
 

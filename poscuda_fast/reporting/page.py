@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 import poscuda_fast
-from poscuda_fast.recipe import UNIT_LEVEL, PaperRecipe, Recipe, StrongRecipe
+from poscuda_fast.mark.lines import level_db
+from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
 from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
 from poscuda_fast.reporting.pictures import Picture, draw
@@ -28,7 +29,7 @@ TEMPLATE = "page.html"
 class Subject:
     """What a report is about: its name, "files" or "clips", and what its sidecar says about the run.
 
-    `sample_rate` is what the caller gave for an array, and None for files, which have their own.
+    `sample_rate` is what is known about it, in words; empty if nothing is.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Subject:
     fingerprint: str
     n_clips: int
     n_classes: int
-    sample_rate: int | None
+    sample_rate: str
 
 
 class Shown(NamedTuple):
@@ -74,6 +75,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
     page: str = environment.from_string(text).render(
         subject=subject,
         about=_about(subject),
+        secret="where the patches are" if isinstance(subject.recipe, PaperRecipe) else "the marks of the classes",
         recipe=recipe_in_words(subject.recipe),
         fields=[(name, "none" if value is None else str(value)) for name, value in subject.recipe.to_dict().items()],
         facts=_facts(subject, survey),
@@ -106,12 +108,11 @@ STATES = {
 def recipe_in_words(recipe: Recipe) -> str:
     """What was done to each clip, as a sentence or two."""
     if isinstance(recipe, StrongRecipe):
-        level = 20 * math.log10(recipe.strength * UNIT_LEVEL)
-        held = "" if recipe.hold == 1 else f", each of its samples held for {recipe.hold} frames"
         return (
-            f"Format 2. Every class has a sound of its own, at {_db(level)} of full scale (strength "
-            f"{recipe.strength:g}){held}. It is added in patches of {recipe.patch:,} frames, one for each "
-            f"{recipe.every:,} frames."
+            f"Format 2. Every class has two steady lines of its own, between 625 and 3,875 Hz. They are added along "
+            f"the whole of each recording, at one level: together an RMS of {_db(level_db(recipe))} of full scale "
+            f"(strength {recipe.strength:g}; strength 1 is {_db(level_db(Recipe.strong()))}). Which two depends "
+            f"on the key and the class."
         )
     if not isinstance(recipe, PaperRecipe):
         raise TypeError(f"recipe is a {type(recipe).__name__}; expected one of the two formats.")
@@ -126,8 +127,8 @@ def recipe_in_words(recipe: Recipe) -> str:
 def _about(subject: Subject) -> list[tuple[str, str]]:
     now = dt.datetime.now(dt.timezone.utc)
     about = [("Run", STATES[subject.state]), ("Key fingerprint", subject.fingerprint)]
-    if subject.sample_rate is not None:
-        about.append(("Sample rate", f"taken to be {subject.sample_rate:,} Hz (--sample-rate)"))
+    if subject.sample_rate:
+        about.append(("Sample rate", subject.sample_rate))
     about.append(("This page", f"made {now:%Y-%m-%d %H:%M} UTC by poscuda-fast {poscuda_fast.__version__}"))
     return about
 
@@ -140,19 +141,32 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     words += [f"{verdicts[one]:,} {name}" for one, name in _VERDICTS if verdicts[one]]
     if subject.n_clips > survey.clips:
         words.append(f"{subject.n_clips - survey.clips:,} {_unrecorded(subject)}")
-    in_silence = "nothing covers the mark" if isinstance(subject.recipe, StrongRecipe) else "they carry no mark"
-    return [
+    first = [
         (f"{subject.n_clips:,}", _noun(subject.n_clips, unit[:-1]), ", ".join(words)),
         (f"{subject.n_classes:,}", _noun(subject.n_classes, "class", "classes"), ""),
-        (f"{survey.patches:,}", _noun(survey.patches, "patch", "patches"), _share(unit, survey)),
+    ]
+    ratios = [
         (median, "median SNR", f"of {n_ratios:,} protected {_noun(n_ratios, unit[:-1])} with sound"),
         (low, "5th percentile of the SNR", "1 in 20 has less"),
+    ]
+    n_saturated = survey.saturated_samples
+    saturated = (f"{n_saturated:,}", _noun(n_saturated, "saturated sample"), "limited to full scale")
+    if not isinstance(subject.recipe, PaperRecipe):
+        n_quiet, n_odd = sum(ratio < 0 for ratio in survey.snr_db), survey.not_finite_samples
+        marked = (f"{survey.frames:,}", _noun(survey.frames, "frame"), _all_marked(unit, survey))
+        quiet = (f"{n_quiet:,}", _noun(n_quiet, f"quiet {unit[:-1]}"), "quieter than the mark")
+        odd = (f"{n_odd:,}", _noun(n_odd, "sample"), "not finite, left as they were")
+        return [*first, marked, *ratios, quiet, saturated, *([odd] if n_odd else [])]
+    return [
+        *first,
+        (f"{survey.patches:,}", _noun(survey.patches, "patch", "patches"), _share(unit, survey)),
+        *ratios,
         (
             f"{survey.silent_patches:,}",
             _noun(survey.silent_patches, "silent patch", "silent patches"),
-            f"zeros only: {in_silence}",
+            "zeros only: they carry no mark",
         ),
-        (f"{survey.saturated_samples:,}", _noun(survey.saturated_samples, "saturated sample"), "limited to full scale"),
+        saturated,
         (
             f"{survey.short.total:,}",
             _noun(survey.short.total, f"short {unit[:-1]}"),
@@ -172,6 +186,10 @@ def _unrecorded(subject: Subject) -> str:
     if subject.unit == "files":
         return "not reached"
     return "empty" if subject.state is State.COMPLETE else "empty or not reached"
+
+
+def _all_marked(unit: str, survey: Survey) -> str:
+    return f"of protected {unit}; all of them are marked" if survey.frames else f"no {unit[:-1]} is protected"
 
 
 def _share(unit: str, survey: Survey) -> str:
@@ -263,11 +281,12 @@ def _shown_title(unit: str, n: int) -> str:
 def _lists(subject: Subject, survey: Survey) -> list[Listing]:
     units = subject.unit.capitalize()
     lists = [
-        Listing(f"{units} with silent patches", survey.silent),
         Listing(f"{units} with saturated samples", survey.saturated),
-        Listing(f"{units} shorter than a patch", survey.short),
         Listing(f"{units} that are not in their protected state", survey.changed),
     ]
+    if isinstance(subject.recipe, PaperRecipe):
+        lists.insert(0, Listing(f"{units} with silent patches", survey.silent))
+        lists.insert(2, Listing(f"{units} shorter than a patch", survey.short))
     if subject.unit == "files":
         reached = " or has not reached" if subject.n_clips > survey.clips else ""
         lists.append(Listing(f"Audio files that the run does not know{reached}: not protected", survey.unlisted))

@@ -19,8 +19,10 @@ from poscuda_fast.files.originals import FileClip, FilesRun
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.kernels import FULL_SCALE
 from poscuda_fast.mark import snr
+from poscuda_fast.recipe import PaperRecipe
 from poscuda_fast.results import Progress, Tally, Verdict
 from poscuda_fast.secrecy import Secret
+from poscuda_fast.undo.record import Run
 
 WORST = 10  # clips that are shown
 MOST_SECONDS = 10.0  # of a clip that is shown
@@ -125,10 +127,10 @@ class Survey:
     verdicts : Counter
         Clips by their verdict now.
     patches, patch_frames, frames : int
-        Of the clips that are protected now: their patches, the frames in these, and all frames.
+        Of the clips that are protected now: in format 1 their patches and the frames in these; and all frames.
     at_least : bool
         Whether `frames` is only a lower bound, because some lengths are not known.
-    silent_patches, saturated_samples : int
+    silent_patches, saturated_samples, not_finite_samples : int
         Of the clips that are in their protected state.
     snr_db : list of float
         Of every clip that is protected now and has one.
@@ -144,7 +146,7 @@ class Survey:
     def __init__(self, labels: Sequence[str | int]) -> None:
         self.clips = self.patches = self.patch_frames = self.frames = 0
         self.at_least = False
-        self.silent_patches = self.saturated_samples = 0
+        self.silent_patches = self.saturated_samples = self.not_finite_samples = 0
         self.verdicts: Counter[Verdict] = Counter()
         self.snr_db: list[float] = []
         self.silent_before = self.not_finite = 0
@@ -183,6 +185,7 @@ class Survey:
         """Count the silent patches and saturated samples of a clip."""
         self.silent_patches += clip.tally.silent_patches
         self.saturated_samples += clip.tally.saturated_samples
+        self.not_finite_samples += clip.tally.not_finite_samples
         if clip.tally.silent_patches:
             self.silent.add(clip.name, _number(clip.tally.silent_patches, "silent patch", "silent patches"))
         if clip.tally.saturated_samples:
@@ -220,7 +223,7 @@ _REMARKS = {
     Verdict.ORIGINAL: "the original",
     Verdict.MISSING: "missing",
     Verdict.NEITHER: "changed: neither original nor protected",
-    Verdict.TORN: "half written, or changed inside patches",
+    Verdict.TORN: "half written, or changed where it was marked",
 }
 
 
@@ -229,7 +232,7 @@ def survey_files(run: FilesRun, progress: Progress | None) -> Survey:
     found = Survey(run.labels)
     names = set()
     for clip in run.clips():
-        found.add(_measure_file(clip, run.recipe.patch))
+        found.add(_measure_file(clip, _patch(run)))
         names.add(clip.name)
         _advance(progress, found, run.n_clips)
     for name in run.unlisted(names):
@@ -244,6 +247,11 @@ def survey_array(run: ArrayRun, sample_rate: int, progress: Progress | None) -> 
         found.add(clip)
         _advance(progress, found, run.n_clips)
     return found
+
+
+def _patch(run: Run) -> int:
+    """Frames in a patch of format 1; 0 in format 2, which marks every frame."""
+    return run.recipe.patch if isinstance(run.recipe, PaperRecipe) else 0
 
 
 def _advance(progress: Progress | None, found: Survey, total: int) -> None:
@@ -269,7 +277,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
         verdict=clip.verdict,
         frames=record.frames,
         at_least=False,
-        patch_frames=sum(record.sizes),
+        patch_frames=sum(record.sizes) if patch else 0,
         sample_rate=sample_rate,
         snr_db=ratio,
         tally=clip.tally,
@@ -279,16 +287,19 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
 
 
 def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
-    full = run.is_full()
+    patch = _patch(run)
+    # In format 2 a clip ends where its mark does; to look for padding would read the sidecar once more.
+    full = patch > 0 and run.is_full()
     for clip in run.clips():
         ratio = None
         if clip.verdict is Verdict.PROTECTED:
             with np.errstate(invalid="ignore"):  # infinity minus infinity, outside patches
                 edit = clip.now.reshape(-1).astype(np.float64) - clip.original.reshape(-1)
             ratio = _ratio(snr.energy(clip.original.reshape(-1)), snr.energy(edit))
-        short = clip.frames < run.recipe.patch
+        short = clip.frames < patch
+        known = not patch or short  # or else its last patch may lie before its end
         frames = len(clip.now) if full else clip.frames
-        shown = slice(frames) if short else slice(None)
+        shown = slice(frames) if known else slice(None)
 
         def excerpt(original: NDArray[Any] = clip.original[shown], now: NDArray[Any] = clip.now[shown]) -> Pair:
             shape = len(original), -1
@@ -297,11 +308,10 @@ def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
         yield Measured(
             name=f"clip {clip.number}",
             label=clip.label,
-            verdict=Verdict.TORN
-            if clip.verdict is Verdict.NEITHER
-            else clip.verdict,  # an array's clips are compared inside patches only
+            # An array's clips are compared only where they are marked.
+            verdict=Verdict.TORN if clip.verdict is Verdict.NEITHER else clip.verdict,
             frames=frames,
-            at_least=not short and frames < len(clip.now),
+            at_least=not known and frames < len(clip.now),
             patch_frames=clip.patch_frames,
             sample_rate=sample_rate,
             snr_db=ratio,

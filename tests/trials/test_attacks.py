@@ -45,7 +45,7 @@ def test_attacks_that_need_a_mark_mean_nothing_without():
     assert [one.applies(whole_clip(0.01)) for one in (partial, filtered, mp3)] == [True, False, True]
     assert [one.applies(poscuda(0.01)) for one in (partial, filtered, mp3)] == [True, True, True]
     assert [one.applies(strong(1.0)) for one in (partial, filtered, mp3)] == [True, False, True]
-    assert [choose("leak-sound")[0].applies(one) for one in (poscuda(0.01), strong(1.0))] == [False, True]
+    assert [choose("leak-mark")[0].applies(one) for one in (poscuda(0.01), strong(1.0))] == [False, True]
 
 
 @pytest.mark.parametrize("chosen", CLIP_KINDS, ids=lambda chosen: chosen.name)

@@ -13,16 +13,17 @@ from experiments.conditions import (
     mark_rows,
     noisy,
     poscuda,
+    strong,
     study_key,
     table1,
     touched,
     whole_clip,
 )
-from poscuda_fast import Recipe, protect
+from poscuda_fast import PaperRecipe, Recipe, protect
 
 N, FRAMES = 12, 900
 KEY = study_key(0)
-MARKING = [condition for condition in table1() if condition.name != "clean"]
+MARKING = [*(condition for condition in table1() if condition.name != "clean"), strong(2.0, 8000)]
 all_conditions = pytest.mark.parametrize("condition", MARKING, ids=lambda condition: condition.name)
 
 
@@ -63,6 +64,12 @@ def test_poscuda_is_the_librarys_own(blur: float, identity: bool) -> None:
     assert np.array_equal(marked(poscuda(blur, identity=identity)), samples)
 
 
+def test_format_2_is_the_librarys_own() -> None:
+    samples, labels, lengths = clips()
+    protect(samples, labels, KEY, recipe=Recipe.strong(2.0), sample_rate=8000, lengths=lengths)
+    assert np.array_equal(marked(strong(2.0, 8000)), samples)
+
+
 def test_an_absolute_place_is_one_for_a_class() -> None:
     samples, labels, lengths = clips()
     mask = touched(poscuda(0.01, absolute=True), samples.shape, labels, lengths, KEY)
@@ -94,7 +101,7 @@ def test_touched_frames_are_those_that_change(condition: Condition) -> None:
     samples, labels, lengths = clips()
     mask = touched(condition, samples.shape, labels, lengths, KEY)
     assert mask[marked(condition) != samples].all()
-    inside = 240 if condition.recipe is not None else lengths
+    inside = 240 if isinstance(condition.recipe, PaperRecipe) else lengths
     assert np.array_equal(mask.sum(axis=1), np.broadcast_to(inside, N))
 
 

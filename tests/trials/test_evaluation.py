@@ -26,8 +26,10 @@ from poscuda_fast.arrays import verbs
 from poscuda_fast.cli import synth
 from poscuda_fast.evaluation import attacks, corpus, sources, study, words
 from poscuda_fast.evaluation.verdict import interval, judge
+from poscuda_fast.mark.labels import integer_token
+from poscuda_fast.mark.lines import draw_lines
 
-RECIPE = Recipe.strong(sample_rate=synth.SAMPLE_RATE)
+RECIPE = Recipe.strong()
 SHARE = {"yes": 12, "no": 8}
 NEEDS_ZARR = pytest.mark.skipif(
     importlib.util.find_spec("zarr") is None and os.environ.get("POSCUDA_REQUIRE_EXPERIMENTS") != "1",
@@ -132,12 +134,12 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
         np.save(path, before)
     np.save(tmp_path / "labels.npy", labels)
     np.save(tmp_path / "lengths.npy", lengths)
-    recipe = Recipe.strong(sample_rate=8000)
     wet = before.copy()
     (tmp_path / "classes.txt").write_text("yes\nno\n")
-    protect(wet, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
+    given: dict[str, Any] = {"sample_rate": 8000, "lengths": lengths, "classes": ["yes", "no"]}
+    protect(wet, labels, key, **given)
     if protected:
-        verbs.protect_array(path, labels, key, recipe=recipe, lengths=lengths, classes=["yes", "no"])
+        verbs.protect_array(path, labels, key, **given)
     with untouched(tmp_path):
         its_labels, its_lengths = (tmp_path / f"{name}.npy" for name in ("labels", "lengths"))
         source = sources.Array(
@@ -146,9 +148,7 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
             its_labels,
             classes=tmp_path / "classes.txt",
             lengths=its_lengths,
-            recipe=recipe,
-            sample_rate=8000,
-            sidecar=None,
+            sample_rate=None if protected else 8000,  # which the sidecar records
         )
         assert source.was_protected == protected
         found = gathered(source, tmp_path.parent / f"work {protected} {dtype.__name__} {kind}")
@@ -220,8 +220,7 @@ def save_array(folder: Path, *, n: int = 20) -> np.ndarray:
 
 
 def open_array(folder: Path, key: Key, **given: Any) -> sources.Array:
-    options: dict[str, Any] = {"classes": None, "lengths": None, "recipe": RECIPE, "sample_rate": 8000, "sidecar": None}
-    return sources.Array(folder / "clips.npy", key, folder / "labels.npy", **{**options, **given})
+    return sources.Array(folder / "clips.npy", key, folder / "labels.npy", **{"sample_rate": 8000, **given})
 
 
 def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> None:
@@ -233,8 +232,10 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
     with pytest.raises(SidecarError, match="is empty"):
         open_array(tmp_path, key)
     sidecar.unlink()
-    verbs.protect_array(path, np.arange(20) % 2, key, recipe=RECIPE)
+    verbs.protect_array(path, np.arange(20) % 2, key, sample_rate=8000)
     assert open_array(tmp_path, key).was_protected
+    with pytest.raises(DatasetError, match="at a sample rate of 8,000 Hz, not 16,000; leave --sample-rate out"):
+        open_array(tmp_path, key, sample_rate=16_000)
     np.save(path, clips)
     with pytest.raises(DatasetError, match="Clip 0 is the original again"):
         gathered(open_array(tmp_path, key), tmp_path / "work")
@@ -248,7 +249,7 @@ def test_clips_that_hold_their_marks_are_not_clean(tmp_path: Path, key: Key, fol
     """Where neither a sidecar nor a manifest is left."""
     save_array(tmp_path)
     verbs.protect_array(
-        tmp_path / "clips.npy", np.arange(20) % 2, key, recipe=Recipe.strong(strength, sample_rate=16_000)
+        tmp_path / "clips.npy", np.arange(20) % 2, key, recipe=Recipe.strong(strength), sample_rate=8000
     )
     (tmp_path / "clips.npy.poscuda").unlink()
     protect_folder(folder, tmp_path / "dst", key, recipe=Recipe.strong(strength))
@@ -291,7 +292,7 @@ def die(done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 key = Key(bytes(range(32)))
-source = sources.Folder(sys.argv[1], key, recipe=None, strength=1.0, labels_from="folder", sidecar=None)
+source = sources.Folder(sys.argv[1], key)
 study.evaluate(source, key, epochs=1, models=("cnn",), attacks=False, progress=die)
 """
 
@@ -309,43 +310,50 @@ def test_a_killed_evaluation_leaves_no_clips_behind(tmp_path: Path, folder: Path
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_sounds_are_folded_out_at_every_rate(tmp_path: Path, key: Key, rate: int) -> None:
-    """Of what tells the classes' marks apart little is left, also in the clips of another rate."""
+def test_lines_are_notched_out_at_every_rate(tmp_path: Path, key: Key, rate: int) -> None:
+    """Little is left of the marks, also in the clips of another rate."""
     rng = np.random.default_rng(0)
     for number in range(60):
         path = tmp_path / "src" / "ab"[number % 2] / f"{number}.wav"
         path.parent.mkdir(exist_ok=True, parents=True)
         own = 32000 if number % 6 < 2 else rate
         soundfile.write(path, rng.normal(0, 0.01, own), own, "PCM_16")
-    found = gathered(opened(tmp_path / "src", key, recipe=None, strength=3.0), tmp_path / "work")
-    rows, labels = found.training, found.labels[found.training]
-    cleaned = study._unfolded(found, found.recipe.every or 0)
+    found = gathered(opened(tmp_path / "src", key, recipe=None, strength=1.0), tmp_path / "work")
+    rows = found.training
+    cleaned = study._notched(found)
     for own in (rate, 32000):
-        apart = []
-        for clips in (found.protected[rows], cleaned):
-            edits = clips - found.clean[rows].astype(float)
-            means = [edits[(labels == label) & (found.file_rates[rows] == own)].mean(axis=0) for label in (0, 1)]
-            apart.append(np.square(means[1] - means[0]).sum())
-        assert apart[1] < 0.1 * apart[0], own
+        mine = found.file_rates[rows] == own
+        energies = [
+            np.square(clips[mine] - found.clean[rows[mine]].astype(float)).sum()
+            for clips in (found.protected[rows], cleaned)
+        ]
+        assert energies[1] < 0.02 * energies[0], own
 
 
-def test_turns_that_are_not_whole_are_found() -> None:
-    """A wave of a period of 10.4 frames, with harmonics up to half the sample rate, in clips of two lengths."""
-    phase = 2 * np.pi * np.arange(4000) / 10.4
-    wave = sum(1000 * np.cos(order * phase + order) for order in range(6))
-    clips = np.tile(np.rint(wave), (2, 1)).astype(np.int16)
-    clips[1, 3000:] = 30000
-    found = attacks.repeating(clips, np.array([4000, 3000]), 10.4)
-    assert np.abs(found - wave).max() < 20
+def test_the_lines_of_every_class_are_found_and_taken_off(key: Key) -> None:
+    clips = np.random.default_rng(1).normal(0, 1000, (60, 6000)).astype(np.int16)
+    labels, lengths = np.arange(60) % 3, np.random.default_rng(2).integers(3000, 6001, 60)
+    clips[np.arange(6000) >= lengths[:, None]] = 0
+    wet = clips.copy()
+    protect(wet, labels, key, sample_rate=8000, lengths=lengths)
+    pairs = draw_lines(key, [integer_token(label) for label in range(3)], RECIPE, [8000]).pairs
+    found = attacks.class_lines(wet, labels, lengths, 1 / 256)
+    assert {label: set(lines.tolist()) for label, lines in found.items()} == {
+        label: {pair.h, pair.g} for label, pair in enumerate(pairs)
+    }
+    cleaned = attacks.notched(wet, labels, lengths, 1 / 256)
+    assert not cleaned[np.arange(6000) >= lengths[:, None]].any()
+    left, before = (np.square(some - clips.astype(float)).sum() for some in (cleaned, wet))
+    assert left < 0.2 * before  # what is left is noise of the clips' own at these frequencies
 
 
 def test_an_attack_that_cannot_be_tried_is_told(tmp_path: Path, key: Key, folder: Path) -> None:
     found = study.evaluate(opened(folder, key, recipe=Recipe.paper()), key, epochs=1, models=("cnn",))
     assert [row["attack"] for row in found["attacks"]] == ["shifted at random"]
     assert found["attacks_not_tried"] == [
-        {"attack": "class sounds folded out", "because": "the marks of format 1 are not in step"}
+        {"attack": "class lines notched out", "because": "the marks of format 1 have no lines"}
     ]
-    assert "class sounds folded out: not tried, because the marks of format 1 are not in step" in words.text(found)
+    assert "class lines notched out: not tried, because the marks of format 1 have no lines" in words.text(found)
 
 
 def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
@@ -365,7 +373,7 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert steps[-1] == (12, 12)  # two epochs of four trainings and two attacks
     assert len(told) == 6
     assert found["data"]["chance"] == 60.0
-    assert [row["attack"] for row in found["attacks"]] == ["shifted at random", "class sounds folded out"]
+    assert [row["attack"] for row in found["attacks"]] == ["shifted at random", "class lines notched out"]
     assert set(found["quality"]) >= {"snr_db", "log_spectral_distance_db"}
     (row,) = found["models"]
     assert row["protected_interval"][0] <= row["protected"] <= row["protected_interval"][1]
@@ -464,7 +472,16 @@ def at_home(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run commands in, with a key; nothing is trained in them."""
     key.save(tmp_path / "my.key")
     monkeypatch.chdir(tmp_path)
-    fields = json.loads((readme.ROOT / "experiments/results/evaluation.json").read_text())
+    row = {"model": "M5", "clean": 90.0, "protected": 30.0, "protected_interval": [26.5, 33.8]}
+    fields = {
+        "models": [row | {"keyed": 99.0, "miskeyed": 5.0}],
+        "attacks": [],
+        "attacks_not_tried": [],
+        "quality": {},
+        "verdict": {"word": "works in part", "sentence": "So it is.", "uncertainty": "By some points."},
+        "data": {"training_clips": 2400, "test_clips": 600, "classes": 10, "chance": 10.0, "sample_rate": 8000}
+        | {"seconds_heard": 1.0, "split": study.SPLIT},
+    }
     monkeypatch.setattr(study, "evaluate", lambda source, *_, **__: fields | {"recipe": source.recipe.to_dict()})
     return tmp_path
 
@@ -480,8 +497,11 @@ def evaluated(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["src", "--lengths", "labels.npy"], "--lengths is for an array SRC"),
         (["clips.npy"], "An array SRC needs --labels"),
         (["clips.npy", "--labels", "labels.npy", "--labels-from", "csv:a"], "--labels-from is for audio files"),
-        (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 1 to 512000"),
+        (["src", "--sample-rate", "8000"], "--sample-rate is for an array SRC"),
+        (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 2000 to 512000"),
         (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "sample_rate is 0"),
+        (["src", "--snr", "99"], "snr is 99 dB, for which the strength would be"),
+        (["dst", "--snr", "20"], "leave out --snr"),
         (["dst", "--strength", "1"], "leave out --strength"),
         (["dst", "--labels-from", "folder"], "leave out --labels-from"),
         (["dst", "--paper"], "leave out --paper"),
@@ -509,7 +529,8 @@ def test_options_that_do_not_fit_are_refused(
     ("options", "recipe"),
     [
         (["--paper", "--sample-rate", "8000"], Recipe.paper()),
-        (["--sample-rate", "8000", "--strength", "2"], Recipe.strong(2, sample_rate=8000)),
+        (["--sample-rate", "8000", "--strength", "2"], Recipe.strong(2)),
+        (["--snr", "20"], Recipe.strong(3.172)),
         ([], Recipe.strong()),
     ],
 )

@@ -90,6 +90,10 @@ def test_plots_are_drawn_and_repeat_to_the_byte(results: Path, tmp_path: Path) -
             results, "table1", condition, condition=condition, seed=0, clean_final=50.0 + number, clean_peak=60.0,
             snr_db=None if condition == "clean" else 10.0 * number,
         )  # fmt: skip
+    plots.main(tmp_path / "few")
+    assert not (tmp_path / "few" / "frontier.svg").exists()  # of format 2, which was not measured
+    strong = {"condition": "strong-1", "title": "format 2, strength 1", "strength": 1.0}
+    keep(results, "protection", "strong", **strong, seed=0, clean_final=20.0, clean_peak=30.0)
     plots.main(tmp_path / "one")
     plots.main(tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
