@@ -181,7 +181,7 @@ def _straight() -> type[soundfile.SoundFile]:
     """`SoundFile` that never seeks: it would after each block, to where it is, and that changes samples of MP3."""
     import soundfile  # noqa: PLC0415
 
-    class Straight(soundfile.SoundFile):
+    class Straight(soundfile.SoundFile):  # type: ignore[misc] # it has no annotations
         def seekable(self) -> bool:
             return False
 
