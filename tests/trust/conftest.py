@@ -17,7 +17,7 @@ from recipes import protect_folder
 from tampering import Array
 
 from poscuda_fast import Key
-from poscuda_fast.files import pieces, wav
+from poscuda_fast.files import pieces
 from poscuda_fast.files import target as files
 from poscuda_fast.mark import plan
 
@@ -68,7 +68,6 @@ def small_folder_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two files a batch, and few bytes of a file at once."""
     monkeypatch.setattr(files, "PIECES_PER_BATCH", 2)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
-    monkeypatch.setattr(wav, "PIECE_BYTES", 3000)
 
 
 @pytest.fixture(scope="session")
