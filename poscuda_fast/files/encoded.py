@@ -146,6 +146,7 @@ class Reader:
             block = self._file.read(frames, _LOSSLESS[self.encoding.coding], always_2d=True)
         self._done += len(block)
         if len(block) < frames:
+            self._raise_error_of_source()
             raise AudioFileError(
                 f"{self._name} cannot be used: only {self._done} of its {self.encoding.frames} frames decode."
             )
@@ -164,10 +165,14 @@ class Reader:
         try:
             yield
         except self._errors as error:
-            failed = getattr(self._source, "error", None)
-            if failed is not None:
-                raise failed from None
+            self._raise_error_of_source()
             raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
+
+    def _raise_error_of_source(self) -> None:
+        """Raise what libsndfile, which calls the source, does not pass on."""
+        failed: Exception | None = getattr(getattr(self._source, "raw", None), "error", None)
+        if failed is not None:
+            raise failed from None
 
     def __enter__(self) -> Reader:
         return self
