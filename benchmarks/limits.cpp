@@ -24,6 +24,16 @@ extern "C" void touch_float32(float *samples, const std::int64_t *starts, std::s
             samples[starts[i] + static_cast<std::int64_t>(t)] *= -1;
 }
 
+extern "C" void touch_all_int16(std::int16_t *samples, std::size_t n) {
+    for (std::size_t t = 0; t < n; ++t)
+        samples[t] ^= 1;
+}
+
+extern "C" void touch_all_float32(float *samples, std::size_t n) {
+    for (std::size_t t = 0; t < n; ++t)
+        samples[t] += 1;
+}
+
 // About n multiply-adds of float64, none waiting for another: more sums than the pipeline is deep.
 extern "C" double multiply_add(std::size_t n) {
     constexpr std::size_t sums = 16;

@@ -42,6 +42,12 @@ def touch(samples: NDArray[Any], starts: NDArray[np.int64], size: int) -> None:
     )
 
 
+def touch_all(samples: NDArray[Any]) -> None:
+    """Read and write every sample of a contiguous array."""
+    function = getattr(library(), f"touch_all_{samples.dtype.name}")
+    function(samples.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(samples.size))
+
+
 def multiply_add(n: int) -> None:
     """Do `n` float64 multiply-adds in one thread, as fast as this processor can."""
     function = library().multiply_add

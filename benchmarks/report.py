@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import stored
+from benchmarks import figures, stored
 
-# What each race is called in a table, in the order of the tables.
-RACES = {
-    "one_thread_int16": "in memory, one thread, int16",
-    "one_thread_float32": "in memory, one thread, float32",
-    "two_threads_int16": "in memory, two threads, int16",
-    "two_threads_float32": "in memory, two threads, float32",
-    "whole_call_int16": "the whole `protect`, int16",
-    "whole_call_float32": "the whole `protect`, float32",
-    "adding_sounds_int16": "format 2 in memory, one thread, int16",
-    "adding_sounds_float32": "format 2 in memory, one thread, float32",
-    "protect_by_format_2_int16": "the whole `protect` by format 2, int16",
-    "protect_by_format_2_float32": "the whole `protect` by format 2, float32",
-    "long_clips": "long clips",
-    "warm_file": "`protect_memmap`, 100,000 clips, file in the page cache",
-    "cold_file": "`protect_memmap`, 100,000 clips, file on the disk only",
-    "copy": "`protect_folder`, 7,100 WAV files, copy",
-    "memory_protect_memmap": "anonymous memory",
-    "memory_protect": "anonymous memory",
-    "memory_folder": "anonymous memory",
-    "import": "start-up",
-    "small_job": "start-up",
-}
+MISSING = "Not measured yet."
+
+
+def results() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stored races with their titles, in the order of the tables."""
+    for name, title in figures.RACES.items():
+        if (stored.BENCHMARKS / f"{name}.json").exists():
+            yield title, stored.load(stored.BENCHMARKS, name)
 
 
 def reach() -> str:
     """Every figure beside its target."""
-    lines = ["| | figure | asked | |", "|---|---|---|---|"]
-    for name, title in RACES.items():
-        for row in stored.load(stored.BENCHMARKS, name)["figures"]:
-            verdict = "reached" if row["reached"] else "**not reached**"
-            lines.append(f"| {title}: {row['what']} | {row['figure']:.2f} | {row['asked']} | {verdict} |")
-    return "\n".join([*lines, "", source(stored.load(stored.BENCHMARKS, "one_thread_int16"))])
+    lines = ["| | " + " | ".join(figures.HEADS) + " |", "|" + "---|" * (len(figures.HEADS) + 1)]
+    last = None
+    for title, result in results():
+        for row in result["figures"]:
+            *rest, reached = figures.cells(row)
+            lines.append(
+                f"| {title}: {row['what']} | {' | '.join([*rest, '**no**' if reached == 'NO' else reached])} |"
+            )
+            last = result
+    return MISSING if last is None else "\n".join([*lines, "", source(last)])
 
 
 def medians() -> str:
     """The median time of every contender."""
     parts = []
-    for name, title in RACES.items():
-        result = stored.load(stored.BENCHMARKS, name)
-        if name.startswith("memory"):
+    for title, result in results():
+        if title.startswith("memory"):
             continue
         parts.append(f"**{title}** ({result['rounds']} rounds, {result['unit']})\n")
         parts.append("| " + " | ".join(result["medians"]) + " |\n|" + "---|" * len(result["medians"]))
-        parts.append("| " + " | ".join(f"{value:,.2f}" for value in result["medians"].values()) + " |\n")
+        parts.append("| " + " | ".join(map(figures.plain, result["medians"].values())) + " |\n")
         parts.append(source(result) + "\n")
-    return "\n".join(parts)
+    return "\n".join(parts) or MISSING
 
 
 def source(result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import files
 import pytest
+from figures import quantity
 
 from poscuda_fast import Key
 
@@ -30,8 +31,12 @@ def test_import(race: Any) -> None:
         },
         rounds=15,
     )
-    race.reach("import over import numpy, ms", 1e3 * race.difference("poscuda_fast", "numpy"), at_most=60)
-    race.reach("with protect_memmap loaded, ms", 1e3 * race.difference("with protect_memmap", "numpy"), at_most=60)
+    for what, name in {
+        "import, beyond numpy's, ms": "poscuda_fast",
+        "and protect_memmap, ms": "with protect_memmap",
+    }.items():
+        more = 1e3 * race.difference(name, "numpy")
+        race.reach(what, more, at_most=60, ours=quantity(more, "ms"))
 
 
 def test_small_job(race: Any, tmp_path: Path) -> None:
@@ -47,7 +52,8 @@ def test_small_job(race: Any, tmp_path: Path) -> None:
     race.run(
         {"poscuda protect": lambda: subprocess.run(command, check=True, capture_output=True)}, rounds=11, prepare=clear
     )
-    race.reach("poscuda protect of 100 WAV files, seconds", race.median("poscuda protect"), at_most=0.6)
+    seconds = race.median("poscuda protect")
+    race.reach("100 WAV files, in s", seconds, at_most=0.6, ours=quantity(seconds, "s"))
 
 
 MEASURE_MEMORY = """
@@ -55,10 +61,11 @@ import sys, threading, time
 import numpy as np
 import poscuda_fast as pf
 
-what, path, n_clips = sys.argv[1], sys.argv[2], int(sys.argv[3])
+what, path, n_clips, n_frames = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+recipe = pf.Recipe.paper() if sys.argv[5] == "paper" else pf.Recipe.strong()
 labels, key = (np.arange(n_clips) % 35).astype(np.uint8), pf.Key(bytes(range(32)))
 small = np.ones((2, 300), np.int16)
-pf.protect(small, [0, 1], key)  # what is loaded once is not counted
+pf.protect(small, [0, 1], key, recipe=recipe)  # what is loaded once is not counted
 pf.Verification, pf.protect_folder, pf.restore_folder
 
 def anonymous():
@@ -75,14 +82,14 @@ watcher = threading.Thread(target=watch)
 watcher.start()
 try:
     if what == "folder":
-        pf.protect_folder(path, path + "-copy", key)
+        pf.protect_folder(path, path + "-copy", key, recipe=recipe)
         pf.restore_folder(path + "-copy", key)
     else:
-        arr = np.memmap(path, np.int16, "r+", shape=(n_clips, 400))
+        arr = np.memmap(path, np.int16, "r+", shape=(n_clips, n_frames))
         if what == "protect":
-            pf.protect(arr, labels, key)
+            pf.protect(arr, labels, key, recipe=recipe)
         else:
-            pf.protect_memmap(arr, labels, key)
+            pf.protect_memmap(arr, labels, key, recipe=recipe)
             pf.verify_memmap(arr, key)
             pf.restore_memmap(arr, key)
 finally:
@@ -91,28 +98,38 @@ finally:
 print(peak - base)
 """
 
+MOST = 64 * MIB
+BYTES_A_CLIP = 24
+HOUR = 3600 * 48_000  # frames
+SIZES = {  # clips, and frames in each; of a folder, files
+    "folder": {"1,000 files": (1000, 0), "7,100 files": (7100, 0)},
+    "protect": {"100,000 clips": (100_000, 400), "1,000,000 clips": (1_000_000, 400), "a clip of an hour": (1, HOUR)},
+}
 
-@pytest.mark.parametrize("what", ["protect_memmap", "protect", "folder"])
+
+@pytest.mark.parametrize("what", ["protect", "protect_memmap", "folder"])
 def test_memory(race: Any, what: str, tmp_path: Path) -> None:
     """Anonymous memory beyond the caller's array while protecting, verifying and restoring."""
     if not Path("/proc/self/status").exists():
         pytest.skip("the system does not report anonymous memory (no /proc/self/status)")
-    sizes = {"folder": (1000, 7100)}.get(what, (100_000, 1_000_000))
-    grown: dict[int, int] = {}
+    grown: dict[str, tuple[int, int]] = {}
 
     def run() -> None:
-        for size in sizes:
-            place = tmp_path / f"{what}{size}"
-            if what == "folder":
-                shutil.rmtree(str(place) + "-copy", ignore_errors=True)
-                if not place.exists():
-                    files.make_folder(place, size)
-            else:
-                with open(place, "wb") as file:
-                    file.truncate(size * 400 * 2)
-            grown[size] = int(python("-c", MEASURE_MEMORY, what, str(place), str(size)))
-            place.with_name(place.name + ".poscuda").unlink(missing_ok=True)
+        for name, (n_clips, n_frames) in SIZES.get(what, SIZES["protect"]).items():
+            for recipe in ("default", "paper"):
+                place = tmp_path / f"{what}{n_clips}{recipe}"
+                if what == "folder":
+                    shutil.rmtree(f"{place}-copy", ignore_errors=True)
+                    if not place.exists():
+                        files.make_folder(place, n_clips)
+                else:
+                    with open(place, "wb") as file:
+                        file.truncate(n_clips * n_frames * 2)
+                n_bytes = int(python("-c", MEASURE_MEMORY, what, str(place), str(n_clips), str(n_frames), recipe))
+                grown[f"{recipe}, {name}"] = n_bytes, BYTES_A_CLIP * n_clips
+                place.with_name(place.name + ".poscuda").unlink(missing_ok=True)
 
     race.run({"all sizes": run}, rounds=1)
-    for size, n_bytes in grown.items():
-        race.reach(f"{what}, {size:,}: MiB", n_bytes / MIB, at_most=64)
+    for name, (n_bytes, n_more) in grown.items():
+        most = round((MOST + n_more) / MIB)
+        race.reach(f"{name}, MiB", n_bytes / MIB, at_most=most, ours=quantity(n_bytes / MIB, "MiB"))

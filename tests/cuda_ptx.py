@@ -16,7 +16,7 @@ def missing(sentence: str) -> int:
 def main() -> int:
     if importlib.util.find_spec("numba_cuda") is None:
         return missing("numba-cuda is not installed")
-    from numba import cuda, float32, float64, int16, int32, int64, types
+    from numba import cuda, float32, float64, int16, int32, int64, types, uint8, uint32, uint64
     from numba.cuda import dispatcher
 
     capability = 9, 0
@@ -31,23 +31,44 @@ def main() -> int:
     # What a GPU would be asked for: that it is there, and for device functions what it is.
     cuda.is_available = lambda: True
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-    from poscuda_fast.kernels import cuda as kernels
+    from poscuda_fast.kernels import cuda as looking
+    from poscuda_fast.kernels import cuda_filters as filters
+    from poscuda_fast.kernels import cuda_lines as lines
 
     def array(dtype, ndim=1):
         return types.Array(dtype, ndim, "C")
 
     found = {}
-    for name, dtype in {"int16": int16, "int32": int32, "float32": float32}.items():
-        arguments = (array(dtype), array(int64, 2), array(float32, 2), int64, int64, array(int64))
-        for kernel, more in ((kernels._filter, ()), (kernels._filter_long, (array(float64, 2),))):
-            options = {"fastmath": kernel.targetoptions.get("fastmath", False), "cc": capability}
-            ptx, _ = cuda.compile_ptx(kernel.py_func, arguments + more, **options)
-            found[f"{kernel.py_func.__name__} {name}"] = ptx
-        arguments = (array(dtype), array(int64, 2), int64, array(float32, 2), float64, int64, int64, array(int64))
-        found[f"_add {name}"], _ = cuda.compile_ptx(kernels._add.py_func, arguments, fastmath=False, cc=capability)
-    compiled = [value for value in vars(kernels).values() if isinstance(value, dispatcher.CUDADispatcher)]
-    found["fastmath"] = [value.py_func.__name__ for value in compiled if value.targetoptions.get("fastmath")]
-    found["compiled"] = [value.py_func.__name__ for value in compiled]
+
+    def compile_for(name, kernel, *arguments):
+        options = {"fastmath": kernel.targetoptions.get("fastmath", False), "cc": capability}
+        found[name], _ = cuda.compile_ptx(kernel.py_func, arguments, **options)
+
+    number, numbers, table = int64, array(int64), array(int64, 2)
+    where = array(int32), numbers, array(uint32), numbers, *[number] * 7
+    for name, dtype in {"int16": int16, "int32": int32, "uint8": uint8, "float32": float32}.items():
+        samples = array(dtype)
+        values = array(int32 if dtype is uint8 else dtype)
+        words, value_words = (array(uint64), array(uint64)) if dtype is int16 else (samples, values)
+        row = values, value_words, table, numbers
+        compile_for(f"add_patches {name}", lines._ADD_PATCHES[name], samples, words, number, table, *[number] * 3, *row)
+        clips = array(int32), numbers, *[number] * 4
+        compile_for(f"add_clips {name}", lines._ADD_CLIPS[name], samples, words, number, *clips, *row)
+        if dtype is uint8:
+            continue
+        counted = array(float32, 2), number, numbers, number
+        for end, x in (("", number), ("_long", array(float64, 3))):
+            one, other = getattr(filters, f"_filter{end}"), getattr(filters, f"_filter_clips{end}")
+            compile_for(f"_filter{end} {name}", one, samples, table, number, number, *counted, x)
+            compile_for(f"_filter_clips{end} {name}", other, samples, *where, number, *counted, x)
+        compile_for(f"_find_odd {name}", filters._find_odd, samples, *where, numbers)
+        compile_for(f"_measure {name}", looking._measure, samples, table, number, array(float64, 2))
+        compile_for(f"_gather {name}", looking._gather, samples, table, samples)
+    every = [value for module in (looking, filters, lines) for value in vars(module).values()]
+    every += [*lines._ADD_PATCHES.values(), *lines._ADD_CLIPS.values()]
+    compiled = {value.py_func: value for value in every if isinstance(value, dispatcher.CUDADispatcher)}
+    found["fastmath"] = [value.py_func.__name__ for value in compiled.values() if value.targetoptions.get("fastmath")]
+    found["compiled"] = sorted({value.py_func.__name__ for value in compiled.values()})
     json.dump(found, sys.stdout)
     return 0
 

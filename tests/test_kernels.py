@@ -465,16 +465,27 @@ class Filtering:
         return filtered(samples, places, taps, rows, backend=self.backend, threads=2)[0]
 
 
+def loaded_by_workers(backend: str, start_method: str | None) -> list[np.ndarray]:
+    """What two workers of a torch data loader make of `Filtering`."""
+    data = pytest.importorskip("torch.utils.data", reason="torch is not installed", exc_type=ImportError)
+    loader = data.DataLoader(
+        Filtering(backend), batch_size=None, num_workers=2, collate_fn=None, multiprocessing_context=start_method
+    )
+    return [np.asarray(each) for each in loader]
+
+
 @each_backend
 @pytest.mark.filterwarnings("ignore")  # torch's own, and Python's on forking
 def test_data_loader_workers_give_the_same_bits(backend) -> None:
-    data = pytest.importorskip("torch.utils.data", reason="torch is not installed", exc_type=ImportError)
     samples, places, taps, rows = many_patches(np.int16)
     wanted = filtered(samples, places, taps, rows, backend=backend, threads=2)[0]  # the parent has used its threads
-    found = list(data.DataLoader(Filtering(backend), batch_size=None, num_workers=2, collate_fn=None))
+    if backend == "cuda":
+        with pytest.raises(RuntimeError, match=r"initialised before this process was forked.* 'spawn'"):
+            loaded_by_workers(backend, "fork")
+    found = loaded_by_workers(backend, "spawn" if backend == "cuda" else None)
     assert len(found) == 4
     for each in found:
-        assert np.asarray(each).tobytes() == wanted.tobytes()
+        assert each.tobytes() == wanted.tobytes()
 
 
 @each_backend

@@ -54,8 +54,7 @@ class DeviceClips:
         """
         kernels = load_for_clips()
         lengths = np.array([self._frames]) if self._one_length else self.lengths
-        rows = plan.rows_of(slice(0, len(self.lengths))).astype(np.int32)
-        clips = ClipRows(rows, lengths, self._frames, self.channels)
+        clips = ClipRows(plan.rows_of_all(), lengths, self._frames, self.channels)
         if isinstance(plan, SteadyPlan):
             tally.frames_changed += plan.n_frames
             odd = kernels.add_clips(self._flat, clips, plan.marks.table(self.dtype, self.channels))

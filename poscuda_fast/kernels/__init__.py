@@ -78,7 +78,8 @@ class Kernels(Protocol):
 def load(backend: str) -> Kernels:
     """The kernels of a backend: "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda).
 
-    "auto" is never "cuda": filtering a patch in host memory takes less time than sending it to a GPU.
+    "auto" is never "cuda": the processor marks samples in host memory in less time than a GPU takes to get and return
+    them.
 
     Raises
     ------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import cuda, float64
 
 from poscuda_fast.kernels.clips import ClipRows, Scattering
-from poscuda_fast.kernels.cuda_launch import blocks_for, fetch, kernel, part, refuse_fork, send, view_of
+from poscuda_fast.kernels.cuda_launch import blocks_for, fetch, kernel, part, refuse_fork, send, view_of, zeros
 from poscuda_fast.kernels.reference import TOP, Ints, Table
 
 # GROUP threads filter a patch, so that the paper's 240 frames keep 15 of 16 busy; each sums WIDTH neighbouring outputs
@@ -31,12 +32,22 @@ def filter_clips(samples: Any, clips: ClipRows, scattering: Scattering, taps: Ta
     view = view_of(samples)
     if not len(clips.rows) or not clips.frames or not clips.channels:
         return np.zeros(3, np.int64)
+    launch, tally = prepare_clips(view, clips, scattering, taps)
+    launch()
+    return fetch(tally, view.stream)
+
+
+def prepare_clips(view: Any, clips: ClipRows, scattering: Scattering, taps: Table) -> tuple[Callable[[], None], Any]:
+    """Send what one launch over clips needs; returns what queues it, and the counters that it adds to."""
     n, longest = len(clips.rows) * scattering.most(clips.frames), min(scattering.patch, clips.frames)
     stream = view.stream
-    where = _where(clips, scattering, stream)
-    filters, tally = (send(each, stream) for each in (taps, np.zeros(3, np.int64)))
-    _launch_filter((_filter_clips, _filter_clips_long), n, longest, (view, *where, n, longest), filters, tally, stream)
-    return fetch(tally, stream)
+    given = (view, *_where(clips, scattering, stream), n, longest)
+    filters, tally = send(taps, stream), zeros(3, stream)
+
+    def launch() -> None:
+        _launch_filter((_filter_clips, _filter_clips_long), n, longest, given, filters, tally, stream)
+
+    return launch, tally
 
 
 def first_odd_clip(samples: Any, clips: ClipRows, scattering: Scattering) -> int | None:
@@ -280,12 +291,13 @@ def _load_channel(samples: Any, start: int, size: int, stride: int, lead: int, r
     """One channel of a patch behind `lead` zeros, and zeros up to `room` samples; returns whether it sounds."""
     t, place = cuda.threadIdx.x % GROUP - lead, cuda.threadIdx.x % GROUP
     behind = room - lead
+    first = start if size > 0 else np.int64(0)  # a patch of no frames may begin behind the last sample
     sounds = False
     batch = cuda.local.array(BATCH, float64)
     while t < behind:  # a thread's next sample is a row further on
         for r in range(BATCH):
             i = t + r * GROUP
-            sample = float64(samples[np.uint64(start + max(min(i, size - 1), 0) * stride)])
+            sample = float64(samples[np.uint64(first + max(min(i, size - 1), 0) * stride)])
             batch[r] = sample if 0 <= i < size else 0.0
         for r in range(BATCH):
             if t + r * GROUP < behind:

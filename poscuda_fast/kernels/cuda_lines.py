@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,28 @@ def add_clips(samples: Any, clips: ClipRows, table: LineTable) -> int:
     """See `ClipKernels.add_clips`; one launch."""
     refuse_fork()
     view = view_of(samples)
-    longest = clips.frames * clips.channels
-    if not len(clips.rows) or not longest:
+    if not len(clips.rows) or not clips.frames or not clips.channels:
         return 0
-    stream = view.stream
+    launch, odd = prepare_clips(samples, view, clips, table)
+    launch()
+    return int(fetch(odd, view.stream)[0])
+
+
+def prepare_clips(samples: Any, view: Any, clips: ClipRows, table: LineTable) -> tuple[Callable[[], None], Any]:
+    """Send what one launch over clips needs; returns what queues it, and the counter that it adds to."""
+    stream, step = view.stream, clips.frames * clips.channels
     adding = Adding(table, stream)
-    rows, lengths = (send(each, stream) for each in (clips.rows, clips.lengths))
-    odd = zeros(1, stream)
+    rows, lengths, odd = send(clips.rows, stream), send(clips.lengths, stream), zeros(1, stream)
     words, lead = adding.words_of(view, samples.__cuda_array_interface__["data"][0])
-    tiles, tile = _tiles(longest, view.dtype)
-    _ADD_CLIPS[view.dtype.name][blocks_for(len(rows) * tiles), THREADS, stream](
-        view, words, lead, rows, lengths, longest, clips.channels, tiles, tile, *adding.arguments, odd
-    )
-    return int(fetch(odd, stream)[0])
+    tiles, tile = _tiles(step, view.dtype)
+    kernel_of_dtype, blocks = _ADD_CLIPS[view.dtype.name], blocks_for(len(clips.rows) * tiles)
+
+    def launch() -> None:
+        kernel_of_dtype[blocks, THREADS, stream](
+            view, words, lead, rows, lengths, step, clips.channels, tiles, tile, *adding.arguments, odd
+        )
+
+    return launch, odd
 
 
 class Adding:

@@ -65,7 +65,8 @@ def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filt
 
 def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
     """A class's filter, (recipe.taps,) float32."""
-    return draw_filters(key, [token], recipe).taps[0]
+    taps: NDArray[np.float32] = draw_filters(key, [token], recipe).taps[0]
+    return taps
 
 
 def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:

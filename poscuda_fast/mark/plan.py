@@ -114,6 +114,11 @@ class Plan(Secret, ABC):
         rows = self.labels.rows_of(clips)
         return rows if self._rate_of is None else rows + self._rate_of[clips] * np.int64(len(self.labels.tokens))
 
+    def rows_of_all(self) -> NDArray[np.int32]:
+        """The row of `marks` that belongs to each clip."""
+        rows: NDArray[np.int32] = np.take(self.labels.table, self.labels.values)
+        return rows if self._rate_of is None else rows + self._rate_of * np.int32(len(self.labels.tokens))
+
     def digest(self) -> bytes:
         """SHA-256 over every clip's class, length and sample rate: equal only if these are."""
         state = hashlib.sha256()
@@ -137,8 +142,9 @@ class SteadyPlan(Plan):
 
     def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
         super().__init__(key, recipe, labels, lengths, rates)
-        self.n_frames = int(lengths.sum())
-        self.n_patches = int(np.count_nonzero(lengths))
+        same, times = _told_apart(lengths)
+        self.n_frames = times * int(same.sum())
+        self.n_patches = times * int(np.count_nonzero(same))
 
     def counts(self) -> dict[str, int]:
         return {"clips": len(self.lengths), "classes": len(self.labels.tokens)}
@@ -185,15 +191,17 @@ class ScatteredPlan(Plan):
         del rates
         self.n_patches = self.n_frames = self._n_short = 0
         most = np.zeros(len(labels.tokens), np.int64)
-        for clips in self._steps():
-            sizes, counts = shape(recipe, lengths[clips])
-            self.n_patches += int(counts.sum())
-            self.n_frames += int((sizes * counts).sum())
-            self._n_short += int(np.count_nonzero(lengths[clips] < recipe.patch))
-            if recipe.every is None:
+        same, times = _told_apart(lengths)
+        for first in range(0, len(same), CLIPS_PER_STEP):
+            some = same[first : first + CLIPS_PER_STEP]
+            sizes, counts = shape(recipe, some)
+            self.n_patches += times * int(counts.sum())
+            self.n_frames += times * int((sizes * counts).sum())
+            self._n_short += times * int(np.count_nonzero(some < recipe.patch))
+            if recipe.every is None or times > 1:
                 np.maximum(most, counts.max(), out=most)
             else:
-                np.maximum.at(most, labels.rows_of(clips), counts)
+                np.maximum.at(most, labels.rows_of(slice(first, first + len(some))), counts)
         drawn = [draw_words(key, token, int(n)) for token, n in zip(labels.tokens, most, strict=True)]
         self._words = np.concatenate([*drawn, np.empty(0, np.uint32)])
         self._first_word = np.cumsum(most) - most
@@ -279,6 +287,11 @@ def plan_of(key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: R
     if isinstance(recipe, PaperRecipe):
         return ScatteredPlan(key, recipe, labels, lengths, rates)
     return SteadyPlan(key, recipe, labels, lengths, rates)
+
+
+def _told_apart(lengths: Ints) -> tuple[Ints, int]:
+    """Lengths, and how often each counts: of clips of one length, as those of an array, one that stands for all."""
+    return (lengths[:1], len(lengths)) if lengths.strides == (0,) and len(lengths) else (lengths, 1)
 
 
 def shape(recipe: PaperRecipe, lengths: Ints) -> tuple[Ints, Ints]:
