@@ -118,7 +118,7 @@ def mark_batch(
 
     Clips on a GPU need an engine that was made for them.
     """
-    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
