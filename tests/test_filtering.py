@@ -51,10 +51,10 @@ def files() -> tuple[list[Record], list[bytes], list[np.ndarray]]:
 def test_together_is_one_by_one(marks):
     records, dry, samples = files()
     engine = Engine("reference")
-    together = filter_together(records, dry, marks, engine)
+    together = filter_together(records, dry, marks, engine, measuring=True)
     tally = Tally()
     for number, (record, content) in enumerate(zip(records, dry, strict=True)):
-        alone = filter_together([record], [content], marks, engine)
+        alone = filter_together([record], [content], marks, engine, measuring=True)
         assert together.wet[number] == alone.wet[0]
         assert together.noise[number] == alone.noise[0]
         wet = headers.to_samples(together.wet[number], record.coding).astype(np.float64)

@@ -631,7 +631,7 @@ def test_a_file_exchanged_before_it_is_edited_in_place(tmp_path, key, monkeypatc
     src = tmp_path / "src" / "yes"
     before = three_files(src, suffix)
     victim = src / f"b{suffix}"
-    monkeypatch.setattr(files, "FILES_PER_BATCH", batch)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", batch)
     exchanged = {}
 
     def progress(done: int, total: int) -> None:
@@ -661,7 +661,7 @@ def test_a_file_exchanged_before_it_is_copied(tmp_path, key, monkeypatch, suffix
     src, dst = tmp_path / "src", tmp_path / "dst"
     before = three_files(src / "yes", suffix)
     victim = src / f"yes/b{suffix}"
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
 
     def progress(done: int, total: int) -> None:
         if done == 1:
@@ -681,7 +681,7 @@ def test_a_file_exchanged_before_it_is_copied(tmp_path, key, monkeypatch, suffix
 def test_a_source_that_changed_since_its_copy_was_begun_is_refused_or_copied_whole(tmp_path, key, monkeypatch):
     src, dst = tmp_path / "src", tmp_path / "dst"
     write(src, {f"yes/{name}.wav": wav(noise(900, 1, seed=ord(name))) for name in "abc"})
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
 
     def stop(done: int, total: int) -> None:
         if done == 2:
@@ -702,7 +702,7 @@ def test_a_source_that_changed_since_its_copy_was_begun_is_refused_or_copied_who
 
 def test_files_added_since_a_run_was_begun_are_refused(tmp_path, key, monkeypatch):
     src = dataset(tmp_path)
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 1)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

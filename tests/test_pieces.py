@@ -19,7 +19,7 @@ from audiofiles import chunk, contents, in_child, noise, wav, write_tree
 
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, protect_folder, restore_folder, verify_folder
 from poscuda_fast.files import converted, pieces, target
-from poscuda_fast.files.encoded import decode, encode
+from poscuda_fast.files.encoded import Reader, decode, encode
 from poscuda_fast.files.kept import KeptFile
 from poscuda_fast.files.originals import originals_of_folder
 from poscuda_fast.files.records import unpack
@@ -225,6 +225,22 @@ def test_the_original_of_a_long_file_is_read_anywhere(tmp_path, key):
             assert content[place:].startswith(got)
             assert bool(got) == (place < len(content))
         assert file.seek(-5, io.SEEK_END) == len(content) - 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("small_pieces")
+def test_what_is_wrong_with_the_sidecar_is_not_called_a_wrong_file(tmp_path, key, monkeypatch):
+    write_files(tmp_path / "src")
+    protect_folder(tmp_path / "src", None, key)
+    with Journal(tmp_path / "src/.poscuda", key) as journal:
+        last = [one for payload in journal.payloads() for one, _ in unpack(payload) if one.name == "no/c.flac"][-1]
+
+        def damaged(number: int) -> bytes:
+            raise SidecarError("batch is damaged")
+
+        monkeypatch.setattr(journal, "payload", damaged)
+        with pytest.raises(SidecarError, match="batch is damaged"):
+            Reader(io.BufferedReader(KeptFile(last, journal)), "c.flac")
 
 
 @pytest.mark.parametrize("form", [("MP3", "MPEG_LAYER_III", "mp3"), ("OGG", "VORBIS", "ogg")], ids=["MP3", "Ogg"])

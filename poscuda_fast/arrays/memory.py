@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from poscuda_fast.arrays.device import DeviceClips, is_on_device
-from poscuda_fast.arrays.layouts import ClipsInMemory, open_clips
+from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
@@ -118,11 +118,11 @@ def mark_batch(
 
     Clips on a GPU need an engine that was made for them.
     """
-    audio: ClipsInMemory = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
+    audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     return _mark_all(audio, make_plan(key, recipe, labels, classes, audio.lengths, sample_rate), engine)
 
 
-def _mark_all(audio: ClipsInMemory | DeviceClips, plan: Plan, engine: Engine) -> Tally:
+def _mark_all(audio: ArrayClips | ListClips | DeviceClips, plan: Plan, engine: Engine) -> Tally:
     tally = Tally(**plan.counts())
     if isinstance(audio, DeviceClips):
         with interrupts_held_back():

@@ -100,7 +100,8 @@ class Editor:
         wavs = [item for item in items if not item.record.is_encoded]
         contents = [self._read(*item) for item in wavs]
         kept = [Places(one.record).take(found, one.record.begin) for one, found in zip(wavs, contents, strict=True)]
-        done = filtering.filter_together([item.record for item in wavs], kept, self._marks, self._engine)
+        records = [item.record for item in wavs]
+        done = filtering.filter_together(records, kept, self._marks, self._engine, measuring=True)
         tally = done.tally
         edited = iter([self._finish(*one) for one in zip(wavs, contents, kept, done.wet, done.noise, strict=True)])
         return [self._encode(item, tally) if item.record.is_encoded else next(edited) for item in items], tally

@@ -146,6 +146,7 @@ class Reader:
             block = self._file.read(frames, _LOSSLESS[self.encoding.coding], always_2d=True)
         self._done += len(block)
         if len(block) < frames:
+            self._raise_error_of_source()
             raise AudioFileError(
                 f"{self._name} cannot be used: only {self._done} of its {self.encoding.frames} frames decode."
             )
@@ -164,10 +165,14 @@ class Reader:
         try:
             yield
         except self._errors as error:
-            failed = getattr(self._source, "error", None)
-            if failed is not None:
-                raise failed from None
+            self._raise_error_of_source()
             raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
+
+    def _raise_error_of_source(self) -> None:
+        """Raise what libsndfile, which calls the source, does not pass on."""
+        failed: Exception | None = getattr(getattr(self._source, "raw", None), "error", None)
+        if failed is not None:
+            raise failed from None
 
     def __enter__(self) -> Reader:
         return self
@@ -181,7 +186,7 @@ def _straight() -> type[soundfile.SoundFile]:
     """`SoundFile` that never seeks: it would after each block, to where it is, and that changes samples of MP3."""
     import soundfile  # noqa: PLC0415
 
-    class Straight(soundfile.SoundFile):
+    class Straight(soundfile.SoundFile):  # type: ignore[misc] # it has no annotations
         def seekable(self) -> bool:
             return False
 

@@ -20,14 +20,16 @@ from poscuda_fast.results import Tally
 
 
 class Filtered(NamedTuple):
-    """Each record's marked patches as file bytes, the energy of each edit, and the counts over all records."""
+    """Each record's marked patches as file bytes, the energy of its edit if that was measured, and all counts."""
 
     wet: list[memoryview]
     noise: list[float]
     tally: Tally
 
 
-def filter_together(records: Sequence[Record], dry: Sequence[Buffer], marks: Marks, engine: Engine) -> Filtered:
+def filter_together(
+    records: Sequence[Record], dry: Sequence[Buffer], marks: Marks, engine: Engine, *, measuring: bool = False
+) -> Filtered:
     """Mark the patches of each record, as file bytes; ValueError if format 1 meets one that is not finite."""
     wet = [memoryview(b"")] * len(records)
     noise = [0.0] * len(records)
@@ -44,7 +46,8 @@ def filter_together(records: Sequence[Record], dry: Sequence[Buffer], marks: Mar
         first = 0
         for number, before in zip(group.numbers, group.dry, strict=True):
             wet[number] = view[first : first + len(before)]
-            noise[number] = _noise(before, wet[number], group.coding)
+            if measuring:
+                noise[number] = _noise(before, wet[number], group.coding)
             first += len(before)
     return Filtered(wet, noise, tally)
 

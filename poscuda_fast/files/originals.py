@@ -99,7 +99,7 @@ class FilesRun(Run):
             if now is not None:
                 verdict = encoded.judge(io.BytesIO(now), io.BytesIO(kept), record, self._marks, self._engine)
         else:
-            done = filtering.filter_together([record], [kept], self._marks, self._engine)
+            done = filtering.filter_together([record], [kept], self._marks, self._engine, measuring=True)
             tally, noise = done.tally, done.noise[0]
             if now is not None:
                 verdict, original = _put_back(now, parts, bytes(done.wet[0]))

@@ -131,7 +131,7 @@ def test_the_page_of_an_array_is_that_of_its_npy_file(tmp_path: Path, key_file: 
         path, out = tmp_path / kind / "clips.npy", tmp_path / f"{kind}.html"
         assert poscuda("protect", path, "--in-place", *options).returncode == 0
         with untouched(tmp_path / kind):
-            done = poscuda("report", path, "--key", key_file, "-o", out, "--sample-rate", 8000)
+            done = poscuda("report", path, "--key", key_file, "-o", out)
         assert done.returncode == 0, done.stderr
         pages[kind] = out.read_text(encoding="utf-8")
     assert pages["zarr"] == pages["npy"]

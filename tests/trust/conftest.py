@@ -17,8 +17,8 @@ from recipes import protect_folder
 from tampering import Array
 
 from poscuda_fast import Key
+from poscuda_fast.files import pieces
 from poscuda_fast.files import target as files
-from poscuda_fast.files import wav
 from poscuda_fast.mark import plan
 
 
@@ -66,8 +66,8 @@ def data(folder: Path, key: Key) -> Data:
 @pytest.fixture
 def small_folder_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two files a batch, and few bytes of a file at once."""
-    monkeypatch.setattr(files, "FILES_PER_BATCH", 2)
-    monkeypatch.setattr(wav, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 2)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
 
 
 @pytest.fixture(scope="session")

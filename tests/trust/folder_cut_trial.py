@@ -24,8 +24,8 @@ from tracer import Untraceable
 
 from poscuda_fast import disk, restore_folder
 from poscuda_fast.errors import PoscudaError, SidecarError
+from poscuda_fast.files import pieces
 from poscuda_fast.files import target as files
-from poscuda_fast.files import wav as wavedit
 
 
 class FolderScenario(NamedTuple):
@@ -49,7 +49,7 @@ class FolderCutTrial:
     def __init__(self, folder: Path, scenario: FolderScenario) -> None:
         self._folder, self._scenario = folder, scenario
         self._rng = np.random.default_rng(scenario.seed)
-        files.FILES_PER_BATCH, wavedit.PIECE_BYTES = 2, 3000
+        files.PIECES_PER_BATCH, pieces.PIECE_BYTES = 2, 3000
         before = _dataset(folder / "made")
         self._trial = Trial(folder, KEY, before, copying=scenario.copying, threads=1)
         put(folder / "made", {})
@@ -135,7 +135,7 @@ def _fail_sync(patching: pytest.MonkeyPatch) -> None:
 
 
 def _dataset(root: Path) -> dict[str, bytes]:
-    """Three WAV files, one of them large beside `wav.PIECE_BYTES`, one encoded, and one that is no audio."""
+    """Three WAV files, one of them large beside `pieces.PIECE_BYTES`, one encoded, and one that is no audio."""
     made = {
         "no/0.wav": wav(noise(600)),
         "yes/1.wav": wav(noise(900, seed=1)),

@@ -34,7 +34,7 @@ STEPS = [
 
 
 def dataset(root: Path) -> dict[str, bytes]:
-    """Small WAV files, one that is large beside `wav.PIECE_BYTES`, one encoded, and one that is no audio."""
+    """Small WAV files, one that is large beside `pieces.PIECE_BYTES`, one encoded, and one that is no audio."""
     made = {f"{'yes' if n % 2 else 'no'}/{n}.wav": wav(noise(600 + n, seed=n)) for n in range(4)}
     made["no/large.wav"] = wav(noise(4000, 2))
     made["about.txt"] = b"about"

@@ -82,7 +82,7 @@ def make_array(recipe: Recipe, dtype: str) -> tuple[dict[str, dict[str, bytes]],
 def make_folder(recipe: Recipe) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:
     """{state: files} of a folder protected in place, and what must come of them."""
     key = Key(MASTER)
-    files.FILES_PER_BATCH = 2
+    files.PIECES_PER_BATCH = 2
     before = {f"{'abc'[label]}/{n}.wav": wav(noise(150 + n, seed=n)) for n, label in enumerate(LABELS)}
 
     def protect(root: Path) -> None:

@@ -19,7 +19,7 @@ from poscuda_fast import Key, disk, drop_undo, restore_folder
 from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays import target as array_target
 from poscuda_fast.arrays import verbs as memmap
-from poscuda_fast.files import edits, manifest, staging
+from poscuda_fast.files import edits, encoded, manifest, pieces, staging
 from poscuda_fast.files import target as files
 from poscuda_fast.files import verbs as folder
 from poscuda_fast.files import wav as wavedit
@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 OF_ARRAYS = [memmap, steps, journal, final, array_target, mapped]
-OF_FOLDERS = [folder, steps, journal, final, files, edits, staging, wavedit, disk, manifest]
+OF_FOLDERS = [folder, steps, journal, final, files, edits, encoded, pieces, staging, wavedit, disk, manifest]
 KINDS = {KeyboardInterrupt: "interrupts", MemoryError: "memory_errors"}
 often = pytest.mark.parametrize(
     ("kind", "step"),
