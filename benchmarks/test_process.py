@@ -73,7 +73,8 @@ def anonymous():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
 
-base, peak, done = anonymous(), 0, threading.Event()
+base = peak = anonymous()
+done = threading.Event()
 def watch():
     global peak
     while not done.wait(0.002):

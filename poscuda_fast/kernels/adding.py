@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from poscuda_fast.kernels.compiling import kernel
+from poscuda_fast.kernels.compiling import kernel, prefetch
 from poscuda_fast.kernels.reference import Samples
 
 LARGEST = np.float32(3.4028235e38)
 TOP24 = 1 << 23
+LINE = 64  # bytes of the cache
+AHEAD = 1024  # bytes; the hardware alone does not read far enough ahead
 
 
 def add_run(samples: Any, start: Any, stride: Any, mark: Any) -> int:
@@ -29,6 +31,14 @@ def _add_run(samples: Any, start: Any, stride: Any, mark: Any) -> Callable[..., 
         return add(samples, start, stride, mark)  # type: ignore[no-any-return]
 
     return run
+
+
+@kernel
+def until_line(samples: Any, start: int, stride: int) -> int:
+    """Samples before the next cache line: registers that lie across two lines take twice as long to write."""
+    if stride != 1:
+        return 0
+    return int(-(samples.ctypes.data + start * samples.itemsize) % LINE) // int(samples.itemsize)
 
 
 @kernel
@@ -51,6 +61,8 @@ def _add_int16_run(samples: Samples, mark: Samples) -> Any:
     total = 0
     for first in range(0, samples.size, 8192):  # an int16 lane counts so many without an overflow
         x, m = samples[first : first + 8192], mark[first : first + 8192]
+        for t in range(0, x.size, 32):
+            prefetch(x, t + AHEAD // 2)
         over: Any = np.int16(0)
         for t in range(x.size):
             a, b = x[t], m[t]
@@ -119,6 +131,8 @@ def _add_float32(samples: Samples, start: int, stride: int, mark: Samples) -> An
 @kernel
 def _add_float32_run(x: Samples, mark: Samples) -> Any:
     odd = np.int32(0)
+    for t in range(0, x.size, 16):
+        prefetch(x, t + AHEAD // 4)
     for t in range(x.size):
         finite = abs(x[t]) <= LARGEST
         total = x[t] + mark[t]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
@@ -35,6 +36,37 @@ def use_wide_registers() -> None:
 def _use_wide_registers() -> Callable[[], None]:
     def implementation() -> None:
         _prefer_512_bits()  # type: ignore[call-arg]
+
+    return implementation
+
+
+@intrinsic
+def _prefetch_line(typing_context: Any, samples: Any, index: Any) -> Any:
+    del typing_context
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(prefetch, [place, number(1), number(3), number(1)])  # to write, to the first cache, data
+        return context.get_dummy_value()
+
+    return types.void(samples, index), emit
+
+
+def prefetch(samples: Any, index: int) -> None:
+    """Ask for the cache line of ``samples[index]``, which may lie beyond the end; only a hint."""
+    del samples, index
+
+
+@overload(prefetch)
+def _prefetch(samples: Any, index: Any) -> Callable[[Any, Any], None]:
+    del samples, index
+
+    def implementation(samples: Any, index: Any) -> None:
+        _prefetch_line(samples, index)  # type: ignore[call-arg]
 
     return implementation
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels.adding import add_run
+from poscuda_fast.kernels.adding import add_run, until_line
 from poscuda_fast.kernels.compiling import kernel, use_wide_registers
 from poscuda_fast.kernels.reference import TOP, Flags, Ints, LineTable, Samples, Table
 
@@ -85,12 +85,15 @@ def _add_lines(
     for n in range(starts.size):
         first, period = firsts[rows[n]], periods[rows[n]]
         done, phase = 0, phases[n] % period
+        head = until_line(samples, starts[n], stride)
         while done < sizes[n]:
             size = min(sizes[n] - done, period - phase)
+            if done == 0 and head > 0:
+                size = min(size, head)
             mark = values[first + phase : first + phase + size]
             odd += add_run(samples, starts[n] + done * stride, stride, mark)
             done += size
-            phase = 0
+            phase = (phase + size) % period
     return odd
 
 

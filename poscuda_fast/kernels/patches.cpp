@@ -302,6 +302,7 @@ void measure(const Sample *samples, const Places &places, double *energies, doub
         const Sample *patch = samples + places.starts[n];
         const auto size = static_cast<std::size_t>(places.sizes[n]);
         energies[n] = peaks[n] = 0;
+        fetch(samples, places, n + 1);
         for (std::size_t done = 0; done < size;) {
             std::size_t next = size - done < some ? size - done : some;
             if (places.stride == 1 && next >= sums * lanes) {
