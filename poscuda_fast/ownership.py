@@ -138,7 +138,7 @@ def ownership_test(
         is not an integer; `predict` is not callable, or its predictions are not integers or names as the labels are.
     ValueError
         Wrong shape, no clips, too few decoys, too few or negative labels, impossible lengths, a NaN or infinite sample
-        where a mark goes; or `predict` returns another number of predictions than it got clips.
+        inside a patch of format 1; or `predict` returns another number of predictions than it got clips.
     ImportError
         The backend asked for is not installed.
 

@@ -15,6 +15,7 @@ MAX_FLOAT = 3.4028234663852886e38  # the largest float32: taps must be finite
 USUAL_RATE = 16_000  # Hz, for arrays whose sample rate nobody stated
 RATES = (2_000, 512_000)  # Hz
 STRENGTHS = (0.01, 50.0)
+MOST_SNR = 200  # dB; no strength reaches as far with samples of any kind
 
 
 class Recipe:
@@ -54,9 +55,9 @@ class Recipe:
 
         Notes
         -----
-        The paper convolves a patch with the class's filter (Gokul and Dubnov, sec. 3.1). This recipe adds a train of
-        pulses that was convolved with the class's filter, so that the mark is equally strong in every clip, the clip's
-        own sound stays, and shifts in time do not take the mark away; FORMAT.md, "Format 2".
+        The paper convolves a patch with the class's filter (Gokul and Dubnov, sec. 3.1). This recipe adds two tones of
+        the class, all along the clip, so that the mark is equally strong in every clip, the clip's own sound stays, and
+        shifts in time do not take the mark away; FORMAT.md, "Format 2".
         """
         return StrongRecipe(strength)
 
@@ -182,8 +183,8 @@ class StrongRecipe(Recipe):
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        strength = _number("strength", self.strength, 1.0)
         least, most = STRENGTHS
+        strength = _number("strength", self.strength, 1.0, f"from {least:g} to {most:g}")
         if not least <= strength <= most:
             raise ValueError(f"Recipe.strength is {self.strength!r}; it must be from {least:g} to {most:g}.")
         object.__setattr__(self, "strength", strength)
@@ -201,8 +202,8 @@ def check_snr(snr: object, recipe: Recipe) -> float:
     """`snr` in dB as a float; TypeError or ValueError unless the recipe's strength may be set by it."""
     if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
         raise TypeError(f"snr is {snr!r}; it must be a number of dB, such as 20.")
-    if not math.isfinite(snr):
-        raise ValueError(f"snr is {snr!r}; it must be a number of dB, such as 20.")
+    if not abs(snr) <= MOST_SNR:
+        raise ValueError(f"snr is {snr!r}; it must be a number of dB from {-MOST_SNR} to {MOST_SNR}, such as 20.")
     if recipe != Recipe.strong():
         raise ValueError(
             f"snr is {snr:g} dB and recipe is {recipe!r}; snr sets the strength of the default recipe, so give one of "
@@ -223,15 +224,15 @@ def chosen_recipe(recipe: Recipe | None, strength: float | None) -> Recipe:
     return recipe
 
 
-def _number(name: str, value: object, example: float) -> float:
+def _number(name: str, value: object, example: float, range_: str = "above 0") -> float:
     """`value` as a finite float above 0, or an error that names the field."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"Recipe.{name} is {value!r}; it must be a number above 0, such as {example:g}.")
+        raise TypeError(f"Recipe.{name} is {value!r}; it must be a number {range_}, such as {example:g}.")
     number = math.inf
     with contextlib.suppress(OverflowError):  # an integer beyond every float
         number = float(value)
     if not 0.0 < number <= MAX_FLOAT:
-        raise ValueError(f"Recipe.{name} is {value!r}; it must be finite and above 0, such as {example:g}.")
+        raise ValueError(f"Recipe.{name} is {value!r}; it must be finite and {range_}, such as {example:g}.")
     return number
 
 

@@ -14,6 +14,7 @@ from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.packed import mark_dense, measure_dense, survey_dense
 from poscuda_fast.mark.patches import Patches, Steps, merge_channels
 
+MOST_CHANNELS = 64  # of a clip of a list that has fewer frames than that
 FEWEST_FRAMES = 64  # a shorter axis that is followed by a longer one is hardly one of frames
 
 
@@ -159,6 +160,11 @@ class ListClips:
                 raise ValueError(f"{name} has shape {array.shape}; expected (n_frames,) or (n_frames, n_channels).")
             check_array(array, name, writing=writing)
             channels = array.shape[1] if array.ndim == 2 else 1
+            if len(array) < FEWEST_FRAMES and channels > MOST_CHANNELS:
+                raise ValueError(
+                    f"{name} has shape {array.shape}, {len(array)} frames of {channels} channels; frames come before "
+                    f"channels. Give clip.T, which copies nothing."
+                )
             if index == 0:
                 self.dtype, self.channels = array.dtype, channels
             elif (array.dtype, channels) != (self.dtype, self.channels):

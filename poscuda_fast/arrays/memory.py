@@ -46,10 +46,10 @@ def protect(
     Parameters
     ----------
     clips : array or list of arrays, int16 or float32
-        (n_clips, n_frames) or (n_clips, n_frames, n_channels) with any strides; or a list of
-        (n_frames,) or (n_frames, n_channels) arrays of unequal length. float32 samples may have any
-        scale. Only frames inside patches change. Or one contiguous array of these shapes on the current
-        NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is marked there, after the
+        (n_clips, n_frames) or (n_clips, n_frames, n_channels) with any strides; or a list of (n_frames,) or
+        (n_frames, n_channels) arrays of unequal length. float32 has a full scale of 1; in format 1 it may have any.
+        Padding never changes, nor, in format 1, any frame outside the patches. Or one contiguous array of these shapes
+        on the current NVIDIA GPU, with `__cuda_array_interface__` (CuPy, torch, numba): it is marked there, after the
         work queued on the stream that its interface names. torch names none: first wait for work that you
         queued on a stream other than torch's default.
     labels : (n_clips,) integers or names
@@ -84,9 +84,10 @@ def protect(
     TypeError
         Wrong dtype or byte order, labels of a wrong kind, not an array, or `key` or `recipe` of another type.
     ValueError
-        Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible
-        lengths, a NaN or infinite sample inside a patch, a `backend` that is unknown or cannot reach a GPU's
-        memory, or `threads` below 1. Nothing was written.
+        Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible lengths, a NaN or
+        infinite sample inside a patch of format 1, a `backend` that is unknown or cannot reach a GPU's memory, or
+        `threads` below 1. In format 2 also a median peak above 4 of float32, more than 1 % of samples beyond full
+        scale, or an `snr` out of reach: judged by the beginnings of at most 256 clips. Nothing was written.
     ImportError
         The backend asked for is not installed.
 

@@ -28,6 +28,7 @@ from poscuda_fast.undo.journal import Journal
 WITNESS_CLIPS = 64
 WITNESS_STRETCHES = 16
 WITNESS_FRAMES = 128
+CLIP = "clip "  # begins the name of a clip
 PLACE_BYTES = 24  # of a payload, for the place of each patch
 
 
@@ -97,6 +98,7 @@ class ArrayTarget:
         self.notes = notes
         self._progress = progress
         self._n_frames = plan.n_frames if plan is not None else n_frames
+        self._skipped = np.empty(0, np.int64)
         self._n_done = 0  # frames that were applied or undone
         self.tally = Tally()
         if plan is not None:
@@ -111,7 +113,7 @@ class ArrayTarget:
     def header(self) -> dict[str, Any]:
         plan = self._planned()
         return {
-            **record.describe("array", self._key, plan, self._snr),
+            **record.describe("array", self._key, plan, self._snr, self.notes),
             "dtype": self._array.dtype.str,
             "shape": list(self._array.shape),
             "place": self._array.location(),
@@ -165,7 +167,7 @@ class ArrayTarget:
             return []
         places = packed.offsets(patches, self._array.channels) * self._array.dtype.itemsize
         changed = patches.clips[~np.logical_and.reduceat(known, places)]
-        return [f"clip {clip}" for clip in np.unique(changed).tolist()]
+        return [f"{CLIP}{clip}" for clip in np.unique(changed).tolist()]
 
     def holds_originals(self, payload: bytes) -> bool:
         """Whether the array holds a payload's originals: whether it is what a copy was made of."""
@@ -178,13 +180,13 @@ class ArrayTarget:
         self._store(patches, self._mark(patches, dry))
 
     def undo(self, payload: bytes) -> None:
-        patches, dry = unpack(payload, self._array.dtype)
+        patches, dry = self._left(*unpack(payload, self._array.dtype))
         self._array.will_read(patches)
         packed.count(self.tally, dry, patches, self._array.channels, self._marks, self._engine)
         self._store(patches, dry)
 
     def skip(self, names: list[str]) -> None:
-        del names  # an array is undone whole
+        self._skipped = np.array([int(name.removeprefix(CLIP)) for name in names], np.int64)
 
     def judge(self, payload: bytes) -> tuple[Ints, NDArray[np.uint8]]:
         """The clips of a payload's patches, and what each patch is: the bits of a `Verdict`."""
@@ -217,6 +219,13 @@ class ArrayTarget:
         for clip, start, size in witness:
             mac.update(np.ascontiguousarray(self._array.stretch(clip, start, size)).tobytes())
         return mac.hexdigest()
+
+    def _left(self, patches: Patches, dry: NDArray[Any]) -> tuple[Patches, NDArray[Any]]:
+        """Patches and their originals, without the clips that are left out."""
+        left = ~np.isin(patches.clips, self._skipped)
+        if left.all():
+            return patches, dry
+        return patches.some(left), dry[np.repeat(left, patches.sizes * self._array.channels)]
 
     def _forms(self, payload: bytes) -> tuple[Patches, NDArray[Any], NDArray[Any], NDArray[Any]]:
         """A payload's patches, as they were, as protecting leaves them, and as they are now."""

@@ -24,7 +24,7 @@ from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State
-from poscuda_fast.undo.record import recorded_recipe, settings_of
+from poscuda_fast.undo.record import notes_of, recorded_recipe, settings_of
 
 _NO_PATCH = 0xFF  # not a verdict: a clip without frames
 
@@ -49,10 +49,10 @@ def protect_array(
 ) -> Report:
     """Protect a stored array of clips, durably: in its file or folder, or as a copy at `dst`.
 
-    The original patches are sealed with the key into a sidecar before anything is overwritten. If the process is killed
-    at any moment, make the same call again to finish. On a finished array that call compares every patch, changes
-    nothing, and reports "already protected". Without its sidecar a protected array cannot be recognised, and a second
-    run would mark it again: keep the two together. `protect_memmap` is this function under another name.
+    The originals are sealed with the key into a sidecar before anything is overwritten. If the process is killed at any
+    moment, make the same call again to finish. On a finished array that call compares everything that is marked,
+    changes nothing, and reports "already protected". Without its sidecar a protected array cannot be recognised, and a
+    second run would mark it again: keep the two together. `protect_memmap` is this function under another name.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def protect_array(
     progress : callable, optional
         Called with (frames done, frames in all) after every batch.
     dry_run : bool
-        Read every patch, write nothing (mode "r" is enough); the report says what would be done.
+        Read everything that would be marked, write nothing (mode "r" is enough); the report says what would be done.
 
     Returns
     -------
@@ -123,8 +123,8 @@ def protect_array(
         begun = time.perf_counter()
         array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
         target = target_of(array, progress)
-        tally, state = _protect(array, target, key, dry_run=dry_run)
-        return tally.report(state, target.settings(), time.perf_counter() - begun, target.notes)
+        tally, state, notes = _protect(array, target, key, dry_run=dry_run)
+        return tally.report(state, target.settings(), time.perf_counter() - begun, notes)
 
     if dst is None:
         return run(arr, sidecar, progress, dry_run=dry_run)
@@ -162,6 +162,7 @@ def restore_array(
     *,
     threads: int | None = None,
     sidecar: PathLike | None = None,
+    partial: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Put the original samples of a protected array back, bit for bit.
@@ -178,18 +179,22 @@ def restore_array(
         The key it was protected with.
     threads, sidecar
         As for `protect_array`.
+    partial : bool
+        Restore the other clips even if some have changed since; those can still be restored later, once the change is
+        undone.
     progress : callable, optional
         Called with (frames done, frames in all) after every batch.
 
     Returns
     -------
     Report
-        With state "restored" or "already original".
+        With state "restored", "partly restored" or "already original".
 
     Raises
     ------
     SidecarError
-        The sidecar is missing or damaged, or made with another key or for other data. Nothing was written.
+        The sidecar is missing or damaged, or made with another key or for other data; or, without `partial`, clips have
+        changed since. Nothing was written.
     TypeError, ValueError, DatasetError, AudioFileError, BusyError, OSError
         As for `protect_array`.
     """
@@ -201,17 +206,17 @@ def restore_array(
         if journal.state is State.UNDONE:
             tally, state = Tally(**journal.summary["counts"]), "already original"
         else:
-            steps.undo(journal, target)
-            tally, state = target.tally, "restored"
+            left_out = steps.undo(journal, target, partial=partial)
+            tally, state = target.tally, "partly restored" if left_out else "restored"
         settings = settings_of(journal)
     return tally.report(state, settings, time.perf_counter() - begun)
 
 
 @discreet
 def verify_array(arr: Any, key: Key, *, sidecar: PathLike | None = None) -> Verification:
-    """Compare every patch of a stored array with its journalled original and with the marked form of that.
+    """Compare everything that was marked in a stored array with its journalled original and with its marked form.
 
-    Nothing is written. Outside patches only a sample of the frames is compared: the sidecar keeps a digest of those.
+    Nothing is written. Of what format 1 left outside its patches only a sample is compared: the sidecar keeps a digest.
     `verify_memmap` is this function under another name.
 
     Parameters
@@ -270,8 +275,8 @@ def _refuse_other_copy(dst: Path, journal: Journal, wanted: tuple[State, ...], t
         )
 
 
-def _protect(array: StoredArray, target: ArrayTarget, key: Key, *, dry_run: bool) -> tuple[Tally, str]:
-    """Protect an array in place, or go on where a run was stopped; returns the counts and the state of the report."""
+def _protect(array: StoredArray, target: ArrayTarget, key: Key, *, dry_run: bool) -> tuple[Tally, str, tuple[str, ...]]:
+    """Protect an array in place, or go on where a run was stopped; returns counts, state and notes of the report."""
     with locked(array.path), Journal(array.sidecar, key) as journal, target:
         steps.refuse_if_undoing(journal)
         if journal.state in (State.APPLYING, State.COMPLETE, State.FINAL):
@@ -280,9 +285,9 @@ def _protect(array: StoredArray, target: ArrayTarget, key: Key, *, dry_run: bool
             target.preflight()
         if journal.state in (State.COMPLETE, State.FINAL):
             steps.refuse_unprotected(journal, target)
-            return Tally(**journal.summary["counts"]), "already protected"
+            return Tally(**journal.summary["counts"]), "already protected", notes_of(journal)
         if dry_run:
             target.rehearse()
-            return target.tally, "untouched"
+            return target.tally, "untouched", target.notes
         steps.apply(journal, target)
-        return target.tally, "protected"
+        return target.tally, "protected", notes_of(journal)

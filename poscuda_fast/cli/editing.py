@@ -152,14 +152,14 @@ def _protect_array(
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
 @SIDECAR
-@click.option("--partial", is_flag=True, help="Restore the rest even if some files are missing or were changed.")
+@click.option("--partial", is_flag=True, help="Restore the rest even if files or clips are missing or were changed.")
 @JSON
 @QUIET
 def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
     """Put back the original bytes of SRC, a protected folder, audio file or array.
 
-    The originals come from the sidecar, which the key opens. If files are missing or were changed since, nothing is
-    written; --partial restores the rest.
+    The originals come from the sidecar, which the key opens. If files or clips are missing or were changed since,
+    nothing is written; --partial restores the rest.
 
     \b
     Examples:
@@ -173,9 +173,7 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
         if is_array(src):
-            if partial:
-                raise click.UsageError("--partial is for audio files; an array is restored whole.")
-            report = poscuda_fast.restore_array(src, key, sidecar=sidecar, progress=progress)
+            report = poscuda_fast.restore_array(src, key, sidecar=sidecar, partial=partial, progress=progress)
         else:
             report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
     if not quiet:

@@ -137,7 +137,7 @@ class Editor:
             if not present:
                 found.append((record, Verdict.MISSING, None))
             elif not record.is_encoded:
-                found.append((record, *wav.judge(path, record, kept, next(wet))))
+                found.append((record, *wav.judge(path, record, kept, next(wet), steady=self._marks.steady)))
             elif record.is_last:
                 with encoded.opened(path) as now, original_of(record, memoryview(kept), self._journal) as original:
                     verdict = encoded.judge(now, original, record, self._marks, self._engine)

@@ -216,7 +216,7 @@ def _put_back(now: bytes, parts: list[tuple[Record, bytes]], wet: bytes) -> tupl
         places.put(original, kept)
         if wav.digest(memoryview(original)[record.begin : record.end]) != record.sha256:
             return Verdict.NEITHER, None
-        both &= wav.compare(places.take(now), kept, wet[done : done + len(kept)]) & Verdict.UNCHANGED
+        both &= wav.compare(places.take(now), kept, wet[done : done + len(kept)], steady=False) & Verdict.UNCHANGED
         done += len(kept)
     if not record.is_last:  # a run was stopped within the file, and did not touch the rest
         both &= Verdict.ORIGINAL

@@ -39,7 +39,8 @@ class FileTarget:
     A file is edited in pieces, which for most files is one. A copy is written already marked, under a hidden name, and
     renamed once its originals are journalled. `files`, `labels` and `plan` are needed to protect, not to undo or to
     judge. With `unfinished`, the recorded copy may lack files. With `looking_first`, every file is checked before any
-    is edited, and progress counts both. `snr` is what the strength was set by, if by that.
+    is edited, and progress counts both. `snr` is what the strength was set by, if by that; `notes` are for
+    the report.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FileTarget:
         labels: list[str | int] | None = None,
         plan: Plan | None = None,
         snr: float | None = None,
+        notes: Sequence[str] = (),
         manifest: Path | None = None,
         n_files: int = 0,
         unfinished: bool = False,
@@ -75,6 +77,7 @@ class FileTarget:
         self._editor = Editor(self._staging, marks, engine, journal)
         self._plan = plan
         self._snr = snr
+        self._notes = notes
         self._manifest = manifest
         self._n_files = n_files or len(self._files)
         self._unfinished = unfinished
@@ -94,7 +97,7 @@ class FileTarget:
     def header(self) -> dict[str, Any]:
         return {
             "files": keyed_mac(self._key, b"files", json.dumps([f.output_name for f in self._files]).encode()),
-            **describe("files", self._key, self._planned(), self._snr),
+            **describe("files", self._key, self._planned(), self._snr, self._notes),
             "copied": self._staging.copying,
             "n_files": len(self._files),
         }
@@ -300,11 +303,12 @@ class FileTarget:
             # of the first copy.
             return [one.name for one, _ in chunk if not one.is_encoded and not self._editor.is_same(one, None)]
         here = [one for one in chunk if not self._never_made(one[0])]
-        changed = [one.name for one, kept in here if not one.is_encoded and not self._editor.is_same(one, kept)]
-        judged = self._editor.judge([one for one in here if one[0].is_encoded and one[0].is_last])
+        steady = self._marks.steady  # no bytes outside patches tell whether it is the same file
+        changed = [one.name for one, kept in here if not (one.is_encoded or steady or self._editor.is_same(one, kept))]
+        judged = self._editor.judge([one for one in here if steady or (one[0].is_encoded and one[0].is_last)])
         changed += [record.name for record, verdict, _ in judged if verdict in (Verdict.NEITHER, Verdict.MISSING)]
         order = {record.name: n for n, (record, _) in enumerate(chunk)}
-        return sorted(changed, key=order.__getitem__)
+        return sorted(set(changed), key=order.__getitem__)
 
     def _put_back(self, record: Record, kept: memoryview) -> None:
         """Put the original of a piece back; an encoded file once all of it is there."""

@@ -26,7 +26,7 @@ from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import steps
 from poscuda_fast.undo.journal import Journal, State
-from poscuda_fast.undo.record import refuse_protected, settings_of
+from poscuda_fast.undo.record import notes_of, refuse_protected, settings_of
 
 
 @discreet
@@ -141,7 +141,7 @@ def protect_folder(
             _preflight(journal, paths, found)
             plan, notes = looking.judged(paths.source, found, plan, engine, key, snr)
         else:  # the data may be marked in part, so that only the record tells
-            plan = plan.recorded(key, Recipe.from_dict(journal.header["recipe"]), snr)
+            plan, notes = plan.recorded(key, Recipe.from_dict(journal.header["recipe"]), snr), notes_of(journal)
         target = FileTarget(
             paths.root,
             journal,
@@ -155,6 +155,7 @@ def protect_folder(
             labels=given,
             plan=plan,
             snr=snr,
+            notes=notes,
             manifest=paths.manifest,
         )
         if is_new:

@@ -6,6 +6,8 @@ import hashlib
 import os
 import stat
 
+import numpy as np
+
 from poscuda_fast import disk
 from poscuda_fast.disk import Buffer, Stamp, refuse_exchanged, stamp_of
 from poscuda_fast.errors import DatasetError
@@ -49,14 +51,14 @@ def is_same(path: str, record: Record, kept: Buffer | None) -> bool:
         return False
 
 
-def judge(path: str, record: Record, kept: Buffer, wet: Buffer) -> tuple[Verdict, str | None]:
-    """The verdict on a piece, and the SHA-256 of the file if this is all of it."""
+def judge(path: str, record: Record, kept: Buffer, wet: Buffer, *, steady: bool) -> tuple[Verdict, str | None]:
+    """The verdict on a piece, and the SHA-256 of the file if this is all of it; see `compare`."""
     try:
         content = read(path, record)
     except DatasetError:
         return Verdict.NEITHER, None
     places = Places(record)
-    verdict = compare(places.take(content, record.begin), kept, wet)
+    verdict = compare(places.take(content, record.begin), kept, wet, steady=steady)
     original = hashlib.sha256()
     for part in places.woven(content, kept, record.begin):
         original.update(part)
@@ -65,9 +67,18 @@ def judge(path: str, record: Record, kept: Buffer, wet: Buffer) -> tuple[Verdict
     return verdict, digest(content) if record.is_whole else None
 
 
-def compare(now: Buffer, kept: Buffer, wet: Buffer) -> Verdict:
-    """The verdict on the patches of a file whose other bytes are unchanged."""
-    return Verdict.of(original=now == kept, protected=now == wet, otherwise=Verdict.TORN)
+def compare(now: Buffer, kept: Buffer, wet: Buffer, *, steady: bool) -> Verdict:
+    """The verdict on the patches of a file whose other bytes are unchanged.
+
+    `steady` marks leave no other bytes: there, what is half written may only hold bytes of the original and of the
+    marked form.
+    """
+    verdict = Verdict.of(original=now == kept, protected=now == wet, otherwise=Verdict.TORN)
+    if verdict is Verdict.TORN and steady:
+        here, before, after = (np.frombuffer(form, np.uint8) for form in (now, kept, wet))
+        if not ((here == before) | (here == after)).all():
+            return Verdict.NEITHER
+    return verdict
 
 
 def store(path: str, record: Record, patches: Buffer, stamp: Stamp | None = None) -> Stamp:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import FULL_SCALE, TOP, Engine, Ints
+from poscuda_fast.kernels import TOP, Engine, Ints
 from poscuda_fast.key import Key
 from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.packed import mark_dense
@@ -46,21 +46,24 @@ class Look:
     ratios : (n,) float64
         Energy of each clip over that of its mark; without clips that are silent or not finite.
     peaks : (n,) float64
-        Largest magnitude of each of these, relative to full scale.
+        Largest magnitude of each of these in float32; empty for integers.
+    silent : int
+        Clips that hold only zeros.
     saturated, samples : int
-        How many samples the mark pushes beyond full scale, and how many were looked at.
+        How many integer samples the mark pushes beyond full scale, and how many were looked at.
     """
 
     ratios: NDArray[np.float64]
     peaks: NDArray[np.float64]
+    silent: int
     saturated: int
     samples: int
 
     @staticmethod
     def joined(looks: Iterable[Look]) -> Look:
         """Several looks as one."""
-        ratios, peaks, saturated, samples = zip(*[dataclasses.astuple(look) for look in looks], strict=True)
-        return Look(np.concatenate(ratios), np.concatenate(peaks), sum(saturated), sum(samples))
+        ratios, peaks, *counts = zip(*[dataclasses.astuple(look) for look in looks], strict=True)
+        return Look(np.concatenate(ratios), np.concatenate(peaks), *map(sum, counts))
 
     @property
     def snr_db(self) -> float | None:
@@ -78,18 +81,21 @@ class Look:
         if self.saturated > MOST_SATURATED * self.samples:
             raise ValueError(
                 f"{100 * self.saturated / self.samples:.1f} % of the samples would be pushed beyond full scale by "
-                f"{recipe!r}; use a lower strength, or make the recordings quieter. Nothing was written."
+                f"{recipe!r}; use a lower strength, or make the recordings quieter if they are at full scale already. "
+                f"Nothing was written."
             )
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know before publishing."""
         found = []
-        snr, n = self.snr_db, len(self.ratios)
+        snr, n = self.snr_db, len(self.ratios) + self.silent
         if snr is not None and snr < 0:
             found.append(f"the mark is louder than the recordings: the median clip is {-snr:.1f} dB below its mark")
-        quiet = int((self.ratios < 1).sum())
+        elif snr is not None:
+            found.append(f"the median clip is {snr:.1f} dB above its mark")
+        quiet = int((self.ratios < 1).sum()) + self.silent
         if quiet:
-            found.append(f"{quiet} of {n} clips that were looked at are quieter than their mark")
+            found.append(f"quieter than their mark: {quiet} of the {n} clips that were looked at")
         return tuple(found)
 
     def strength(self, snr_db: float, present: float) -> float:
@@ -98,7 +104,10 @@ class Look:
         ValueError if all clips are silent, or no strength reaches that.
         """
         if self.snr_db is None:
-            raise ValueError("snr was given, but the clips that were looked at are silent; give a strength instead.")
+            raise ValueError(
+                "snr was given, but the clips that were looked at are silent or empty; give a strength instead. "
+                "Nothing was written."
+            )
         found = float(f"{present * 10 ** ((self.snr_db - snr_db) / 20):.4g}")
         least, most = STRENGTHS
         if not least <= found <= most:
@@ -144,26 +153,31 @@ def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine) -> Lo
     patches = dataclasses.replace(patches, sizes=np.minimum(patches.sizes, most))
     with np.errstate(over="ignore", invalid="ignore"):
         energies, peaks = audio.measure(patches, engine)
-    added = audio.channels * _mark_energies(marks, patches, audio.dtype)
-    heard = np.isfinite(energies) & (energies > 0) & (added > 0)
-    full_scale = FULL_SCALE[audio.dtype]
+    added, loudest = _marks_of(marks, patches, audio.dtype)
+    added *= audio.channels
+    known = np.isfinite(energies) & (added > 0)
+    heard = known & (energies > 0)
+    is_float = audio.dtype.kind == "f"
     return Look(
         energies[heard] / added[heard],
-        peaks[heard] / full_scale,
-        _saturated(audio, marks, patches, energies, peaks, engine),
-        patches.n_frames * audio.channels,
+        peaks[heard] if is_float else peaks[:0],
+        int((known & ~heard).sum()),
+        0 if is_float else _saturated(audio, marks, patches, energies, peaks, loudest, engine),
+        0 if is_float else patches.n_frames * audio.channels,
     )
 
 
-def _mark_energies(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> NDArray[np.float64]:
-    """(n,) the energy of one channel of each patch's mark, for patches that begin their clips."""
-    table = marks.table(dtype, 1)
-    until = np.concatenate([[0.0], np.cumsum(table.values.astype(np.float64) ** 2)])  # energy of the first values
-    firsts, periods = table.firsts[patches.rows], table.periods[patches.rows]
-    whole, rest = np.divmod(patches.sizes, periods)
-    energies: NDArray[np.float64] = whole * (until[firsts + periods] - until[firsts])
-    energies += until[firsts + rest] - until[firsts]
-    return energies
+def _marks_of(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], float]:
+    """(n,) the energy of one channel of the mark of each patch, all of which begin their clips; and their peak."""
+    energies, loudest = np.zeros(len(patches)), 0.0
+    for row in np.unique(patches.rows).tolist():
+        mark = marks.mark(row, dtype).astype(np.float64)
+        until = np.concatenate([[0.0], np.cumsum(mark * mark)])  # energy of the first frames of a period
+        own = patches.rows == row
+        whole, rest = np.divmod(patches.sizes[own], len(mark))
+        energies[own] = whole * until[-1] + until[rest]
+        loudest = max(loudest, float(np.abs(mark).max()))
+    return energies, loudest
 
 
 def _saturated(
@@ -172,14 +186,12 @@ def _saturated(
     patches: Patches,
     energies: NDArray[np.float64],
     peaks: NDArray[np.float64],
+    loudest: float,
     engine: Engine,
 ) -> int:
     """How many samples would be saturated: 0 if it cannot be too many."""
     top = TOP[audio.dtype]
-    if not top or not len(patches):
-        return 0
-    values = marks.table(audio.dtype, 1).values
-    near = max(1.0, top - max(int(values.max()), -int(values.min())))
+    near = max(1.0, top - loudest)
     loud = patches.some(peaks >= near)
     # No more samples than this can be so large (Chebyshev); most data are settled without a copy.
     if energies[peaks >= near].sum() / near**2 <= MOST_SATURATED * patches.n_frames * audio.channels:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from poscuda_fast.secrecy import Secret
 UNIT_LEVEL = 0.005  # RMS of the mark of strength 1, relative to full scale
 LOWEST, HIGHEST = 20, 124  # harmonics: 625 to 3,875 Hz
 _UNIT = 1 << 30  # of a cosine
+ROWS_AT_ONCE = 256  # whose temporary arrays are in memory together
 CLIPS_ACROSS = 1024  # whose turned table stays in the second cache
 _DOUBT = 1e-5  # float64 cosines this close to a half are rounded by exact integers
 
@@ -111,13 +113,17 @@ class Lines(Secret):
         key = dtype.str, channels
         if key not in self._tables:
             n_classes = len(self.pairs) // len(self.periods)
-            marks = [_wrapped(self._of_rate(number, dtype), channels) for number in range(len(self.periods))]
-            lengths = np.repeat([each.shape[1] for each in marks], n_classes)
-            self._tables[key] = LineTable(
-                np.concatenate([each.reshape(-1) for each in marks]),
-                np.cumsum(lengths) - lengths,
-                np.repeat(np.array(self.periods, np.int64), n_classes) * channels,
-            )
+            periods = np.repeat(np.array(self.periods, np.int64), n_classes) * channels
+            lengths = periods + WRAP * channels
+            ends = np.cumsum(lengths)
+            values = np.empty(lengths.sum(), table_dtype(dtype))
+            for first in range(0, len(self.pairs), ROWS_AT_ONCE):
+                # Rows of one rate at a time: those of another have another period.
+                last = min(first + ROWS_AT_ONCE, len(self.pairs))
+                for begin, end in _runs(first, last, n_classes):
+                    marks = _wrapped(self._marks(begin, end, self.periods[begin // n_classes], dtype), channels)
+                    values[ends[begin] - lengths[begin] : ends[end - 1]] = marks.reshape(-1)
+            self._tables[key] = LineTable(values, ends - lengths, periods)
         return self._tables[key]
 
     def mark(self, row: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -126,10 +132,9 @@ class Lines(Secret):
         period: NDArray[Any] = values[firsts[row] : firsts[row] + periods[row]]
         return period
 
-    def _of_rate(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """(n_classes, P) one period of the mark of each class at one of the rates, in units of samples of a dtype."""
-        period, n_classes = self.periods[number], len(self.pairs) // len(self.periods)
-        pairs = np.array(self.pairs[number * n_classes : (number + 1) * n_classes], np.int32).reshape(-1, 4, 1)
+    def _marks(self, begin: int, end: int, period: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(end - begin, period) one period of the marks of some rows, in units of samples of a dtype."""
+        pairs = np.array(self.pairs[begin:end], np.int32).reshape(-1, 4, 1)
         cosines, t = cosine_table(period), np.arange(period, dtype=np.int32)
         h, g, a, b = pairs[:, 0], pairs[:, 1], pairs[:, 2], pairs[:, 3]
         total = cosines[(h * t + a) % period] + cosines[(g * t + b) % period]
@@ -139,6 +144,12 @@ class Lines(Secret):
             rounded /= full_scale
         marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
         return marks
+
+
+def _runs(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
+    """first..last-1, cut at the multiples of `step`."""
+    edges = [first, *range(first // step * step + step, last, step), last]
+    return itertools.pairwise(edges)
 
 
 def level_db(recipe: StrongRecipe) -> float:

@@ -22,10 +22,10 @@ from poscuda_fast.undo.journal import Journal, State
 _KINDS = {"array": "an array", "files": "a folder of files"}
 
 
-def describe(kind: str, key: Key, plan: Plan, snr: float | None) -> dict[str, Any]:
+def describe(kind: str, key: Key, plan: Plan, snr: float | None, notes: Iterable[str]) -> dict[str, Any]:
     """The header fields of every run; those that the user can change come first, so that they are compared first.
 
-    `snr` is what the recipe's strength was set by, if by that.
+    `snr` is what the recipe's strength was set by, if by that; `notes` are for the report.
     """
     return {
         "kind": kind,
@@ -33,6 +33,7 @@ def describe(kind: str, key: Key, plan: Plan, snr: float | None) -> dict[str, An
         "snr": snr,
         "rates": list(plan.rates),
         "rate_assumed": plan.rate_assumed,
+        "notes": list(notes),
         "labels": keyed_mac(key, b"labels", plan.digest()),
         "counts": plan.counts(),
     }
@@ -67,6 +68,11 @@ def settings_of(journal: Journal) -> Settings:
     """What a report says of a recorded run."""
     header = journal.header
     return Settings(header["fingerprint"], header["recipe"], tuple(header["rates"]), header["rate_assumed"])
+
+
+def notes_of(journal: Journal) -> tuple[str, ...]:
+    """The notes of the report of a recorded run."""
+    return tuple(journal.header["notes"])
 
 
 def recorded_recipe(sidecar: Path, key: Key) -> Recipe | None:

@@ -86,7 +86,7 @@ def undo(journal: Journal, target: Target, *, partial: bool = False) -> list[str
 
 def _recheck(journal: Journal, target: Target) -> list[str]:
     """Open every batch once before anything is written, so that damage is found in time."""
-    return [name for payload in journal.payloads() for name in target.recheck(payload)]
+    return list(dict.fromkeys(name for payload in journal.payloads() for name in target.recheck(payload)))
 
 
 def _refuse_changed(journal: Journal, names: list[str]) -> None:
@@ -121,7 +121,7 @@ def refuse_if_undoing(journal: Journal) -> None:
 def refuse_other_run(journal: Journal, header: dict[str, Any]) -> None:
     """SidecarError if the sidecar was made for another run."""
     for field, expected in header.items():
-        if field != "rate_assumed" and journal.header.get(field) != expected:
+        if field not in ("rate_assumed", "notes") and journal.header.get(field) != expected:
             what = _COPIED[expected] if field == "copied" else _FIELD_NAMES[field]
             raise SidecarError(
                 f"The sidecar {journal.path} was made for {what}. To change that, "
