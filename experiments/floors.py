@@ -26,36 +26,25 @@ from benchmarks import stored
 from experiments import cells
 from experiments.conditions import study_key
 from experiments.dataset import TEST, TRAIN, Dataset, load
-from experiments.tables import MODELS as TITLES
-from experiments.tables import table
-from poscuda_fast import Key
+from experiments.floor_tables import EPOCHS, FLOORS, STRENGTHS, Cell, summary, text_of
+from poscuda_fast import Key, Recipe
 from poscuda_fast.evaluation import quality
 from poscuda_fast.evaluation.attacks import augmented, shift, uniform
 from poscuda_fast.evaluation.training import Config, Part, train
 from poscuda_fast.mark.labels import integer_token
+from poscuda_fast.mark.lines import draw_lines
 
 FOLDER = cells.RESULTS / "floors"
-STRENGTHS = (1.0, 1.4, 2.0)
-FLOORS: tuple[tuple[float | None, ...], ...] = ((None, 3.0, 6.0), (0.0, 9.0))  # dB, in the order of the trainings
-EPOCHS = {"m5": 20, "cnn": 20}  # with fewer, the CNN has not yet learnt FSDD without a mark
 TRAIN_CLIPS, TEST_CLIPS, PESQ_CLIPS = 2700, 800, 400  # at most
 AUGMENTED = 0.8  # of the clips, in each epoch
 SHIFT_SECONDS = 0.1
 NOISE = 0.01  # RMS of the loudest noise, of full scale: -40 dBFS
-EXPECTED_NOISE = 5.0  # accuracy points between equal trainings with other seeds and keys
-
-MEASURES = (  # at which floors are compared; PESQ hardly falls any more once a mark is as loud as the clip
-    ("pesq", "worst_twentieth", "PESQ of the worst twentieth"),
-    ("pesq", "median", "median PESQ"),
-    ("snr_db", "worst_twentieth", "SNR of the worst twentieth"),
-)
 
 STEPS = 8  # a clip's gain is 2^-q, q from 0 to 7
 LARGEST, SMALLEST = 32767, -32768
 
 Clips = NDArray[np.int16]  # (n, frames)
 Ints = NDArray[np.int64]
-Cell = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -160,11 +149,11 @@ def mark(
     labels, lengths : (n,) int64
     key : Key
     strength : float
-        RMS of the mark in units of 0.5 % of full scale.
+        Of the recipe; 0 changes nothing.
     floor : float or None
         The least SNR of a clip, dB; None for one level.
     sample_rate : int
-        Hz; 8,000 and 16,000 are exact.
+        Hz.
 
     Returns
     -------
@@ -172,7 +161,11 @@ def mark(
         The gain step q of each clip: its mark is divided by 2^q.
     """
     gains = np.zeros(len(clips), np.int64)
-    turns = {int(label): _turn(key, integer_token(int(label)), strength, sample_rate) for label in np.unique(labels)}
+    if strength == 0:
+        return gains
+    classes = [int(label) for label in np.unique(labels)]
+    lines = draw_lines(key, [integer_token(label) for label in classes], Recipe.strong(strength), [sample_rate])
+    turns = {label: lines.mark(row, clips.dtype).astype(np.int64) for row, label in enumerate(classes)}
     for row, (label, length) in enumerate(zip(labels.tolist(), lengths.tolist(), strict=True)):
         wave = np.resize(turns[label], length)  # the turn, repeated
         samples = clips[row, :length].astype(np.int64)
@@ -180,23 +173,6 @@ def mark(
         halved = np.rint(wave / 2 ** gains[row]).astype(np.int64)
         clips[row, :length] = np.clip(samples + halved, SMALLEST, LARGEST)
     return gains
-
-
-def _turn(key: Key, token: bytes, strength: float, sample_rate: int) -> Ints:
-    """(P,) one period of a class's mark, for samples of 16 bits."""
-    period = (32 * sample_rate + 500) // 1000
-    words = [int(word) for word in np.frombuffer(key.derive(b"lines", token, length=16), "<u4")]
-    lowest, highest = 20, min(124, (period - 1) // 2)
-    n = highest - lowest + 1
-    first, second = words[0] * n >> 32, words[1] * (n - 1) >> 32
-    second += second >= first
-    t = np.arange(period)
-    cosines = np.rint(2.0**30 * np.cos(2 * np.pi * t / period)).astype(np.int64)
-    total = np.zeros(period, np.int64)
-    for line, phase in ((lowest + first, words[2] * period >> 32), (lowest + second, words[3] * period >> 32)):
-        total += cosines[(line * t + phase) % period]
-    turn: Ints = np.rint((strength * 0.005 * 2.0**15) * (total * 2.0**-30)).astype(np.int64)
-    return turn
 
 
 def _gain(samples: Ints, wave: Ints, floor: float) -> int:
@@ -230,11 +206,7 @@ def _distances(metric: str, before: Clips, after: Clips, lengths: Ints, sample_r
 
 
 def _name(data: Dataset, floor: float | None, strength: float) -> str:
-    return f"{data.name}_floor-{_text(floor)}_strength-{strength:g}"
-
-
-def _text(floor: float | None) -> str:
-    return "none" if floor is None else f"{floor:g}"
+    return f"{data.name}_floor-{text_of(floor)}_strength-{strength:g}"
 
 
 def _about(data: Dataset, floor: float | None, strength: float, what: str) -> Cell:
@@ -245,94 +217,6 @@ def _store(data: Dataset, name: str, options: str, fields: Cell) -> None:
     stored.store(FOLDER, name, f"python -m experiments.floors {data.name.upper()}{options}", fields)
     shown = {key: fields[key] for key in ("clean_final", "clean_peak", "seconds", "pesq") if key in fields}
     print(name, shown, flush=True)
-
-
-def summary(found: Sequence[Cell], seeds: Sequence[int] = (0,)) -> str:
-    """For each data set the cells of these seeds as a table in Markdown, and which floors are worth their cost."""
-    found = [cell for cell in found if cell.get("seed") in {None, *seeds}]
-    parts = []
-    for name in sorted({cell["dataset"] for cell in found}):
-        mine = [cell for cell in found if cell["dataset"] == name]
-        parts += [f"## {name}", _table(mine), *("\n".join(_decision(mine, *measure)) for measure in MEASURES)]
-    return "\n\n".join(parts)
-
-
-HEAD = (
-    "floor, dB", "strength", "median SNR, dB", "SNR of the worst twentieth, dB", "PESQ of the worst twentieth / median",
-    "clips by gain step, %", *(f"{TITLES[model]} final [peak], % (seeds)" for model in EPOCHS),
-)  # fmt: skip
-
-
-def _table(found: Sequence[Cell]) -> str:
-    """One row a recipe; a dash where nothing is stored."""
-    recipes = {(cell["floor"], cell["strength"]) for cell in found}
-    rows = []
-    for floor, strength in sorted(recipes, key=lambda recipe: (recipe[0] is not None, recipe[0] or 0, recipe[1])):
-        quality_cells = _cells(found, floor, strength, "quality")
-        row = [_text(floor), f"{strength:g}" if strength else "no mark", *(["-"] * 4)]
-        if quality_cells:
-            snr, pesq = quality_cells[0]["snr_db"], quality_cells[0]["pesq"]
-            shares = [f"{100 * share:.1f}" for share in quality_cells[0]["gain_shares"]]
-            row[2:] = [
-                f"{snr['median']:.1f}", f"{snr['worst_twentieth']:.1f}",
-                f"{pesq['worst_twentieth']:.2f} / {pesq['median']:.2f}", " ".join(shares),
-            ]  # fmt: skip
-        for model in EPOCHS:
-            trained = _cells(found, floor, strength, model)
-            final, peak = _mean(trained, "clean_final"), _mean(trained, "clean_peak")
-            row.append("-" if final is None else f"{final:.1f} [{peak:.1f}] ({len(trained)})")
-        rows.append(row)
-    return table(HEAD, rows)
-
-
-def _decision(found: Sequence[Cell], metric: str, part: str, title: str) -> Iterator[str]:
-    """What each floor protects at the quality of strength 1 without one: the mean of the models' best epochs."""
-    plain = {point[2]: point for point in _points(found, None, metric, part)}
-    if STRENGTHS[0] not in plain:
-        yield f"At equal {title}: nothing to compare with, strength 1 without a floor is not measured."
-        return
-    target, wanted, _ = plain[STRENGTHS[0]]
-    yield f"At equal {title}, {target:.2f} at strength 1 without a floor, which gives {wanted:.1f} %:\n"
-    for strength, (score, accuracy, _) in sorted(plain.items())[1:]:
-        yield f"- no floor, at strength {strength:g}, {score:.2f}: {accuracy:.1f} %, {_verdict(accuracy - wanted)}"
-    for floor in sorted(floor for group in FLOORS for floor in group if floor is not None):
-        points = _points(found, floor, metric, part)
-        if not points:
-            continue
-        scores, accuracies = [point[0] for point in points], [point[1] for point in points]
-        nearest = min(points, key=lambda point: abs(point[0] - target))
-        if scores[0] <= target <= scores[-1]:
-            accuracy, where = float(np.interp(target, scores, accuracies)), "there"
-        else:
-            accuracy, where = nearest[1], f"at strength {nearest[2]:g}, {nearest[0]:.2f}, the nearest measured"
-        yield f"- floor {floor:g} dB, {where}: {accuracy:.1f} %, {_verdict(accuracy - wanted)}"
-
-
-def _verdict(difference: float) -> str:
-    if abs(difference) <= EXPECTED_NOISE:
-        return f"{difference:+.1f}: within the expected noise of {EXPECTED_NOISE:g} points"
-    return f"{difference:+.1f}: protects {'more' if difference < 0 else 'less'}"
-
-
-def _points(found: Sequence[Cell], floor: float | None, metric: str, part: str) -> list[tuple[float, float, float]]:
-    """(quality, accuracy, strength) of each strength that is measured in full, by quality."""
-    points = []
-    for strength in STRENGTHS:
-        heard = _cells(found, floor, strength, "quality")
-        peaks = [_mean(_cells(found, floor, strength, model), "clean_peak") for model in EPOCHS]
-        known = [peak for peak in peaks if peak is not None]
-        if heard and len(known) == len(EPOCHS):
-            points.append((heard[0][metric][part], statistics.fmean(known), strength))
-    return sorted(points)
-
-
-def _cells(found: Sequence[Cell], floor: float | None, strength: float, what: str) -> list[Cell]:
-    wanted = {"floor": floor, "strength": strength, "what": what}
-    return [cell for cell in found if all(cell[name] == value for name, value in wanted.items())]
-
-
-def _mean(found: Sequence[Cell], name: str) -> float | None:
-    return statistics.fmean(cell[name] for cell in found) if found else None
 
 
 if __name__ == "__main__":

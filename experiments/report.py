@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, stored
-from experiments import tables
+from experiments import floor_tables, tables
 
 
 def roundtrip() -> str:
@@ -95,7 +95,7 @@ DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
         "kills": kills,
     },
     ROOT / "benchmarks" / "README.md": {"reach": report.reach, "medians": report.medians},
-    ROOT / "experiments" / "README.md": tables.SECTIONS,
+    ROOT / "experiments" / "README.md": {**tables.SECTIONS, "floors": floor_tables.floors},
 }  # fmt: skip
 
 

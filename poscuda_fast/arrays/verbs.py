@@ -111,7 +111,8 @@ def protect_array(
 
     def target_of(array: StoredArray, progress: Progress | None) -> ArrayTarget:
         plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate)
-        known = recorded_recipe(array.sidecar, key)
+        with locked(array.path):
+            known = recorded_recipe(array.sidecar, key)
         if known is None:
             plan, notes = judged(array, plan, engine, key, snr)
         else:  # the data may be marked in part, so that only the record tells

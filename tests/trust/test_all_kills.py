@@ -27,10 +27,11 @@ SMALL_STRONG = Recipe.strong(2.0)
 RECIPES = {"format 1": SMALL, "format 2": SMALL_STRONG}
 
 
-def make_data(folder: Path, key: Key, dtype: type, recipe: Recipe, clips: int = 8) -> Data:
-    """A few short clips: several batches, the last one short."""
+def make_data(folder: Path, key: Key, dtype: type, recipe: Recipe, clips: int = 8, frames: int | None = None) -> Data:
+    """A few short clips, for about four batches: shorter ones in format 2, which marks all of a clip."""
     rng = np.random.default_rng(13)
-    samples = rng.integers(-20_000, 20_000, (clips, 300)).astype(np.int16)
+    frames = frames or (300 if recipe.format == 1 else 50)
+    samples = rng.integers(-20_000, 20_000, (clips, frames)).astype(np.int16)
     if dtype is np.float32:
         samples = (samples / np.float32(32768)).astype(np.float32)
     return Data(folder, key, samples, np.arange(clips) % 3, recipe)
@@ -137,7 +138,7 @@ def test_killed_at_every_point_of_every_verb(
 def test_killed_at_every_system_call_of_every_verb(
     worker: Worker, folder: Path, key: Key, ledger: Ledger, dtype: type, verb: str, begin: Any
 ) -> None:
-    data = make_data(folder, key, dtype, SMALL_STRONG, clips=4)
+    data = make_data(folder, key, dtype, SMALL_STRONG, clips=2, frames=130)  # a batch ends in the middle of each clip
     begin(data, worker)
     start = data.files()
     wrong = [
@@ -185,7 +186,7 @@ def test_killed_in_the_recovery_from_every_kill(
 def test_killed_at_many_random_times(worker: Worker, folder: Path, key: Key, ledger: Ledger, dtype: type) -> None:
     seed = time.time_ns() % 1_000_000
     rng = np.random.default_rng(seed)
-    data = make_data(folder, key, dtype, SMALL_STRONG, clips=3_000)
+    data = make_data(folder, key, dtype, SMALL_STRONG, clips=3_000, frames=300)
     batch = {"batch_bytes": 64 << 10, "hooks": False}
     plan.BATCH_BYTES = batch["batch_bytes"]
     times = {verb: worker.run(data.path, verb, data.recipe, **batch)["seconds"] for verb in ("protect", "restore")}

@@ -263,7 +263,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(array: Array, ledger: Ledg
     array.restore()
 
     def work() -> None:
-        protect_memmap(array.arr, np.arange(11) % 3, array.key, recipe=SMALL, progress=killer(6))
+        protect_memmap(array.arr, np.arange(11) % 3, array.key, recipe=SMALL, progress=killer(240))
 
     assert in_child(work) < 0
     assert array.protect() == "protected"
