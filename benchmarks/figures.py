@@ -30,7 +30,7 @@ RACES = {
     "small_job": "start-up",
 }
 
-_WIDTHS = (32, 9, 23, 8, 6, 7, 7)  # with a space between them less than 100 columns
+_WIDTHS = (30, 9, 25, 8, 6, 7, 7)  # with a space between them less than 100 columns
 HEADS = ("ours", "best peer", "limit", "ratio", "asked", "reached")
 
 
@@ -67,7 +67,8 @@ def lines(entries: dict[str, dict[str, Any]]) -> Iterator[str]:
                 cut = what.rindex(" ", 3, _WIDTHS[0])
                 yield what[:cut]
                 what = f"    {what[cut + 1 :]}"
-            yield _line(what, cells(row))
+            ours, peer, *rest = cells(row)
+            yield _line(what, (ours, peer[-_WIDTHS[2] :], *rest))
 
 
 def _line(what: str, row: tuple[str, ...]) -> str:

@@ -13,15 +13,19 @@ constexpr std::size_t lanes = 2;
 typedef double vector __attribute__((vector_size(lanes * sizeof(double))));
 
 extern "C" void touch_int16(std::int16_t *samples, const std::int64_t *starts, std::size_t n, std::size_t size) {
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < n; ++i) {
+        std::int16_t *patch = samples + starts[i]; // named, or the loop is not vectorised
         for (std::size_t t = 0; t < size; ++t)
-            samples[starts[i] + static_cast<std::int64_t>(t)] ^= 1;
+            patch[t] ^= 1;
+    }
 }
 
 extern "C" void touch_float32(float *samples, const std::int64_t *starts, std::size_t n, std::size_t size) {
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < n; ++i) {
+        float *patch = samples + starts[i]; // named, or the loop is not vectorised
         for (std::size_t t = 0; t < size; ++t)
-            samples[starts[i] + static_cast<std::int64_t>(t)] *= -1;
+            patch[t] *= -1;
+    }
 }
 
 extern "C" void touch_all_int16(std::int16_t *samples, std::size_t n) {

@@ -145,7 +145,7 @@ def test_cold_file(race: Any, make_runs: Callable[[str], Runs]) -> None:
             "prefetched touch": runs.prefetched_touch,
             limit: runs.durably(runs.prefetched_touch),
             "reading it all": runs.stream,
-            "reading and writing it all": runs.stream_and_write,
+            "rewriting it all": runs.stream_and_write,
         },
         rounds=5,
         prepare=runs.fresh_and_cold,
@@ -156,5 +156,4 @@ def test_cold_file(race: Any, make_runs: Callable[[str], Runs]) -> None:
     race.over_peer("reading it all over prefetched touch", "prefetched touch", "reading it all", at_least=4)
     race.over_peer("reading it all over that limit", limit, "reading it all", at_least=4)
     race.over_peer("reading it all over ours", "protect_memmap", "reading it all", at_least=4)
-    rewriting = "reading and writing it all"
-    race.over_peer("reading and writing it all over ours", "protect_memmap", rewriting, at_least=4)
+    race.over_peer("rewriting it all over ours", "protect_memmap", "rewriting it all", at_least=4)

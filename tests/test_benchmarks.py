@@ -115,7 +115,7 @@ def test_the_table_fits_a_terminal_and_has_no_minus_zero() -> None:
         "asked": "<= 1.25",
         "reached": True,
         "ours": "12,345 us",
-        "other": "9,999 us",
+        "other": "a peer of a long name 9,999 us",
         "against": "peer",
         "is_ratio": True,
     }

@@ -150,6 +150,21 @@ def surveyed(samples, places, stride=1, backend="reference", threads=1) -> list[
 
 @each_backend
 @each_dtype
+def test_filtering_tells_what_was_there(backend, dtype) -> None:
+    samples = any_samples(dtype, (2000,), 7)
+    samples[400:900] = 0
+    starts, sizes, taps = np.arange(0, 1800, 10), np.full(180, 10), some_taps(2, 7, 2.0, 3)
+    rows = np.arange(180) % 2
+    wanted, wet, found = samples.copy(), samples.copy(), np.full(180, 255, np.uint8)
+    over = Engine(backend, 1).filter_patches(wanted, starts, sizes, rows, taps, 1)
+    assert Engine(backend, 2).filter_patches(wet, starts, sizes, rows, taps, 1, found) == over
+    assert wet.tobytes() == wanted.tobytes()
+    assert found.tolist() == surveyed(samples, list(zip(starts, sizes, strict=True)))
+    assert found.sum() == 50
+
+
+@each_backend
+@each_dtype
 def test_a_survey_finds_silence(backend, dtype) -> None:
     samples = np.zeros(200, dtype)
     samples[[50, 149]] = 1
@@ -348,6 +363,9 @@ def test_every_instruction_set_of_this_processor_gives_the_same_bits(dtype) -> N
             assert_same((wet, over), wanted)
             found = np.empty(count, np.uint8)
             _native.survey_patches(samples, starts, sizes, stride, found, set=name)
+            assert found.tolist() == flags
+            found[:] = 255
+            _native.filter_patches(samples.copy(), starts, sizes, rows, taps, stride, found, set=name)
             assert found.tolist() == flags
     with pytest.raises(ValueError, match="no instruction set mmx"):
         _native.filter_patches(samples, starts, sizes, rows, taps, 1, set="mmx")

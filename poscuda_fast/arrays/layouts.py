@@ -107,9 +107,12 @@ class ArrayClips:
         return merge_channels(flags.reshape(len(patches), self.channels))
 
     def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if not self._steps.packed:
-            return measure_dense(self.read(patches), patches, self.channels, engine)
-        return engine.measure_patches(self.flat, self._first(patches), patches.sizes * self.channels, 1)
+        if self._steps.packed:
+            return engine.measure_patches(self.flat, self._first(patches), patches.sizes * self.channels, 1)
+        starts, sizes = self._steps.by_channel(self._first(patches), patches.sizes)
+        energies, peaks = engine.measure_patches(self.flat, starts, sizes, self._steps.frame)
+        shape = len(patches), self.channels
+        return energies.reshape(shape).sum(axis=1), peaks.reshape(shape).max(axis=1, initial=0.0)
 
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding."""
