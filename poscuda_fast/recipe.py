@@ -202,14 +202,17 @@ def check_snr(snr: object, recipe: Recipe) -> float:
     """`snr` in dB as a float; TypeError or ValueError unless the recipe's strength may be set by it."""
     if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
         raise TypeError(f"snr is {snr!r}; it must be a number of dB, such as 20.")
-    if not abs(snr) <= MOST_SNR:
+    number = math.inf
+    with contextlib.suppress(OverflowError):  # an integer beyond every float
+        number = float(snr)
+    if not -MOST_SNR <= number <= MOST_SNR:
         raise ValueError(f"snr is {snr!r}; it must be a number of dB from {-MOST_SNR} to {MOST_SNR}, such as 20.")
     if recipe != Recipe.strong():
         raise ValueError(
             f"snr is {snr:g} dB and recipe is {recipe!r}; snr sets the strength of the default recipe, so give one of "
             f"the two."
         )
-    return float(snr)
+    return number
 
 
 def chosen_recipe(recipe: Recipe | None, strength: float | None) -> Recipe:

@@ -103,7 +103,9 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
     report = json.loads(done.stdout)
     frames = sum(soundfile.info(speech / name).frames for name in before)
     assert (report["clips"], report["frames_changed"], report["state"]) == (6, frames, "protected")
-    assert (report["recipe"], report["notes"]) == ({"format": 2, "strength": 1.0}, [])
+    (note,) = report["notes"]
+    assert note.endswith("dB above its mark")
+    assert report["recipe"] == {"format": 2, "strength": 1.0}
     assert (report["sample_rates"], report["rate_assumed"]) == ([16_000], False)
     assert tree(speech) == before
     assert all((out / name).read_bytes() != content for name, (content, _) in before.items())
@@ -125,7 +127,7 @@ def test_one_class_for_all_clips_is_pointed_out(tmp_path: Path, speech: Path, ke
     one = poscuda("protect", speech / "yes", tmp_path / "one", "--key", key_file)
     assert "classes            1\n" in one.stdout
     assert "note               there is a single class: a model can learn nothing from the mark\n" in one.stdout
-    assert "note" not in poscuda("protect", speech, tmp_path / "two", "--key", key_file).stdout
+    assert "single class" not in poscuda("protect", speech, tmp_path / "two", "--key", key_file).stdout
 
 
 def test_a_folder_is_protected_in_place_and_restored(speech: Path, key_file: Path) -> None:
@@ -188,7 +190,7 @@ def test_what_would_not_protect_is_refused_or_noted(array: Path, key_file: Path)
     noted = poscuda("protect", array / "clips.npy", *rest, "--strength", 20)
     assert noted.returncode == 0, noted.stderr
     assert "note               the mark is louder than the recordings" in noted.stdout
-    assert "note               20 of 20 clips that were looked at are quieter than their mark" in noted.stdout
+    assert "note               quieter than their mark: 20 of the 20 clips that were looked at" in noted.stdout
 
 
 def test_an_array_is_copied_and_never_overwritten(array: Path, key_file: Path) -> None:
@@ -304,7 +306,6 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
             ["protect", "SPEECH/yes/0.wav/x.npy", "--in-place", "--key", "KEY", "--labels", "LABELS"],
             "does not exist; give a .npy",
         ),
-        (["restore", "CLIPS", "--key", "KEY", "--partial"], "--partial is for audio files"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),

@@ -101,8 +101,11 @@ def test_a_single_class_is_said(key: Key) -> None:
 def test_clips_below_their_mark_are_counted(key: Key) -> None:
     clips = noise(0.1)
     clips[3] //= 100
-    (note,) = protect(clips, LABELS, key).notes
-    assert note == "1 of 5 clips that were looked at are quieter than their mark"
+    clips[4] = 0
+    level, quiet = protect(clips, LABELS, key).notes
+    assert level.startswith("the median clip is 2")
+    assert level.endswith(" dB above its mark")
+    assert quiet == "quieter than their mark: 2 of the 5 clips that were looked at"
 
 
 def test_a_mark_louder_than_the_recordings_is_said(key: Key) -> None:
@@ -111,12 +114,12 @@ def test_a_mark_louder_than_the_recordings_is_said(key: Key) -> None:
     loud, quiet = protect(clips, LABELS, key).notes
     below = -np.median(snr_db(before, clips))
     assert loud == f"the mark is louder than the recordings: the median clip is {below:.1f} dB below its mark"
-    assert quiet.startswith("5 of 5")
+    assert quiet.startswith("quieter than their mark: 5 of the 5")
 
 
 def test_silence_is_no_reason_to_refuse(key: Key) -> None:
     clips = np.zeros((5, 400), np.int16)
-    assert protect(clips, LABELS, key).notes == ()
+    assert protect(clips, LABELS, key).notes == ("quieter than their mark: 5 of the 5 clips that were looked at",)
     assert clips.any(axis=1).all()
 
 

@@ -187,7 +187,7 @@ def test_format_2_survives_json_and_is_no_format_1(strength) -> None:
 @pytest.mark.parametrize(
     ("strength", "error", "message"),
     [
-        (0.0, ValueError, r"strength is 0\.0; it must be finite and above 0"),
+        (0.0, ValueError, r"strength is 0\.0; it must be finite and from 0\.01 to 50"),
         (0.0099, ValueError, r"strength is 0\.0099; it must be from 0\.01 to 50"),
         (50.1, ValueError, r"strength is 50\.1; it must be from 0\.01 to 50"),
         (math.nan, ValueError, "strength is nan"),

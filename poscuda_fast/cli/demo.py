@@ -123,7 +123,8 @@ def _write_speech(folder: Path) -> None:
     for word, speaker, take, spoken in _utterances():
         path = folder / word / f"speaker{speaker}_take{take}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, spoken, synth.SAMPLE_RATE, SUBTYPES[take % len(SUBTYPES)])
+        # As float: libsndfile would write integers into a float file as they are.
+        soundfile.write(path, spoken / 32768, synth.SAMPLE_RATE, SUBTYPES[take % len(SUBTYPES)])
 
 
 def _digests(folder: Path) -> dict[str, str]:
