@@ -232,15 +232,16 @@ def serve(request: dict) -> dict:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
     os.close(writable)
-    if request.get("die_at_call") is not None:
-        status = trace_calls(pid, request["die_at_call"])
-    else:
-        if request.get("die_after") is not None:
-            time.sleep(request["die_after"])
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
     with open(readable, "rb") as pipe:
-        said = pipe.read()
+        if request.get("die_at_call") is not None:
+            status = trace_calls(pid, request["die_at_call"])
+            said = pipe.read()
+        else:
+            if request.get("die_after") is not None:
+                time.sleep(request["die_after"])
+                os.kill(pid, signal.SIGKILL)
+            said = pipe.read()  # before the child ends: it waits while the pipe is full
+            _, status = os.waitpid(pid, 0)
     how = {"signal": os.WTERMSIG(status) if status and os.WIFSIGNALED(status) else 0, "untraceable": status is None}
     return {**how, **(json.loads(said) if said else {})}
 
