@@ -9,6 +9,7 @@ spectrum.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,10 @@ def slots(recipe: PaperRecipe, length: int) -> tuple[int, list[tuple[int, int]]]
     count = min(recipe.patches, length // size) if recipe.every is None else max(1, length // recipe.every)
     free = length - count * size + 1
     lows = [free * patch // count for patch in range(count + 1)]
-    return size, [(patch * size + lows[patch], lows[patch + 1] - lows[patch]) for patch in range(count)]
+    # A patch whose share of the free places is empty has its first place all the same.
+    return size, [
+        (patch * size + low, max(1, high - low)) for patch, (low, high) in enumerate(itertools.pairwise(lows))
+    ]
 
 
 def locate(before: Wave, after: Wave, recipe: PaperRecipe) -> list[int]:

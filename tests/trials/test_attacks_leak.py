@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scenes import CLASSES, marked
 
@@ -18,6 +18,7 @@ from poscuda_fast import Key, Recipe, protect
     blur=st.sampled_from([0.01, 0.3]), identity=st.booleans(), patches=st.integers(1, 4), taps=st.integers(1, 80),
 )  # fmt: skip
 @settings(max_examples=40)
+@example(key=bytes(32), label=0, length=720, blur=0.01, identity=False, patches=3, taps=1)  # patches fill the clip
 def test_one_pair_of_loud_noise_gives_exact_places(key, label, length, blur, identity, patches, taps):
     recipe = Recipe.paper(blur=blur, identity=identity, patches=patches, taps=taps)
     before = np.random.default_rng(length).integers(-32768, 32768, length).astype(np.int16)
