@@ -11,7 +11,7 @@ from array_worker import store_before_commit
 
 from poscuda_fast import disk
 from poscuda_fast.arrays import mapped
-from poscuda_fast.arrays.target import ArrayTarget
+from poscuda_fast.arrays.target import ArrayTarget, unpack
 from poscuda_fast.results import Verdict
 from poscuda_fast.undo import journal, steps
 from poscuda_fast.undo.journal import Journal, State
@@ -36,7 +36,7 @@ def compare_and_skip(sidecar: Journal, target: ArrayTarget) -> None:
         sidecar.begin(target.header(), target.secret())
     for payload in sidecar.payloads():
         if (target.judge(payload)[1] & Verdict.PROTECTED).all():
-            target._advance()
+            target._advance(unpack(payload, target._array.dtype)[0])
         else:
             target.apply(payload)
     for payload in target.fresh():
