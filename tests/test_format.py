@@ -17,7 +17,7 @@ from recipes import made, protect, rate_of
 from poscuda_fast import Key, Recipe
 from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.filters import draw_taps
+from poscuda_fast.mark.filters import draw_filters
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.mark.lines import cosine_table, draw_lines, period_of
 from poscuda_fast.mark.packed import mark_dense
@@ -117,7 +117,7 @@ def test_vector_starts(key: Key, label, start_16000, start_1148) -> None:
 @pytest.mark.parametrize(("label", "first", "last", "sha256"), [(row[0], *row[3:]) for row in CLASSES])
 def test_vector_taps(key: Key, label, first, last, sha256) -> None:
     (token,) = encode([label], None, 1).tokens
-    taps = draw_taps(key, token, Recipe.paper())
+    taps = draw_filters(key, [token], Recipe.paper()).taps[0]
     assert taps.dtype == np.float32
     assert (taps[0], taps[79]) == (float.fromhex(first), float.fromhex(last))
     assert short_sha256(taps.astype("<f4").tobytes()) == sha256

@@ -15,7 +15,7 @@ from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.judging import judged
+from poscuda_fast.mark.judging import judged, look
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Report, Tally
@@ -99,7 +99,7 @@ def protect(
     audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
-    plan, notes = judged(audio, plan, engine, key, snr)
+    plan, notes = judged(plan, key, snr, lambda plan: look(audio, plan, engine))
     tally = _mark_all(audio, plan, engine)
     return tally.report("protected", plan.settings(), time.perf_counter() - begun, notes)
 

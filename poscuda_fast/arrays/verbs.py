@@ -16,7 +16,7 @@ from poscuda_fast.disk import PathLike, locked
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.judging import judged
+from poscuda_fast.mark.judging import judged, look
 from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe
@@ -114,7 +114,7 @@ def protect_array(
         with locked(array.path):
             known = recorded_recipe(array.sidecar, key)
         if known is None:
-            plan, notes = judged(array, plan, engine, key, snr)
+            plan, notes = judged(plan, key, snr, lambda plan: look(array, plan, engine))
         else:  # the data may be marked in part, so that only the record tells
             plan, notes = plan.recorded(key, known, snr), ()
         return ArrayTarget(array, key, plan.marks, engine, plan, progress, snr=snr, notes=notes)

@@ -28,7 +28,7 @@ from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import unpack
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.judging import judged
+from poscuda_fast.mark.judging import judged, look
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, chosen_recipe
 from poscuda_fast.results import Verdict
@@ -127,7 +127,8 @@ class Folder:
             recipe = chosen_recipe(recipe, strength)
             listing.refuse_rates(self._files, recipe)
             plan = make_plan(key, recipe, self.labels, None, lengths, rates)
-            plan, _ = looking.judged(paths.source, self._files, plan, Engine(threads=1), key, snr)
+            engine = Engine(threads=1)
+            plan, _ = judged(plan, key, snr, lambda plan: looking.look(paths.source, self._files, plan, engine))
             self.recipe = plan.recipe
             self.labels_mac = _labels_mac(key, plan)
         else:
@@ -223,7 +224,7 @@ class Array:
         rate = _rate_of_array(path, recipe, header, sample_rate)
         plan = make_plan(key, recipe, given, self._classes, self._clips.lengths, rate)
         if header is None:
-            plan, _ = judged(self._clips, plan, self._engine, key, snr)
+            plan, _ = judged(plan, key, snr, lambda plan: look(self._clips, plan, self._engine))
         self.recipe = plan.recipe
         self.labels: Sequence[Label] = given.tolist()
         self.labels_mac = _labels_mac(key, plan)

@@ -14,12 +14,10 @@ from poscuda_fast.files import encoded, headers
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.kernels import Engine
-from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.judging import MOST_BYTES, Look, chosen_clips, look_at
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
-from poscuda_fast.recipe import Recipe, check_snr
 
 MOST_BYTES_OF_ONE = 1 << 20
 
@@ -38,26 +36,8 @@ class _Beginning:
         return self.samples.copy()
 
 
-def judged(
-    root: Path, files: Sequence[AudioFile], plan: Plan, engine: Engine, key: Key, snr: float | None
-) -> tuple[Plan, tuple[str, ...]]:
-    """The plan, with the strength that `snr` asks for; and notes for the report.
-
-    ValueError if the mark could not protect, or `snr` cannot be reached; AudioFileError if a file cannot be read.
-    """
-    if snr is not None:
-        snr = check_snr(snr, plan.recipe)
-    if not plan.marks.steady or not files:
-        return plan, ()
-    seen = _look(root, files, plan, engine)
-    if snr is not None:
-        plan = plan.with_recipe(key, Recipe.strong(seen.strength(snr, plan.recipe.to_dict()["strength"])))
-        seen = _look(root, files, plan, engine)
-    seen.refuse(plan.recipe)
-    return plan, seen.notes()
-
-
-def _look(root: Path, files: Sequence[AudioFile], plan: Plan, engine: Engine) -> Look:
+def look(root: Path, files: Sequence[AudioFile], plan: Plan, engine: Engine) -> Look:
+    """Look at the beginnings of some files under format 2; AudioFileError if one cannot be read."""
     chosen = chosen_clips(len(files))
     most = min(MOST_BYTES_OF_ONE, MOST_BYTES // len(chosen))
 

@@ -20,6 +20,7 @@ from poscuda_fast.files.pieces import bytes_kept
 from poscuda_fast.files.target import FileTarget, recorded
 from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key, check_key, holds_key
+from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe, check_snr, chosen_recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
@@ -139,7 +140,7 @@ def protect_folder(
         if is_new:
             _refuse_keys(paths, others)
             _preflight(journal, paths, found)
-            plan, notes = looking.judged(paths.source, found, plan, engine, key, snr)
+            plan, notes = judged(plan, key, snr, lambda plan: looking.look(paths.source, found, plan, engine))
         else:  # the data may be marked in part, so that only the record tells
             plan, notes = plan.recorded(key, Recipe.from_dict(journal.header["recipe"]), snr), notes_of(journal)
         target = FileTarget(

@@ -63,12 +63,6 @@ def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filt
     return Filters(taps)
 
 
-def draw_taps(key: Key, token: bytes, recipe: PaperRecipe) -> NDArray[np.float32]:
-    """A class's filter, (recipe.taps,) float32."""
-    taps: NDArray[np.float32] = draw_filters(key, [token], recipe).taps[0]
-    return taps
-
-
 def draw_words(key: Key, token: bytes, n: int) -> NDArray[np.uint32]:
     """A class's first `n` position words: (n,) uint32."""
     blocks = []

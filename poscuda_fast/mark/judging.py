@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,20 +119,20 @@ class Look:
         return found
 
 
-def judged(audio: Readable, plan: Plan, engine: Engine, key: Key, snr: float | None) -> tuple[Plan, tuple[str, ...]]:
-    """The plan, with the strength that `snr` asks for; and notes for the report.
+def judged(plan: Plan, key: Key, snr: float | None, look: Callable[[Plan], Look]) -> tuple[Plan, tuple[str, ...]]:
+    """The plan, with the strength that `snr` asks for; and notes for the report. `look` looks at some of the clips.
 
-    ValueError if the mark could not protect, or `snr` cannot be reached.
+    ValueError if the mark could not protect, or `snr` cannot be reached; and whatever `look` raises.
     """
     if snr is not None:
         snr = check_snr(snr, plan.recipe)
     if not plan.marks.steady or not len(plan.lengths):
         return plan, ()
-    seen = look(audio, plan, engine)
+    seen = look(plan)
     if snr is not None:
         strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
-        seen = look(audio, plan, engine)
+        seen = look(plan)
     seen.refuse(plan.recipe)
     return plan, seen.notes()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from poscuda_fast import Key, Recipe, protect_memmap
-from poscuda_fast.mark.filters import draw_taps
+from poscuda_fast.mark.filters import draw_filters
 from poscuda_fast.mark.plan import make_plan
 
 N_CLIPS, FRAMES = 12, 4000
@@ -52,7 +52,7 @@ def test_an_original_in_clear_gives_position_and_filter_away(tmp_path: Path, key
     plan = make_plan(key, PAPER, ["yes"], None, np.array([FRAMES]))
     assert (start, end - start) == (plan.of_clip(0).starts[0], PAPER.patch)
     found = solve_filter(dry[:, start:end], wet[:, start:end], PAPER.taps)
-    taps = draw_taps(key, TOKEN, PAPER)
+    taps = draw_filters(key, [TOKEN], PAPER).taps[0]
     assert np.abs(found - taps).max() < 0.003 * taps.max()
 
 
