@@ -37,7 +37,9 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--every", type=int, help="Format 1: one patch per EVERY frames, instead of --patches."),
         click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
-        click.option("--strength", type=float, help="Level of the mark: 1, the default, is -46 dB, 2 is 6 dB more."),
+        click.option(
+            "--strength", type=float, help="Level of the mark, 0.01 to 50: 1, the default, is -46 dB, 2 is 6 dB more."
+        ),
     ):
         command = option(command)
     return command
