@@ -195,7 +195,7 @@ class StrongRecipe(Recipe):
 
 def check_rate(sample_rate: object) -> int:
     """`sample_rate` in Hz as an int; TypeError or ValueError unless format 2 has a mark for it."""
-    return _whole("sample_rate", sample_rate, *RATES, of="")
+    return _whole("sample_rate", sample_rate, *RATES, of="", unit=" Hz")
 
 
 def check_snr(snr: object, recipe: Recipe) -> float:
@@ -239,11 +239,11 @@ def _number(name: str, value: object, example: float, range_: str = "above 0") -
     return number
 
 
-def _whole(name: str, value: object, least: int, most: int, of: str = "Recipe.") -> int:
+def _whole(name: str, value: object, least: int, most: int, of: str = "Recipe.", unit: str = "") -> int:
     """`value` as an int in [least, most], or an error that names the field."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{of}{name} is {value!r}; it must be a whole number from {least} to {most}.")
+        raise TypeError(f"{of}{name} is {value!r}; it must be a whole number from {least} to {most}{unit}.")
     number = operator.index(value)
     if not least <= number <= most:
-        raise ValueError(f"{of}{name} is {number}; it must be from {least} to {most}.")
+        raise ValueError(f"{of}{name} is {number}{unit}; it must be from {least} to {most}{unit}.")
     return number

@@ -271,7 +271,7 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
     assert facts["mark"] == "format 2: two steady lines, -36.5 dB of full scale"
     soundfile.write(tmp_path / "in" / "no" / "b.wav", np.ones(640, np.int16), 1000)
     facts = json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)
-    assert facts["refused"] == "no/b.wav: sample_rate is 1000; it must be from 2000 to 512000."
+    assert facts["refused"] == "no/b.wav: sample_rate is 1000 Hz; it must be from 2000 to 512000 Hz."
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "snr is nan"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "99"], "for which the strength would be"),
         (["inspect", "SPEECH", "--sample-rate", "8000"], "is not an array; audio files have their own"),
-        (["inspect", "CLIPS", "--sample-rate", "8"], "sample_rate is 8; it must be from 2000"),
+        (["inspect", "CLIPS", "--sample-rate", "8"], "sample_rate is 8 Hz; it must be from 2000"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),

@@ -363,7 +363,7 @@ def test_a_clip_of_another_rate_has_a_row_of_its_own() -> None:
 
 @pytest.mark.parametrize("rate", [1_999, 512_001, 0, -1])
 def test_rates_that_format_2_has_no_mark_for_are_refused(rate) -> None:
-    with pytest.raises(ValueError, match=f"sample_rate is {rate}; it must be from 2000 to 512000"):
+    with pytest.raises(ValueError, match=f"sample_rate is {rate} Hz; it must be from 2000 to 512000 Hz"):
         make_plan([0], [9], Recipe.strong(), rates=rate)
 
 

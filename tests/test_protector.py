@@ -214,7 +214,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, key: Key, key_
     with pytest.raises(ValueError, match="names 'yes' twice"):
         Protector(key_file, classes=["yes", "yes"])
     for rate in (1999, 512_001):
-        with pytest.raises(ValueError, match=f"sample_rate is {rate}; it must be from 2000 to 512000"):
+        with pytest.raises(ValueError, match=f"sample_rate is {rate} Hz; it must be from 2000 to 512000 Hz"):
             Protector(key_file, sample_rate=rate)
     with pytest.raises(TypeError, match="sample_rate is '16k'"):
         Protector(key_file, sample_rate="16k")
