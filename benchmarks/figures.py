@@ -9,6 +9,7 @@ from typing import Any
 RACES = {
     "default_int16": "default, int16",
     "default_float32": "default, float32",
+    "default_many": "default, int16, 100,000 clips",
     "default_two_threads_int16": "default, int16, 2 threads",
     "default_two_threads_float32": "default, float32, 2 threads",
     "layouts": "default",
