@@ -43,7 +43,7 @@ template <std::size_t S, std::size_t... lane> inline wide between(wide a, wide b
 #endif
 }
 
-template <std::size_t S> inline vector load_from(const double *x) { // loading it would cross a line of the cache
+template <std::size_t S> inline vector load_from(const double *x) { // most loads would cross a line of the cache
     return {between<S>(load(x).low, load(x + width).low, std::make_index_sequence<width>())};
 }
 
@@ -89,7 +89,7 @@ template <std::size_t N> inline __attribute__((always_inline)) void shift(vector
         sum[u] = sum[u - 1];
 }
 
-// Inputs, of which only the groups from `first` to `end` are not all zeros, which add nothing.
+// Inputs. The groups before `first`, and those from `end` on, hold only zeros, and may be left out.
 struct Inputs {
     const double *x;
     std::size_t first, end;
@@ -121,7 +121,7 @@ inline __attribute__((always_inline)) void end(vector (&sum)[N], Inputs in, cons
 
 // y[j] += sum over t ascending of f[t] * x[j + t], for N * lanes taps and n >= N vectors of outputs.
 template <std::size_t N> void add_taps(Inputs in, const double *f, double *y, std::size_t n) {
-    vector sum[N];
+    vector sum[N] = {};
     begin<0>(sum, in, f, y);
     for (std::size_t m = N - 1; m < n; ++m) {
         sum[0] = load(y + m * lanes);
@@ -136,7 +136,7 @@ std::size_t round_up(std::size_t n) { return (n + lanes - 1) / lanes * lanes; }
 
 std::size_t less(std::size_t a, std::size_t b) { return a > b ? a - b : 0; }
 
-constexpr std::size_t many = 10 / registers; // groups that there are registers for
+constexpr std::size_t many = 10 / registers; // groups: the sums fit the registers, and 80 taps one or two passes
 using AddTaps = void (*)(Inputs, const double *, double *, std::size_t);
 constexpr struct {
     std::size_t groups;

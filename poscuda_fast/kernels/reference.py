@@ -52,8 +52,8 @@ def filter_patches(
 
     Patch n is ``samples[starts[n] + t * stride]`` for t in 0..sizes[n]-1; its filter is
     ``taps[rows[n]]``. Patches must not overlap. `samples` is flat: int16, float32, or int32 that
-    holds 24-bit PCM. Returns how many samples were saturated. `flags`, if given, is filled with what `survey_patches`
-    finds before.
+    holds 24-bit PCM. Samples are finite: what becomes of others is not defined. Returns how many samples were
+    saturated. `flags`, if given, is filled with what `survey_patches` finds before.
     """
     if flags is not None:
         flags[:] = survey_patches(samples, starts, sizes, stride)

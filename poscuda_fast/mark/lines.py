@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from poscuda_fast.secrecy import Secret
 UNIT_LEVEL = 0.005  # RMS of the mark of strength 1, relative to full scale
 LOWEST, HIGHEST = 20, 124  # harmonics: 625 to 3,875 Hz
 _UNIT = 1 << 30  # of a cosine
-ROWS_AT_ONCE = 256  # whose temporary arrays are in memory together
+VALUES_AT_ONCE = 1 << 17  # whose temporary arrays are in memory together
 CLIPS_ACROSS = 1024  # whose turned table stays in the second cache
 _DOUBT = 1e-5  # float64 cosines this close to a half are rounded by exact integers
 
@@ -117,11 +116,11 @@ class Lines(Secret):
             lengths = periods + WRAP * channels
             ends = np.cumsum(lengths)
             values = np.empty(lengths.sum(), table_dtype(dtype))
-            for first in range(0, len(self.pairs), ROWS_AT_ONCE):
-                # Rows of one rate at a time: those of another have another period.
-                last = min(first + ROWS_AT_ONCE, len(self.pairs))
-                for begin, end in _runs(first, last, n_classes):
-                    marks = _wrapped(self._marks(begin, end, self.periods[begin // n_classes], dtype), channels)
+            for rate, period in enumerate(self.periods):
+                step, last = max(1, VALUES_AT_ONCE // period), (rate + 1) * n_classes
+                for begin in range(rate * n_classes, last, step):
+                    end = min(begin + step, last)
+                    marks = _wrapped(self._marks(begin, end, period, dtype), channels)
                     values[ends[begin] - lengths[begin] : ends[end - 1]] = marks.reshape(-1)
             self._tables[key] = LineTable(values, ends - lengths, periods)
         return self._tables[key]
@@ -144,12 +143,6 @@ class Lines(Secret):
             rounded /= full_scale
         marks: NDArray[Any] = rounded.astype(table_dtype(dtype))
         return marks
-
-
-def _runs(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
-    """first..last-1, cut at the multiples of `step`."""
-    edges = [first, *range(first // step * step + step, last, step), last]
-    return itertools.pairwise(edges)
 
 
 def level_db(recipe: StrongRecipe) -> float:
