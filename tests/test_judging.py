@@ -12,6 +12,9 @@ from poscuda_fast import Key, Recipe, protect, protect_array
 from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.kernels import Engine
 from poscuda_fast.mark import judging
+from poscuda_fast.mark.labels import integer_token
+from poscuda_fast.mark.lines import draw_lines
+from poscuda_fast.mark.patches import Patches
 
 MASTER = bytes(range(32))
 LABELS = [0, 1, 0, 1, 0]
@@ -203,3 +206,16 @@ def test_the_saturated_share_is_the_real_one(key: Key, monkeypatch) -> None:
     ]
     share = 100 * sum(marked) / clips.size
     refused(clips, key, rf"^{share:.1f} % of the samples", recipe=Recipe.strong(20))
+
+
+def test_the_energies_of_marks_at_several_rates(key: Key) -> None:
+    """Blocks of rows and periods against one sum for each clip."""
+    rates, rng = (8_000, 16_000, 192_000), np.random.default_rng(0)
+    lines = draw_lines(key, [integer_token(label) for label in range(100)], Recipe.strong(), rates)
+    rows, sizes = rng.integers(0, 300, 400), rng.integers(0, 20_000, 400)
+    zeros = np.zeros_like(rows)
+    energies, loudest = judging._marks_of(lines, Patches(zeros, zeros, sizes, rows), np.dtype(np.int16))
+    marks = [lines.mark(row, np.dtype(np.int16)).astype(np.int64) for row in rows]
+    expected = [(np.resize(mark, size) ** 2).sum() for mark, size in zip(marks, sizes, strict=True)]
+    assert energies.tolist() == expected  # integers below 2^53
+    assert loudest == max(np.abs(mark).max() for mark in marks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import naive
 import numpy as np
 import pytest
@@ -195,3 +197,15 @@ def test_measuring_what_is_not_finite(backend) -> None:
     assert np.isnan(energies[0])
     assert energies[1] == 1000
     assert np.isinf(energies[2])
+
+
+def test_a_table_of_long_periods_takes_little_more_memory_than_itself(key: Key) -> None:
+    tokens = encode(np.arange(256), None, 256).tokens
+    tracemalloc.start()
+    try:
+        values = draw_lines(key, tokens, Recipe.strong(), (512_000,)).table(np.dtype(np.int16), 1).values
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert values.nbytes > 8 << 20
+    assert peak < values.nbytes + (16 << 20)
