@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 
+from poscuda_fast.text import message
+
 
 class PoscudaError(Exception):
-    """The base of this library's errors; messages say what was received, what was expected and what to do."""
+    """The base of this library's errors; messages say what was received, what was expected and what to do.
+
+    Names and labels stand in a message with escapes for what is not printable.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(message(part) if isinstance(part, str) else part for part in args))
 
 
 class KeyFileError(PoscudaError, ValueError):

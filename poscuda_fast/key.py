@@ -47,6 +47,7 @@ class Key(Secret):
 
     __slots__ = ("__master", "__prk", "_fingerprint")
 
+    @discreet
     def __init__(self, master: bytes) -> None:
         if not isinstance(master, bytes | bytearray):
             raise TypeError(f"Key takes {MASTER_BYTES} bytes, got {type(master).__name__}; use Key.generate().")
@@ -57,6 +58,7 @@ class Key(Secret):
         self._fingerprint = self.derive(b"fingerprint", length=8).hex()
 
     @classmethod
+    @discreet
     def generate(cls) -> Key:
         """A new key from the operating system's random source."""
         return cls(secrets.token_bytes(MASTER_BYTES))
@@ -107,6 +109,7 @@ class Key(Secret):
         """16 hex digits that name the key without revealing it; the only derived value that may be shown."""
         return self._fingerprint
 
+    @discreet
     def derive(self, *fields: bytes, length: int) -> bytes:
         """`length` secret bytes for one purpose: HKDF-Expand over the fields, each prefixed with its length."""
         info = b"".join([len(field).to_bytes(4, "big") + field for field in fields])

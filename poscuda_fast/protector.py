@@ -62,6 +62,7 @@ class Protector:
         On the first batch, if the key file cannot be read there.
     """
 
+    @discreet
     def __init__(
         self,
         key_file: str | os.PathLike[str],
@@ -94,6 +95,7 @@ class Protector:
     def __repr__(self) -> str:
         return f"Protector({self.key_file!r}, recipe={self.recipe!r}, audio={self.audio!r})"
 
+    @discreet
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with its audio protected; other columns, and `batch` itself, are not changed.
 
@@ -191,6 +193,7 @@ class Protector:
         return _column(batch, self.label)
 
 
+@discreet
 def label_of_folder(batch: Mapping[str, Any], number: int) -> str:
     """The name of the folder that an entry's `path` lies in: the default label of `protect_folder`."""
     paths = _column(batch, "path")

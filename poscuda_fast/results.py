@@ -8,6 +8,8 @@ import html
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from poscuda_fast.text import one_line
+
 NAMES_SHOWN = 20
 RATES_SHOWN = 4
 
@@ -43,6 +45,11 @@ class Verdict(enum.IntEnum):
         return Verdict.ORIGINAL <= self <= Verdict.UNCHANGED
 
 
+def table(rows: Iterable[tuple[str, object]], width: int = 18) -> str:
+    """Names and values, one a line, whatever they hold."""
+    return "\n".join(f"{one_line(name):<{width}} {one_line(str(value))}" for name, value in rows)
+
+
 class Shown:
     """A result that prints as a short table, and as an HTML table in a notebook."""
 
@@ -53,7 +60,7 @@ class Shown:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<18} {value}" for name, value in self.rows())
+        return table(self.rows())
 
     def _repr_html_(self) -> str:
         cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in self.rows())
@@ -260,14 +267,9 @@ class Verification(Shown):
         yield "run", self.state
         yield "all in one form", "yes" if self.ok else "no"
         for name, names in lists.items():
-            yield from ((f"  {name}", _one_line(shown)) for shown in names[:NAMES_SHOWN])
+            yield from ((f"  {name}", shown) for shown in names[:NAMES_SHOWN])
             if len(names) > NAMES_SHOWN:
                 yield f"  {name}", f"and {len(names) - NAMES_SHOWN:,} more"
-
-
-def _one_line(name: str) -> str:
-    """A name that cannot be taken for other lines, nor move the cursor of a terminal."""
-    return name if name.isprintable() else repr(name)
 
 
 def _together(verdicts: Iterable[Verdict]) -> Verdict:

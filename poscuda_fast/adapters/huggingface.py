@@ -12,12 +12,14 @@ from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.secrecy import discreet
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
 
+@discreet
 def protect_dataset(
     dataset: datasets.Dataset | datasets.DatasetDict,
     key_file: str | os.PathLike[str],
@@ -147,6 +149,7 @@ class _Batches:
     def __init__(self, protector: Protector) -> None:
         self._protector = protector
 
+    @discreet
     def __call__(self, table: pa.Table, rows: list[int]) -> pa.Table:
         import pyarrow as pa  # noqa: PLC0415
 

@@ -12,12 +12,14 @@ from poscuda_fast.errors import require
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.secrecy import discreet
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
 
+@discreet
 def protect_parquet(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],

@@ -14,11 +14,13 @@ from poscuda_fast import disk
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files.listing import LOSSY_SUFFIXES, suffix_of
 from poscuda_fast.protector import Protector
+from poscuda_fast.secrecy import discreet
 
 if TYPE_CHECKING:
     import ray.data
 
 
+@discreet
 def protect_dataset(
     dataset: ray.data.Dataset, key_file: str | os.PathLike[str], *, concurrency: int = 1, batch_size: int = 64,
     **options: Any,
@@ -57,6 +59,7 @@ def protect_dataset(
     )
 
 
+@discreet
 def write_files(
     dataset: ray.data.Dataset, src: str | os.PathLike[str], dst: str | os.PathLike[str], *, audio: str = "bytes"
 ) -> int:
@@ -106,6 +109,7 @@ class WriteFiles:
         `src` and `dst` are one folder, or one lies inside the other.
     """
 
+    @discreet
     def __init__(self, src: str | os.PathLike[str], dst: str | os.PathLike[str], audio: str = "bytes") -> None:
         self.src, self.dst, self.audio = os.path.abspath(src), os.path.abspath(dst), audio
         if disk.overlap(src, dst):
@@ -114,6 +118,7 @@ class WriteFiles:
                 f"Nothing was written."
             )
 
+    @discreet
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Write a batch.
 

@@ -15,6 +15,7 @@ from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.protector import Protector, plain_entries
 from poscuda_fast.recipe import Recipe, check_rate
+from poscuda_fast.secrecy import discreet
 
 
 class ProtectedDataset:
@@ -43,6 +44,7 @@ class ProtectedDataset:
         As for `Protector`.
     """
 
+    @discreet
     def __init__(
         self,
         dataset: Any,
@@ -58,9 +60,11 @@ class ProtectedDataset:
         self._protector = Protector(key_file, recipe=recipe, classes=classes, sample_rate=sample_rate)
         self._audio, self._label = audio, label
 
+    @discreet
     def __len__(self) -> int:
         return len(self._dataset)
 
+    @discreet
     def __getitem__(self, index: Any) -> Any:
         """The item with a protected copy of its waveform. Its type is kept; the data set's own waveform is unchanged.
 
@@ -109,6 +113,7 @@ class ProtectCollate:
         `classes` is not a sequence of distinct names.
     """
 
+    @discreet
     def __init__(
         self,
         key_file: str | os.PathLike[str],
@@ -131,6 +136,7 @@ class ProtectCollate:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_key": None}
 
+    @discreet
     def __call__(self, items: Any) -> Any:
         """The batch with a protected copy of its waveforms. Its type is kept; the input is unchanged.
 

@@ -26,6 +26,7 @@ from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.secrecy import discreet
 
 RUN = "poscuda-shards.json"  # beside the shards: what they were made with
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -54,6 +55,7 @@ class Shards(NamedTuple):
     samples: int
 
 
+@discreet
 def protect_shards(
     src: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     dst: str | os.PathLike[str],

@@ -26,6 +26,7 @@ from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.record import keyed_mac, refuse_protected
 
 
+@discreet
 def shard_tasks(
     src: PathLike,
     dst: PathLike,

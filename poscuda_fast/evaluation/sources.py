@@ -32,7 +32,7 @@ from poscuda_fast.mark.judging import judged, look
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, chosen_recipe
 from poscuda_fast.results import Verdict
-from poscuda_fast.secrecy import discreet
+from poscuda_fast.secrecy import discreet, discreet_steps
 from poscuda_fast.undo.journal import SIDECAR, Journal, State
 from poscuda_fast.undo.record import keyed_mac, refuse_protected, reopen
 
@@ -135,6 +135,7 @@ class Folder:
             self.recipe = Recipe.from_dict(header["recipe"])
             self.labels_mac = header["labels"]
 
+    @discreet_steps
     def clips(
         self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
     ) -> Iterator[tuple[int, list[Clips]]]:
@@ -236,6 +237,7 @@ class Array:
         self.rates = np.full(len(self._lengths), rate, np.int64)
         self.seconds = self._lengths / rate
 
+    @discreet_steps
     def clips(
         self, rows: Sequence[int], exchanged: Mapping[int, Label], rate: int, frames: int
     ) -> Iterator[tuple[int, list[Clips]]]:

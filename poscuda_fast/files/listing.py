@@ -15,6 +15,7 @@ from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.files import headers
 from poscuda_fast.files.encoded import Encoding, probe
 from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
+from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import SIDECAR
 
 MANIFEST = "poscuda.json"
@@ -89,14 +90,16 @@ def find_sidecars(root: Path) -> list[Path]:
 
 def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Every entry below a folder that is not itself a folder, with its relative name."""
-    with os.scandir(root) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    yield from _walk(root / entry.name, name + "/", hidden=hidden)
-            elif hidden or not entry.name.startswith("."):
-                yield entry, name
+    waiting = [prefix]  # folders may lie in each other more deeply than calls may
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(f"{root}/{prefix}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith("."):
+                        waiting.append(f"{prefix}{entry.name}/")
+                elif hidden or not entry.name.startswith("."):
+                    yield entry, prefix + entry.name
 
 
 def read_layouts(root: Path, names: Sequence[str]) -> list[AudioFile]:
@@ -167,9 +170,9 @@ def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
 def refuse(problems: Sequence[str], title: str) -> None:
     """Raise a DatasetError that lists the first few problems, if there are any."""
     if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:PROBLEMS_SHOWN])
+        shown = "".join(f"\n  {one_line(problem)}" for problem in problems[:PROBLEMS_SHOWN])
         more = f"\n  and {len(problems) - PROBLEMS_SHOWN:,} more" if len(problems) > PROBLEMS_SHOWN else ""
-        raise DatasetError(f"{title}; nothing was written:{shown}{more}")
+        raise DatasetError(f"{one_line(title)}; nothing was written:{shown}{more}")
 
 
 def collisions(names: Sequence[str]) -> list[str]:

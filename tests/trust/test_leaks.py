@@ -204,7 +204,7 @@ def test_without_its_guard_a_traceback_shows_secrets(tmp_path: Path, monkeypatch
 
     from poscuda_fast import secrecy
 
-    monkeypatch.setattr(secrecy, "_clear", lambda traceback: None)
+    monkeypatch.setattr(secrecy, "_clear", lambda traceback, callers: True)
     stage = Stage(tmp_path, "1")
     scenes = Scenes(tmp_path, RECIPES["1"], Kept(tmp_path / "kept"))
     for line in range(1, 1500, 9):
