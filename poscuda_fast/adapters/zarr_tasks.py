@@ -149,7 +149,7 @@ class ShardTask:
                 f"Clips {self.first} to {end - 1} are not whole shards of {step} clips, and another task would write "
                 f"the rest at the same time; use the tasks as shard_tasks made them."
             )
-        clips = np.asarray(source[self.first : end])
+        clips = np.array(sharded.read(source, Path(self.src), self.first, end))
         mark_batch(
             clips, self.labels, Key.load(self.key_file), recipe=self.recipe, engine=Engine(threads=1),
             sample_rate=self.sample_rate, lengths=self.lengths, classes=self.classes,

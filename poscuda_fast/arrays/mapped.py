@@ -9,7 +9,8 @@ import contextlib
 import io
 import mmap
 import os
-import warnings
+import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import AudioFileError
 from poscuda_fast.kernels import will_need
 from poscuda_fast.mark.patches import Patches
+from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import sidecar_of
 
 BATCHES_AHEAD = 4  # keeps the disk busy while the journal is synced
@@ -83,7 +85,7 @@ class MappedArray(ArrayClips):
         """Start reading the pages of some patches in the background."""
         first, n_bytes = self.reach(patches)
         if len(first) and n_bytes <= MOST_BYTES:
-            self._background.submit(will_need, self.flat, first, n_bytes)
+            self._hint(will_need, self.flat, first, n_bytes)
 
     def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
         """The same batches; each is requested from the disk while those before it are worked on."""
@@ -112,8 +114,13 @@ class MappedArray(ArrayClips):
         self._end = max(self._end, int(first.max()) + n_bytes)
         if not self._reading:
             span = self._lowest + self._begin, self._end - self._begin
-            self._background.submit(_write_back, self.path, *span)
+            self._hint(_write_back, self.path, *span)
             self._begin, self._end = _NOTHING
+
+    def _hint(self, work: Callable[..., object], *args: Any) -> None:
+        """Have something done in the background; it is left out where the system gives no thread for it."""
+        with contextlib.suppress(RuntimeError):
+            self._background.submit(work, *args)
 
     def sync(self) -> None:
         """Return once every store to the mapping is on the disk; OSError if that fails."""
@@ -169,20 +176,10 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
         return AudioFileError(f"{name} cannot be used: {reason}.")
 
     size = os.fstat(file.fileno()).st_size
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    head = io.BytesIO(os.read(file.fileno(), min(size, MAX_NPY_HEADER)))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            read_header = _NPY_READERS.get(np.lib.format.read_magic(head))
-            if read_header is None:
-                raise refuse("its .npy version is unknown; save it again with numpy.save")
-            shape, fortran, dtype = read_header(head, max_header_size=MAX_NPY_HEADER)
-    except AudioFileError:
-        raise
-    except Exception as error:  # noqa: BLE001 - NumPy's parser raises over a dozen kinds on hostile headers
-        raise refuse(f"its .npy header cannot be read ({str(error)[:200]})") from None
-    offset = head.tell()
+        offset, shape, dtype, order = read_header(file)
+    except ValueError as error:
+        raise refuse(str(error)) from None
     if dtype not in (np.dtype("<i2"), np.dtype("<f4")):
         raise refuse(f"its samples are {dtype}; expected int16 ('<i2') or float32 ('<f4'), so convert it")
     if len(shape) not in (2, 3) or any(isinstance(n, bool) or n < 0 for n in shape):
@@ -190,9 +187,35 @@ def read_npy(file: BinaryIO, name: str) -> NpyLayout:
     needed = offset + dtype.itemsize * int(np.prod(np.array(shape, object)))
     if needed != size:
         raise refuse(f"its shape {shape} needs {needed} bytes and it has {size}")
-    return NpyLayout(offset, tuple(shape), dtype, "F" if fortran else "C")
+    return NpyLayout(offset, shape, dtype, order)
 
 
+def read_header(file: BinaryIO) -> NpyLayout:
+    """The layout that an open .npy file says it has; ValueError with the reason if its header cannot be read.
+
+    No warning is given, and no filter of warnings is changed, since these are the whole process's: a header that NumPy
+    would warn of is refused before NumPy sees it.
+    """
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    content = os.read(file.fileno(), min(os.fstat(file.fileno()).st_size, MAX_NPY_HEADER))
+    head = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(head)
+        read = _NPY_READERS.get(version)
+        if read is not None:
+            (size,) = struct.unpack_from("<H" if version == (1, 0) else "<I", content, head.tell())
+            if _WARNED.search(content, head.tell(), head.tell() + 4 + size):
+                raise ValueError("it is not one that numpy.save writes; save the array again")
+            shape, fortran, dtype = read(head, max_header_size=MAX_NPY_HEADER)
+    except Exception as error:  # noqa: BLE001 - NumPy's parser raises over a dozen kinds on hostile headers
+        raise ValueError(f"its .npy header cannot be read ({one_line(str(error)[:200])})") from None
+    if read is None:
+        raise ValueError("its .npy version is unknown; save it again with numpy.save")
+    return NpyLayout(head.tell(), tuple(shape), dtype, "F" if fortran else "C")
+
+
+# An escape, a number that runs into a word (as in Python 2), or NumPy's old name for bytes.
+_WARNED = re.compile(rb"""\\|\d\s*[A-Za-z_]|['"][<>=|]?a\d+['"]|descr['"]\s*:\s*['"][<>=|]?a""")
 _NPY_READERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import stat
-import threading
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,10 +32,10 @@ from poscuda_fast.undo.journal import sidecar_of
 
 METADATA = "zarr.json"
 TASKS = "poscuda-tasks.json"  # beside it in a copy that tasks make: their key, recipe, labels and so on
-_CONFIGURING = threading.Lock()  # Zarr's configuration is global in the process
 _METADATA_OF_2 = (".zarray", ".zgroup")
 FORMAT = 3
 ROWS_BESIDE = 4
+MOST_SHOWN = 120  # characters of somebody else's text in a message
 CACHE_BYTES = 64 << 20  # of decoded rows that are kept
 # Any other codec is refused, since it might change samples outside patches.
 LOSSLESS = {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"} | {
@@ -106,7 +106,7 @@ class ZarrArray:
     def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
         """(size,) or (size, n_channels) frames of one clip, which is kept decoded for its other stretches."""
         if self._one[0] != clip:
-            self._one = clip, np.asarray(self._array[clip])
+            self._one = clip, read(self._array, self.path, clip, clip + 1)[0]
         return self._one[1][start : start + size]
 
     def location(self) -> list[int | str]:
@@ -155,7 +155,8 @@ class ZarrArray:
         if row not in self._rows:
             self._wait_for(row)
             first = row * self.clips_a_row
-            self._rows[row] = ArrayClips(np.ascontiguousarray(self._array[first : first + self.clips_a_row]), None)
+            end = min(first + self.clips_a_row, self.shape[0])
+            self._rows[row] = ArrayClips(np.ascontiguousarray(read(self._array, self.path, first, end)), None)
             unchanged = [other for other in self._rows if other not in self._changed and other != row]
             for other in unchanged[: max(0, len(self._rows) - max(1, CACHE_BYTES // max(1, self.row_bytes)))]:
                 del self._rows[other]
@@ -186,32 +187,97 @@ def is_zarr(path: Path) -> bool:
 def open_exact(path: str | os.PathLike[str]) -> Any:
     """Open an array for reading; DatasetError if it cannot be edited exactly."""
     folder = Path(path)
-    try:
-        metadata = json.loads((folder / METADATA).read_bytes())
-        is_array = metadata["zarr_format"] == FORMAT and metadata["node_type"] == "array" and "codecs" in metadata
-    except (OSError, ValueError, KeyError, TypeError):
-        is_array = False
-    if not is_array:
-        raise DatasetError(
-            f"{folder} is not the folder of a Zarr array of format {FORMAT}; give the array itself, not its group, and "
-            f"copy arrays of format 2 into one of format {FORMAT} first."
-        )
-    unknown = sorted(set(_codecs(metadata["codecs"])) - LOSSLESS)
+    unknown = _unknown_codecs(folder)
     if unknown:
         raise DatasetError(
             f"{folder} is encoded with {', '.join(unknown)}, which may not give back the same samples; "
             f"copy it into an array with lossless codecs first. Nothing was written."
         )
-    require("zarr", "zarr")
-    import zarr  # noqa: PLC0415 - an extra
-
-    array = zarr.open_array(folder, mode="r")
+    array = _open(folder)
     if array.ndim not in (2, 3):
         raise ValueError(f"{folder} has shape {array.shape}; expected (n_clips, n_frames[, n_channels]).")
     if array.shape[2:] == (0,):
         raise ValueError(f"{folder} has shape {array.shape}, and so no channels; there is nothing to protect.")
     check_dtype(array.dtype, str(folder))
+    needed, held = math.prod(shards(array)) * array.dtype.itemsize, _memory_bytes()
+    if needed > held:
+        raise DatasetError(
+            f"{folder} has shards of {shards(array)}, {needed:,} bytes each, which are rewritten whole, and this "
+            f"machine has {held:,} bytes of memory; copy it into an array with smaller shards first."
+        )
     return array
+
+
+def _unknown_codecs(folder: Path) -> list[str]:
+    """The codecs of an array that may lose something; DatasetError if its metadata are not those of an array."""
+    try:
+        metadata = json.loads((folder / METADATA).read_bytes())
+        is_array = metadata["zarr_format"] == FORMAT and metadata["node_type"] == "array" and "codecs" in metadata
+    except (OSError, ValueError, KeyError, TypeError):
+        is_array = False
+    except RecursionError as error:
+        raise _unreadable(folder, error) from None
+    if not is_array:
+        raise DatasetError(
+            f"{folder} is not the folder of a Zarr array of format {FORMAT}; give the array itself, not its group, and "
+            f"copy arrays of format 2 into one of format {FORMAT} first."
+        )
+    try:
+        return sorted({str(name)[:MOST_SHOWN] for name in set(_codecs(metadata["codecs"])) - LOSSLESS})
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(folder, error) from None
+
+
+def _open(folder: Path) -> Any:
+    """Open an array, with a sentence for all that Zarr raises of metadata."""
+    require("zarr", "zarr")
+    import zarr  # noqa: PLC0415 - an extra
+
+    try:
+        array = zarr.open_array(folder, mode="r")
+        sizes = (*array.chunks, *shards(array))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - over a dozen kinds
+        raise _unreadable(folder, error) from None
+    if min(sizes, default=1) < 1 or min(array.shape, default=0) < 0:
+        raise DatasetError(f"{folder} has shape {array.shape} in chunks of {array.chunks}, which cannot be; {_AGAIN}.")
+    return array
+
+
+def read(array: Any, folder: Path, first: int, end: int) -> NDArray[Any]:
+    """The clips from `first` to before `end`; DatasetError if they cannot be decoded."""
+    try:
+        return np.asarray(array[first:end])
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - each codec has its own kinds
+        raise DatasetError(
+            f"{folder} has damaged data: a shard of clips {first} to {end - 1} cannot be decoded "
+            f"({_reason(error)}); put it back from a backup."
+        ) from None
+
+
+_AGAIN = "write the array again from its source"
+
+
+def _unreadable(folder: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{folder} has metadata ({METADATA}) that are damaged, or of a kind that the installed zarr does not know "
+        f"({_reason(error)}); {_AGAIN}, or update zarr."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:MOST_SHOWN]}"
+
+
+def _memory_bytes() -> int:
+    """The memory of this machine; a tebibyte where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 40
 
 
 def _codecs(codecs: Iterable[Any]) -> Iterator[str]:
@@ -255,6 +321,11 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, a
     """Replace a whole shard, in one step and durably; unless `alone`, others may replace it at the same time."""
     name, content = _encode(folder, region, samples)
     path = folder / name
+    if os.path.realpath(path.parent) != os.path.normpath(f"{os.path.realpath(folder)}/{os.path.dirname(name)}"):
+        raise DatasetError(
+            f"{path} lies behind a symbolic link, so writing it would change files outside {folder}; replace the link "
+            f"with the folder. The shard was not written."
+        )
     if content is None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
@@ -282,9 +353,12 @@ def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> t
     from zarr.storage import MemoryStore  # noqa: PLC0415
 
     kept: dict[str, Any] = {METADATA: Buffer.from_bytes((folder / METADATA).read_bytes())}
+    opened = zarr.open_array(MemoryStore(kept), mode="r+")
     for write_all in (False, True):
-        with _CONFIGURING, zarr.config.set({"array.write_empty_chunks": write_all}):
-            memory = zarr.open_array(MemoryStore(kept), mode="r+")
+        # For this array alone: Zarr's own configuration is the whole process's.
+        config: Any = {"order": "C", "write_empty_chunks": write_all}
+        metadata: Any = opened.metadata
+        memory: Any = zarr.Array(zarr.AsyncArray(metadata, opened.store_path, config))
         memory[region] = samples
         if np.asarray(memory[region]).tobytes() == samples.tobytes():
             break

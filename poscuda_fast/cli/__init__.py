@@ -2,38 +2,101 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 
 import click
 
 import poscuda_fast
-from poscuda_fast.cli import editing, looking
+from poscuda_fast.cli import editing, looking, printing
 from poscuda_fast.cli.help_pages import EPILOG, Group
 from poscuda_fast.errors import PoscudaError
+from poscuda_fast.text import message
 
 PROGRAM = "poscuda"
 COMPLETE_VARIABLE = f"_{PROGRAM}_COMPLETE".upper()  # click's own name for it
-REFUSED, STOPPED, INTERRUPTED = 2, 3, 130
+REFUSED, STOPPED, UNTOLD, INTERRUPTED = 2, 3, 4, 130
 _REFUSALS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def main() -> None:
     """Run the command line and exit with a documented code."""
+    printing.begin()
+    code = _run()
+    reason = printing.untold()
+    if reason and code in (0, 1):
+        _tell(f"the run is finished, but its result could not be printed ({reason}).")
+        code = code or UNTOLD
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run a command; its exit code. Whatever is raised is told in a sentence."""
     try:
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(REFUSED)
+        shown = io.StringIO()
+        error.show(file=shown)
+        printing.say(shown.getvalue().rstrip("\n"), err=True)
+        return REFUSED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("poscuda: interrupted; run the same command again to finish.", err=True)
-        sys.exit(INTERRUPTED)
+        return _interrupted()
     except (PoscudaError, ValueError, TypeError, ImportError, *_REFUSALS) as error:
-        click.echo(f"poscuda: {error}", err=True)
-        sys.exit(REFUSED)
-    except (OSError, MemoryError) as error:
-        click.echo(f"poscuda: {error or type(error).__name__}\nRun the same command again to finish.", err=True)
-        sys.exit(STOPPED)
-    sys.exit(code if isinstance(code, int) else 0)
+        _tell(str(error) or type(error).__name__)
+        return REFUSED
+    except SystemExit as error:
+        if isinstance(error.__context__, OSError):  # click ends so where a pipe is closed
+            return _stopped(error.__context__)
+        raise  # of shell completion
+    except Exception as error:  # noqa: BLE001 - the last who can tell it
+        return _stopped(error)
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    _tell("interrupted; run the same command again to finish.")
+    return INTERRUPTED
+
+
+def _stopped(error: Exception) -> int:
+    """Tell an error that may come in the middle of a run."""
+    if isinstance(error.__context__, KeyboardInterrupt):  # click could not end its line
+        return _interrupted()
+    said = str(error)
+    if isinstance(error, MemoryError):
+        _tell(f"there is too little memory{said and f' ({said})'}; close other programs, or use fewer --threads.")
+    elif isinstance(error, OSError):
+        _tell(said or f"the system refused something without a reason ({type(error).__name__})")
+    elif isinstance(error, RuntimeError) and "start new thread" in said:
+        _tell(f"the system gives this process no more threads ({said}); end other programs, or use fewer --threads.")
+    else:
+        _tell(
+            f"stopped by an error that was not foreseen: {type(error).__name__}: {said or 'without a message'} "
+            f"({_place_of(error)}). If it comes again, please report it."
+        )
+    printing.say("Run the same command again to finish.", err=True)
+    return STOPPED
+
+
+def _place_of(error: Exception) -> str:
+    """The innermost line of this package in an error's traceback."""
+    own = [
+        (frame.f_globals["__name__"], line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(poscuda_fast.__name__)
+    ]
+    return f"{own[-1][0]}, line {own[-1][1]}" if own else "outside of this package"
+
+
+def _tell(sentence: str) -> None:
+    printing.say(f"{PROGRAM}: {message(sentence)}", err=True)
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's order
+    if wanted and not context.resilient_parsing:
+        printing.say(f"{PROGRAM}, version {poscuda_fast.__version__}")
+        context.exit()
 
 
 @click.group(
@@ -41,7 +104,14 @@ def main() -> None:
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.version_option(poscuda_fast.__version__, prog_name=PROGRAM)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Make audio data sets unlearnable in place, prove it, and undo it with the key."""
 
@@ -65,7 +135,7 @@ def completion(shell: str) -> None:
     maker = shell_completion.get_completion_class(shell)
     if maker is None:
         raise click.UsageError(f"SHELL is {shell!r}, which this version of click does not know; upgrade click.")
-    click.echo(maker(cli, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    printing.say(maker(cli, {}, PROGRAM, COMPLETE_VARIABLE).source())
 
 
 for command in (

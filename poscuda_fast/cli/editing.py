@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from poscuda_fast.cli.options import (
     show,
     take_recipe,
 )
+from poscuda_fast.cli.printing import say
+from poscuda_fast.text import one_line
 
 
 @click.command(cls=Command)
@@ -41,7 +44,7 @@ def keygen(file: Path) -> None:
     """
     key = poscuda_fast.Key.generate()
     key.save(file)
-    click.echo(f"Wrote {file} with fingerprint {key.fingerprint}. Keep it secret and back it up.")
+    say(f"Wrote {one_line(str(file))} with fingerprint {key.fingerprint}. Keep it secret and back it up.")
 
 
 @click.command(cls=Command)
@@ -115,7 +118,7 @@ def protect(
     if not quiet:
         show(report, as_json=as_json)
     if dry_run and not (as_json or quiet):
-        click.echo("No files were modified.")
+        say("No files were modified.")
 
 
 def _protect_audio(
@@ -181,8 +184,12 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
 
 
 def _is_sure(src: Path) -> bool:
+    if sys.stdin is None:
+        return False
     try:
-        return click.confirm(f"{src} can then never be restored, not even with the key. Go on?", err=True)
+        return click.confirm(
+            f"{one_line(str(src))} can then never be restored, not even with the key. Go on?", err=True
+        )
     except click.Abort:  # nobody can answer
         return False
 

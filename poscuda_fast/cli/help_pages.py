@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from poscuda_fast.cli.printing import say
+
 # An option that is not named here appears under "Options".
 SECTIONS = {
     "Labels": ("labels_from", "label"),
@@ -34,7 +36,8 @@ Exit codes:
   0    done
   1    verify, doctor or demo found a problem
   2    refused: wrong arguments or unusable input; nothing was written
-  3    stopped by the system (full disk, failed write); run the same command again to finish
+  3    stopped by the system (full disk, failed write) or an unforeseen error; run the same command again to finish
+  4    done, but the result could not be printed (full disk); a closed pipe or stream changes no exit code
   130  interrupted; run the same command again to finish
 
 \b
@@ -47,7 +50,24 @@ Environment:
 """
 
 
-class Command(click.Command):
+def _show_help(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's order
+    if wanted and not context.resilient_parsing:
+        say(context.get_help())
+        context.exit()
+
+
+class _Page(click.Command):
+    """A command whose help is printed like all else."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option --help."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+class Command(_Page):
     """A command whose help shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -63,7 +83,7 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
-class Group(click.Group):
+class Group(_Page, click.Group):
     """A group of such commands."""
 
     command_class = Command

@@ -31,6 +31,9 @@ from poscuda_fast.cli.options import (
     refuse_sample_rate,
     take_recipe,
 )
+from poscuda_fast.cli.printing import say
+from poscuda_fast.results import table
+from poscuda_fast.text import one_line
 
 if TYPE_CHECKING:
     from poscuda_fast.evaluation import sources
@@ -127,14 +130,14 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
                 seeds=options["seeds"],
                 attacks=options["attacks"],
                 progress=progress,
-                tell=None if quiet else lambda line: click.echo(line, err=True),
+                tell=None if quiet else lambda line: say(line, err=True),
             )
         if not quiet:
-            click.echo(words.text(found))
+            say(words.text(found))
         file.write(words.stored(found))
         words.plot(found, picture)
     if not quiet:
-        click.echo(f"Wrote {out} and {plot}.")
+        say(f"Wrote {one_line(str(out))} and {one_line(str(plot))}.")
 
 
 def _plot_beside(out: Path) -> Path:
@@ -245,7 +248,7 @@ def report(
             progress=progress,
         )
     if not quiet:
-        click.echo(f"Wrote {out}. It shows the marks: keep it as secret as the sidecar.")
+        say(f"Wrote {one_line(str(out))}. It shows the marks: keep it as secret as the sidecar.")
 
 
 @click.command(cls=Command)
@@ -269,9 +272,9 @@ def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any
     recipe, _ = take_recipe(fields)
     facts = inspection.inspect(file, recipe, sample_rate)
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        say(json.dumps(facts, indent=1))
     else:
-        click.echo("\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+        say(table(facts.items()))
 
 
 @click.command(cls=Command)
@@ -290,7 +293,7 @@ def demo(out: Path | None) -> int:
     """
     from poscuda_fast.cli import demo as show  # noqa: PLC0415
 
-    return 0 if show.run(out, click.echo) else 1
+    return 0 if show.run(out, say) else 1
 
 
 @click.command(cls=Command)
@@ -310,12 +313,11 @@ def doctor(*, as_json: bool) -> int:
 
     found = practice.examine()
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
         return 0 if found["ok"] else 1
     for name, value in found.items():
         if isinstance(value, dict):
-            for part, state in value.items():
-                click.echo(f"{name[:-1] + ' ' + part:<22} {state}")
+            say(table(((f"{name[:-1]} {part}", state) for part, state in value.items()), 22))
         else:
-            click.echo(f"{name:<22} {value}")
+            say(table([(name, value)], 22))
     return 0 if found["ok"] else 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 
+from poscuda_fast.cli.printing import Patient, say
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress
 
@@ -23,6 +25,7 @@ SAMPLE_RATE = click.option(
     "--sample-rate", type=int, help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs."
 )
 
+SECONDS_SHOWN = 0.1  # a progress bar is drawn again after this
 _PAPER = ("patch", "taps", "blur", "patches", "every", "identity")
 RECIPE_FIELDS = ("paper", "strength", "snr", *_PAPER)  # what `take_recipe` takes
 
@@ -115,13 +118,13 @@ def refuse_audio_options(options: dict[str, Any]) -> None:
 
 def show(result: Any, *, as_json: bool) -> None:
     """Print a result as text or JSON."""
-    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
+    say(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
 
 
 @contextlib.contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
     """A bar on stderr with rate and time left; nothing if stderr is not a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - rich takes longer to import than a small job
@@ -133,11 +136,18 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, rate="")
+    console = Console(file=cast("IO[str]", Patient(sys.stderr)))
+    # Without a thread of its own, which a system may refuse.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        task, shown = bar.add_task("", total=None, rate=""), 0.0
 
         def advance(done: int, total: int) -> None:
+            nonlocal shown
             speed = bar.tasks[task].speed
             bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+            now = time.monotonic()
+            if done >= total or now - shown > SECONDS_SHOWN:
+                bar.refresh()
+                shown = now
 
         yield advance

@@ -86,7 +86,6 @@ def _read_csv(path: Path) -> dict[str, str]:
         raise DatasetError(f"{path} does not exist or is not a file; give a CSV file with the columns path and label.")
     labels: dict[str, str] = {}
     problems = []
-    old_limit = csv.field_size_limit(MAX_CSV_FIELD)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
@@ -96,6 +95,8 @@ def _read_csv(path: Path) -> dict[str, str]:
                 )
             for row in rows:
                 name, label = row["path"] or "", row["label"] or ""
+                if max(len(name), len(label)) > MAX_CSV_FIELD:  # csv's own limit is for the whole process
+                    raise csv.Error(f"line {rows.line_num} has a field of more than {MAX_CSV_FIELD:,} characters")
                 pure = PurePosixPath(name)
                 if pure.is_absolute() or ".." in pure.parts or not pure.parts:
                     problems.append(f"line {rows.line_num}: {name!r} is not a path inside the folder")
@@ -107,7 +108,5 @@ def _read_csv(path: Path) -> dict[str, str]:
                     problems.append(f"line {rows.line_num}: {name!r} has two labels")
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is not a CSV file in UTF-8: {error}.") from None
-    finally:
-        csv.field_size_limit(old_limit)
     refuse(problems, f"{path} cannot be used")
     return labels
