@@ -10,7 +10,7 @@ import click
 
 import poscuda_fast
 from poscuda_fast.cli import editing, looking, printing
-from poscuda_fast.cli.help_pages import EPILOG, Group
+from poscuda_fast.cli.help_pages import EPILOG, ClosedPipe, Group
 from poscuda_fast.errors import PoscudaError
 from poscuda_fast.text import message
 
@@ -45,10 +45,8 @@ def _run() -> int:
     except (PoscudaError, ValueError, TypeError, ImportError, *_REFUSALS) as error:
         _tell(str(error) or type(error).__name__)
         return REFUSED
-    except SystemExit as error:
-        if isinstance(error.__context__, OSError):  # click ends so where a pipe is closed
-            return _stopped(error.__context__)
-        raise  # of shell completion
+    except ClosedPipe as closed:
+        return _stopped(closed.error)
     except Exception as error:  # noqa: BLE001 - the last who can tell it
         return _stopped(error)
     return code if isinstance(code, int) else 0

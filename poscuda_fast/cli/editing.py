@@ -184,13 +184,13 @@ def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, a
 
 
 def _is_sure(src: Path) -> bool:
-    if sys.stdin is None:
+    if sys.stdin is None or sys.stderr is None:  # nobody can see the question, or answer
         return False
     try:
         return click.confirm(
             f"{one_line(str(src))} can then never be restored, not even with the key. Go on?", err=True
         )
-    except click.Abort:  # nobody can answer
+    except (click.Abort, OSError):  # likewise
         return False
 
 

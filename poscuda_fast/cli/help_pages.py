@@ -83,7 +83,22 @@ class Command(_Page):
                     formatter.write_dl(records)
 
 
+class ClosedPipe(Exception):  # noqa: N818 - it carries an error and is none
+    """Carries an error of data past click, which takes every closed pipe for that of its output and exits with 1."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Group(_Page, click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ClosedPipe(error) from None
