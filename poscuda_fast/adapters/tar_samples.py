@@ -19,7 +19,8 @@ from poscuda_fast.files.listing import AUDIO_SUFFIXES
 _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # the gzip command's
 _READ_BYTES = 1 << 20
-_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error)  # what tarfile and gzip raise for a damaged file
+# What tarfile and gzip raise for a damaged file, and for headers with impossible numbers.
+_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, OverflowError, RecursionError)
 # tarfile writes these from the name and size; values that were read would override the new ones.
 _OF_TARFILE = {"hdrcharset", "path", "size"}
 

@@ -235,7 +235,7 @@ def _begin(path: Path, run: Mapping[str, Any]) -> None:
             file.write(json.dumps(run, indent=1).encode())
     try:
         found = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise DatasetError(f"{path} is damaged; choose another folder for the copies. No shard was written.")
@@ -346,7 +346,7 @@ class _Work:
         try:
             text = sample[extension].decode()
             found = json.loads(text) if field else _number_or_name(text.strip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(
                 f"Sample {group.key} has a label {extension!r} that is not {'JSON' if field else 'text'} in UTF-8 "
                 f"({error}); fix it, or leave the sample out."

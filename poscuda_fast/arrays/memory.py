@@ -148,6 +148,9 @@ def _mark_all(audio: ArrayClips | ListClips | DeviceClips, plan: Plan, engine: E
 def interrupts_held_back() -> Iterator[None]:
     """Ctrl-C takes effect after the block."""
     held: list[Any] = []
+    if signal.getsignal(signal.SIGINT) is None:  # handled by other code than Python's, which could not be put back
+        yield
+        return
     try:
         before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
     except ValueError:  # not the main thread: it gets no interrupts
@@ -159,3 +162,5 @@ def interrupts_held_back() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if held and callable(before):
             before(*held[0])
+        elif held and before is signal.SIG_DFL:
+            signal.raise_signal(signal.SIGINT)

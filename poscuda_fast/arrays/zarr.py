@@ -240,7 +240,7 @@ def _open(folder: Path) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - over a dozen kinds
         raise _unreadable(folder, error) from None
-    if min(sizes, default=1) < 1 or min(array.shape, default=0) < 0:
+    if min(sizes, default=1) < 1 or not all(0 <= n < 1 << 63 for n in array.shape):
         raise DatasetError(f"{folder} has shape {array.shape} in chunks of {array.chunks}, which cannot be; {_AGAIN}.")
     return array
 

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import math
 import os
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ NARROW_BAND = 8_000  # Hz: narrow-band PESQ
 UNCHANGED = math.inf  # in place of the value of a clip that was not changed
 
 Clip = NDArray[np.int16]  # (frames,)
+_FILTERING = threading.Lock()  # filters of warnings are the whole process's: two threads would put back each other's
 
 
 class UnmeasurableError(Exception):
@@ -119,7 +121,7 @@ def stoi(original: Clip, protected: Clip, sample_rate: int) -> float:
     """
     package = _needed("pystoi")
     _refuse_silence(original)
-    with warnings.catch_warnings():
+    with _FILTERING, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # pystoi only warns of a short clip, and scores it as bad
         try:
             return float(package.stoi(original / FULL_SCALE, protected / FULL_SCALE, sample_rate))

@@ -121,6 +121,21 @@ def train(
     Result
         `history[-1]["train"]` is measured again after the last epoch, with the finished model.
     """
+    # The caller's random numbers go on as if nothing had been trained.
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        return _train(config, training, tests, n_classes, sample_rate, step, front, log)
+
+
+def _train(
+    config: Config,
+    training: Part,
+    tests: dict[str, Part],
+    n_classes: int,
+    sample_rate: int,
+    step: Step | None,
+    front: nn.Module | None,
+    log: Callable[[dict[str, float]], None] | None,
+) -> Result:
     begun = time.perf_counter()
     device = torch.device(_device(config.device))
     torch.manual_seed(config.seed)

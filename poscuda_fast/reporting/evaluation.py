@@ -97,7 +97,7 @@ def read_evaluation(path: str | os.PathLike[str], fingerprint: str, recipe: Reci
         )
     try:
         return _prepare(fields)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DatasetError(f"The evaluation {path} is damaged ({str(error)[:100]}); evaluate again.") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ _STYLE = {
     "ytick.color": INK, "axes.linewidth": 0.6, "axes.axisbelow": True, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
 }  # fmt: skip
+_STYLING = threading.Lock()
 
 
 class Picture(NamedTuple):
@@ -54,7 +56,8 @@ def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
     top = 10 * float(np.ceil(max(float(level.max()) for level, _ in levels.values()) / 10))
     highest = max(float(np.abs(wave).max(initial=0)) for wave in waves.values()) * 1.05 or 1.0
     pictures = []
-    with matplotlib.style.context(["default", _STYLE]):  # independent of the user's style
+    # Independent of the user's style, which is the whole process's: two threads would put back each other's.
+    with _STYLING, matplotlib.style.context(["default", _STYLE]):
         for name, wave in waves.items():
             figure = _figure(SIZE)
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))

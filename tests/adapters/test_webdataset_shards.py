@@ -190,7 +190,7 @@ def test_a_folder_belongs_to_calls_that_mean_the_same(tmp_path: Path, key_file: 
         protect_shards(shard, tmp_path / "dst", **call)
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff", b"[" * 100_000])
 def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, key_file: Path, content: bytes) -> None:
     shard = pack(tmp_path / "0.tar", {"a.wav": WAV, "a.cls": b"0"})
     write_tree(tmp_path / "dst", {RUN: content})
@@ -287,6 +287,11 @@ def test_copies_are_not_marked_again(tmp_path: Path, key_file: Path) -> None:
         ("cls", {"a.wav": WAV, "a.cls": b"1", "b.wav": WAV, "b.cls": b"x"}, "Samples a to b: .*do not mix numbers"),
         ("cls", {"a.wav": WAV, "a.cls": b"1", "a.CLS": b"2"}, "Sample a has two members of one extension"),
         ("json:word", {"a.wav": WAV, "a.json": b"{"}, "Sample a has a label 'json' that is not JSON in UTF-8"),
+        (
+            "json:word",
+            {"a.wav": WAV, "a.json": b"[" * 100_000},
+            "Sample a has a label 'json' that is not JSON in UTF-8",
+        ),
         ("json:word", {"a.wav": WAV, "a.json": b"\xff"}, "Sample a has a label 'json' that is not JSON in UTF-8"),
         ("json:word", {"a.wav": WAV, "a.json": b'["word"]'}, "Sample a has no field 'word'"),
         ("json:word", {"a.wav": WAV, "a.json": b'{"word": ["yes"]}'}, r"Sample a: .* is \['yes'\]; labels are"),
