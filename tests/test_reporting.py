@@ -568,6 +568,7 @@ def test_an_evaluation_may_lack_what_is_optional(made: Made, tmp_path: Path) -> 
         ({"labels": None}, "evaluates other clips"),
         ({"models": [{"clean": 1}]}, r"is damaged \('model'\); evaluate again"),
         ({"models": 5}, "is damaged"),
+        ({"data": {"classes": float("inf")}}, r"is damaged \(cannot convert float infinity to integer\)"),
         ({"verdict": "no"}, "is damaged"),
         ({"quality": {"snr_db": 5}}, "is damaged"),
         ({"attacks": [{"attack": "a", "protected": "much"}]}, "is damaged"),

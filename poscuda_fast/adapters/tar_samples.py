@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -141,6 +142,8 @@ def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     """Read a member with its content; a sparse file becomes a regular one."""
     if info.type not in tarfile.SUPPORTED_TYPES:
         raise DatasetError(f"{info.name} is a member of the unknown type {info.type!r}; pack the shard without it.")
+    if not math.isfinite(info.mtime):
+        raise DatasetError(f"{info.name} has the time {info.mtime}, which cannot be written; pack the shard again.")
     file = read.extractfile(info) if info.isreg() else None
     member = Member(info, file.read() if file is not None else b"")
     if info.issparse():

@@ -494,3 +494,19 @@ def test_webdataset_reads_what_was_written(tmp_path: Path, key_file: Path, files
     protect_shards(tmp_path / "src", tmp_path / "dst", key_file, recipe=RECIPE)
     found = list(webdataset.WebDataset(str(tmp_path / "dst/0000.tar"), shardshuffle=False))
     assert len([sample for sample in found if "cls" in sample]) == len(files)
+
+
+@pytest.mark.parametrize("time", ["1e400", "nan", "inf", "-1e400", "x"])
+def test_a_shard_with_an_impossible_time_is_refused_or_copied(tmp_path: Path, key_file: Path, time: str) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in (("a.wav", WAV), ("a.cls", b"0")):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(content), {"mtime": time}
+            tar.addfile(info, io.BytesIO(content))
+    try:
+        made = protect_shards(tmp_path / "0.tar", tmp_path / "dst", key_file)
+    except DatasetError as error:
+        assert str(error).startswith(f"{tmp_path / '0.tar'}")  # noqa: PT017 - either is right
+        assert not (tmp_path / "dst" / "0.tar").exists()
+    else:
+        assert made.samples == 1
