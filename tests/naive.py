@@ -187,6 +187,29 @@ def add_samples(samples: np.ndarray, added: list[int], first: int = 0) -> tuple[
     return wet, odd
 
 
+def hash_piece(piece: bytes, key: list[int]) -> int:
+    """The keyed hash of up to 512 bytes; a key is 130 words."""
+    padded = piece + bytes(-len(piece) % 8)
+    halves = struct.unpack(f"<{len(padded) // 4}I", padded)
+    mixed = []
+    for s, last in ((0, len(piece) * 0x9E3779B97F4A7C15), (1, 0)):
+        nh = last
+        for i in range(len(halves) // 2):
+            k = key[64 * s + i]
+            low, high = (halves[2 * i] + k % 2**32) % 2**32, (halves[2 * i + 1] + k // 2**32) % 2**32
+            nh += low * high
+        mixed.append(murmur_finish(nh % 2**64 ^ key[128 + s]))
+    return (mixed[0] + mixed[1] * 0xD6E8FEB86659FD93) % 2**64
+
+
+def murmur_finish(x: int) -> int:
+    """The end of MurmurHash3, of 64 bits."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        x ^= x // 2**33
+        x = x * factor % 2**64
+    return x ^ x // 2**33
+
+
 def protect_clip(
     clip: np.ndarray, label: int | str, master: bytes, sample_rate: int = 16_000, **recipe: Any
 ) -> tuple[np.ndarray, int]:

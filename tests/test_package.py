@@ -207,7 +207,7 @@ def test_backends_have_one_signature(backend) -> None:
         for name, function in inspect.getmembers(reference, inspect.isfunction)
         if function.__module__ == reference.__name__ and not name.startswith("_")
     }
-    assert set(functions) == {"filter_patches", "add_lines", "survey_patches", "measure_patches"}
+    assert set(functions) == {"filter_patches", "add_lines", "survey_patches", "measure_patches", "hash_pieces"}
     for name, function in functions.items():
         kernel = getattr(kernels, name)
         assert kernel.__name__ == name

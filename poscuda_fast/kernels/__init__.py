@@ -17,14 +17,18 @@ from poscuda_fast.kernels.clips import ClipRows as ClipRows
 from poscuda_fast.kernels.clips import Scattering as Scattering
 from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
+from poscuda_fast.kernels.reference import KEY_WORDS as KEY_WORDS
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
+from poscuda_fast.kernels.reference import PIECE_BYTES as PIECE_BYTES
 from poscuda_fast.kernels.reference import SILENT as SILENT
 from poscuda_fast.kernels.reference import TOP as TOP
 from poscuda_fast.kernels.reference import WRAP as WRAP
+from poscuda_fast.kernels.reference import Bytes as Bytes
 from poscuda_fast.kernels.reference import Flags as Flags
 from poscuda_fast.kernels.reference import Ints as Ints
 from poscuda_fast.kernels.reference import LineTable as LineTable
 from poscuda_fast.kernels.reference import Samples, Table
+from poscuda_fast.kernels.reference import Words as Words
 
 BACKENDS = {
     "native": "poscuda_fast.kernels.native",
@@ -35,6 +39,7 @@ BACKENDS = {
 AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that can be imported
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
 SAMPLES_PER_THREAD = 1 << 19  # the same, of samples that lines are added to
+PIECES_PER_THREAD = 1 << 12  # the same, of pieces that are hashed
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
     "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
@@ -73,6 +78,9 @@ class Kernels(Protocol):
         self, samples: Samples, starts: Ints, sizes: Ints, stride: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The sum of squares and the largest magnitude of each patch."""
+
+    def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
+        """The keyed hash of each piece of some bytes."""
 
 
 def load(backend: str) -> Kernels:
@@ -182,13 +190,34 @@ class Engine:
         starts, sizes, _ = _checked(samples, starts, sizes, np.zeros(len(starts), np.int64), 1, stride)
         return self._kernels.measure_patches(samples, starts, sizes, stride)
 
-    def _spread(self, run: Callable[[slice], _Result], n_patches: int) -> list[_Result]:
-        """`run` on consecutive parts of the patches, each in a thread.
+    def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
+        """`reference.hash_pieces`, spread over threads."""
+        if key.dtype != np.uint64 or key.shape != (KEY_WORDS,) or not key.flags.c_contiguous:
+            raise TypeError(f"key has dtype {key.dtype.str}, shape {key.shape}; expected flat uint64, {KEY_WORDS} words.")
+        if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
+            raise TypeError(f"data has dtype {data.dtype.str}, shape {data.shape}; expected flat uint8, contiguous.")
+        starts, sizes = _int64(starts), _int64(sizes)
+        if len(starts) != len(sizes):
+            raise IndexError(f"{len(starts)} starts, {len(sizes)} sizes; give one of each for each piece")
+        if len(starts) and not 0 <= sizes.min() <= sizes.max() <= PIECE_BYTES:
+            raise IndexError(f"pieces have {sizes.min()} to {sizes.max()} bytes; expected 0 to {PIECE_BYTES}")
+        if starts.min(initial=0) < 0 or (starts > data.size - sizes).any():
+            raise IndexError("a piece lies outside the data")
+
+        def run(some: slice) -> Words:
+            return self._kernels.hash_pieces(data, starts[some], sizes[some], key)
+
+        return np.concatenate(self._spread(run, len(starts), PIECES_PER_THREAD))
+
+    def _spread(
+        self, run: Callable[[slice], _Result], n_patches: int, fewest: int = PATCHES_PER_THREAD
+    ) -> list[_Result]:
+        """`run` on consecutive parts of the patches, each of at least `fewest` and in a thread.
 
         Plain threads over kernels that release the GIL, not an OpenMP loop: they survive a fork, so data-loader workers
         can call this whatever their parent did. Patches never overlap, so no two threads write to one address.
         """
-        parts = min(self._threads, max(1, n_patches // PATCHES_PER_THREAD))
+        parts = min(self._threads, max(1, n_patches // fewest))
         if parts == 1:
             return [run(slice(0, n_patches))]
         edges = [n_patches * part // parts for part in range(parts + 1)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
@@ -67,6 +68,33 @@ def _prefetch(samples: Any, index: Any) -> Callable[[Any, Any], None]:
 
     def implementation(samples: Any, index: Any) -> None:
         _prefetch_line(samples, index)  # type: ignore[call-arg]
+
+    return implementation
+
+
+@intrinsic
+def _load_word(typing_context: Any, data: Any, index: Any) -> Any:
+    del typing_context
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.gep(array.data, [arguments[1]])
+        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(data, index), emit
+
+
+def word_at(data: Any, index: int) -> np.uint64:
+    """The eight bytes of uint8 `data` from `index` on as a little-endian word, at any address."""
+    return np.uint64(int.from_bytes(data[index : index + 8].tobytes(), "little"))
+
+
+@overload(word_at, inline="always")
+def _word_at(data: Any, index: Any) -> Callable[[Any, Any], Any]:
+    del data, index
+
+    def implementation(data: Any, index: Any) -> Any:
+        return _load_word(data, index)  # type: ignore[call-arg]
 
     return implementation
 

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from poscuda_fast.kernels.adding import add_run, until_line
 from poscuda_fast.kernels.compiling import kernel, use_wide_registers
+from poscuda_fast.kernels.hashing import hash_pieces
 from poscuda_fast.kernels.reference import TOP, Flags, Ints, LineTable, Samples, Table
+
+__all__ = ["add_lines", "filter_patches", "hash_pieces", "measure_patches", "survey_patches"]  # what every backend has
 
 
 def filter_patches(

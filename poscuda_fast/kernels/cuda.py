@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from poscuda_fast.kernels.cuda_filters import Filtering, filter_clips, first_odd_clip
 from poscuda_fast.kernels.cuda_launch import blocks_for, fetch, kernel, on_host, refuse_fork, send, view_of, zeros
 from poscuda_fast.kernels.cuda_lines import PER_WORD, Adding, add_clips
+from poscuda_fast.kernels.hashing import hash_pieces
 from poscuda_fast.kernels.reference import NOT_FINITE, SILENT, Flags, Ints, LineTable, Samples, Table
 
 __all__ = [  # what every backend has, and `ClipKernels`
-    "add_clips", "add_lines", "filter_clips", "filter_patches", "first_odd_clip", "measure_patches", "read_patches",
-    "survey_patches",
+    "add_clips", "add_lines", "filter_clips", "filter_patches", "first_odd_clip", "hash_pieces", "measure_patches",
+    "read_patches", "survey_patches",
 ]  # fmt: skip
 
 CHUNK_BYTES, CHUNK_PATCHES = 2 << 20, 1 << 14  # what is packed and sent at a time

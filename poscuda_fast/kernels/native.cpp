@@ -32,6 +32,9 @@ using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cp
 using Values = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Doubles = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Flags = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Hashes = nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Fastest first; the last one runs everywhere.
 constexpr const Backend *sets[] = {
@@ -126,6 +129,13 @@ void measure_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std
         throw std::invalid_argument("samples are neither int16 nor int32 nor float32");
 }
 
+void hash_pieces(Bytes data, Indexes starts, Indexes sizes, Words key, Hashes hashes, const std::string &set) {
+    const Backend &backend = choose(set);
+    const Places pieces = places(starts, sizes, 1);
+    nb::gil_scoped_release unlocked;
+    backend.hash(data.data(), pieces, key.data(), hashes.data());
+}
+
 // Ask the system to read some stretches of mapped memory in the background.
 void will_need(ReadOnlySamples samples, Indexes first_bytes, std::int64_t n_bytes) {
 #if defined(__unix__) || defined(__APPLE__)
@@ -163,6 +173,9 @@ NB_MODULE(_native, module) {
     module.def("measure_patches", &measure_patches, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("stride"), nb::arg("energies").noconvert(),
                nb::arg("peaks").noconvert(), nb::arg("set") = "");
+    module.def("hash_pieces", &hash_pieces, nb::arg("data").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("key").noconvert(), nb::arg("hashes").noconvert(),
+               nb::arg("set") = "");
     module.def("will_need", &will_need, nb::arg("samples").noconvert(), nb::arg("first_bytes").noconvert(),
                nb::arg("n_bytes"));
     module.def("instruction_sets", &instruction_sets);

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.kernels import _native
-from poscuda_fast.kernels.reference import Flags, Ints, LineTable, Samples, Table
+from poscuda_fast.kernels.reference import Bytes, Flags, Ints, LineTable, Samples, Table, Words
 
 
 def _warn_if_stale() -> None:
@@ -57,6 +57,13 @@ def measure_patches(
     energies, peaks = np.empty(len(starts)), np.empty(len(starts))
     _native.measure_patches(samples, starts, sizes, stride, energies, peaks)
     return energies, peaks
+
+
+def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
+    """See `reference.hash_pieces`: same arguments, same hashes."""
+    hashes = np.empty(len(starts), np.uint64)
+    _native.hash_pieces(data, starts, sizes, key, hashes)
+    return hashes
 
 
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:

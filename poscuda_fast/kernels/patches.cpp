@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "hashing.h"
 #include "lines.h"
 
 namespace poscuda {
@@ -387,6 +388,7 @@ extern const Backend POSCUDA_SET = {
     {filter<std::int32_t>, add<std::int32_t, std::int32_t>, survey<std::int32_t>, measure<std::int32_t>},
     {filter<float>, add<float, float>, survey<float>, measure<float>},
     add<Packed24, std::int32_t>,
+    hash,
 };
 
 } // namespace poscuda

@@ -52,6 +52,8 @@ struct Backend {
     Functions<std::int32_t> int24; // 24-bit PCM in 32-bit integers
     Functions<float> float32;
     std::int64_t (*add_packed24)(Packed24 *samples, const Places &places, const Lines &lines);
+    // Pieces have stride 1 and at most 512 bytes; a key has 130 words.
+    void (*hash)(const std::uint8_t *data, const Places &pieces, const std::uint64_t *key, std::uint64_t *hashes);
 };
 
 // The compiler's default target: SSE2 on x86-64, NEON on 64-bit ARM.

@@ -12,6 +12,8 @@ Samples = NDArray[Any]
 Ints = NDArray[np.int64]
 Table = NDArray[np.float32]  # a row for each class
 Flags = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
 
@@ -24,6 +26,8 @@ BITS: dict[Any, int] = {
 # Integer samples lie in [-TOP, TOP); floating point has no limit.
 TOP: dict[Any, float] = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 0.0}
 FULL_SCALE: dict[Any, float] = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**23, np.dtype(np.float32): 1.0}
+PIECE_BYTES = 512  # of the longest piece
+KEY_WORDS = 130  # of a key of `hash_pieces`: two for each word of a piece, and two for the end
 WRAP = 64  # values that a row of a `LineTable` has beyond its period, for each channel
 
 
@@ -112,6 +116,35 @@ def measure_patches(
         patch = samples[start + stride * np.arange(size)].astype(np.float64)
         energies[n], peaks[n] = np.sum(patch * patch), np.fmax.reduce(np.abs(patch), initial=0.0)
     return energies, peaks
+
+
+def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
+    """The keyed hash of each piece ``data[starts[n] : starts[n] + sizes[n]]``, (n_pieces,) uint64.
+
+    `data` is flat and may begin at any address; a piece has up to `PIECE_BYTES`, and `key` has `KEY_WORDS`. FORMAT.md,
+    "Hash of a piece", after NH of UMAC (RFC 4418, section 5.2.2).
+    """
+    hashes = np.empty(len(starts), np.uint64)
+    halves = key.astype("<u8").view("<u4").reshape(-1, 2)
+    for n, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
+        padded = np.zeros(-(-size // 8) * 8, np.uint8)
+        padded[:size] = data[start : start + size]
+        w = padded.view("<u4").reshape(-1, 2)
+        nh = []
+        for part in (halves[:64], halves[64:128]):
+            both = (w + part[: len(w)]).astype(np.uint64)
+            nh.append(int((both[:, 0] * both[:, 1]).sum()))
+        first = _finish((nh[0] + size * 0x9E3779B97F4A7C15) % 2**64 ^ int(key[128]))
+        second = _finish(nh[1] ^ int(key[129]))
+        hashes[n] = (first + second * 0xD6E8FEB86659FD93) % 2**64
+    return hashes
+
+
+def _finish(x: int) -> int:
+    """The finalizer of MurmurHash3."""
+    x = (x ^ x >> 33) * 0xFF51AFD7ED558CCD % 2**64
+    x = (x ^ x >> 33) * 0xC4CEB9FE1A85EC53 % 2**64
+    return x ^ x >> 33
 
 
 def _add(samples: Samples, places: Ints, mark: NDArray[Any]) -> int:

@@ -1,0 +1,65 @@
+"""FORMAT.md, "Hash of a piece", for numba: one CPU thread; releases the GIL."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from poscuda_fast.kernels.compiling import kernel, use_wide_registers, word_at
+from poscuda_fast.kernels.reference import PIECE_BYTES, Bytes, Ints, Words
+
+LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+PIECE_WORDS = PIECE_BYTES // 8
+
+
+def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
+    """See `reference.hash_pieces`: same arguments, same hashes."""
+    hashes = np.empty(len(starts), np.uint64)
+    with np.errstate(over="ignore"):  # where numba does not compile: NumPy warns of numbers that wrap around
+        _hash_pieces(data, starts, sizes, key, hashes)
+    return hashes
+
+
+@kernel
+def _hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words, hashes: Words) -> None:
+    low, high = key & LOW, key >> HALF
+    last = np.zeros(8, np.uint8)
+    for n in range(starts.size):
+        start, size = starts[n], sizes[n]
+        whole = size // 8
+        first, second = _sum_words(data[start : start + 8 * whole], low, high)
+        if 8 * whole < size:
+            last[:] = 0
+            for t in range(8 * whole, size):
+                last[t - 8 * whole] = data[start + t]
+            w = word_at(last, 0)
+            first += _product(w, low[whole], high[whole])
+            second += _product(w, low[PIECE_WORDS + whole], high[PIECE_WORDS + whole])
+        first = _finish((first + np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)) ^ key[2 * PIECE_WORDS])
+        second = _finish(second ^ key[2 * PIECE_WORDS + 1])
+        hashes[n] = first + second * np.uint64(0xD6E8FEB86659FD93)
+
+
+@kernel
+def _sum_words(words: Bytes, low: Words, high: Words) -> tuple[np.uint64, np.uint64]:
+    """NH_0 and NH_1 of whole words."""
+    use_wide_registers()
+    first = second = np.uint64(0)
+    for i in range(words.size // 8):
+        w = word_at(words, 8 * i)
+        first += _product(w, low[i], high[i])
+        second += _product(w, low[PIECE_WORDS + i], high[PIECE_WORDS + i])
+    return first, second
+
+
+@kernel
+def _product(w: np.uint64, low: np.uint64, high: np.uint64) -> np.uint64:
+    """The halves of a word, each with that of the key, multiplied."""
+    return ((w + low) & LOW) * (((w >> HALF) + high) & LOW)
+
+
+@kernel
+def _finish(x: np.uint64) -> np.uint64:
+    """The finalizer of MurmurHash3."""
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
