@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from poscuda_fast import Key, Recipe
 from poscuda_fast.kernels import SAMPLES_PER_THREAD, WRAP, Engine, LineTable, why_missing
 from poscuda_fast.mark.labels import encode
-from poscuda_fast.mark.lines import draw_lines
+from poscuda_fast.mark.lines import Lines, draw_lines
+from poscuda_fast.mark.patches import FEWEST_ACROSS, Patches, Steps, packed_steps
 
 DTYPES = [np.int16, np.int32, np.float32]
 PERIODS = [WRAP, WRAP + 1, 200]  # rows of several lengths
@@ -209,3 +210,112 @@ def test_a_table_of_long_periods_takes_little_more_memory_than_itself(key: Key) 
         tracemalloc.stop()
     assert values.nbytes > 8 << 20
     assert peak < values.nbytes + (16 << 20)
+
+
+# Removing.
+
+LAYOUTS = ["packed", "channels apart", "side by side"]
+
+
+def clips_in(layout: str) -> tuple[int, np.ndarray, Patches, Steps]:
+    """Samples needed, where clips begin, which frames of them are marked, and their steps; two channels each."""
+    n, frames = FEWEST_ACROSS + 3, 1000
+    clips = np.arange(n)
+    patches = Patches(clips, np.full(n, 7), np.full(n, 900), clips % 4)
+    if layout == "side by side":  # frames before clips
+        return frames * n * 2, 7 * n * 2 + 2 * clips, patches, Steps(2 * n, 1, 2)
+    if layout == "channels apart":
+        return n * frames * 2, (clips * 2 * frames) + 7, patches, Steps(1, frames, 2)
+    return n * frames * 2, (clips * frames + 7) * 2, patches, packed_steps(2)
+
+
+def loud_lines(strength: float = 50.0) -> Lines:
+    return draw_lines(Key(bytes(range(32))), encode(["a", "b"], None, 2).tokens, Recipe.strong(strength), (8000, 16000))
+
+
+@each_backend
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint8"])
+def test_removing_brings_back_what_was_not_saturated(backend, layout, kind) -> None:
+    total, firsts, patches, steps = clips_in(layout)
+    bits = 16 if kind == "int16" else 24
+    wide = np.random.default_rng(1).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), total, np.int32)
+    before = (
+        wide.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1) if kind == "uint8" else wide.astype(kind)
+    )
+    lines, engine, samples = loud_lines(), Engine(backend, 2), before.copy()
+    saturated = lines.apply(engine, samples, firsts, patches, steps)
+    marked = samples.copy()
+    assert lines.remove(engine, samples, firsts, patches, steps) == 0  # a limited sample moves back into its range
+    # What was added is seen on silence: of a mark with half of full scale nothing saturates there.
+    silence = np.zeros_like(before)
+    assert lines.apply(engine, silence, firsts, patches, steps) == 0
+    exact = whole(before) + whole(silence)
+    limited = exact != np.clip(exact, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    assert 0 < saturated == limited.sum()
+    assert np.array_equal(whole(samples) != whole(before), limited)
+    assert not np.array_equal(marked, before)
+    assert lines.remove(engine, silence, firsts, patches, steps) == 0
+    assert not silence.any()
+
+
+def whole(samples: np.ndarray) -> np.ndarray:
+    """Samples as int64, packed ones too."""
+    if samples.dtype == np.uint8:
+        wide = np.zeros((samples.size // 3, 4), np.uint8)
+        wide[:, 1:] = samples.reshape(-1, 3)
+        samples = wide.view("<i4").reshape(-1) >> 8
+    return samples.astype(np.int64)
+
+
+@each_backend
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_removing_brings_back_float32_where_the_sum_was_exact(backend, layout) -> None:
+    total, firsts, patches, steps = clips_in(layout)
+    before = any_samples(np.float32, (total,), 2)
+    before[::3] = np.round(before[::3] % 1, 5)
+    before[1::5] = np.random.default_rng(2).integers(-(2**23), 2**23, len(before[1::5])) / 2**23
+    before[::91], before[::97], before[::89] = np.inf, np.nan, np.float32("-inf")
+    lines, engine, samples = loud_lines(1.0), Engine(backend, 2), before.copy()
+    odd = lines.apply(engine, samples, firsts, patches, steps)
+    marked = samples.copy()
+    assert lines.remove(engine, samples, firsts, patches, steps) == odd > 0
+    strange = ~np.isfinite(before)
+    assert samples.view(np.uint32)[strange].tolist() == before.view(np.uint32)[strange].tolist()
+    silence = np.zeros_like(before)
+    assert lines.apply(engine, silence, firsts, patches, steps) == 0
+    finite = ~strange
+    x, m, y, back = (each[finite] for each in (before, silence, marked, samples))
+    assert back.tobytes() == (y - m).tobytes()
+    exact = is_exact(x.astype(np.float64), m.astype(np.float64), y)
+    assert 10_000 < exact.sum() < len(x) - 10_000
+    assert (back == x)[exact].all()  # and of the others some, by chance
+    assert (back != x).sum() > 5_000
+    assert (back.view(np.uint32) != x.view(np.uint32))[exact].sum() == 0  # which tells 0.0 from -0.0
+
+
+def is_exact(x: np.ndarray, m: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where y is x + m to the last digit: the error of a float64 sum is computed by Knuth's two-sum."""
+    total = x + m
+    moved = total - x
+    error = (x - (total - moved)) + (m - moved)
+    return (y == total) & (error == 0)
+
+
+@each_backend
+def test_removing_gives_plus_zero_for_minus_zero(backend) -> None:
+    lines, samples = loud_lines(1.0), np.full(600, -0.0, np.float32)
+    place = np.zeros(1, np.int64), Patches(*np.array([[0], [0], [600], [0]])), packed_steps(1)
+    for each in (lines.apply, lines.remove):
+        assert each(Engine(backend), samples, *place) == 0
+    assert samples.tobytes() == np.zeros(600, np.float32).tobytes()
+
+
+def test_tables_are_kept() -> None:
+    lines = loud_lines()
+    for dtype in (np.dtype(np.int16), np.dtype(np.uint8), np.dtype(np.float32)):
+        added, removed = lines.table(dtype, 2), lines.table(dtype, 2, -1)
+        assert lines.table(dtype, 2) is added
+        assert lines.table(dtype, 2, -1) is removed
+        assert np.array_equal(added.values + removed.values, np.zeros_like(added.values))
+        assert added.values.any()

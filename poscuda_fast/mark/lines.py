@@ -52,7 +52,7 @@ class Lines(Secret):
     periods: tuple[int, ...]
     pairs: tuple[Pair, ...]
     steady: ClassVar[bool] = True
-    _tables: dict[tuple[str, int], LineTable] = dataclasses.field(default_factory=dict, compare=False)
+    _tables: dict[tuple[str, int, int], LineTable] = dataclasses.field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"Lines({len(self.pairs)} rows)"
@@ -68,18 +68,39 @@ class Lines(Secret):
     ) -> int:
         """Add the lines of its class to each patch, in place; see `Marks.apply`."""
         del flags  # a survey counts silence, which lines do not leave
+        return self._add(engine, samples, firsts, patches, steps, 1)
+
+    def remove(self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps) -> int:
+        """Subtract the lines of its class from each patch, in place; arguments and result are those of `apply`.
+
+        What was there before `apply` comes back, except integers that were saturated, and of float32 some whose sum was
+        rounded and, as 0.0, what was -0.0.
+        """
+        return self._add(engine, samples, firsts, patches, steps, -1)
+
+    def _add(
+        self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps, sign: int
+    ) -> int:
+        """Add the lines of its class, multiplied by `sign`, to each patch."""
         if steps.packed:
             n = steps.channels
-            table = self.table(samples.dtype, n)
+            table = self.table(samples.dtype, n, sign)
             return engine.add_lines(samples, firsts, patches.sizes * n, patches.starts * n, patches.rows, table, 1)
         side_by_side = steps.side_by_side(firsts, patches)
         if side_by_side:
-            return self._add_across(engine, samples, firsts, patches, steps, side_by_side)
+            return self._add_across(engine, samples, firsts, patches, steps, side_by_side, sign)
         starts, sizes, phases, rows = steps.by_channel(firsts, patches.sizes, patches.starts, patches.rows)
-        return engine.add_lines(samples, starts, sizes, phases, rows, self.table(samples.dtype, 1), steps.frame)
+        return engine.add_lines(samples, starts, sizes, phases, rows, self.table(samples.dtype, 1, sign), steps.frame)
 
     def _add_across(
-        self, engine: Engine, samples: NDArray[Any], firsts: Ints, patches: Patches, steps: Steps, width: int
+        self,
+        engine: Engine,
+        samples: NDArray[Any],
+        firsts: Ints,
+        patches: Patches,
+        steps: Steps,
+        width: int,
+        sign: int,
     ) -> int:
         """Where clips lie side by side, a frame of many clips is one run of samples: add a turned table to it.
 
@@ -89,7 +110,7 @@ class Lines(Secret):
         odd = 0
         for first in range(0, len(patches), CLIPS_ACROSS):
             some = slice(first, first + CLIPS_ACROSS)
-            turned = self._turned(samples.dtype, patches.rows[some], width)
+            turned = self._turned(samples.dtype, patches.rows[some], width, sign)
             length = turned.periods[0]
             rows = (start + np.arange(size)) % len(turned.firsts)
             for channel in range(0, steps.channels, width):
@@ -98,19 +119,23 @@ class Lines(Secret):
                 odd += engine.add_lines(samples, places, sizes, phases, rows, turned, 1)
         return odd
 
-    def _turned(self, dtype: np.dtype[Any], rows: Ints, width: int) -> LineTable:
+    def _turned(self, dtype: np.dtype[Any], rows: Ints, width: int, sign: int) -> LineTable:
         """A table with a row for each frame of the period: the values of some clips, each repeated `width` times."""
-        values, firsts, periods = self.table(dtype, 1)
+        values, firsts, periods = self.table(dtype, 1, sign)
         period, length = int(periods[0]), len(rows) * width
         by_clip = values.reshape(len(firsts), -1)[rows, :period]
         turned = np.empty((period, length + WRAP), values.dtype)
         turned[:, :length].reshape(period, len(rows), width)[...] = by_clip.T[:, :, None]
         return LineTable(turned.reshape(-1), np.arange(period) * (length + WRAP), np.full(period, length))
 
-    def table(self, dtype: np.dtype[Any], channels: int) -> LineTable:
-        """The mark of each row for samples of a dtype, each value repeated for so many channels."""
-        key = dtype.str, channels
-        if key not in self._tables:
+    def table(self, dtype: np.dtype[Any], channels: int, sign: int = 1) -> LineTable:
+        """The mark of each row for samples of a dtype, each value repeated for so many channels, times 1 or -1."""
+        key = dtype.str, channels, sign
+        if key not in self._tables and sign < 0:
+            values, firsts, periods = self.table(dtype, channels)
+            # At strength 50 a mark has half of full scale: no integer is the lowest, whose negative does not exist.
+            self._tables[key] = LineTable(-values, firsts, periods)
+        elif key not in self._tables:
             n_classes = len(self.pairs) // len(self.periods)
             periods = np.repeat(np.array(self.periods, np.int64), n_classes) * channels
             lengths = periods + WRAP * channels
