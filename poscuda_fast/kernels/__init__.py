@@ -193,7 +193,7 @@ class Engine:
     def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
         """`reference.hash_pieces`, spread over threads."""
         if key.dtype != np.uint64 or key.shape != (KEY_WORDS,) or not key.flags.c_contiguous:
-            raise TypeError(f"key has dtype {key.dtype.str}, shape {key.shape}; expected flat uint64, {KEY_WORDS} words.")
+            raise TypeError(f"key has dtype {key.dtype.str}, shape {key.shape}; expected {KEY_WORDS} flat uint64.")
         if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
             raise TypeError(f"data has dtype {data.dtype.str}, shape {data.shape}; expected flat uint8, contiguous.")
         starts, sizes = _int64(starts), _int64(sizes)
