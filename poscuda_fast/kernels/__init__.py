@@ -39,7 +39,7 @@ BACKENDS = {
 AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first that can be imported
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
 SAMPLES_PER_THREAD = 1 << 19  # the same, of samples that lines are added to
-PIECES_PER_THREAD = 1 << 12  # the same, of pieces that are hashed
+PIECES_PER_THREAD = 1 << 14  # the same, of pieces that are hashed
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
     "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from poscuda_fast.kernels.compiling import kernel, use_wide_registers, word_at
+from poscuda_fast.kernels.compiling import kernel, prefetch, use_wide_registers, word_at
 from poscuda_fast.kernels.reference import PIECE_BYTES, Bytes, Ints, Words
 
 LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 PIECE_WORDS = PIECE_BYTES // 8
+LINE, AHEAD = 64, 2048  # bytes
 
 
 def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
@@ -26,6 +27,8 @@ def _hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words, hashes: Wor
     for n in range(starts.size):
         start, size = starts[n], sizes[n]
         whole = size // 8
+        for t in range(0, size, LINE):  # of pieces to come: they mostly lie one behind the other
+            prefetch(data, start + t + AHEAD)
         first, second = _sum_words(data[start : start + 8 * whole], low, high)
         if 8 * whole < size:
             last[:] = 0
