@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from poscuda_fast.kernels.clips import ClipKernels as ClipKernels
 from poscuda_fast.kernels.clips import ClipRows as ClipRows
 from poscuda_fast.kernels.clips import Scattering as Scattering
+from poscuda_fast.kernels.environment import default_arithmetic as default_arithmetic
 from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import KEY_WORDS as KEY_WORDS
@@ -125,7 +126,10 @@ def why_missing(backend: str) -> str | None:
 
 
 class Engine:
-    """A backend and a number of threads, checked once; any number of threads gives the same bits."""
+    """A backend and a number of threads, checked once; any number of threads gives the same bits.
+
+    Kernels run in the default floating-point environment, in whichever thread they do.
+    """
 
     def __init__(self, backend: str = "auto", threads: int | None = None, *, on_device: bool = False) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -150,6 +154,7 @@ class Engine:
         """`reference.filter_patches`, spread over threads."""
         starts, sizes, rows = _checked(samples, starts, sizes, rows, len(taps), stride)
 
+        @default_arithmetic()
         def run(some: slice) -> int:
             found = None if flags is None else flags[some]
             return self._kernels.filter_patches(samples, starts[some], sizes[some], rows[some], taps, stride, found)
@@ -165,6 +170,7 @@ class Engine:
         if len(phases) != len(starts) or phases.min(initial=0) < 0:
             raise IndexError(f"{len(phases)} phases for {len(starts)} patches; give one from 0 for each")
 
+        @default_arithmetic()
         def run(part: tuple[Ints, Ints, Ints, Ints]) -> int:
             return int(self._kernels.add_lines(samples, *part, table, stride))
 
@@ -178,6 +184,7 @@ class Engine:
         """`reference.survey_patches`, spread over threads."""
         starts, sizes, _ = _checked(samples, starts, sizes, np.zeros(len(starts), np.int64), 1, stride)
 
+        @default_arithmetic()
         def run(some: slice) -> Flags:
             return self._kernels.survey_patches(samples, starts[some], sizes[some], stride)
 
@@ -188,7 +195,8 @@ class Engine:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`reference.measure_patches`; meant for few patches, and so in this thread alone."""
         starts, sizes, _ = _checked(samples, starts, sizes, np.zeros(len(starts), np.int64), 1, stride)
-        return self._kernels.measure_patches(samples, starts, sizes, stride)
+        with default_arithmetic():
+            return self._kernels.measure_patches(samples, starts, sizes, stride)
 
     def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
         """`reference.hash_pieces`, spread over threads."""

@@ -3,6 +3,7 @@
 
 #include "patches.h"
 
+#include <cfenv>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -52,6 +53,18 @@ const Backend &choose(const std::string &name) {
     throw std::invalid_argument("this processor has no instruction set " + name);
 }
 
+// The caller's direction of rounding, and its flushing of subnormal numbers to zero, would change bits: while this lives
+// the thread has the default, and then its own environment again.
+class DefaultArithmetic {
+    std::fenv_t callers;
+
+  public:
+    DefaultArithmetic() { std::fegetenv(&callers), std::fesetenv(FE_DFL_ENV); }
+    ~DefaultArithmetic() { std::fesetenv(&callers); }
+    DefaultArithmetic(const DefaultArithmetic &) = delete;
+    DefaultArithmetic &operator=(const DefaultArithmetic &) = delete;
+};
+
 Places places(const Indexes &starts, const Indexes &sizes, std::int64_t stride) {
     return {starts.data(), sizes.data(), starts.shape(0), stride};
 }
@@ -65,6 +78,7 @@ std::int64_t filter_patches(Samples samples, Indexes starts, Indexes sizes, Inde
     std::int64_t saturated = -1;
     {
         nb::gil_scoped_release unlocked;
+        const DefaultArithmetic arithmetic;
         if (samples.dtype() == nb::dtype<std::int16_t>())
             saturated = backend.int16.filter(static_cast<std::int16_t *>(samples.data()), where, filters, found);
         else if (samples.dtype() == nb::dtype<std::int32_t>())
@@ -88,6 +102,7 @@ std::int64_t add_lines(Samples samples, Indexes starts, Indexes sizes, Indexes p
     if (values.dtype() != (packed ? nb::dtype<std::int32_t>() : samples.dtype()))
         throw std::invalid_argument("the table is not of the samples' type");
     nb::gil_scoped_release unlocked;
+    const DefaultArithmetic arithmetic;
     if (samples.dtype() == nb::dtype<std::int16_t>())
         return backend.int16.add(static_cast<std::int16_t *>(samples.data()), where, lines);
     if (samples.dtype() == nb::dtype<std::int32_t>())
@@ -104,6 +119,7 @@ void survey_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std:
     const Backend &backend = choose(set);
     const Places where = places(starts, sizes, stride);
     nb::gil_scoped_release unlocked;
+    const DefaultArithmetic arithmetic;
     if (samples.dtype() == nb::dtype<std::int16_t>())
         backend.int16.survey(static_cast<const std::int16_t *>(samples.data()), where, flags.data());
     else if (samples.dtype() == nb::dtype<std::int32_t>())
@@ -119,6 +135,7 @@ void measure_patches(ReadOnlySamples samples, Indexes starts, Indexes sizes, std
     const Backend &backend = choose(set);
     const Places where = places(starts, sizes, stride);
     nb::gil_scoped_release unlocked;
+    const DefaultArithmetic arithmetic;
     if (samples.dtype() == nb::dtype<std::int16_t>())
         backend.int16.measure(static_cast<const std::int16_t *>(samples.data()), where, energies.data(), peaks.data());
     else if (samples.dtype() == nb::dtype<std::int32_t>())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import Engine, Flags, Ints
+from poscuda_fast.kernels import Engine, Flags, Ints, default_arithmetic
 from poscuda_fast.key import Key
 from poscuda_fast.mark.patches import Patches, Steps, merge_channels
 from poscuda_fast.recipe import PaperRecipe
@@ -52,6 +52,7 @@ class Filters(Secret):
         return saturated
 
 
+@default_arithmetic()
 def draw_filters(key: Key, tokens: Sequence[bytes], recipe: PaperRecipe) -> Filters:
     """The filters of some classes, a row for each token: recipe.taps values from U(0, blur)."""
     drawn = b"".join([key.derive(b"taps", token, length=4 * recipe.taps) for token in tokens])

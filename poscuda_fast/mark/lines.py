@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.kernels import BITS, WRAP, Engine, Flags, Ints, LineTable
+from poscuda_fast.kernels import BITS, WRAP, Engine, Flags, Ints, LineTable, default_arithmetic
 from poscuda_fast.key import Key
 from poscuda_fast.mark.patches import Patches, Steps
 from poscuda_fast.recipe import StrongRecipe
@@ -156,6 +156,7 @@ class Lines(Secret):
         period: NDArray[Any] = values[firsts[row] : firsts[row] + periods[row]]
         return period
 
+    @default_arithmetic()
     def _marks(self, begin: int, end: int, period: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """(end - begin, period) one period of the marks of some rows, in units of samples of a dtype."""
         pairs = np.array(self.pairs[begin:end], np.int32).reshape(-1, 4, 1)
@@ -201,6 +202,7 @@ def pair_of(words: Sequence[int], period: int) -> Pair:
 
 
 @functools.lru_cache(maxsize=8)
+@default_arithmetic()
 def cosine_table(period: int) -> NDArray[np.int64]:
     """(period,) the integers nearest to 2^30 cos(2 pi k / period)."""
     exact = _UNIT * np.cos(2 * np.pi / period * np.arange(period))
