@@ -168,6 +168,20 @@ def test_a_pickled_array_is_never_unpickled(tmp_path):
         mapped.map_npy(path, writing=True)
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)], ids=str)
+@pytest.mark.parametrize("near", [b"\\", b"1", b"L", b"'a1'"], ids=repr)
+def test_no_first_sample_is_read_as_part_of_a_npy_header(tmp_path, near, version):
+    path = tmp_path / "a.npy"
+    with open(path, "wb") as file:
+        np.lib.format.write_array(file, np.zeros((3, 20), np.int16), version)
+    begin = path.stat().st_size - 120
+    with open(path, "r+b") as file:
+        for other in range(256):
+            for samples in (near + bytes([other]), bytes([other]) + near):
+                os.pwrite(file.fileno(), samples, begin)
+                assert mapped.read_header(file).offset == begin
+
+
 def test_a_npy_file_cut_at_any_byte_is_refused(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, noise(60).reshape(3, 20))

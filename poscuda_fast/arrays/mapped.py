@@ -203,8 +203,10 @@ def read_header(file: BinaryIO) -> NpyLayout:
         version = np.lib.format.read_magic(head)
         read = _NPY_READERS.get(version)
         if read is not None:
-            (size,) = struct.unpack_from("<H" if version == (1, 0) else "<I", content, head.tell())
-            if _WARNED.search(content, head.tell(), head.tell() + 4 + size):
+            length = struct.Struct("<H" if version == (1, 0) else "<I")
+            (size,) = length.unpack_from(content, head.tell())
+            text = head.tell() + length.size
+            if _WARNED.search(content, text, text + size):  # no sample may be read as header
                 raise ValueError("it is not one that numpy.save writes; save the array again")
             shape, fortran, dtype = read(head, max_header_size=MAX_NPY_HEADER)
     except Exception as error:  # noqa: BLE001 - NumPy's parser raises over a dozen kinds on hostile headers
