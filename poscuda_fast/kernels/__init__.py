@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -19,7 +20,9 @@ from poscuda_fast.kernels.environment import default_arithmetic as default_arith
 from poscuda_fast.kernels.reference import BITS as BITS
 from poscuda_fast.kernels.reference import FULL_SCALE as FULL_SCALE
 from poscuda_fast.kernels.reference import KEY_WORDS as KEY_WORDS
+from poscuda_fast.kernels.reference import MARKED as MARKED
 from poscuda_fast.kernels.reference import NOT_FINITE as NOT_FINITE
+from poscuda_fast.kernels.reference import ORIGINAL as ORIGINAL
 from poscuda_fast.kernels.reference import PIECE_BYTES as PIECE_BYTES
 from poscuda_fast.kernels.reference import SILENT as SILENT
 from poscuda_fast.kernels.reference import TOP as TOP
@@ -41,11 +44,13 @@ AUTO = ("native", "cpu", "reference")  # fastest first: "auto" takes the first t
 PATCHES_PER_THREAD = 64  # fewer than this are not worth starting a thread
 SAMPLES_PER_THREAD = 1 << 19  # the same, of samples that lines are added to
 PIECES_PER_THREAD = 1 << 14  # the same, of pieces that are hashed
+TOLD = tuple(map(np.dtype, (np.int16, np.uint8, np.float32)))  # samples of pieces that can be told
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
     "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
 }
 
+_Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
 
@@ -82,6 +87,33 @@ class Kernels(Protocol):
 
     def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
         """The keyed hash of each piece of some bytes."""
+
+    def mark_and_hash(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        phases: Ints,
+        rows: Ints,
+        table: LineTable,
+        key: Words,
+        wet: Samples,
+    ) -> tuple[Words, int]:
+        """Put the marked form of each piece into `wet`; the hash of each original, and what `add_lines` returns."""
+
+    def tell_pieces(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        phases: Ints,
+        rows: Ints,
+        table: LineTable,
+        sums: Words,
+        key: Words,
+        dry: Samples,
+    ) -> Flags:
+        """What each piece is, ORIGINAL or MARKED or both or neither; the originals are put into `dry`."""
 
 
 def load(backend: str) -> Kernels:
@@ -166,9 +198,7 @@ class Engine:
     ) -> int:
         """`reference.add_lines`, spread over threads."""
         starts, sizes, rows = _checked(samples, starts, sizes, rows, len(table.firsts), stride, BITS.keys())
-        phases = _int64(phases)
-        if len(phases) != len(starts) or phases.min(initial=0) < 0:
-            raise IndexError(f"{len(phases)} phases for {len(starts)} patches; give one from 0 for each")
+        phases = _checked_phases(phases, len(starts))
 
         @default_arithmetic()
         def run(part: tuple[Ints, Ints, Ints, Ints]) -> int:
@@ -177,8 +207,7 @@ class Engine:
         parts = min(self._threads, max(1, int(sizes.sum()) // SAMPLES_PER_THREAD)) if self._threads > 1 else 1
         if parts == 1:
             return run((starts, sizes, phases, rows))
-        with ThreadPoolExecutor(parts) as pool:
-            return sum(pool.map(run, _divided(starts, sizes, phases, rows, stride, parts)))
+        return sum(_in_threads(run, _divided(starts, sizes, phases, rows, stride, parts)))
 
     def survey_patches(self, samples: Samples, starts: Ints, sizes: Ints, stride: int) -> Flags:
         """`reference.survey_patches`, spread over threads."""
@@ -200,8 +229,7 @@ class Engine:
 
     def hash_pieces(self, data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
         """`reference.hash_pieces`, spread over threads."""
-        if key.dtype != np.uint64 or key.shape != (KEY_WORDS,) or not key.flags.c_contiguous:
-            raise TypeError(f"key has dtype {key.dtype.str}, shape {key.shape}; expected {KEY_WORDS} flat uint64.")
+        _check_words("key", key, KEY_WORDS)
         if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
             raise TypeError(f"data has dtype {data.dtype.str}, shape {data.shape}; expected flat uint8, contiguous.")
         starts, sizes = _int64(starts), _int64(sizes)
@@ -217,6 +245,51 @@ class Engine:
 
         return np.concatenate(self._spread(run, len(starts), PIECES_PER_THREAD))
 
+    def mark_and_hash(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        phases: Ints,
+        rows: Ints,
+        table: LineTable,
+        key: Words,
+        wet: Samples,
+    ) -> tuple[Words, int]:
+        """`reference.mark_and_hash`, spread over threads."""
+        starts, sizes, phases, rows = _checked_pieces(samples, starts, sizes, phases, rows, table, key, wet, "wet")
+
+        @default_arithmetic()
+        def run(some: slice) -> tuple[Words, int]:
+            place = starts[some], sizes[some], phases[some], rows[some]
+            return self._kernels.mark_and_hash(samples, *place, table, key, wet)
+
+        sums, odd = zip(*self._spread(run, len(starts), PIECES_PER_THREAD), strict=True)
+        return np.concatenate(sums), sum(odd)
+
+    def tell_pieces(
+        self,
+        samples: Samples,
+        starts: Ints,
+        sizes: Ints,
+        phases: Ints,
+        rows: Ints,
+        table: LineTable,
+        sums: Words,
+        key: Words,
+        dry: Samples,
+    ) -> Flags:
+        """`reference.tell_pieces`, spread over threads."""
+        starts, sizes, phases, rows = _checked_pieces(samples, starts, sizes, phases, rows, table, key, dry, "dry")
+        _check_words("sums", sums, len(starts))
+
+        @default_arithmetic()
+        def run(some: slice) -> Flags:
+            place = starts[some], sizes[some], phases[some], rows[some]
+            return self._kernels.tell_pieces(samples, *place, table, sums[some], key, dry)
+
+        return np.concatenate(self._spread(run, len(starts), PIECES_PER_THREAD))
+
     def _spread(
         self, run: Callable[[slice], _Result], n_patches: int, fewest: int = PATCHES_PER_THREAD
     ) -> list[_Result]:
@@ -229,8 +302,40 @@ class Engine:
         if parts == 1:
             return [run(slice(0, n_patches))]
         edges = [n_patches * part // parts for part in range(parts + 1)]
-        with ThreadPoolExecutor(parts) as pool:
-            return list(pool.map(run, map(slice, edges, edges[1:])))
+        return _in_threads(run, [slice(first, end) for first, end in itertools.pairwise(edges)])
+
+
+def _in_threads(run: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+    """`run` on each part, one by the caller's thread and the others by as many threads as can be started."""
+    waiting, taking = list(enumerate(parts))[::-1], threading.Lock()
+    results: dict[int, _Result] = {}
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while waiting and not errors:
+            with taking:
+                if not waiting:
+                    return
+                number, part = waiting.pop()
+            try:
+                results[number] = run(part)
+            except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+                errors.append(error)
+
+    threads: list[threading.Thread] = []
+    try:
+        with contextlib.suppress(RuntimeError):  # the system gives no more
+            for _ in parts[1:]:
+                thread = threading.Thread(target=work)
+                thread.start()
+                threads.append(thread)
+        work()
+    finally:
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(parts))]
 
 
 def usable_cores() -> int:
@@ -281,6 +386,49 @@ def _checked(
         if not 0 <= rows.min() <= rows.max() < n_rows:
             raise IndexError("a patch is of no class")
     return starts, sizes, rows
+
+
+def _checked_pieces(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    table: LineTable,
+    key: Words,
+    other: Samples,
+    name: str,
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Check pieces, and the buffer of that name for their other form; starts, sizes, phases and rows for kernels."""
+    for called, array in (("samples", samples), (name, other)):
+        if array.ndim != 1 or not array.flags.c_contiguous:
+            raise TypeError(f"{called} has shape {array.shape}; expected a flat array, contiguous.")
+    if other.dtype != samples.dtype or other.shape != samples.shape:
+        raise TypeError(
+            f"{name} has dtype {other.dtype.str}, shape {other.shape}; expected those of samples, {samples.dtype.str} "
+            f"and {samples.shape}."
+        )
+    if not other.flags.writeable or np.may_share_memory(samples, other):
+        raise ValueError(f"{name} is read-only or shares memory with samples; give a writable array of its own.")
+    starts, sizes, rows = _checked(samples, starts, sizes, rows, len(table.firsts), 1, TOLD)
+    _check_words("key", key, KEY_WORDS)
+    most = PIECE_BYTES // (3 if samples.dtype == np.uint8 else samples.itemsize)
+    if sizes.max(initial=0) > most:
+        raise IndexError(f"a piece has {sizes.max()} samples; expected up to {most}, {PIECE_BYTES} bytes")
+    return starts, sizes, _checked_phases(phases, len(starts)), rows
+
+
+def _checked_phases(phases: Ints, n: int) -> Ints:
+    """Check phases and convert them for kernels."""
+    phases = _int64(phases)
+    if len(phases) != n or phases.min(initial=0) < 0:
+        raise IndexError(f"{len(phases)} phases for {n} patches; give one from 0 for each")
+    return phases
+
+
+def _check_words(name: str, words: Words, n: int) -> None:
+    if words.dtype != np.uint64 or words.shape != (n,) or not words.flags.c_contiguous:
+        raise TypeError(f"{name} has dtype {words.dtype.str}, shape {words.shape}; expected {n} flat uint64.")
 
 
 def _int64(numbers: Ints) -> Ints:

@@ -51,6 +51,35 @@ def hash_pieces(
     hashes: NDArray[np.uint64],
     set: str = "",  # noqa: A002
 ) -> None: ...
+def tell_pieces(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    phases: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+    firsts: NDArray[np.int64],
+    periods: NDArray[np.int64],
+    sums: NDArray[np.uint64],
+    key: NDArray[np.uint64],
+    dry: NDArray[Any],
+    states: NDArray[np.uint8],
+    set: str = "",  # noqa: A002
+) -> None: ...
+def mark_and_hash(
+    samples: NDArray[Any],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    phases: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+    firsts: NDArray[np.int64],
+    periods: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    wet: NDArray[Any],
+    sums: NDArray[np.uint64],
+    set: str = "",  # noqa: A002
+) -> int: ...
 def will_need(samples: NDArray[Any], first_bytes: NDArray[np.int64], n_bytes: int) -> None: ...
 def instruction_sets() -> list[str]: ...
 def built_from() -> str: ...

@@ -11,8 +11,11 @@ from poscuda_fast.kernels.adding import add_run, until_line
 from poscuda_fast.kernels.compiling import kernel, use_wide_registers
 from poscuda_fast.kernels.hashing import hash_pieces
 from poscuda_fast.kernels.reference import TOP, Flags, Ints, LineTable, Samples, Table
+from poscuda_fast.kernels.telling import mark_and_hash, tell_pieces
 
-__all__ = ["add_lines", "filter_patches", "hash_pieces", "measure_patches", "survey_patches"]  # what every backend has
+__all__ = [  # what every backend has
+    "add_lines", "filter_patches", "hash_pieces", "mark_and_hash", "measure_patches", "survey_patches", "tell_pieces",
+]  # fmt: skip
 
 
 def filter_patches(

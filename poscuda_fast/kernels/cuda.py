@@ -20,10 +20,11 @@ from poscuda_fast.kernels.cuda_launch import blocks_for, fetch, kernel, on_host,
 from poscuda_fast.kernels.cuda_lines import PER_WORD, Adding, add_clips
 from poscuda_fast.kernels.hashing import hash_pieces
 from poscuda_fast.kernels.reference import NOT_FINITE, SILENT, Flags, Ints, LineTable, Samples, Table
+from poscuda_fast.kernels.telling import mark_and_hash, tell_pieces
 
 __all__ = [  # what every backend has, and `ClipKernels`
-    "add_clips", "add_lines", "filter_clips", "filter_patches", "first_odd_clip", "hash_pieces", "measure_patches",
-    "read_patches", "survey_patches",
+    "add_clips", "add_lines", "filter_clips", "filter_patches", "first_odd_clip", "hash_pieces", "mark_and_hash",
+    "measure_patches", "read_patches", "survey_patches", "tell_pieces",
 ]  # fmt: skip
 
 CHUNK_BYTES, CHUNK_PATCHES = 2 << 20, 1 << 14  # what is packed and sent at a time

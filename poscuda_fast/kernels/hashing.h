@@ -54,6 +54,11 @@ inline std::uint64_t total(words lanes) {
     return sum;
 }
 
+std::uint64_t finish(const Sums &sums, std::size_t size, const std::uint64_t *key) {
+    const std::uint64_t a = total(sums.first) + size * 0x9e3779b97f4a7c15, b = total(sums.second);
+    return finish(a ^ key[2 * piece_words]) + finish(b ^ key[2 * piece_words + 1]) * 0xd6e8feb86659fd93;
+}
+
 // The prefetch halves the time of data that are in no cache: pieces mostly lie one behind the other.
 std::uint64_t hash_piece(const std::uint8_t *piece, std::size_t size, const std::uint64_t *key) {
     constexpr std::size_t bytes = sizeof(words);
@@ -75,8 +80,7 @@ std::uint64_t hash_piece(const std::uint8_t *piece, std::size_t size, const std:
         std::memcpy(&second, key + piece_words + done / 8, some);
         add_words(sums, w, first, second);
     }
-    const std::uint64_t a = total(sums.first) + size * 0x9e3779b97f4a7c15, b = total(sums.second);
-    return finish(a ^ key[2 * piece_words]) + finish(b ^ key[2 * piece_words + 1]) * 0xd6e8feb86659fd93;
+    return finish(sums, size, key);
 }
 
 void hash(const std::uint8_t *data, const Places &pieces, const std::uint64_t *key, std::uint64_t *hashes) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from poscuda_fast.kernels.compiling import kernel, prefetch, use_wide_registers, word_at
@@ -23,23 +25,27 @@ def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
 @kernel
 def _hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words, hashes: Words) -> None:
     low, high = key & LOW, key >> HALF
-    last = np.zeros(8, np.uint8)
     for n in range(starts.size):
-        start, size = starts[n], sizes[n]
-        whole = size // 8
-        for t in range(0, size, LINE):  # of pieces to come: they mostly lie one behind the other
-            prefetch(data, start + t + AHEAD)
-        first, second = _sum_words(data[start : start + 8 * whole], low, high)
-        if 8 * whole < size:
-            last[:] = 0
-            for t in range(8 * whole, size):
-                last[t - 8 * whole] = data[start + t]
-            w = word_at(last, 0)
-            first += _product(w, low[whole], high[whole])
-            second += _product(w, low[PIECE_WORDS + whole], high[PIECE_WORDS + whole])
-        first = _finish((first + np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)) ^ key[2 * PIECE_WORDS])
-        second = _finish(second ^ key[2 * PIECE_WORDS + 1])
-        hashes[n] = first + second * np.uint64(0xD6E8FEB86659FD93)
+        for t in range(0, sizes[n], LINE):  # of pieces to come: they mostly lie one behind the other
+            prefetch(data, starts[n] + t + AHEAD)
+        hashes[n] = hash_piece(data[starts[n] : starts[n] + sizes[n]], low, high)
+
+
+@kernel
+def hash_piece(piece: Bytes, low: Words, high: Words) -> Any:
+    """The hash of one piece; `low` and `high` are the halves of the key's words."""
+    whole = piece.size // 8
+    first, second = _sum_words(piece[: 8 * whole], low, high)
+    if 8 * whole < piece.size:
+        w = np.uint64(0)
+        for t in range(8 * whole, piece.size):
+            w |= np.uint64(piece[t]) << np.uint64(8 * (t - 8 * whole))
+        first += _product(w, low[whole], high[whole])
+        second += _product(w, low[PIECE_WORDS + whole], high[PIECE_WORDS + whole])
+    first += np.uint64(piece.size) * np.uint64(0x9E3779B97F4A7C15)
+    first = _finish(first ^ (low[2 * PIECE_WORDS] | (high[2 * PIECE_WORDS] << HALF)))
+    second = _finish(second ^ (low[2 * PIECE_WORDS + 1] | (high[2 * PIECE_WORDS + 1] << HALF)))
+    return first + second * np.uint64(0xD6E8FEB86659FD93)
 
 
 @kernel

@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -153,6 +154,50 @@ void hash_pieces(Bytes data, Indexes starts, Indexes sizes, Words key, Hashes ha
     backend.hash(data.data(), pieces, key.data(), hashes.data());
 }
 
+// Calls `run` with the functions for the samples' type and both buffers.
+template <typename Run>
+void with_pieces(const Backend &backend, const ReadOnlySamples &samples, const Samples &to, const Values &values, Run run) {
+    const bool packed = samples.dtype() == nb::dtype<std::uint8_t>();
+    if (values.dtype() != (packed ? nb::dtype<std::int32_t>() : samples.dtype()) || to.dtype() != samples.dtype())
+        throw std::invalid_argument("the table or the other buffer is not of the samples' type");
+    const auto call = [&](const auto &functions, auto *out) {
+        using Sample = std::remove_pointer_t<decltype(out)>;
+        run(functions, static_cast<const Sample *>(samples.data()), out);
+    };
+    nb::gil_scoped_release unlocked;
+    const DefaultArithmetic arithmetic;
+    if (samples.dtype() == nb::dtype<std::int16_t>())
+        call(backend.int16_pieces, static_cast<std::int16_t *>(to.data()));
+    else if (samples.dtype() == nb::dtype<float>())
+        call(backend.float32_pieces, static_cast<float *>(to.data()));
+    else if (packed)
+        call(backend.packed24_pieces, static_cast<Packed24 *>(to.data()));
+    else
+        throw std::invalid_argument("samples are neither int16 nor uint8 nor float32");
+}
+
+void tell_pieces(ReadOnlySamples samples, Indexes starts, Indexes sizes, Indexes phases, Indexes rows, Values values,
+                 Indexes firsts, Indexes periods, Words sums, Words key, Samples dry, Flags states,
+                 const std::string &set) {
+    const Places pieces = places(starts, sizes, 1);
+    const Lines lines{phases.data(), rows.data(), values.data(), firsts.data(), periods.data()};
+    with_pieces(choose(set), samples, dry, values, [&](const auto &functions, const auto *from, auto *to) {
+        functions.tell(from, pieces, lines, sums.data(), key.data(), to, states.data());
+    });
+}
+
+std::int64_t mark_and_hash(ReadOnlySamples samples, Indexes starts, Indexes sizes, Indexes phases, Indexes rows,
+                           Values values, Indexes firsts, Indexes periods, Words key, Samples wet, Hashes sums,
+                           const std::string &set) {
+    const Places pieces = places(starts, sizes, 1);
+    const Lines lines{phases.data(), rows.data(), values.data(), firsts.data(), periods.data()};
+    std::int64_t odd = 0;
+    with_pieces(choose(set), samples, wet, values, [&](const auto &functions, const auto *from, auto *to) {
+        odd = functions.mark_and_hash(from, pieces, lines, key.data(), to, sums.data());
+    });
+    return odd;
+}
+
 // Ask the system to read some stretches of mapped memory in the background.
 void will_need(ReadOnlySamples samples, Indexes first_bytes, std::int64_t n_bytes) {
 #if defined(__unix__) || defined(__APPLE__)
@@ -192,6 +237,16 @@ NB_MODULE(_native, module) {
                nb::arg("peaks").noconvert(), nb::arg("set") = "");
     module.def("hash_pieces", &hash_pieces, nb::arg("data").noconvert(), nb::arg("starts").noconvert(),
                nb::arg("sizes").noconvert(), nb::arg("key").noconvert(), nb::arg("hashes").noconvert(),
+               nb::arg("set") = "");
+    module.def("tell_pieces", &tell_pieces, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("phases").noconvert(), nb::arg("rows").noconvert(),
+               nb::arg("values").noconvert(), nb::arg("firsts").noconvert(), nb::arg("periods").noconvert(),
+               nb::arg("sums").noconvert(), nb::arg("key").noconvert(), nb::arg("dry").noconvert(),
+               nb::arg("states").noconvert(), nb::arg("set") = "");
+    module.def("mark_and_hash", &mark_and_hash, nb::arg("samples").noconvert(), nb::arg("starts").noconvert(),
+               nb::arg("sizes").noconvert(), nb::arg("phases").noconvert(), nb::arg("rows").noconvert(),
+               nb::arg("values").noconvert(), nb::arg("firsts").noconvert(), nb::arg("periods").noconvert(),
+               nb::arg("key").noconvert(), nb::arg("wet").noconvert(), nb::arg("sums").noconvert(),
                nb::arg("set") = "");
     module.def("will_need", &will_need, nb::arg("samples").noconvert(), nb::arg("first_bytes").noconvert(),
                nb::arg("n_bytes"));

@@ -66,6 +66,39 @@ def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
     return hashes
 
 
+def tell_pieces(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    table: LineTable,
+    sums: Words,
+    key: Words,
+    dry: Samples,
+) -> Flags:
+    """See `reference.tell_pieces`: same arguments, same states."""
+    states = np.empty(len(starts), np.uint8)
+    _native.tell_pieces(samples, starts, sizes, phases, rows, *table, sums, key, dry, states)
+    return states
+
+
+def mark_and_hash(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    table: LineTable,
+    key: Words,
+    wet: Samples,
+) -> tuple[Words, int]:
+    """See `reference.mark_and_hash`: same arguments, same bits."""
+    sums = np.empty(len(starts), np.uint64)
+    odd = _native.mark_and_hash(samples, starts, sizes, phases, rows, *table, key, wet, sums)
+    return sums, int(odd)
+
+
 def will_need(samples: Samples, first_bytes: Ints, n_bytes: int) -> None:
     """Ask the system, by madvise(2), to read `n_bytes` of mapped memory from each of `first_bytes` in `samples`."""
     _native.will_need(samples, first_bytes, n_bytes)

@@ -10,6 +10,7 @@
 
 #include "hashing.h"
 #include "lines.h"
+#include "telling.h"
 
 namespace poscuda {
 namespace {
@@ -389,6 +390,9 @@ extern const Backend POSCUDA_SET = {
     {filter<float>, add<float, float>, survey<float>, measure<float>},
     add<Packed24, std::int32_t>,
     hash,
+    {tell<std::int16_t, std::int16_t>, mark_and_hash<std::int16_t, std::int16_t>},
+    {tell<Packed24, std::int32_t>, mark_and_hash<Packed24, std::int32_t>},
+    {tell<float, float>, mark_and_hash<float, float>},
 };
 
 } // namespace poscuda

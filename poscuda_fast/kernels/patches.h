@@ -31,6 +31,9 @@ constexpr std::size_t wrap = 64;
 // What a survey finds in a patch.
 constexpr std::uint8_t silent = 1, not_finite = 2;
 
+// What a piece is told to be.
+constexpr std::uint8_t original = 1, marked = 2;
+
 // 24-bit PCM in 3 bytes, little-endian.
 struct Packed24 {
     std::uint8_t bytes[3];
@@ -45,6 +48,22 @@ template <typename Sample> struct Functions {
     void (*measure)(const Sample *samples, const Places &places, double *energies, double *peaks);
 };
 
+// Fills a state for each piece: bits of `original` and `marked`. `dry` gets the original of each piece that is told.
+template <typename Sample>
+using Tell = void (*)(const Sample *samples, const Places &pieces, const Lines &lines, const std::uint64_t *sums,
+                      const std::uint64_t *key, Sample *dry, std::uint8_t *states);
+
+// `wet` gets the samples with the mark of each piece, and `sums` the hash of each original; returns what `add` does.
+template <typename Sample>
+using MarkAndHash = std::int64_t (*)(const Sample *samples, const Places &pieces, const Lines &lines,
+                                     const std::uint64_t *key, Sample *wet, std::uint64_t *sums);
+
+// What is done with pieces of one type of samples.
+template <typename Sample> struct PieceFunctions {
+    Tell<Sample> tell;
+    MarkAndHash<Sample> mark_and_hash;
+};
+
 struct Backend {
     const char *name;
     bool (*runs_here)();
@@ -54,6 +73,9 @@ struct Backend {
     std::int64_t (*add_packed24)(Packed24 *samples, const Places &places, const Lines &lines);
     // Pieces have stride 1 and at most 512 bytes; a key has 130 words.
     void (*hash)(const std::uint8_t *data, const Places &pieces, const std::uint64_t *key, std::uint64_t *hashes);
+    PieceFunctions<std::int16_t> int16_pieces;
+    PieceFunctions<Packed24> packed24_pieces;
+    PieceFunctions<float> float32_pieces;
 };
 
 // The compiler's default target: SSE2 on x86-64, NEON on 64-bit ARM.

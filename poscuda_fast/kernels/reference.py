@@ -16,6 +16,7 @@ Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 
 SILENT, NOT_FINITE = 1, 2  # what a survey finds in a patch
+ORIGINAL, MARKED = 1, 2  # what a piece is told to be
 
 BITS: dict[Any, int] = {
     np.dtype(np.int16): 16,
@@ -138,6 +139,72 @@ def hash_pieces(data: Bytes, starts: Ints, sizes: Ints, key: Words) -> Words:
         second = _finish(nh[1] ^ int(key[129]))
         hashes[n] = (first + second * 0xD6E8FEB86659FD93) % 2**64
     return hashes
+
+
+def mark_and_hash(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    table: LineTable,
+    key: Words,
+    wet: Samples,
+) -> tuple[Words, int]:
+    """Put the marked form of each piece into `wet`; returns the hash of each original, and what `add_lines` does.
+
+    Hashes are (n_pieces,) uint64. Pieces, their marks and hashes are those of `tell_pieces`; `wet` is like `samples`
+    and does not overlap it.
+    """
+    width = 3 if samples.dtype == np.uint8 else 1
+    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        part = slice(width * start, width * (start + size))
+        wet[part] = samples[part]
+    odd = add_lines(wet, starts, sizes, phases, rows, table, 1)
+    each = width * samples.itemsize
+    return hash_pieces(samples.view(np.uint8), each * starts, each * sizes, key), odd
+
+
+def tell_pieces(
+    samples: Samples,
+    starts: Ints,
+    sizes: Ints,
+    phases: Ints,
+    rows: Ints,
+    table: LineTable,
+    sums: Words,
+    key: Words,
+    dry: Samples,
+) -> Flags:
+    """What each piece is, (n_pieces,) uint8: bits of ORIGINAL and MARKED.
+
+    Piece n is ``samples[starts[n] : starts[n] + sizes[n]]``, int16, float32 or uint8 as in `add_lines`, of up to
+    `PIECE_BYTES`; ``sums[n]`` is the hash of its original under `key`, and its mark is that of a patch in `add_lines`.
+    It is marked if without the mark it has that hash, and marking that gives what is there. Otherwise it is original if
+    it has that hash itself. It is both if its mark changes nothing.
+
+    The original of a piece that is told is put into `dry`, which is like `samples` and does not overlap it; what
+    becomes of the place of any other piece is not defined. Pieces must not overlap.
+    """
+    states = np.zeros(len(starts), np.uint8)
+    minus = table._replace(values=-table.values)
+    width = 3 if samples.dtype == np.uint8 else 1
+    for n, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
+        part = slice(width * start, width * (start + size))
+        place = np.zeros(1, np.int64), sizes[n : n + 1], phases[n : n + 1], rows[n : n + 1]
+        now, undone = samples[part].copy(), samples[part].copy()
+        add_lines(undone, *place, minus, 1)
+        for tried, state in ((undone, MARKED), (now, ORIGINAL)):
+            again = tried.copy()
+            add_lines(again, *place, table, 1)
+            content = tried.view(np.uint8)
+            fits = hash_pieces(content, place[0], np.array([content.size]), key)[0] == sums[n]
+            if not fits or (state == MARKED and again.tobytes() != now.tobytes()):
+                continue
+            states[n] = state if again.tobytes() != tried.tobytes() else ORIGINAL | MARKED
+            dry[part] = tried
+            break
+    return states
 
 
 def _finish(x: int) -> int:

@@ -1,4 +1,4 @@
-"""Looks at a few clips before any is marked: whether the mark would protect them, and how loud it would be."""
+"""Looks at a few clips first: whether they are marked already, whether the mark would protect, how loud it would be."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from poscuda_fast.errors import SidecarError
 from poscuda_fast.kernels import TOP, Engine, Ints
 from poscuda_fast.key import Key
+from poscuda_fast.mark.labels import label_of
 from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.packed import mark_dense
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.traces import SURE, Traces, traces
 from poscuda_fast.recipe import STRENGTHS, Recipe, check_snr
 
 MOST_CLIPS = 256  # that are looked at, spread over the data
@@ -22,6 +25,18 @@ MOST_BYTES = 16 << 20  # that are looked at: of long clips, the beginnings
 COPIED_BYTES = 1 << 20  # that are copied at a time: they stay in the cache
 MOST_PEAK = 4.0  # of the median clip in float32, whose full scale is 1
 MOST_SATURATED = 0.01  # of the samples
+MOST_TRACED = 1 << 18  # frames in which marks are looked for: a few ms
+MOST_TRACED_TO_UNDO = 1 << 22  # likewise, before marks are subtracted
+FEWEST_PERIODS = 2  # of each clip, in which they are looked for nevertheless
+FEWEST_ALIKE = 8  # clips of a class in memory, by which it is told that it is marked: a batch may hold any clip
+LEAST_LEVEL = 0.5  # of its mark, that the median clip of a protected class holds
+NAMES_SHOWN = 10
+LEAST_OFF = 0.1  # of a strength, that is taken for another one
+
+HOW_UNDONE = (
+    "If their sidecar was moved or renamed, give its path (sidecar, --sidecar); if it is lost, undo first without it "
+    "(restore_array, restore_folder: without_sidecar; poscuda restore --without-sidecar)."
+)
 
 
 class Readable(Protocol):
@@ -51,6 +66,8 @@ class Look:
         Clips that hold only zeros.
     saturated, samples : int
         How many integer samples the mark pushes beyond full scale, and how many were looked at.
+    traces : Traces
+        How much of their marks the clips hold already.
     """
 
     ratios: NDArray[np.float64]
@@ -58,12 +75,25 @@ class Look:
     silent: int
     saturated: int
     samples: int
+    traces: Traces
+
+    @staticmethod
+    def nothing() -> Look:
+        """A look at no clips."""
+        return Look(np.empty(0), np.empty(0), 0, 0, 0, Traces.none())
 
     @staticmethod
     def joined(looks: Iterable[Look]) -> Look:
         """Several looks as one."""
-        ratios, peaks, *counts = zip(*[dataclasses.astuple(look) for look in looks], strict=True)
-        return Look(np.concatenate(ratios), np.concatenate(peaks), *map(sum, counts))
+        some = list(looks)
+        return Look(
+            np.concatenate([look.ratios for look in some]),
+            np.concatenate([look.peaks for look in some]),
+            sum(look.silent for look in some),
+            sum(look.saturated for look in some),
+            sum(look.samples for look in some),
+            Traces.joined(look.traces for look in some),
+        )
 
     @property
     def snr_db(self) -> float | None:
@@ -119,16 +149,29 @@ class Look:
         return found
 
 
-def judged(plan: Plan, key: Key, snr: float | None, look: Callable[[Plan], Look]) -> tuple[Plan, tuple[str, ...]]:
+def judged(
+    plan: Plan,
+    key: Key,
+    snr: float | None,
+    look: Callable[[Plan], Look],
+    *,
+    known: bool = False,
+    in_memory: bool = False,
+) -> tuple[Plan, tuple[str, ...]]:
     """The plan, with the strength that `snr` asks for; and notes for the report. `look` looks at some of the clips.
 
-    ValueError if the mark could not protect, or `snr` cannot be reached; and whatever `look` raises.
+    `known` says that a sidecar tells whether the clips are marked already.
+
+    SidecarError, or in memory ValueError, if they are; ValueError if the mark could not protect, or `snr` cannot be
+    reached; and whatever `look` raises.
     """
     if snr is not None:
         snr = check_snr(snr, plan.recipe)
     if not plan.marks.steady or not len(plan.lengths):
         return plan, ()
     seen = look(plan)
+    if not known:
+        refuse_marked(plan, seen.traces, in_memory=in_memory)
     if snr is not None:
         strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
@@ -137,22 +180,86 @@ def judged(plan: Plan, key: Key, snr: float | None, look: Callable[[Plan], Look]
     return plan, seen.notes()
 
 
+def refuse_marked(plan: Plan, traces: Traces, *, in_memory: bool = False) -> None:
+    """SidecarError if clips of any class are marked with this key already: they would be marked twice.
+
+    In memory, ValueError, and only by classes of which several clips were looked at.
+    """
+    found = _by_class(plan, traces)
+    marked = found.some(found.sure & (found.clips >= (FEWEST_ALIKE if in_memory else 1)))
+    if not len(marked.rows):
+        return
+    what = (
+        f"The data are marked with this key already: {len(marked.rows)} of the {len(found.rows)} classes that were "
+        f"looked at ({_names(plan, marked)}) hold their marks, and would be marked twice."
+    )
+    if in_memory:
+        raise ValueError(f"{what} Protect a fresh copy of the originals. Nothing was written.")
+    raise SidecarError(f"{what} {HOW_UNDONE} Nothing was written.")
+
+
+def refuse_unmarked(plan: Plan, traces: Traces, *, all_clips: bool) -> None:
+    """SidecarError unless clips of every class hold the mark of this key, label and strength; or unless all do."""
+    found = _by_class(plan, traces)
+    if not len(found.rows):
+        raise SidecarError(
+            "No clip is long enough to tell whether it is marked: that takes 32 ms. Nothing was written."
+        )
+    levels = found.levels
+    level, error = float(np.median(levels)), float(np.median(found.errors)) / len(levels) ** 0.5
+    least = LEAST_LEVEL * min(1.0, level) if level > SURE * error else LEAST_LEVEL  # of another strength, all are less
+    unmarked = found.some(levels <= least)
+    if len(unmarked.rows):
+        raise SidecarError(
+            f"The data do not look marked with this key, these labels and this recipe: {len(unmarked.rows)} of the "
+            f"{len(found.rows)} classes that were looked at ({_names(plan, unmarked)}) do not hold their marks. Give "
+            f"the key, labels and sample rate that they were protected with. Nothing was written."
+        )
+    if abs(level - 1) > max(LEAST_OFF, 3 * error):
+        strength = plan.recipe.to_dict()["strength"]
+        raise SidecarError(
+            f"The data look marked at a strength of about {level * strength:.2g}, and the recipe has {strength:g}; "
+            f"give the recipe that they were protected with (recipe, strength, --strength). Nothing was written."
+        )
+    absent = int(traces.absent.sum())
+    if absent and all_clips:
+        raise SidecarError(
+            f"{absent} of the {len(traces.rows)} clips that were looked at do not hold their marks, as where a run was "
+            f"stopped or files were added; in place, nothing could be told apart later. Leave them out, or give a new "
+            f"path for a copy (dst, DST). Nothing was written."
+        )
+
+
+def _by_class(plan: Plan, traces: Traces) -> Traces:
+    """What was found in each class, at whatever sample rate."""
+    return traces.by_class(traces.rows % len(plan.labels.tokens))
+
+
+def _names(plan: Plan, classes: Traces) -> str:
+    """Some classes by their labels."""
+    labels = [repr(label_of(plan.labels.tokens[row])) for row in classes.rows.tolist()]
+    return ", ".join(labels[:NAMES_SHOWN]) + (", ..." if len(labels) > NAMES_SHOWN else "")
+
+
 def chosen_clips(n_clips: int) -> Ints:
     """The numbers of the clips to look at."""
     return np.unique(np.linspace(0, max(0, n_clips - 1), min(n_clips, MOST_CLIPS)).astype(np.int64))
 
 
-def look(audio: Readable, plan: Plan, engine: Engine) -> Look:
-    """Look at some clips of an array under format 2."""
-    return look_at(audio, plan.marks, plan.of_clips(chosen_clips(len(plan.lengths))), engine)
+def look(audio: Readable, plan: Plan, engine: Engine, most_traced: int = MOST_TRACED) -> Look:
+    """Look at some clips of an array under format 2, and for marks in so many frames of them."""
+    patches = plan.of_clips(chosen_clips(len(plan.lengths)))
+    return look_at(audio, plan.marks, patches, engine, most_traced // max(1, len(patches)))
 
 
-def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine) -> Look:
-    """Look at some whole clips under the lines of format 2."""
+def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine, traced: int) -> Look:
+    """Look at some whole clips under the lines of format 2, and for marks in so many frames of each."""
     most = max(1, MOST_BYTES // max(1, len(patches) * audio.channels * audio.dtype.itemsize))
-    patches = dataclasses.replace(patches, sizes=np.minimum(patches.sizes, most))
+    patches = _beginnings(patches, most)
     with np.errstate(over="ignore", invalid="ignore"):
         energies, peaks = audio.measure(patches, engine)
+    most_energy = peaks**2 * patches.sizes * audio.channels  # of clips so loud that a backend's sum is infinite
+    energies = np.where(np.isinf(energies) & np.isfinite(peaks), most_energy, energies)
     added, loudest = _marks_of(marks, patches, audio.dtype)
     added *= audio.channels
     known = np.isfinite(energies) & (added > 0)
@@ -164,7 +271,23 @@ def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine) -> Lo
         int((known & ~heard).sum()),
         0 if is_float else _saturated(audio, marks, patches, energies, peaks, loudest, engine),
         0 if is_float else patches.n_frames * audio.channels,
+        _traces(audio, marks, patches, traced),
     )
+
+
+def _traces(audio: Readable, marks: Lines, patches: Patches, most: int) -> Traces:
+    """How much of their marks the beginnings of some clips hold, judged by so many frames of each; 0 is not to look."""
+    if not most:
+        return Traces.none()
+    patches = _beginnings(patches, max(most, FEWEST_PERIODS * max(marks.periods)))
+    step = max(1, COPIED_BYTES * len(patches) // max(1, patches.n_frames * audio.channels * audio.dtype.itemsize))
+    parts = (patches.some(slice(first, first + step)) for first in range(0, len(patches), step))
+    return Traces.joined(traces(marks, audio.read(part), part, audio.channels) for part in parts)
+
+
+def _beginnings(patches: Patches, most: int) -> Patches:
+    """At most so many frames of each."""
+    return dataclasses.replace(patches, sizes=np.minimum(patches.sizes, most))
 
 
 def _marks_of(marks: Lines, patches: Patches, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], float]:
