@@ -6,15 +6,23 @@ import collections
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import shutil
 import stat
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from poscuda_fast.errors import BusyError, DatasetError
+
+try:
+    import fcntl
+except ImportError:  # not on every system
+    fcntl = None  # type: ignore[assignment]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -26,6 +34,8 @@ Stamp = tuple[int, ...]  # changes when a file is replaced or written to
 PART_SUFFIX = ".poscuda-part"  # with a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
+AT_FDCWD = -100  # linux/fcntl.h
+RENAME_NOREPLACE = 1  # linux/fs.h
 MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
 PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
 MOST_AHEAD = 8  # for all threads: each holds what was made of a piece
@@ -34,7 +44,7 @@ MOST_AHEAD = 8  # for all threads: each holds what was made of a piece
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READING = os.O_RDONLY | _SAFELY
 WRITING = os.O_RDWR | _SAFELY
-_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
@@ -54,7 +64,7 @@ def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, du
 @contextlib.contextmanager
 def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
     """A new file, removed after an error; if `mode` is given, nobody else can read it before it is complete."""
-    with open(os.open(path, _CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
+    with open(os.open(path, CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
         try:
             yield file
             file.flush()
@@ -93,22 +103,10 @@ def appearing(path: Path, *, mode: int | None, replacing: bool = False) -> Itera
             yield file
             file.flush()
             os.fsync(file.fileno())
-        (os.replace if replacing else _give_name)(part, path)
+        (os.replace if replacing else give_name)(part, path)
     finally:
         part.unlink(missing_ok=True)
     sync_folder(path.parent)
-
-
-def _give_name(part: Path, path: Path) -> None:
-    """Rename, but not over a file that appeared meanwhile; without links in the file system that is a best effort."""
-    try:
-        os.link(part, path)
-    except OSError:
-        if os.path.lexists(path):
-            raise FileExistsError(
-                f"{path} appeared just now, and nothing is ever overwritten; choose another name."
-            ) from None
-        os.replace(part, path)  # a file system without links
 
 
 def copy(source: Path, target: Path) -> None:
@@ -132,51 +130,6 @@ def copy_part(source: Path, part: Path) -> None:
             shutil.copyfileobj(read, write, 1 << 20)
 
 
-def write_part(part: str, content: Buffer, mode: int | None, *, durable: bool = False) -> None:
-    """Write a file under a name that nobody reads yet; replaces what a killed run left there.
-
-    Does the same as `create` in as few system calls as possible: it is called for every file of a copy.
-    """
-    asked = 0o666 if mode is None else 0o600
-    try:
-        descriptor = os.open(part, _CREATING, asked)
-    except FileExistsError:
-        os.unlink(part)
-        descriptor = os.open(part, _CREATING, asked)
-    try:
-        write_all(descriptor, content)
-        if mode is not None and hasattr(os, "fchmod"):
-            os.fchmod(descriptor, mode)
-        if durable:
-            os.fsync(descriptor)
-    except BaseException:
-        os.unlink(part)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def new_part(part: str, mode: int | None) -> Iterator[BinaryIO]:
-    """`write_part` for content that comes piece by piece: an open file, which may also be read."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(part)
-    with _new(Path(part), mode) as file:
-        yield file
-
-
-def finish_part(part: str, mode: int, *, durable: bool) -> None:
-    """Give a part its permissions, once all of it is written."""
-    descriptor = os.open(part, WRITING)
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, mode)
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_all(descriptor: int, content: Buffer) -> None:
     """Write all of `content` at the file's position, in several writes if one is short."""
     done = os.write(descriptor, content)
@@ -185,13 +138,31 @@ def write_all(descriptor: int, content: Buffer) -> None:
         done += os.write(descriptor, view[done:])
 
 
+def read_into(descriptor: int, buffer: memoryview, position: int, name: str) -> None:
+    """Fill a buffer from a position in a file; DatasetError if the file ends before."""
+    done = 0
+    while done < len(buffer):
+        n = os.preadv(descriptor, [buffer[done:]], position + done)
+        if n == 0:
+            raise DatasetError(
+                f"{name} ends {len(buffer) - done} bytes early: it was cut meanwhile. Put it back and run the same "
+                f"command again."
+            )
+        done += n
+
+
+def write_at(descriptor: int, content: Buffer, position: int) -> None:
+    """Write all of `content` at a position in a file, upwards."""
+    view, done = memoryview(content), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], position + done)
+
+
 def _clone(source: int, target: int) -> bool:
     """Share the blocks (reflink), where the file system can."""
     try:
-        import fcntl  # noqa: PLC0415 - not on every system
-
         fcntl.ioctl(target, FICLONE, source)
-    except (ImportError, OSError):
+    except (AttributeError, OSError):
         return False
     return True
 
@@ -214,10 +185,60 @@ def _copy_range(source: int, target: int, size: int) -> bool:
     return True
 
 
+def refuse_linked(path: Path) -> None:
+    """DatasetError if an edit in place would reach other names of a file."""
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise DatasetError(
+            f"{path} has {status.st_nlink} names (hard links), so an edit in place would change them all; copy it."
+        )
+
+
 def overlap(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two paths are the same, or one lies inside the other, after links are resolved."""
     first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
     return first == second or first in second.parents or second in first.parents
+
+
+def read_regular(path: PathLike) -> bytes:
+    """The content of a file; DatasetError if it is a link, a pipe or a device."""
+    try:
+        descriptor = os.open(path, READING)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DatasetError(f"{os.fspath(path)!s} is a link; it is not followed. Replace it by the file.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DatasetError(f"{os.fspath(path)!s} is not a regular file; it is not read.")
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def may_write(path: PathLike) -> bool:
+    """Whether a file can be opened for writing, which permissions alone do not tell; nothing is written."""
+    try:
+        os.close(os.open(path, WRITING))
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def dropping(part: Path) -> Iterator[None]:
+    """Remove a hidden file or folder after an error; but not in a fork, whose first process goes on with it."""
+    process = os.getpid()
+    try:
+        yield
+    except BaseException:
+        if os.getpid() == process:
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        raise
+
+
+def in_full(path: PathLike) -> Path:
+    """One spelling for each path; a link in the last part is kept, so that it can be refused."""
+    return Path(os.path.realpath(Path(path).absolute().parent)) / Path(path).name
 
 
 def part_of(path: Path) -> Path:
@@ -247,24 +268,116 @@ def sync_files(folder: Path, files: Iterable[Path]) -> None:
 
     One syncfs call covers them where the system has it: thousands of fsync calls cost seconds.
     """
-    syncfs = None
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
-    if syncfs is None:
-        folders = set()
-        for file in files:
-            _fsync(file)
-            folders.add(file.parent)
-        for path in sorted(folders):
-            sync_folder(path)
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
+        done = sync_system(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         os.close(descriptor)
+    if not done:
+        sync_each(files)
+
+
+def sync_each(files: Iterable[Path]) -> None:
+    """Make the content and the names of `files` durable, one by one."""
+    folders = set()
+    for file in files:
+        _fsync(file)
+        folders.add(file.parent)
+    for path in sorted(folders):
+        sync_folder(path)
+
+
+def sync_system(descriptor: int) -> bool:
+    """Make everything durable that was written to the file system of an open file or folder.
+
+    False if the system cannot; OSError if something that was written since it was opened did not reach the disk.
+    """
+    syncfs = _system("syncfs")
+    if syncfs is None:
+        return False
+    if syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return True
+
+
+class Systems:
+    """The file systems that are written to, each by a file or folder that was opened before; `sync` waits for them.
+
+    A system tells an error only to those who opened something on it before.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, int] = {}
+
+    def meet(self, descriptor: int) -> None:
+        """Remember the file system of an open file or folder."""
+        device = os.fstat(descriptor).st_dev
+        if device not in self._open:
+            self._open[device] = os.dup(descriptor)
+
+    def meet_at(self, folder: Path) -> None:
+        """Remember the file system of a folder."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            self.meet(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def sync(self, root: Path, names: Iterable[str]) -> None:
+        """Return once everything is durable; OSError if that fails. `names` are what was written below `root`."""
+        done = [sync_system(descriptor) for descriptor in self._open.values()]
+        if not all(done):
+            sync_each(root / name for name in names)
+
+    def close(self) -> None:
+        """Close the folders."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+@functools.cache
+def syncs_systems() -> bool:
+    """Whether the system can sync a whole file system at once."""
+    return _system("syncfs") is not None
+
+
+def give_name(part: PathLike, name: PathLike, folder: int | None = None) -> None:
+    """Rename, within an open folder if one is given, but never over what is there: FileExistsError."""
+    rename, at = _renameat2(), AT_FDCWD if folder is None else folder
+    if rename is not None:
+        if rename(at, os.fsencode(part), at, os.fsencode(name), RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number == errno.EEXIST:
+            raise FileExistsError(f"{os.fsdecode(name)} appeared just now, and nothing is ever overwritten.")
+        if number not in (errno.EINVAL, errno.ENOSYS):  # a file system, or a kernel, that has only the plain call
+            raise OSError(number, os.strerror(number), os.fsdecode(name))
+    try:
+        os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        raise FileExistsError(f"{os.fsdecode(name)} appeared just now, and nothing is ever overwritten.") from None
+    except OSError:  # a folder, or a file system without links
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(f"{os.fsdecode(name)} appeared just now, and nothing is ever overwritten.") from None
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    else:
+        os.unlink(part, dir_fd=folder)
+
+
+@functools.cache
+def _renameat2() -> Any:
+    return _system("renameat2")
+
+
+def _system(name: str) -> Any:
+    """A function of the C library; None where it has no such function."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
+    return None
 
 
 def start_writing(descriptor: int, begin: int, n_bytes: int) -> None:
@@ -302,34 +415,38 @@ def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = No
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Lock the data itself, a file or a folder, since it may have two names or be given two sidecars.
 
-    A shared lock is for reading: it keeps writers out, but not other readers.
+    A shared lock is for reading: it keeps writers out, but not other readers. The folders above are locked as if for
+    reading, so that nobody works on them as a whole meanwhile.
     """
-    try:
-        import fcntl  # noqa: PLC0415 - not on every system
-    except ImportError:  # no such lock on this system; the sidecar's own lock remains
+    if fcntl is None:  # no such lock on this system; the sidecar's own lock remains
         yield
         return
-    held = [_Folder(path) if path.is_dir() else open(path, "rb")]  # noqa: SIM115 - closed below, or with its last reference
-    try:
-        try:
-            fcntl.flock(held[0].fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{path} is in use: another run is at work on it. Wait for it to end.") from None
+    with contextlib.ExitStack() as held:
+        for folder in reversed(path.absolute().parents):
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                held.enter_context(contextlib.closing(_Lock(folder, path, shared=True)))
+        held.enter_context(contextlib.closing(_Lock(path, path, shared=shared)))
         yield
-    finally:
-        held.pop().close()
 
 
-class _Folder:
-    """An open folder that closes with its last reference, as a file does, even if an interrupt comes in between."""
+class Descriptor:
+    """An open file or folder.
 
-    def __init__(self, path: Path) -> None:
-        self._open = [os.open(path, os.O_RDONLY)]
+    It closes with its last reference, even if an interrupt comes in between; and in a forked process, which would keep
+    its lock after its parent ended.
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._open: list[int] = []
+        self._open.append(os.open(path, flags))
+        _OPEN.add(self)
 
     def fileno(self) -> int:
-        return self._open[0]
+        """Its number; -1 if it is closed."""
+        return self._open[0] if self._open else -1
 
     def close(self) -> None:
+        """Close it, once."""
         while self._open:
             os.close(self._open.pop())
 
@@ -337,8 +454,39 @@ class _Folder:
         self.close()
 
 
-def refuse_without_room(path: Path, n_bytes: int) -> None:
-    """OSError unless `n_bytes`, 5 % and 1 MiB more are free on the disk of `path`."""
+class _Lock(Descriptor):
+    """An open, locked file or folder; `data` is for messages."""
+
+    def __init__(self, path: Path, data: Path, *, shared: bool) -> None:
+        super().__init__(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            fcntl.flock(self.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise BusyError(f"{data} is in use: another run is at work on {path}. Wait for it to end.") from None
+        except OSError as error:  # a file system without locks; the sidecar's own lock remains
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
+                raise
+
+
+def _close_in_child() -> None:
+    for one in list(_OPEN):
+        one.close()
+
+
+_OPEN: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
+def refuse_fork(process: int) -> None:
+    """BusyError in any other process than the one that began: a fork has its memory, but not its threads and locks."""
+    if os.getpid() != process:
+        raise BusyError("This process was forked by one that is at work; only that one goes on. Nothing was written.")
+
+
+def refuse_without_room(path: Path, n_bytes: int, n_files: int = 0) -> None:
+    """OSError unless `n_bytes`, 5 % and 1 MiB more are free on the disk of `path`, and so many files can be made."""
     if not n_bytes:
         return
     folder = path.absolute()
@@ -351,6 +499,13 @@ def refuse_without_room(path: Path, n_bytes: int) -> None:
             f"{path} needs about {needed:,} bytes and {free:,} are free there; free some space or choose another path. "
             f"Nothing was written."
         )
+    if n_files and hasattr(os, "statvfs"):
+        system = os.statvfs(folder)
+        if system.f_files and system.f_favail < n_files:  # some file systems do not count them
+            raise OSError(
+                f"{path} needs {n_files:,} files and its file system can make {system.f_favail:,} more; choose another "
+                f"path. Nothing was written."
+            )
 
 
 def ahead(begin: Callable[[Piece], Result], pieces: Iterable[Piece], most: int) -> Iterator[Result]:
@@ -363,6 +518,61 @@ def ahead(begin: Callable[[Piece], Result], pieces: Iterable[Piece], most: int) 
     yield from waiting
 
 
+class Threads:
+    """Threads for pieces of work, until `close`; where none can be started, who waits for a result does the work."""
+
+    def __init__(self, n: int) -> None:
+        self._pool = ThreadPoolExecutor(n)
+        self._process = os.getpid()
+
+    def submit(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin a piece of work; what is returned waits for its result.
+
+        BusyError, then too, in a process that was forked meanwhile, which has no such threads.
+        """
+        refuse_fork(self._process)
+        task = _Task(work)
+        try:
+            self._pool.submit(task)
+            begun = True
+        except RuntimeError:  # no thread could be started; another one may take it from the queue all the same
+            begun = False
+
+        def wait() -> Result:
+            refuse_fork(self._process)
+            if not begun:
+                task()
+            return task.done.result()
+
+        return wait
+
+    def close(self) -> None:
+        """Wait for the pieces being worked on, and cancel the rest."""
+        if os.getpid() == self._process:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Task(Generic[Result]):
+    """A piece of work that is done once, by whoever calls it first."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self.done: Future[Result] = Future()
+        self._work, self._taken = work, threading.Lock()
+
+    def __call__(self) -> None:
+        if self._taken.acquire(blocking=False):
+            try:
+                self.done.set_result(self._work())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+                self.done.set_exception(error)
+
+
 class Workers:
     """Threads that work ahead on many small pieces, until `close`; with one, the caller's own thread does the work.
 
@@ -371,20 +581,21 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self._n = min(threads, MOST_THREADS)
-        self._pool = ThreadPoolExecutor(self._n) if self._n > 1 else None
+        self._threads = Threads(self._n) if self._n > 1 else None
 
     def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
         """The result of each piece, in order; an error is raised where its result would come."""
-        if self._pool is None:
+        if self._threads is None:
             return map(work, pieces)
-        submit = self._pool.submit
-        futures = ahead(lambda piece: submit(work, piece), pieces, min(self._n * PIECES_AHEAD, MOST_AHEAD))
-        return (future.result() for future in futures)
+        submit = self._threads.submit
+        most = min(self._n * PIECES_AHEAD, MOST_AHEAD)
+        waiting = ahead(lambda piece: submit(functools.partial(work, piece)), pieces, most)
+        return (result() for result in waiting)
 
     def close(self) -> None:
         """Wait for the pieces being worked on, and cancel the rest."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._threads is not None:
+            self._threads.close()
 
     def __enter__(self) -> Workers:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 from poscuda_fast.text import message
 
@@ -35,6 +37,21 @@ class SidecarError(PoscudaError):
 
 class BusyError(SidecarError):
     """Another process or thread is working on the same data."""
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """What is raised inside stops a run that has begun, rather than refusing one: the same call goes on with it."""
+    try:
+        yield
+    except Exception as error:
+        error.stopped = True  # type: ignore[attr-defined] # its class says what went wrong, not when
+        raise
+
+
+def has_stopped(error: BaseException) -> bool:
+    """Whether an error stopped a run that had begun."""
+    return bool(getattr(error, "stopped", False))
 
 
 def require(package: str, extra: str) -> None:

@@ -23,6 +23,7 @@ MASTER_BYTES = 32
 MAX_FILE_BYTES = 4096
 KEY_PREFIX = "POSCUDA-KEY-1:"
 _KEY_LINE = re.compile(KEY_PREFIX + "([A-Za-z0-9_-]{48})")
+_IN_A_FILE = re.compile(KEY_PREFIX.encode() + b"[A-Za-z0-9_-]{8}")
 _FINGERPRINT_LINE = re.compile(r"#\s*fingerprint\s+([0-9a-f]{16})\s*")
 
 
@@ -132,12 +133,13 @@ def check_key(key: object) -> None:
 
 
 def holds_key(path: str | os.PathLike[str]) -> bool:
-    """Whether a file could be a key file: small, with a line that starts like a key line."""
+    """Whether a file could be a key file: small, and with what a key line begins with, wherever in it."""
     try:
-        if os.stat(path).st_size > MAX_FILE_BYTES:
-            return False
-        with open(path, "rb") as file:
-            return any(line.startswith(KEY_PREFIX.encode()) for line in file.read(MAX_FILE_BYTES).splitlines())
+        with open(os.open(path, disk.READING), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+                return False
+            return _IN_A_FILE.search(file.read(MAX_FILE_BYTES)) is not None
     except OSError:
         return False
 

@@ -12,6 +12,7 @@ from poscuda_fast.text import one_line
 
 NAMES_SHOWN = 20
 RATES_SHOWN = 4
+OPEN = ("applying", "undoing")  # states of a run that was stopped, or is at work
 
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 
@@ -109,6 +110,8 @@ class Report(Shown):
     state : str
         "protected", "already protected", "restored", "partly restored", "already original", "final", or for a
         dry run "untouched".
+    left_out : tuple of str
+        Files that `partial` left out, each with the reason.
     """
 
     clips: int
@@ -126,6 +129,7 @@ class Report(Shown):
     seconds: float
     fingerprint: str
     state: str
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -149,6 +153,9 @@ class Report(Shown):
             yield name.replace("_", " "), f"{getattr(self, name):,}"
         yield "seconds", f"{self.seconds:.3f}"
         yield "key fingerprint", self.fingerprint
+        if self.left_out:
+            yield "left out", f"{len(self.left_out):,}"
+            yield from _listed("left out", self.left_out)
         for note in self.notes:
             yield "note", note
 
@@ -179,7 +186,14 @@ class Tally:
         """The counts as plain JSON values."""
         return dataclasses.asdict(self)
 
-    def report(self, state: str, settings: Settings, seconds: float, notes: tuple[str, ...] = ()) -> Report:
+    def report(
+        self,
+        state: str,
+        settings: Settings,
+        seconds: float,
+        notes: tuple[str, ...] = (),
+        left_out: tuple[str, ...] = (),
+    ) -> Report:
         """The finished report."""
         rates = settings.sample_rates if settings.recipe["format"] != 1 else ()
         if self.classes == 1:
@@ -193,6 +207,7 @@ class Tally:
             seconds=seconds,
             fingerprint=settings.fingerprint,
             state=state,
+            left_out=left_out,
         )
 
 
@@ -231,8 +246,8 @@ class Verification(Shown):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is missing and everything is original, or everything is protected."""
-        one_form = self.original == 0 or self.protected == 0
+        """Whether no run is open, nothing is missing, and everything is original, or everything is protected."""
+        one_form = (self.original == 0 or self.protected == 0) and self.state not in OPEN
         return not self.neither and not self.missing and not self.unlisted and one_form
 
     @classmethod
@@ -267,9 +282,14 @@ class Verification(Shown):
         yield "run", self.state
         yield "all in one form", "yes" if self.ok else "no"
         for name, names in lists.items():
-            yield from ((f"  {name}", shown) for shown in names[:NAMES_SHOWN])
-            if len(names) > NAMES_SHOWN:
-                yield f"  {name}", f"and {len(names) - NAMES_SHOWN:,} more"
+            yield from _listed(name, names)
+
+
+def _listed(title: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Rows with the first few names of a list."""
+    yield from ((f"  {title}", name) for name in names[:NAMES_SHOWN])
+    if len(names) > NAMES_SHOWN:
+        yield f"  {title}", f"and {len(names) - NAMES_SHOWN:,} more"
 
 
 def _together(verdicts: Iterable[Verdict]) -> Verdict:

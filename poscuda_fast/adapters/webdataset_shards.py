@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -134,7 +135,9 @@ def protect_shards(
         "classes": protector.classes,
         "lossy": lossy,
     }
-    target.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.mkdir(0o700, parents=True)
+        target.chmod(0o700 | stat.S_IMODE(os.stat(shards[0].parent).st_mode) & 0o777)
     _begin(target / RUN, run)
     done = _make(_Work(protector, label, target), shards, n_workers)
     made = [samples for samples in done if samples is not None]
@@ -228,10 +231,15 @@ def _refuse_target(shards: Sequence[Path], target: Path) -> None:
         )
 
 
+def _readable(folder: Path) -> int:
+    """The mode of a file that those may read who may look into a folder."""
+    return 0o600 | stat.S_IMODE(os.stat(folder).st_mode) & 0o044
+
+
 def _begin(path: Path, run: Mapping[str, Any]) -> None:
     """Write down what the copies are made with; DatasetError if the folder's copies were made with something else."""
     if not os.path.lexists(path):
-        with contextlib.suppress(FileExistsError), disk.appearing(path, mode=None) as file:
+        with contextlib.suppress(FileExistsError), disk.appearing(path, mode=_readable(path.parent)) as file:
             file.write(json.dumps(run, indent=1).encode())
     try:
         found = json.loads(path.read_bytes())
@@ -274,7 +282,7 @@ class _Work:
             _refuse_other(shard, target)
             return None
         try:
-            with disk.appearing(target, mode=None) as file:
+            with disk.appearing(target, mode=0o600 | stat.S_IMODE(os.stat(shard).st_mode) & 0o666) as file:
                 return self._copy(shard, file)
         except FileExistsError:
             if not os.path.lexists(target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,12 @@ def _begin_copy(src: Path, dst: Path, run: bytes) -> None:
         raise DatasetError(
             f"{dst} exists and is not a copy that was begun here, and nothing is ever overwritten; choose another path."
         )
-    dst.mkdir(parents=True, exist_ok=True)
+    if not dst.exists():
+        dst.mkdir(0o700, parents=True)
+        dst.chmod(stat.S_IMODE(os.stat(src).st_mode) & 0o777 | 0o700)
     for path, content in ((tells, run), (dst / METADATA, metadata)):
         if not path.exists():
-            disk.create(path, content, mode=None)
+            disk.create(path, content, mode=stat.S_IMODE(os.stat(src / METADATA).st_mode) & 0o666 | 0o600)
         if path.read_bytes() != content:
             raise DatasetError(
                 f"{path} was made with another key, recipe, sample rate, labels, lengths or source; choose another "

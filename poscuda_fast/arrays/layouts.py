@@ -119,11 +119,6 @@ class ArrayClips:
         found: NDArray[Any] = self.array[number]
         return found
 
-    def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
-        """(size,) or (size, n_channels) frames of one clip."""
-        found: NDArray[Any] = self.array[clip, start : start + size]
-        return found
-
     def reach(self, patches: Patches) -> tuple[Ints, int]:
         """The lowest byte of each patch, counted from the array's lowest, and the bytes that the widest one spans."""
         steps = np.array([self._steps.frame, self._steps.channel])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import mmap
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,16 +23,14 @@ from poscuda_fast import disk
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import AudioFileError
-from poscuda_fast.kernels import will_need
+from poscuda_fast.kernels import Ints, will_need
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import sidecar_of
 
-BATCHES_AHEAD = 4  # keeps the disk busy while the journal is synced
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
 PAGE_BYTES = 4096
 MAX_NPY_HEADER = 65536
-_NOTHING = (1 << 62, 0)
 
 
 class MappedArray(ArrayClips):
@@ -48,16 +46,16 @@ class MappedArray(ArrayClips):
         _check_mode(root, writing=writing)
         super().__init__(arr, lengths, writing=writing, name="arr")
         self.path = Path(os.path.realpath(str(root.filename)))
-        self.sidecar = sidecar_of(self.path, folder=False) if sidecar is None else Path(sidecar)
+        self.sidecar = sidecar_of(self.path) if sidecar is None else disk.in_full(sidecar)
         self._mapping = _mapping_of(root)
         # Where the array's first and its lowest sample lie in the file.
         self.offset = root.offset + _address(arr) - _address(root)
         self._lowest = root.offset + np.lib.array_utils.byte_bounds(arr)[0] - _address(root)
         self._n_bytes = root.offset + root.nbytes
+        self._file = -1
         self._refuse_replaced(root)
-        self._reading = False
-        self._begin, self._end = _NOTHING  # changed bytes not being written yet, counted from the array's lowest
-        self._background = ThreadPoolExecutor(2)  # one may wait for reading, the other for writing
+        self.computed = self._steps.packed
+        self._file = os.open(self.path, disk.WRITING if writing else disk.READING)
 
     def location(self) -> list[int | str]:
         """Where the array lies in its file: first byte and strides."""
@@ -68,6 +66,9 @@ class MappedArray(ArrayClips):
         status = os.stat(self.path)
         holes = max(0, status.st_size - 512 * getattr(status, "st_blocks", status.st_size))
         return min(holes, n_bytes + 2 * PAGE_BYTES * n_patches)
+
+    def preflight(self) -> None:
+        """Nothing: the file is open for writing, and its samples need no decoding."""
 
     def refuse_cut(self) -> None:
         """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""
@@ -81,54 +82,65 @@ class MappedArray(ArrayClips):
                 f"mapped. Restore the file and map it again."
             )
 
+    def firsts(self, patches: Patches) -> Ints:
+        """The first byte of each patch in the file."""
+        return self._lowest + self._first(patches) * self.dtype.itemsize
+
+    def read(self, patches: Patches) -> NDArray[Any]:
+        """A dense copy of the patches, read from the file where their frames lie there one behind the other.
+
+        A mapping would take a fault for each page, and could not say that reading failed.
+        """
+        if not self.computed:
+            return super().read(patches)
+        dense = np.empty(patches.n_frames * self.channels, self.dtype)
+        view = dense.view(np.uint8).data
+        for begin, first, size in self._runs(patches):
+            disk.read_into(self._file, view[first : first + size], begin, str(self.path))
+        return dense
+
+    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
+        """Store a dense buffer; write-back starts at once."""
+        if not self.computed:
+            super().write(patches, dense)
+            return
+        view = dense.view(np.uint8).data
+        for begin, first, size in self._runs(patches):
+            disk.write_at(self._file, view[first : first + size], begin)
+            disk.start_writing(self._file, begin, size)
+
+    def _runs(self, patches: Patches) -> Iterator[tuple[int, int, int]]:
+        """(first byte in the file, first byte in a dense buffer, bytes) of runs without a gap."""
+        begins, sizes = self.firsts(patches), patches.sizes * (self.channels * self.dtype.itemsize)
+        ends = np.cumsum(sizes)
+        edges = np.flatnonzero(begins[1:] != begins[:-1] + sizes[:-1]) + 1
+        for first, last in itertools.pairwise([0, *edges.tolist(), len(sizes)]):
+            if first < last:
+                start = int(ends[first] - sizes[first])
+                yield int(begins[first]), start, int(ends[last - 1]) - start
+
     def will_read(self, patches: Patches) -> None:
         """Start reading the pages of some patches in the background."""
         first, n_bytes = self.reach(patches)
-        if len(first) and n_bytes <= MOST_BYTES:
-            self._hint(will_need, self.flat, first, n_bytes)
-
-    def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
-        """The same batches; each is requested from the disk while those before it are worked on."""
-
-        def begin(patches: Patches) -> Patches:
-            self.will_read(patches)
-            return patches
-
-        self._reading = True
-        return disk.ahead(begin, self._until_read(batches), BATCHES_AHEAD)
-
-    def _until_read(self, batches: Iterable[Patches]) -> Iterator[Patches]:
-        yield from batches
-        self._reading = False
-
-    def write(self, patches: Patches, dense: NDArray[Any]) -> None:
-        """Store a dense buffer; write-back starts once there is nothing more to read.
-
-        A disk that alternates between reading and writing takes longer for both.
-        """
-        super().write(patches, dense)
-        first, n_bytes = self.reach(patches)
-        if not len(first):
-            return
-        self._begin = min(self._begin, int(first.min()))
-        self._end = max(self._end, int(first.max()) + n_bytes)
-        if not self._reading:
-            span = self._lowest + self._begin, self._end - self._begin
-            self._hint(_write_back, self.path, *span)
-            self._begin, self._end = _NOTHING
-
-    def _hint(self, work: Callable[..., object], *args: Any) -> None:
-        """Have something done in the background; it is left out where the system gives no thread for it."""
-        with contextlib.suppress(RuntimeError):
-            self._background.submit(work, *args)
+        if len(first) and n_bytes <= MOST_BYTES and not self.computed:
+            will_need(self.flat, first, n_bytes)
 
     def sync(self) -> None:
-        """Return once every store to the mapping is on the disk; OSError if that fails."""
-        self._mapping.flush()
+        """Return once every store is on the disk; OSError if that fails."""
+        if not self.computed:
+            self._mapping.flush()
+        if self._file >= 0:
+            os.fsync(self._file)
 
     def close(self) -> None:
-        """Stop read-ahead and write-back; on return no thread is left that could break a fork of this process."""
-        self._background.shutdown(wait=True, cancel_futures=True)
+        """Close the file."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
 
     def _refuse_replaced(self, root: np.memmap[Any, Any]) -> None:
         """ValueError if the file was deleted, replaced or cut: edits of the mapping would be lost or crash."""
@@ -274,12 +286,3 @@ def _mapping_of(root: np.memmap[Any, Any]) -> Any:
 def _address(array: NDArray[Any]) -> int:
     """Where an array's first element lies in memory."""
     return int(array.__array_interface__["data"][0])
-
-
-def _write_back(path: Path, begin: int, n_bytes: int) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            disk.start_writing(descriptor, begin, n_bytes)
-        finally:
-            os.close(descriptor)

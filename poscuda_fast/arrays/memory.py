@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from poscuda_fast.arrays.device import DeviceClips, is_on_device
 from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
+from poscuda_fast.interrupts import interrupts_held_back
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.judging import judged, look
+from poscuda_fast.mark.judging import FEWEST_ALIKE, MOST_TRACED, judged, look
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Report, Tally
@@ -87,7 +86,8 @@ def protect(
         Wrong shape, read-only or self-overlapping memory, too few or negative labels, impossible lengths, a NaN or
         infinite sample inside a patch of format 1, a `backend` that is unknown or cannot reach a GPU's memory, or
         `threads` below 1. In format 2 also a median peak above 4 of float32, more than 1 % of samples beyond full
-        scale, or an `snr` out of reach: judged by the beginnings of at most 256 clips. Nothing was written.
+        scale, an `snr` out of reach, or classes that are marked with this key already, of which at least 8 clips were
+        looked at: judged by the beginnings of at most 256 clips. Nothing was written.
     ImportError
         The backend asked for is not installed.
 
@@ -99,7 +99,8 @@ def protect(
     audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
-    plan, notes = judged(plan, key, snr, lambda plan: look(audio, plan, engine))
+    traced = MOST_TRACED if len(plan.lengths) >= FEWEST_ALIKE else 0
+    plan, notes = judged(plan, key, snr, lambda plan: look(audio, plan, engine, traced), in_memory=True)
     tally = _mark_all(audio, plan, engine)
     return tally.report("protected", plan.settings(), time.perf_counter() - begun, notes)
 
@@ -142,25 +143,3 @@ def _mark_all(audio: ArrayClips | ListClips | DeviceClips, plan: Plan, engine: E
             if not surveyed:
                 packed.count_marked(tally, patches, flags)
     return tally
-
-
-@contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C takes effect after the block."""
-    held: list[Any] = []
-    if signal.getsignal(signal.SIGINT) is None:  # handled by other code than Python's, which could not be put back
-        yield
-        return
-    try:
-        before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
-    except ValueError:  # not the main thread: it gets no interrupts
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held and callable(before):
-            before(*held[0])
-        elif held and before is signal.SIG_DFL:
-            signal.raise_signal(signal.SIGINT)

@@ -7,14 +7,15 @@ leaves one of the two complete. Zarr also replaces it in one step, but does not 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import os
 import stat
+import threading
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from poscuda_fast.arrays.layouts import ArrayClips, check_dtype, check_lengths
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, require
 from poscuda_fast.kernels import Engine, Ints, usable_cores
+from poscuda_fast.key import holds_key
 from poscuda_fast.mark.packed import measure_dense, survey_dense
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.undo.journal import sidecar_of
@@ -54,7 +56,7 @@ class ZarrArray:
         self, path: Path, sidecar: PathLike | None, *, lengths: Any = None, threads: int | None = None
     ) -> None:
         self.path = Path(os.path.realpath(path))
-        self.sidecar = sidecar_of(self.path, folder=True) if sidecar is None else Path(sidecar)
+        self.sidecar = sidecar_of(self.path) if sidecar is None else disk.in_full(sidecar)
         if (self.path / TASKS).exists():
             raise DatasetError(
                 f"{self.path} is a protected copy that shard_tasks made. It has no sidecar, so it can be neither "
@@ -68,27 +70,30 @@ class ZarrArray:
         self.clips_a_row = shards(self._array)[0]
         self.row_bytes = self.clips_a_row * int(np.prod(self.shape[1:])) * self.dtype.itemsize
         self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded; the most recently used is last
-        self._one: tuple[int, NDArray[Any]] = (-1, np.empty(0, self.dtype))
+        self.computed = True
+        self._alone = threading.Lock()  # one batch may be read while another is stored
         self._changed: dict[int, set[int]] = {}  # for each row, its changed shards along the frames
         self._workers = threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._workers)
-        self._writing: dict[int, list[Future[None]]] = {}
+        self._threads = disk.Threads(self._workers)
+        self._writing: dict[int, list[Callable[[], None]]] = {}
 
     def read(self, patches: Patches) -> NDArray[Any]:
         """A dense copy of the patches."""
-        parts = [self._row(row).read(part) for row, part in self._by_row(patches)]
+        with self._alone:
+            parts = [self._row(row).read(part) for row, part in self._by_row(patches)]
         return np.concatenate([*parts, np.empty(0, self.dtype)])
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
         """Change the patches; earlier rows are written, since patches come in the order of their clips."""
-        done = 0
-        for row, part in self._by_row(patches):
-            for other in [other for other in self._changed if other < row]:
-                self._begin_writing(other)
-            n = part.n_frames * self.channels
-            self._row(row).write(part, dense[done : done + n])
-            self._changed.setdefault(row, set()).update(columns(self._array, part))
-            done += n
+        with self._alone:
+            done = 0
+            for row, part in self._by_row(patches):
+                for other in [other for other in self._changed if other < row]:
+                    self._begin_writing(other)
+                n = part.n_frames * self.channels
+                self._row(row).write(part, dense[done : done + n])
+                self._changed.setdefault(row, set()).update(columns(self._array, part))
+                done += n
 
     def survey(self, patches: Patches, engine: Engine) -> NDArray[np.uint8]:
         """What each patch holds."""
@@ -101,13 +106,8 @@ class ZarrArray:
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding; its neighbours are decoded with it."""
         row, place = divmod(number, self.clips_a_row)
-        return self._row(row).clip(place)
-
-    def stretch(self, clip: int, start: int, size: int) -> NDArray[Any]:
-        """(size,) or (size, n_channels) frames of one clip, which is kept decoded for its other stretches."""
-        if self._one[0] != clip:
-            self._one = clip, read(self._array, self.path, clip, clip + 1)[0]
-        return self._one[1][start : start + size]
+        with self._alone:
+            return self._row(row).clip(place)
 
     def location(self) -> list[int | str]:
         """The same for every Zarr array: it may be moved, and its shards changed."""
@@ -118,15 +118,12 @@ class ZarrArray:
         del n_bytes
         return ROWS_BESIDE * self.row_bytes if n_patches else 0
 
-    def refuse_cut(self) -> None:
-        """Nothing to check: a shard is read whole, or not at all."""
+    def firsts(self, patches: Patches) -> Ints:
+        """The first byte of each patch in its clip: shards are replaced whole, and may be divided otherwise later."""
+        return patches.starts * (self.channels * self.dtype.itemsize)
 
     def will_read(self, patches: Patches) -> None:
         """Nothing: a row is decoded when it is needed."""
-
-    def read_ahead(self, batches: Iterable[Patches]) -> Iterator[Patches]:
-        """The same batches."""
-        return iter(batches)
 
     def sync(self) -> None:
         """Return once every change is on the disk; OSError if that fails."""
@@ -137,7 +134,13 @@ class ZarrArray:
 
     def close(self) -> None:
         """Finish the shards being written, and cancel the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()
+
+    def preflight(self) -> None:
+        """Refuse shards that cannot be decoded or replaced, before anything is written."""
+        refuse_unsafe(self.path)
+        for first in range(0, self.shape[0], self.clips_a_row):
+            read(self._array, self.path, first, min(first + self.clips_a_row, self.shape[0]))
 
     def _by_row(self, patches: Patches) -> Iterator[tuple[int, Patches]]:
         """The rows that patches lie in, and their patches with clips counted from the row's first."""
@@ -170,18 +173,41 @@ class ZarrArray:
         for other in list(self._writing)[: max(0, len(self._writing) - self._workers)]:
             self._wait_for(other)
         self._writing[row] = [
-            self._pool.submit(replace, self.path, region, samples[(slice(None), *region[1:])])
+            self._threads.submit(functools.partial(replace, self.path, region, samples[(slice(None), *region[1:])]))
             for region in regions(self._array, row, changed)
         ]
 
     def _wait_for(self, row: int) -> None:
-        for future in self._writing.pop(row, ()):
-            future.result()
+        for wait in self._writing.pop(row, ()):
+            wait()
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder holds a Zarr array or group, of any format."""
     return any((path / name).is_file() for name in (METADATA, *_METADATA_OF_2))
+
+
+def refuse_unsafe(folder: Path) -> None:
+    """DatasetError if shards lie behind links or may not be replaced, or if a key would be published with them."""
+    problems, waiting = [], [folder]
+    while waiting:
+        here = waiting.pop()
+        if not os.access(here, os.W_OK | os.X_OK):
+            problems.append(f"you may not write in {here}; change its permissions")
+        for entry in os.scandir(here):
+            if entry.is_symlink():
+                problems.append(f"{entry.path} is a link; replace it by what it leads to")
+            elif entry.is_dir():
+                waiting.append(Path(entry.path))
+            elif not entry.is_file():
+                problems.append(f"{entry.path} is not a regular file; move it away")
+            elif holds_key(entry.path):
+                problems.append(f"{entry.path} holds a key; move it out of the folder")
+            elif not disk.may_write(entry.path):
+                problems.append(f"you may not write {entry.path}; change its permissions")
+    if problems:
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        raise DatasetError(f"{folder} cannot be edited in place: {problems[0]}{more}. Nothing was written.")
 
 
 def open_exact(path: str | os.PathLike[str]) -> Any:
@@ -319,7 +345,7 @@ def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iter
 
 def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> None:
     """Replace a whole shard, in one step and durably; unless `alone`, others may replace it at the same time."""
-    name, content = _encode(folder, region, samples)
+    name, content = encode(folder, region, samples)
     path = folder / name
     if os.path.realpath(path.parent) != os.path.normpath(f"{os.path.realpath(folder)}/{os.path.dirname(name)}"):
         raise DatasetError(
@@ -332,10 +358,12 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, a
             disk.sync_folder(path.parent)
         return
     for above in reversed(path.parents):
+        if folder in above.parents and above.is_symlink():
+            raise DatasetError(f"{above} is a link, and an array's folders are not followed; replace it by the folder.")
         if folder in above.parents and not above.is_dir():
-            above.mkdir(exist_ok=True)
+            above.mkdir(stat.S_IMODE(os.stat(folder).st_mode), exist_ok=True)
             disk.sync_folder(above.parent)
-    mode = stat.S_IMODE(os.stat(path).st_mode) if path.exists() else None
+    mode = stat.S_IMODE(os.stat(path if path.exists() else folder / METADATA).st_mode)
     if alone:
         disk.replace(path, content, mode=mode)
         return
@@ -343,7 +371,7 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, a
         file.write(content)
 
 
-def _encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
+def encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
     """The name of a shard's file, and its content (None if it is empty), checked by decoding it again.
 
     Unless told otherwise, Zarr leaves out chunks that equal the fill value, and -0.0 equals 0.0.

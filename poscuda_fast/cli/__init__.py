@@ -11,13 +11,22 @@ import click
 import poscuda_fast
 from poscuda_fast.cli import editing, looking, printing
 from poscuda_fast.cli.help_pages import EPILOG, ClosedPipe, Group
-from poscuda_fast.errors import PoscudaError
+from poscuda_fast.errors import PoscudaError, has_stopped
 from poscuda_fast.text import message
 
 PROGRAM = "poscuda"
 COMPLETE_VARIABLE = f"_{PROGRAM}_COMPLETE".upper()  # click's own name for it
 REFUSED, STOPPED, UNTOLD, INTERRUPTED = 2, 3, 4, 130
-_REFUSALS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+_REFUSALS = (
+    PoscudaError,
+    ValueError,
+    TypeError,
+    ImportError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 def main() -> None:
@@ -42,13 +51,13 @@ def _run() -> int:
         return REFUSED
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()
-    except (PoscudaError, ValueError, TypeError, ImportError, *_REFUSALS) as error:
-        _tell(str(error) or type(error).__name__)
-        return REFUSED
     except ClosedPipe as closed:
         return _stopped(closed.error)
     except Exception as error:  # noqa: BLE001 - the last who can tell it
-        return _stopped(error)
+        if has_stopped(error) or not isinstance(error, _REFUSALS):
+            return _stopped(error)
+        _tell(str(error) or type(error).__name__)
+        return REFUSED
     return code if isinstance(code, int) else 0
 
 
@@ -64,7 +73,7 @@ def _stopped(error: Exception) -> int:
     said = str(error)
     if isinstance(error, MemoryError):
         _tell(f"there is too little memory{said and f' ({said})'}; close other programs, or use fewer --threads.")
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError | PoscudaError):
         _tell(said or f"the system refused something without a reason ({type(error).__name__})")
     elif isinstance(error, RuntimeError) and "start new thread" in said:
         _tell(f"the system gives this process no more threads ({said}); end other programs, or use fewer --threads.")

@@ -15,10 +15,10 @@ import soundfile
 
 from poscuda_fast.arrays.verbs import protect_memmap, restore_memmap, verify_memmap
 from poscuda_fast.cli import synth
-from poscuda_fast.files.listing import MANIFEST
-from poscuda_fast.files.manifest import Manifest
 from poscuda_fast.files.verbs import protect_folder, restore_folder, verify_folder
 from poscuda_fast.key import Key
+from poscuda_fast.undo.journal import manifest_of
+from poscuda_fast.undo.manifest import Manifest
 
 N_SPEAKERS = 3
 N_TAKES = 3
@@ -59,7 +59,7 @@ def _make_new(folder: Path) -> None:
 
 
 def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
-    """Audio files: a protected copy, verified and restored."""
+    """Audio files: a protected copy, verified; then in place, and restored."""
     speech, copy = folder / "speech", folder / "protected"
     _write_speech(speech)
     before = _digests(speech)
@@ -67,18 +67,19 @@ def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
     report = protect_folder(speech, copy, key)
     changed = _digests(copy)
     n_changed = sum(before[name] != changed[name] for name in before)
-    snr = [entry["snr_db"] for entry in Manifest.read(copy / MANIFEST).files.values() if entry["snr_db"] is not None]
+    entries = Manifest.read(manifest_of(copy)).files.values()
+    snr = [entry["snr_db"] for entry in entries if entry["snr_db"] is not None]
     verified = verify_folder(copy, key)
     say(
         f"Protected a copy in {copy}: {n_changed} files changed, {report.frames_changed:,} frames marked, "
         f"edit SNR {statistics.median(snr):.1f} dB (median); verified {verified.protected} protected"
     )
-    restore_folder(copy, key)
-    restored = _digests(copy) == before
-    say(f"Restored the copy: {'all bytes are those of the originals' if restored else 'BYTES DIFFER'}")
-    protect_folder(speech, folder / "protected-again", key)
-    again = _digests(folder / "protected-again") == changed
-    say(f"Protected again: {'the same bytes as the first time' if again else 'OTHER BYTES'}")
+    protect_folder(speech, None, key)
+    again = _digests(speech) == changed
+    say(f"Protected in place: {'the same bytes as in the copy' if again else 'OTHER BYTES'}")
+    restore_folder(speech, key)
+    restored = _digests(speech) == before
+    say(f"Restored: {'all bytes are those of the originals' if restored else 'BYTES DIFFER'}")
     return restored and again and n_changed == len(before) and verified.ok and verified.protected == len(before)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import sqlite3
 import sys
 from importlib import metadata
 from typing import Any
@@ -17,7 +16,7 @@ from poscuda_fast.cli import extras
 from poscuda_fast.key import Key
 from poscuda_fast.recipe import Recipe
 
-PACKAGES = ("numpy", "numba", "soundfile", "cryptography", "click", "rich")
+PACKAGES = ("numpy", "numba", "soundfile", "blake3", "cryptography", "click", "rich")
 # FORMAT.md, "Vectors": label 0, 16,000 frames at 16 kHz.
 VECTORS = (
     (Recipe.paper(), "<i2", "51fc50df5f87fc86"),
@@ -42,7 +41,6 @@ def examine() -> dict[str, Any]:
         "cores": kernels.usable_cores(),
         "packages": {name: _version(name) for name in PACKAGES},
         "libsndfile": _libsndfile(),
-        "sqlite": sqlite3.sqlite_version,
         "backends": backends,
         "extras": extras.states(),
         "completion": COMPLETION,

@@ -13,6 +13,7 @@ from poscuda_fast.cli.help_pages import Command
 from poscuda_fast.cli.options import (
     JSON,
     KEY,
+    PARTIAL,
     QUIET,
     SAMPLE_RATE,
     SIDECAR,
@@ -23,6 +24,7 @@ from poscuda_fast.cli.options import (
     recipe_options,
     refuse_array_options,
     refuse_audio_options,
+    refuse_without_options,
     show,
     take_recipe,
 )
@@ -61,6 +63,7 @@ def keygen(file: Path) -> None:
 @click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
 @SIDECAR
+@click.option("--partial", is_flag=True, help=PARTIAL.format("protect"))
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @JSON
 @QUIET
@@ -78,10 +81,12 @@ def protect(
     """Protect SRC as a copy at DST, or in place.
 
     SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
-    array. A copy leaves SRC unchanged. Nothing that exists is ever overwritten, except SRC's samples with --in-place;
-    what undo needs goes to a sealed sidecar first. The sidecar, and for audio a manifest, are written beside the
-    protected data. If a run is stopped, the same command finishes it. What would not protect is refused, and what
-    should be known before the data are published is told as a note; both are judged by some of the clips.
+    array. A copy leaves SRC unchanged, and SRC is its undo: keep it, and publish DST. Nothing that exists is ever
+    overwritten, except SRC's samples with --in-place; what undo needs goes to a sealed sidecar first. The sidecar
+    NAME.poscuda and the manifest NAME.poscuda.json are written beside the protected NAME; an array in place has no
+    manifest. If a run is stopped, the same command finishes it; if files were added, it protects those. What would not
+    protect is refused, and what should be known before the data are published is told as a note; both are judged by
+    some of the clips.
 
     \b
     Examples:
@@ -109,6 +114,7 @@ def protect(
             "threads": options["threads"],
             "sidecar": options["sidecar"],
             "progress": progress,
+            "partial": options["partial"],
             "dry_run": dry_run,
         }
         if is_array(src):
@@ -124,61 +130,93 @@ def protect(
 def _protect_audio(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
-    refuse_array_options(options)
-    labels_from: Any = options["labels_from"]
-    if options["label"] is not None:
-        if src.is_dir():
-            raise click.UsageError("--label is for a single audio file; use --labels-from for a folder.")
-        labels_from = {src.name: options["label"]}
+    labels_from = _of_audio(src, options)
     lossy = "flac" if options["lossy_to_flac"] else "refuse"
     return poscuda_fast.protect_folder(src, dst, key, labels_from=labels_from, lossy=lossy, **common)
+
+
+def _of_audio(src: Path, options: dict[str, Any]) -> Any:
+    """`labels_from` as the options give it."""
+    refuse_array_options(options)
+    if options["label"] is None:
+        return options["labels_from"]
+    if src.is_dir():
+        raise click.UsageError("--label is for a single audio file; use --labels-from for a folder.")
+    return {src.name: options["label"]}
 
 
 def _protect_array(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
+    about = _of_array(options)
+    return poscuda_fast.protect_array(src, about.pop("labels"), key, dst=dst, **about, **common)
+
+
+def _of_array(options: dict[str, Any]) -> dict[str, Any]:
+    """What the options say of an array's clips."""
     refuse_audio_options(options)
     labels, classes, lengths = read_label_files(options)
-    return poscuda_fast.protect_array(
-        src,
-        labels,
-        key,
-        dst=dst,
-        classes=classes,
-        lengths=lengths,
-        sample_rate=options["sample_rate"],
-        **common,
-    )
+    return {"labels": labels, "classes": classes, "lengths": lengths, "sample_rate": options["sample_rate"]}
 
 
 @click.command(cls=Command)
 @click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", required=False, type=click.Path(path_type=Path))
 @KEY
 @SIDECAR
-@click.option("--partial", is_flag=True, help="Restore the rest even if files or clips are missing or were changed.")
+@click.option("--partial", is_flag=True, help=PARTIAL.format("restore"))
+@click.option("--without-sidecar", is_flag=True, help="Subtract the mark of format 2, where the sidecar is lost.")
+@label_options
+@click.option("--label", help="The label of a single audio file.")
+@SAMPLE_RATE
+@recipe_options
 @JSON
 @QUIET
-def restore(src: Path, key_file: Path, sidecar: Path | None, *, partial: bool, as_json: bool, quiet: bool) -> None:
-    """Put back the original bytes of SRC, a protected folder, audio file or array.
+def restore(
+    src: Path,
+    dst: Path | None,
+    key_file: Path,
+    sidecar: Path | None,
+    *,
+    partial: bool,
+    without_sidecar: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Put back the original bytes of SRC, a folder, audio file or array that was protected in place.
 
-    The originals come from the sidecar, which the key opens. If files or clips are missing or were changed since,
-    nothing is written; --partial restores the rest.
+    The originals come by the sidecar, which the key opens. If files or clips are missing or were changed since,
+    nothing is written; --partial restores the others. A copy keeps no originals: the error says where they are.
+
+    If the sidecar is lost, --without-sidecar subtracts the mark, in SRC or in a copy at DST. It takes the labels and
+    the recipe that protect was given. Samples that were saturated may differ from the original; they are counted.
 
     \b
     Examples:
-      poscuda restore protected/ --key my.key
-      poscuda restore protected/ --key my.key --sidecar safe/protected.poscuda
-      poscuda restore protected/ --key my.key --partial
+      poscuda restore recordings/ --key my.key
+      poscuda restore recordings/ --key my.key --sidecar safe/recordings.poscuda
+      poscuda restore recordings/ --key my.key --partial
       poscuda restore clips.npy --key my.key
+      poscuda restore protected/ found/ --key my.key --without-sidecar
+      poscuda restore digits/ --key my.key --without-sidecar --labels-from 'regex:^(\\d)_' --strength 2
+      poscuda restore clips.npy --key my.key --without-sidecar --labels labels.npy
     """
     from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
 
+    if not without_sidecar:
+        refuse_without_options(dst, options)
     key = poscuda_fast.Key.load(key_file)
     with progress_bar(quiet=quiet) as progress:
+        common: dict[str, Any] = {"sidecar": sidecar, "partial": partial, "progress": progress}
+        if without_sidecar:
+            recipe, _ = take_recipe(options)
+            common |= {"without_sidecar": True, "recipe": recipe, "dst": dst}
         if is_array(src):
-            report = poscuda_fast.restore_array(src, key, sidecar=sidecar, partial=partial, progress=progress)
+            report = poscuda_fast.restore_array(src, key, **common, **(_of_array(options) if without_sidecar else {}))
         else:
-            report = poscuda_fast.restore_folder(src, key, sidecar=sidecar, partial=partial, progress=progress)
+            labels = {"labels_from": _of_audio(src, options)} if without_sidecar else {}
+            report = poscuda_fast.restore_folder(src, key, **common, **labels)
     if not quiet:
         show(report, as_json=as_json)
 
@@ -188,7 +226,7 @@ def _is_sure(src: Path) -> bool:
         return False
     try:
         return click.confirm(
-            f"{one_line(str(src))} can then never be restored, not even with the key. Go on?", err=True
+            f"{one_line(str(src))} can then not be restored by its sidecar, not even with the key. Go on?", err=True
         )
     except (click.Abort, OSError):  # likewise
         return False
@@ -202,13 +240,14 @@ def _is_sure(src: Path) -> bool:
 @JSON
 @QUIET
 def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
-    """Destroy the originals kept for SRC, so that its protection is final.
+    """Destroy what undo needs of SRC, which was protected in place, so that its protection is final.
 
-    The data are not changed. Afterwards nobody can open the originals in the sidecar, with or without the key.
+    The data are not changed. Afterwards nobody can open what the sidecar kept, with or without the key. The mark of
+    format 2 can be subtracted by whoever has the key; to end that too, destroy the key.
 
     \b
     Examples:
-      poscuda drop-undo protected/ --key my.key
+      poscuda drop-undo recordings/ --key my.key
       poscuda drop-undo clips.npy --key my.key --yes
     """
     key = poscuda_fast.Key.load(key_file)
@@ -225,28 +264,33 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
     "--key", "key_file", type=click.Path(path_type=Path), help="The key file; without it only the manifest is used."
 )
 @SIDECAR
+@click.option(
+    "--source", type=click.Path(path_type=Path), help="For a copy: what it was made of, to mark that again and compare."
+)
 @JSON
 @QUIET
-def verify(src: Path, key_file: Path | None, sidecar: Path | None, *, as_json: bool, quiet: bool) -> int:
-    """Show which files of SRC are original, which are protected, and which are neither.
+def verify(
+    src: Path, key_file: Path | None, sidecar: Path | None, source: Path | None, *, as_json: bool, quiet: bool
+) -> int:
+    """Show which files or clips of SRC are original, which are protected, and which are neither.
 
-    Nothing is written. Exit code 0 means that every file or clip is there, wholly original or wholly protected, else 1.
+    Nothing is written. Exit code 0 means that no run is open and that every file or clip is there, all of them original
+    or all protected, else 1.
 
     \b
     Examples:
       poscuda verify protected/
       poscuda verify protected/ --key my.key
+      poscuda verify protected/ --key my.key --source recordings/
       poscuda verify clips.npy --key my.key --json
     """
     from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
 
+    if source is not None and key_file is None:
+        raise click.UsageError("--source is compared by marking it again, which needs --key.")
     key = None if key_file is None else poscuda_fast.Key.load(key_file)
-    if is_array(src):
-        if key is None:
-            raise click.UsageError("An array is verified against its sidecar, which needs --key.")
-        verified = poscuda_fast.verify_array(src, key, sidecar=sidecar)
-    else:
-        verified = poscuda_fast.verify_folder(src, key, sidecar=sidecar)
+    verify_it = poscuda_fast.verify_array if is_array(src) else poscuda_fast.verify_folder
+    verified = verify_it(src, key, sidecar=sidecar, source=source)
     if not quiet:
         show(verified, as_json=as_json)
     return 0 if verified.ok else 1

@@ -24,19 +24,21 @@ Examples:
   poscuda keygen my.key
   poscuda protect recordings/ protected/ --key my.key
   poscuda verify protected/ --key my.key
-  poscuda restore protected/ --key my.key
+  poscuda protect recordings/ --in-place --key my.key
+  poscuda restore recordings/ --key my.key
 
 \b
-Files beside the data:
-  .poscuda, or FILE.poscuda   the sidecar: what undo needs, sealed with the key
-  poscuda.json                the manifest: labels, recipe, hashes before and after; no key and no marks
+Files beside what is protected, and never in it:
+  NAME.poscuda       the sidecar: what undo needs, or how a copy was made, sealed with the key
+  NAME.poscuda.json  the manifest: labels, recipe, hashes before and after; no key and no marks
 
 \b
 Exit codes:
   0    done
   1    verify, doctor or demo found a problem
   2    refused: wrong arguments or unusable input; nothing was written
-  3    stopped by the system (full disk, failed write) or an unforeseen error; run the same command again to finish
+  3    stopped after it had begun (full disk, failed write, changed file), or by an unforeseen error; run the same
+       command again to finish
   4    done, but the result could not be printed (full disk); a closed pipe or stream changes no exit code
   130  interrupted; run the same command again to finish
 

@@ -12,14 +12,16 @@ import numpy as np
 from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays import zarr as sharded
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files import headers, listing
+from poscuda_fast.files import listing
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
+from poscuda_fast.mark import codings
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.mark.plan import shape
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, StrongRecipe, check_rate
-from poscuda_fast.undo.journal import SIDECAR, sidecar_of
+from poscuda_fast.undo.journal import manifest_of, sidecar_of
+from poscuda_fast.undo.manifest import Manifest
 
 _NEEDED = "--labels is needed, and --lengths where clips are padded"
 
@@ -65,24 +67,26 @@ def inspect(path: Path, recipe: Recipe, sample_rate: int | None = None) -> dict[
         "samples": f"{file.coding}, {layout.channels} channels, {layout.sample_rate} Hz",
         "frames": layout.frames,
         "seconds": round(layout.frames / max(1, layout.sample_rate), 3),
-        **_effect(recipe, [layout.frames], layout.channels * headers.CODINGS[file.coding]),
+        **_effect(recipe, [layout.frames], layout.channels * codings.CODINGS[file.coding]),
         "edit": _manner(file, recipe),
-        "sidecar": _sidecar(*Paths.of(real, None, None).sidecars_around()),
+        **_beside(real, *Paths.of(real, None, None).sidecars_around()),
     }
 
 
 def _inspect_npy(path: Path, recipe: Recipe, sample_rate: int | None) -> dict[str, Any]:
+    real = Path(os.path.realpath(path))
     with open(path, "rb") as file:
         layout = mapped.read_npy(file, str(path))
     return {
         "what": "NumPy array of clips",
         **_clips(layout.shape, layout.dtype, f"order {layout.order}", recipe, sample_rate),
         "edit": f"{_marked_parts(recipe)} in place; {_NEEDED}",
-        "sidecar": _sidecar(sidecar_of(Path(os.path.realpath(path)), folder=False)),
+        **_beside(real, sidecar_of(real)),
     }
 
 
 def _inspect_zarr(path: Path, recipe: Recipe, sample_rate: int | None) -> dict[str, Any]:
+    real = Path(os.path.realpath(path))
     array, by_tasks = sharded.open_exact(path), (path / sharded.TASKS).exists()
     written = " x ".join(map(str, sharded.shards(array)))
     return {
@@ -91,7 +95,7 @@ def _inspect_zarr(path: Path, recipe: Recipe, sample_rate: int | None) -> dict[s
             array.shape, array.dtype, f"{'shards' if array.shards else 'chunks'} of {written}", recipe, sample_rate
         ),
         "edit": f"whole shards rewritten, each in one step; {_NEEDED}",
-        "sidecar": "none: a protected copy made by shard_tasks" if by_tasks else _sidecar(path / SIDECAR),
+        **({"sidecar": "none: a protected copy made by shard_tasks"} if by_tasks else _beside(real, sidecar_of(real))),
     }
 
 
@@ -141,7 +145,7 @@ def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
         "parent folders": len({os.path.dirname(name) for name in names}),
         **_effect(recipe, [file.frames for file in files], None),
         "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
-        "sidecar": _sidecar(*Paths.of(path, None, None).sidecars_around()),
+        **_beside(Path(os.path.realpath(path)), *Paths.of(path, None, None).sidecars_around()),
     }
 
 
@@ -176,8 +180,18 @@ def _manner(file: AudioFile, recipe: Recipe) -> str:
     return f"only the bytes of {_marked_parts(recipe)}, in place"
 
 
-def _sidecar(*paths: Path) -> str:
-    for path in paths:
-        if os.path.lexists(path):
-            return f"{path} is there: poscuda verify shows the state"
-    return "none: not protected by this library, or the sidecar was moved away"
+def _beside(data: Path, *sidecars: Path) -> dict[str, Any]:
+    """What lies beside data that were protected, whole or as part of others."""
+    there = [path for path in sidecars if os.path.lexists(path)]
+    facts = {"sidecar": "none: not protected by this library, or the sidecar was moved away"}
+    if there:
+        more = f" and {len(there) - 1:,} more" if len(there) > 1 else ""
+        facts["sidecar"] = f"{there[0]}{more}: poscuda verify shows the state"
+    path = manifest_of(data)
+    if path.is_file():
+        try:
+            manifest = Manifest.read(path)
+        except DatasetError as error:
+            return {**facts, "manifest": str(error)}
+        facts["manifest"] = f"{path}: {len(manifest.files):,} files, key {manifest.fingerprint}"
+    return facts

@@ -259,7 +259,7 @@ def report(
 def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any) -> None:
     """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
-    Nothing is written, and no key is needed.
+    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE are named.
 
     \b
     Examples:

@@ -20,6 +20,7 @@ KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type
 SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidecar path; by default beside the data.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+PARTIAL = "Leave out files or clips that are missing or were changed, and {} the others."
 SNR = click.option("--snr", type=float, metavar="DB", help="Set the strength so that the median clip has this SNR.")
 SAMPLE_RATE = click.option(
     "--sample-rate", type=int, help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs."
@@ -114,6 +115,16 @@ def refuse_audio_options(options: dict[str, Any]) -> None:
         raise click.UsageError(f"--{name} is for audio files; an array SRC takes --labels FILE.npy.")
     if options["labels_file"] is None:
         raise click.UsageError("An array SRC needs --labels FILE.npy with one label for each clip.")
+
+
+def refuse_without_options(dst: Path | None, options: dict[str, Any]) -> None:
+    """UsageError if something was given that only --without-sidecar takes."""
+    given = ["DST"] if dst is not None else []
+    for name, value in options.items():
+        if value not in (None, False, "folder"):
+            given.append(f"--{name.removesuffix('_file').replace('_', '-')}")
+    if given:
+        raise click.UsageError(f"{given[0]} is for --without-sidecar; otherwise the sidecar tells it.")
 
 
 def show(result: Any, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import soxr
 from numpy.typing import NDArray
 
 from poscuda_fast.evaluation.padded import FULL_SCALE
+from poscuda_fast.interrupts import interrupts_held_back
 
 # Resampling goes this far beyond the cut, so that the last frames before it see what follows.
 MARGIN_SECONDS = 0.25
@@ -51,7 +52,7 @@ def decode(path: Path | str | BinaryIO, rate: int, frames: int) -> Decoded:
         The file cannot be read as far as needed, is empty, or holds NaN or infinity.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with interrupts_held_back(), soundfile.SoundFile(path) as file:  # its calls of Python lose an interrupt
             needed = -(-frames * file.samplerate // rate) + int(MARGIN_SECONDS * file.samplerate) + 1
             wanted = min(needed, file.frames)
             samples = file.read(wanted, dtype="float64", always_2d=True)  # (frames, channels)

@@ -20,12 +20,11 @@ from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.evaluation.decoding import UnusableError, decode
 from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.files import label_sources, listing, looking
+from poscuda_fast.files.clips import mac_of_labels
 from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.files.manifest import Manifest, compare, digest
 from poscuda_fast.files.originals import open_files
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.records import unpack
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.judging import judged, look
@@ -33,8 +32,10 @@ from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, chosen_recipe
 from poscuda_fast.results import Verdict
 from poscuda_fast.secrecy import discreet, discreet_steps
-from poscuda_fast.undo.journal import SIDECAR, Journal, State
-from poscuda_fast.undo.record import keyed_mac, refuse_protected, reopen
+from poscuda_fast.undo import copies
+from poscuda_fast.undo.journal import MANIFEST, Journal, State, manifest_of
+from poscuda_fast.undo.manifest import Manifest, compare, digest
+from poscuda_fast.undo.record import keyed_mac, refuse_protected, refuse_unless
 
 CLIPS_PER_STEP = 64
 
@@ -86,8 +87,8 @@ class Folder:
     ValueError
         The files are clean, and `protect_folder` would refuse to mark them so.
     SidecarError
-        The sidecar that was given does not exist; a sidecar is empty, damaged or of another key; or the files are only
-        a part of what was protected, or contain such a part.
+        The sidecar that was given does not exist; a sidecar is damaged or of another key; the files are only a part
+        of what was protected, or contain such a part; or they hold their marks already, and there is no sidecar.
     DatasetError
         Files are protected and have no sidecar; its run is not finished, or its undo was dropped; or labels cannot be
         found.
@@ -130,10 +131,9 @@ class Folder:
             engine = Engine(threads=1)
             plan, _ = judged(plan, key, snr, lambda plan: looking.look(paths.source, self._files, plan, engine))
             self.recipe = plan.recipe
-            self.labels_mac = _labels_mac(key, plan)
         else:
             self.recipe = Recipe.from_dict(header["recipe"])
-            self.labels_mac = header["labels"]
+        self.labels_mac = mac_of_labels(key, dict(zip(names, self.labels, strict=True)))
 
     @discreet_steps
     def clips(
@@ -185,7 +185,7 @@ class Array:
         There are no labels; labels, lengths or sample rate are not those it was protected with; or the run in its
         sidecar is not finished, or its undo was dropped.
     SidecarError
-        The sidecar that was given does not exist; or a sidecar is empty, damaged, of another key, or of files.
+        The sidecar that was given does not exist; or a sidecar is damaged, of another key, or of files.
     TypeError, ValueError, AudioFileError
         It is not an array of clips, the labels or lengths do not fit, or the sample rate is out of range; or it is
         clean, and `protect_array` would refuse to mark it so.
@@ -307,26 +307,21 @@ def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, A
     with Journal(sidecar, key) as journal:
         if journal.state is State.UNDONE:
             return None
-        if journal.state is State.NEW:
-            raise SidecarError(
-                f"The sidecar {sidecar} is empty, so it does not say whether the data are clean or protected. If "
-                f"they are clean, move it away; if not, restore it from a backup."
-            )
         if journal.state is not State.COMPLETE:
             raise DatasetError(
                 f"The run in {sidecar} is in state {journal.state.value}; evaluate clean files, or a finished run "
                 f"whose undo was not dropped."
             )
-        reopen(journal, kind)
+        if copies.is_copy(journal):
+            kind = copies.COPY
+        refuse_unless(journal, kind)
         return journal.header
 
 
 def _recorded_labels(data: Path, key: Key, sidecar: PathLike | None) -> dict[str, Label]:
     """Label by file name, from the sidecar; the manifest may be missing."""
     with open_files(data, key, sidecar) as run:
-        return {
-            record.name: run.labels[record.row] for payload in run.journal.payloads() for record, _ in unpack(payload)
-        }
+        return run.labels_by_name()
 
 
 def _labels_mac(key: Key, plan: Plan) -> str:
@@ -344,9 +339,8 @@ def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
 
 def _refuse_listed(paths: Paths) -> None:
     """DatasetError if a manifest beside, above or below the files says that they are protected."""
-    manifests = [paths.source_manifest, *(folder / listing.MANIFEST for folder in paths.data.parents)]
-    for name in (listing.MANIFEST, f"*{SIDECAR}.json"):
-        manifests += paths.source.rglob(name) if paths.only is None else []
+    manifests = [manifest_of(path) for path in (paths.data, *paths.data.parents) if path.name]
+    manifests += paths.source.rglob(f"*{MANIFEST}") if paths.only is None else []
     problems = []
     for manifest in dict.fromkeys(manifests):
         if manifest.is_file():
@@ -357,8 +351,10 @@ def _refuse_listed(paths: Paths) -> None:
 def _listed(manifest: Path, data: Path) -> list[Path]:
     """The protected files among the data, by a manifest."""
     found = []
+    described = manifest.with_name(manifest.name.removesuffix(MANIFEST))
+    root = described if described.is_dir() else manifest.parent
     for name, entry in Manifest.read(manifest).files.items():
-        path = manifest.parent / name
+        path = root / name
         if data in (path, *path.parents) and compare(digest(path), entry) is Verdict.PROTECTED:
             found.append(path)
     return found

@@ -1,4 +1,7 @@
-"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, block by block."""
+"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, block by block.
+
+libsndfile calls Python to read and write, and loses what that raises: an interrupt waits until libsndfile is done.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -22,6 +25,7 @@ from poscuda_fast.disk import Stamp, refuse_exchanged
 from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.files.filtering import edit_energy, refuse_flagged
 from poscuda_fast.files.records import Record
+from poscuda_fast.interrupts import interrupts_held_back
 from poscuda_fast.kernels import Engine
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.marks import Marks
@@ -32,7 +36,7 @@ from poscuda_fast.results import Tally, Verdict
 if TYPE_CHECKING:
     import soundfile
 
-# Coding, named as in headers.CODINGS, of what can be edited exactly -> the dtype that libsndfile decodes it to.
+# Coding, named as in codings.CODINGS, of what can be edited exactly -> the dtype that libsndfile decodes it to.
 _LOSSLESS = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}
 _LOSSY_FORMATS = {"MP3", "OGG"}
 SAMPLES_PER_BLOCK = 1 << 18
@@ -60,7 +64,7 @@ class Encoding:
 
     @property
     def coding(self) -> str:
-        """Name of the decoded samples' coding in headers.CODINGS; lossy files decode to 16 bits."""
+        """Name of the decoded samples' coding in codings.CODINGS; lossy files decode to 16 bits."""
         return "PCM_16" if self.lossy else self.subtype
 
     @property
@@ -81,7 +85,8 @@ def probe(path: PurePath, data: bytes | None = None) -> Encoding:
     import soundfile  # noqa: PLC0415 - a folder of WAV files does not need it
 
     try:
-        info = soundfile.info(str(path) if data is None else io.BytesIO(data))
+        with interrupts_held_back():
+            info = soundfile.info(str(path) if data is None else io.BytesIO(data))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
     encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
@@ -163,14 +168,15 @@ class Reader:
     def _refusing(self) -> Iterator[None]:
         """Say which file libsndfile cannot decode; an error of the source itself comes first."""
         try:
-            yield
+            with interrupts_held_back():
+                yield
         except self._errors as error:
             self._raise_error_of_source()
             raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
 
     def _raise_error_of_source(self) -> None:
         """Raise what libsndfile, which calls the source, does not pass on."""
-        failed: Exception | None = getattr(getattr(self._source, "raw", None), "error", None)
+        failed: BaseException | None = getattr(getattr(self._source, "raw", None), "error", None)
         if failed is not None:
             raise failed from None
 
@@ -202,21 +208,82 @@ class Writer:
         form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
         if encoding.lossy:
             form, subtype, endian = "FLAC", "PCM_16", "FILE"
-        self._file = soundfile.SoundFile(target, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
-        for tag, text in tags.items():
-            with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
-                setattr(self._file, tag, text)
+        self._sink = sink = _Sink(target)
+        with interrupts_held_back():
+            self._file = soundfile.SoundFile(sink, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
+            for tag, text in tags.items():
+                with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
+                    setattr(self._file, tag, text)
 
     def write(self, samples: NDArray[Any]) -> None:
         """Append kernel samples (frames, channels)."""
         # libsndfile keeps 24-bit samples in the upper bits of an int32.
-        self._file.write(samples << 8 if samples.dtype == np.int32 else samples)
+        with interrupts_held_back():
+            self._file.write(samples << 8 if samples.dtype == np.int32 else samples)
+        self._sink.raise_error()
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with interrupts_held_back():
+            self._file.close()
+        if kind is None:
+            self._sink.raise_error()
+
+
+class _Sink:
+    """What libsndfile writes to, which would print an error and go on: the first one is kept until it is asked for."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._error: BaseException | None = None
+
+    def tell(self) -> int:
+        return self._tried(self._target.tell, 0)
+
+    def write(self, content: Any) -> int:
+        return self._tried(lambda: self._target.write(content), len(content))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._tried(lambda: self._target.seek(offset, whence), 0)
+
+    def raise_error(self) -> None:
+        """Raise what was kept."""
+        if self._error is not None:
+            raise self._error
+
+    def _tried(self, call: Callable[[], int], otherwise: int) -> int:
+        if self._error is None:
+            try:
+                return call()
+            except BaseException as error:  # noqa: BLE001 - an interrupt too
+                self._error = error
+        return otherwise
+
+
+def writing_problem(encoding: Encoding) -> str | None:
+    """Why libsndfile cannot write a file encoded like this one, as a clause; None if it can.
+
+    It reads FLAC files of more sample rates and channels than it writes, for one.
+    """
+    import soundfile  # noqa: PLC0415
+
+    try:
+        _write_one(dataclasses.replace(encoding, frames=0))
+    except (soundfile.LibsndfileError, RuntimeError):
+        return (
+            f"it has {encoding.sample_rate:,} Hz and {encoding.channels} channels, and cannot be encoded again as "
+            f"{'FLAC' if encoding.lossy else encoding.format}; convert it to WAV first"
+        )
+    return None
+
+
+@functools.lru_cache(maxsize=256)  # of what works: errors are not kept
+def _write_one(encoding: Encoding) -> None:
+    """Write a file of one frame."""
+    with Writer(io.BytesIO(), encoding, {}) as writer:
+        writer.write(np.zeros((1, encoding.channels), _LOSSLESS[encoding.coding]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -322,6 +389,19 @@ def examine(source: BinaryIO, record: Record, marks: Marks, engine: Engine) -> N
         blocks = reader.blocks() if marks.steady else marked(reader, record, marks, engine, Tally())
         for _ in blocks:
             pass
+
+
+def tally_of(original: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Tally:
+    """What the report of an undo counts in a file."""
+    tally = Tally()
+    if marks.steady:
+        tally.frames_changed = record.frames
+        return tally
+    with Reader(original, record.name) as reader:
+        for _ in marked(reader, record, marks, engine, tally):
+            pass
+    tally.saturated_samples = 0
+    return tally
 
 
 def judge(now: BinaryIO, original: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Verdict:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.disk import Buffer
-from poscuda_fast.files import headers
 from poscuda_fast.files.records import Record
 from poscuda_fast.kernels import NOT_FINITE, Engine
-from poscuda_fast.mark import packed
+from poscuda_fast.mark import codings, packed
 from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.snr import SAMPLES_PER_STEP
@@ -32,7 +31,7 @@ def filter_together(
 ) -> Filtered:
     """Mark the patches of each record, as file bytes; ValueError if format 1 meets one that is not finite."""
     wet = [memoryview(b"")] * len(records)
-    noise = [0.0] * len(records)
+    noises = [0.0] * len(records)
     tally = Tally()
     for group in _groups(records, dry):
         content, samples = _joined(group, packed_24=marks.steady)
@@ -42,32 +41,14 @@ def filter_together(
             packed.count_patches(tally, group.patches, _checked(records, group, samples, engine))
         odd = packed.mark_dense(samples, group.patches, group.channels, marks, engine)
         packed.count_odd(tally, samples.dtype, odd)
-        view = memoryview(headers.to_bytes(samples, group.coding) if content is None else content)
+        view = memoryview(codings.to_bytes(samples, group.coding) if content is None else content)
         first = 0
         for number, before in zip(group.numbers, group.dry, strict=True):
             wet[number] = view[first : first + len(before)]
             if measuring:
-                noise[number] = _noise(before, wet[number], group.coding)
+                noises[number] = noise(before, wet[number], group.coding)
             first += len(before)
-    return Filtered(wet, noise, tally)
-
-
-def count_together(
-    tally: Tally, records: Sequence[Record], dry: Sequence[Buffer], marks: Marks, engine: Engine
-) -> None:
-    """Count the patches of each record without marking them."""
-    for group in _groups(records, dry):
-        if marks.steady:
-            tally.frames_changed += group.patches.n_frames
-        else:
-            flags = packed.survey_dense(_joined(group)[1], group.patches, group.channels, engine)
-            packed.count_patches(tally, group.patches, flags)
-
-
-def refuse_non_finite(records: Sequence[Record], dry: Sequence[Buffer], engine: Engine) -> None:
-    """ValueError that names the first file with a NaN or infinite sample in a patch."""
-    for group in _groups(records, dry):
-        _checked(records, group, _joined(group)[1], engine)
+    return Filtered(wet, noises, tally)
 
 
 def refuse_flagged(name: str, flags: NDArray[np.uint8]) -> None:
@@ -106,8 +87,8 @@ def _groups(records: Sequence[Record], dry: Sequence[Buffer]) -> Iterator[_Group
 def _joined(group: _Group, *, packed_24: bool = False) -> tuple[bytearray | None, NDArray[Any]]:
     """All patches of a group as samples, and their bytes if the samples share their memory."""
     content = bytearray().join(group.dry)
-    samples = headers.as_samples(content, group.coding, packed=packed_24)
-    return (content, samples) if samples is not None else (None, headers.to_samples(memoryview(content), group.coding))
+    samples = codings.as_samples(content, group.coding, packed=packed_24)
+    return (content, samples) if samples is not None else (None, codings.to_samples(memoryview(content), group.coding))
 
 
 def _checked(records: Sequence[Record], group: _Group, samples: NDArray[Any], engine: Engine) -> NDArray[np.uint8]:
@@ -119,12 +100,12 @@ def _checked(records: Sequence[Record], group: _Group, samples: NDArray[Any], en
     return flags
 
 
-def _noise(dry: Buffer, wet: Buffer, coding: str) -> float:
+def noise(dry: Buffer, wet: Buffer, coding: str) -> float:
     """Energy of an edit, of patches as file bytes."""
-    step = SAMPLES_PER_STEP * headers.CODINGS[coding]
+    step = SAMPLES_PER_STEP * codings.CODINGS[coding]
     before, after = memoryview(dry), memoryview(wet)
     return sum(
-        edit_energy(headers.to_samples(before[n : n + step], coding), headers.to_samples(after[n : n + step], coding))
+        edit_energy(codings.to_samples(before[n : n + step], coding), codings.to_samples(after[n : n + step], coding))
         for n in range(0, len(before), step)
     )
 

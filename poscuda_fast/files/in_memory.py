@@ -104,10 +104,8 @@ def _record(plan: Plan, number: int, content: Blob, layout: WavLayout | encoded.
         size=len(content.data),
         begin=0,
         end=len(content.data),
-        batch=0,
         starts=patches.starts.tolist(),
         sizes=patches.sizes.tolist(),
-        sha256="",
     )
 
 

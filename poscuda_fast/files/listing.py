@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,9 +16,8 @@ from poscuda_fast.files import headers
 from poscuda_fast.files.encoded import Encoding, probe
 from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
 from poscuda_fast.text import one_line
-from poscuda_fast.undo.journal import SIDECAR
+from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
-MANIFEST = "poscuda.json"
 WAV_SUFFIXES = {".wav", ".wave"}
 LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
 OTHER_SUFFIXES = {".flac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".m4a", ".aac", ".wma"}
@@ -50,42 +49,58 @@ class AudioFile(NamedTuple):
 
     @property
     def coding(self) -> str:
-        """Name of its samples' coding in headers.CODINGS."""
+        """Name of its samples' coding in codings.CODINGS."""
         return self.layout.coding
 
 
-def find_files(root: Path) -> tuple[list[str], list[str]]:
+def find_files(root: Path, left_out: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Names of (audio files, other files) below `root`, sorted, without hidden files, manifests and sidecars.
 
     Raises
     ------
     DatasetError
-        There is a symbolic link, a pipe, socket or device, a name that is not UTF-8, or two names that some file
-        systems cannot tell apart.
+        There is a symbolic link, a pipe, socket or device, or a name that is not UTF-8, unless these go to `left_out`,
+        each with the reason; or there are two names that some file systems cannot tell apart.
     """
     audio: list[str] = []
     others: list[str] = []
-    problems = []
+    problems: dict[str, str] = {} if left_out is None else left_out
     for entry, name in _walk(root, ""):
         if not _is_text(name):
-            problems.append(f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it")
+            problems[name] = f"{os.fsencode(name)!r} has a name that is not UTF-8; rename it"
         elif entry.is_symlink():
-            problems.append(f"{name} is a symbolic link; replace it with the file, or move it away")
+            problems[name] = f"{name} is a symbolic link; replace it with the file, or move it away"
         elif not entry.is_file(follow_symlinks=False):
-            problems.append(f"{name} is not a regular file; move it away")
+            problems[name] = f"{name} is not a regular file; move it away"
         elif suffix_of(name) in AUDIO_SUFFIXES:
             audio.append(name)
-        elif name != MANIFEST and not name.endswith((SIDECAR, SIDECAR + ".json")):
+        elif not name.endswith((SIDECAR, MANIFEST)):
             others.append(name)
-    refuse(problems, f"{root} cannot be used")
+    if left_out is None:
+        refuse(list(problems.values()), f"{root} cannot be used")
     refuse(collisions([*audio, *others]), f"{root} cannot be used")
     return sorted(audio), sorted(others)
 
 
+def audio_among(names: Iterable[str]) -> list[str]:
+    """Those that have the name of an audio file."""
+    return [name for name in names if suffix_of(name) in AUDIO_SUFFIXES]
+
+
 def find_sidecars(root: Path) -> list[Path]:
-    """Sidecars of files and folders below `root`, except its own."""
-    found = [root / name for entry, name in _walk(root, "", hidden=True) if entry.name.endswith(SIDECAR)]
-    return sorted(path for path in found if path != root / SIDECAR)
+    """Paths of what is named like a sidecar of a file or folder below `root`; nothing is opened."""
+    return sorted(root / name for entry, name in _walk(root, "", hidden=True) if entry.name.endswith(SIDECAR))
+
+
+def find_parts(root: Path) -> list[str]:
+    """Names of files below `root` beside which a run that was killed may have left what was to replace them."""
+    found = []
+    for entry, name in _walk(root, "", hidden=True):
+        if entry.name.startswith(".") and name.endswith(disk.PART_SUFFIX):
+            folder, slash, last = name.removesuffix(disk.PART_SUFFIX).rpartition("/")
+            if suffix_of(last) in AUDIO_SUFFIXES - WAV_SUFFIXES:
+                found.append(f"{folder}{slash}{last[1:]}")
+    return found
 
 
 def _walk(root: Path, prefix: str, *, hidden: bool = False) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -136,35 +151,24 @@ def read_layout(root: Path, name: str) -> AudioFile:
 
 def refuse_rates(files: Sequence[AudioFile], recipe: Recipe) -> None:
     """DatasetError that lists the files for whose sample rate the recipe has no mark."""
-    if isinstance(recipe, PaperRecipe):
-        return
+    found = [problem for file in files if (problem := rate_problem(file, recipe)) is not None]
+    refuse(found, f"{len(found)} of {len(files)} audio files cannot be marked")
+
+
+def rate_problem(file: AudioFile, recipe: Recipe) -> str | None:
+    """Why the recipe has no mark for a file's sample rate, as a line of a list; None if it has one."""
     least, most = RATES
-    problems = [
+    if isinstance(recipe, PaperRecipe) or least <= file.layout.sample_rate <= most:
+        return None
+    return (
         f"{file.name} has a sample rate of {file.layout.sample_rate:,} Hz; it must be from {least:,} to {most:,} Hz, "
         f"so resample it or leave it out"
-        for file in files
-        if not least <= file.layout.sample_rate <= most
-    ]
-    refuse(problems, f"{len(problems)} of {len(files)} audio files cannot be marked")
+    )
 
 
 def suffix_of(name: str) -> str:
     """A name's suffix in lower case, such as ".wav"."""
     return os.path.splitext(name)[1].lower()
-
-
-def refuse_unsafe(root: Path, names: Sequence[str]) -> None:
-    """DatasetError if editing in place would fail, or would change a file under other names too."""
-    problems = []
-    for name in names:
-        links = os.stat(f"{root}/{name}").st_nlink
-        if not os.access(f"{root}/{name}", os.R_OK | os.W_OK):
-            problems.append(f"you may not read and write {name}; change its permissions")
-        if links > 1:
-            problems.append(
-                f"{name} has {links} names (hard links), so an edit in place would change them all; copy it"
-            )
-    refuse(problems, f"{root} cannot be edited in place")
 
 
 def refuse(problems: Sequence[str], title: str) -> None:

@@ -10,56 +10,84 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.files import encoded, headers
+from poscuda_fast.files import encoded
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark import packed
-from poscuda_fast.mark.judging import MOST_BYTES, Look, chosen_clips, look_at
+from poscuda_fast.mark import codings, packed
+from poscuda_fast.mark.judging import MOST_BYTES, MOST_TRACED, Look, chosen_clips, look_at
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
 
 MOST_BYTES_OF_ONE = 1 << 20
+BYTES_TOGETHER = 1 << 22  # of beginnings that are in memory at a time
 
 
-class _Beginning:
-    """The first frames of a file, as `judging.Readable`."""
+class _Beginnings:
+    """The first frames of some files of one kind, as `judging.Readable`; clips are numbered from 0."""
 
-    def __init__(self, samples: NDArray[Any], channels: int) -> None:
-        self.samples, self.dtype, self.channels = samples, samples.dtype, channels
+    def __init__(self, parts: Sequence[NDArray[Any]], channels: int) -> None:
+        self._parts, self.dtype, self.channels = parts, parts[0].dtype, channels
 
     def measure(self, patches: Patches, engine: Engine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return packed.measure_dense(self.samples, patches, self.channels, engine)
+        return packed.measure_dense(self.read(patches), patches, self.channels, engine)
 
     def read(self, patches: Patches) -> NDArray[Any]:
-        del patches  # there is one, and this is all of it
-        return self.samples.copy()
+        clips, sizes = patches.clips.tolist(), (patches.sizes * self.channels).tolist()
+        return np.concatenate([self._parts[clip][:size] for clip, size in zip(clips, sizes, strict=True)])
 
 
-def look(root: Path, files: Sequence[AudioFile], plan: Plan, engine: Engine) -> Look:
-    """Look at the beginnings of some files under format 2; AudioFileError if one cannot be read."""
-    chosen = chosen_clips(len(files))
+def look(
+    root: Path,
+    files: Sequence[AudioFile],
+    plan: Plan,
+    engine: Engine,
+    among: Sequence[int] | None = None,
+    most_traced: int = MOST_TRACED,
+) -> Look:
+    """Look at the beginnings of some files under format 2, `among` all or those with some numbers.
+
+    Marks are looked for in so many frames of them. AudioFileError if one cannot be read.
+    """
+    numbers = np.arange(len(files)) if among is None else np.array(among, np.int64)
+    chosen = numbers[chosen_clips(len(numbers))]
     most = min(MOST_BYTES_OF_ONE, MOST_BYTES // len(chosen))
+    traced = most_traced // len(chosen)
+
+    def look_together(numbers: list[int], parts: list[NDArray[Any]], channels: int) -> Look:
+        patches = plan.of_clips(np.array(numbers, np.int64))
+        frames = np.array([len(part) // channels for part in parts], np.int64)
+        patches = dataclasses.replace(patches, clips=np.arange(len(parts)), sizes=np.minimum(patches.sizes, frames))
+        return look_at(_Beginnings(parts, channels), plan.marks, patches, engine, traced)
 
     def looks() -> Iterator[Look]:
+        yield Look.nothing()
+        kinds: dict[tuple[str, int], tuple[list[int], list[NDArray[Any]]]] = {}
         for number in chosen.tolist():
-            beginning = _read(root, files[number], most)
-            patches = plan.of_clip(number)
-            frames = len(beginning.samples) // beginning.channels
-            patches = dataclasses.replace(patches, sizes=np.minimum(patches.sizes, frames))
-            yield look_at(beginning, plan.marks, patches, engine)
+            if not files[number].frames:
+                continue
+            samples = _read(root, files[number], most)
+            channels = files[number].layout.channels
+            own, parts = kinds.setdefault((samples.dtype.str, channels), ([], []))
+            own.append(number)
+            parts.append(samples)
+            if sum(part.nbytes for part in parts) > BYTES_TOGETHER:
+                yield look_together(own, parts, channels)
+                del kinds[samples.dtype.str, channels]
+        for (_, channels), (own, parts) in kinds.items():
+            yield look_together(own, parts, channels)
 
     return Look.joined(looks())
 
 
-def _read(root: Path, file: AudioFile, most: int) -> _Beginning:
+def _read(root: Path, file: AudioFile, most: int) -> NDArray[Any]:
     """At most so many bytes of a file's samples, or one frame."""
     layout, path = file.layout, f"{root}/{file.name}"
     with encoded.opened(path, file.stamp) as source:
         if isinstance(layout, Encoding):
             with encoded.Reader(source, path) as reader:
                 frames = min(file.frames, max(1, most // (4 * layout.channels)))
-                return _Beginning(reader.read(frames).reshape(-1), layout.channels)
+                return reader.read(frames).reshape(-1)
         frames = min(file.frames, max(1, most // layout.frame_bytes))
         source.seek(layout.offset)
-        return _Beginning(headers.to_samples(source.read(frames * layout.frame_bytes), layout.coding), layout.channels)
+        return codings.to_samples(source.read(frames * layout.frame_bytes), layout.coding)

@@ -6,130 +6,153 @@ Nothing is written. What this returns is secret: anyone who has both forms of a 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
-import os
-import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from poscuda_fast.disk import PathLike, locked
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files import encoded, filtering, listing, wav
+from poscuda_fast.files import encoded, filtering, listing
+from poscuda_fast.files.batches import Part
+from poscuda_fast.files.clips import FileClip, mac_of_labels
+from poscuda_fast.files.copied import CopiedFiles
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.records import Places, Record, unpack
+from poscuda_fast.files.records import Places, Record
+from poscuda_fast.files.target import FileTarget, recorded
 from poscuda_fast.key import Key, check_key
+from poscuda_fast.mark.forms import verdicts_of
 from poscuda_fast.results import Tally, Verdict
-from poscuda_fast.secrecy import Secret, discreet_steps
+from poscuda_fast.secrecy import discreet_steps
+from poscuda_fast.undo import copies
 from poscuda_fast.undo.journal import Journal
 from poscuda_fast.undo.record import Run
+from poscuda_fast.undo.steps import Records
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
-class FileClip(Secret):
-    """One file of a run, in both forms.
+class _Seen(NamedTuple):
+    """A recorded piece: its original bytes, or those of its patches in a WAV file; and of which form it is."""
 
-    Attributes
-    ----------
-    name : str
-        Path below the folder, with "/".
-    label : str or int
-        Its class.
-    verdict : Verdict
-        What it is now.
-    original, now : bytes or None
-        The original file; None for a WAV file that is missing or has changed outside its patches. The file as it is
-        now; None if it is missing.
-    record : Record
-        How its samples are stored.
-    tally : Tally
-        Its own counts of patches.
-    noise : float
-        Energy of the edit, in units of the stored samples.
-    """
-
-    name: str
-    label: str | int
-    verdict: Verdict
-    original: bytes | None
-    now: bytes | None
     record: Record
-    tally: Tally
-    noise: float
+    kept: bytes
+    held: NDArray[np.bool_]
+
+    def __repr__(self) -> str:
+        return f"_Seen({self.record.name!r})"
 
 
 class FilesRun(Run):
-    """A run over audio files; `paths` says where they are."""
+    """A run over audio files that were edited in place; `paths` says where they are."""
 
-    def __init__(self, journal: Journal, paths: Paths) -> None:
+    def __init__(self, journal: Journal, paths: Paths, target: FileTarget) -> None:
         super().__init__(journal, "files")
         self.paths = paths
+        self._target = target
+
+    def labels_by_name(self) -> dict[str, str | int]:
+        """The label of each file that the run has recorded."""
+        records = Records(self.journal, self._target)
+        return {part.record.name: part.label for one in records for part in one.batch.parts}
+
+    @property
+    def labels_mac(self) -> str:
+        """What tells names and labels of the run, with its key."""
+        return mac_of_labels(self.journal.key, self.labels_by_name())
 
     def clips(self, names: Collection[str] | None = None) -> Iterator[FileClip]:
         """Every file that the run has recorded, or only those in `names`, in order and one at a time.
 
         An encoded file within which a run was stopped is not among them: it is still the original.
         """
-        parts: list[tuple[Record, bytes]] = []
-        for payload in self.journal.payloads():
-            for record, kept in unpack(payload):
-                if names is None or record.name in names:
-                    parts.append((record, bytes(kept)))
-                    if record.is_last:
-                        yield self._clip(parts)
-                        parts = []
-        if parts and not parts[0][0].is_encoded:
-            yield self._clip(parts)
+        seen: list[_Seen] = []
+        label: str | int = ""
+        for part, one in self._pieces(names):
+            label = part.label
+            seen.append(one)
+            if one.record.is_last:
+                yield self._clip(seen, label)
+                seen = []
+        if seen and not seen[0].record.is_encoded:
+            yield self._clip(seen, label)
 
     def unlisted(self, recorded: Collection[str]) -> list[str]:
         """Audio files in the folder that are not in `recorded`, and so are not protected."""
         found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]
 
-    def _clip(self, parts: list[tuple[Record, bytes]]) -> FileClip:
+    def _pieces(self, names: Collection[str] | None) -> Iterator[tuple[Part, _Seen]]:
+        """Recorded pieces with what is known of them."""
+        records = Records(self.journal, self._target)
+        for one in records:
+            if names is not None and not any(part.record.name in names for part in one.batch.parts):
+                continue
+            if one.batch.is_encoded:
+                position = 0
+                for part in one.batch.parts:
+                    size = part.record.end - part.record.begin
+                    kept = bytes(one.content[position : position + size])
+                    position += size
+                    if names is None or part.record.name in names:
+                        yield part, _Seen(part.record, kept, np.ones(3, np.bool_))
+                continue
+            answer = self._target.examine_wavs(one.batch, one.content, records.torn_of(one))
+            for number, part in enumerate(one.batch.parts):
+                if names is None or part.record.name in names:
+                    yield part, _Seen(part.record, answer.dry_of(number), answer.held[:, number])
+
+    def _clip(self, seen: list[_Seen], label: str | int) -> FileClip:
         """One file from its pieces."""
-        starts, sizes = ([n for record, _ in parts for n in one(record)] for one in (_starts, _sizes))
-        record = parts[-1][0]._replace(begin=0, starts=starts, sizes=sizes)
-        kept = b"".join([one for _, one in parts])
-        now = _read(f"{self.paths.root}/{record.name}")
+        starts = [n for one in seen for n in one.record.starts]
+        sizes = [n for one in seen for n in one.record.sizes]
+        record = seen[-1].record._replace(begin=0, starts=starts, sizes=sizes)
+        kept = b"".join([one.kept for one in seen])
+        now = self._read(record)
+        marks, engine = self._target.forms.marks, self._target.engine
         verdict, original = Verdict.MISSING, None
         if record.is_encoded:
             original = kept
             tally, noise = self._effect(record, kept)
             if now is not None:
-                verdict = encoded.judge(io.BytesIO(now), io.BytesIO(kept), record, self._marks, self._engine)
+                verdict = encoded.judge(io.BytesIO(now), io.BytesIO(kept), record, marks, engine)
         else:
-            done = filtering.filter_together([record], [kept], self._marks, self._engine, measuring=True)
+            done = filtering.filter_together([record], [kept], marks, engine, measuring=True)
             tally, noise = done.tally, done.noise[0]
             if now is not None:
-                verdict, original = _put_back(now, parts, bytes(done.wet[0]))
-        label = self.labels[record.row]
+                verdict, original = _put_back(now, seen, record, kept)
         return FileClip(record.name, label, verdict, original, now, record, tally, noise)
+
+    def _read(self, record: Record) -> bytes | None:
+        """A file's bytes; None if there is no regular file."""
+        file = self._target.below.reading(record.name)
+        if file is None:
+            return None
+        with file:
+            return file.read()
 
     def _effect(self, record: Record, kept: bytes) -> tuple[Tally, float]:
         """What marking does to an encoded file: counts, and the energy of the edit."""
         tally, noise = Tally(), 0.0
+        marks, engine = self._target.forms.marks, self._target.engine
         with encoded.Reader(io.BytesIO(kept), record.name) as reader:
-            for dry, wet in encoded.marked(reader, record, self._marks, self._engine, tally):
+            for dry, wet in encoded.marked(reader, record, marks, engine, tally):
                 noise += filtering.edit_energy(dry.reshape(-1), wet.reshape(-1))
         return tally, noise
 
 
-def _starts(record: Record) -> Sequence[int]:
-    return record.starts
-
-
-def _sizes(record: Record) -> Sequence[int]:
-    return record.sizes
-
-
 @contextlib.contextmanager
-def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[FilesRun]:
+def open_files(folder: PathLike, key: Key, sidecar: PathLike | None = None) -> Iterator[FilesRun | CopiedFiles]:
     """Open the run over a folder or one audio file, locked against writing; see `originals_of_folder`."""
     check_key(key)
     paths = Paths.of(Path(folder), None, sidecar)
     with locked(paths.data, shared=True), Journal(paths.sidecar, key) as journal:
-        yield FilesRun(journal, paths)
+        if copies.is_copy(journal):
+            yield CopiedFiles(journal, paths)
+            return
+        with contextlib.closing(recorded(journal, paths, None)) as target:
+            yield FilesRun(journal, paths, target)
 
 
 @discreet_steps
@@ -138,8 +161,8 @@ def originals_of_folder(
 ) -> Iterator[tuple[str, str | int, bytes, bytes]]:
     """Yield protected audio files with their originals, one at a time, in the order of the run; nothing is written.
 
-    The original of a WAV file is the file as it is now with its patches put back from the sidecar; it is yielded only
-    if its SHA-256 is that of the file before it was protected. The sidecar keeps encoded files whole.
+    The original of a WAV file is the file as it is now with its samples put back, of which the sidecar tells every one.
+    The sidecar keeps encoded files whole.
 
     Parameters
     ----------
@@ -192,32 +215,14 @@ def originals_of_folder(
     listing.refuse([f"{name} is not a file of the run" for name in sorted(wanted or ())], "Some names are unknown")
 
 
-def _read(path: str) -> bytes | None:
-    """A file's bytes; None if there is no regular file."""
-    try:
-        regular = stat.S_ISREG(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not regular:
-        return None
-    with encoded.opened(path) as file:
-        return file.read()
-
-
-def _put_back(now: bytes, parts: list[tuple[Record, bytes]], wet: bytes) -> tuple[Verdict, bytes | None]:
-    """The verdict on a WAV file, and its original bytes if they can be rebuilt; `wet` has its marked patches."""
-    if len(now) != parts[0][0].size:
+def _put_back(now: bytes, seen: list[_Seen], record: Record, kept: bytes) -> tuple[Verdict, bytes | None]:
+    """The verdict on a WAV file, and its original bytes if they are known."""
+    held = np.logical_and.reduce([one.held for one in seen])
+    if not record.is_last:  # a run was stopped within the file, and did not touch the rest
+        held[1] = False
+    verdict = Verdict(int(verdicts_of(*held)))
+    if verdict is Verdict.NEITHER or len(now) != record.size:
         return Verdict.NEITHER, None
     original = bytearray(now)
-    both = int(Verdict.UNCHANGED)
-    done = 0
-    for record, kept in parts:
-        places = Places(record)
-        places.put(original, kept)
-        if wav.digest(memoryview(original)[record.begin : record.end]) != record.sha256:
-            return Verdict.NEITHER, None
-        both &= wav.compare(places.take(now), kept, wet[done : done + len(kept)], steady=False) & Verdict.UNCHANGED
-        done += len(kept)
-    if not record.is_last:  # a run was stopped within the file, and did not touch the rest
-        both &= Verdict.ORIGINAL
-    return Verdict(both) if both else Verdict.TORN, bytes(original)
+    Places(record).put(original, kept)
+    return verdict, bytes(original)

@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 
 from poscuda_fast import disk
 from poscuda_fast.disk import PathLike
-from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import listing
 from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.files.manifest import Manifest, compare, digest
 from poscuda_fast.results import Verdict
-from poscuda_fast.undo.journal import SIDECAR, sidecar_of
+from poscuda_fast.undo.copies import refuse_sidecar
+from poscuda_fast.undo.journal import manifest_of, sidecar_of
+from poscuda_fast.undo.manifest import Manifest, compare, digest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,40 +42,54 @@ class Paths:
         """The folder or file that is edited in place, or that the copy is made of."""
         return self.source if self.only is None else self.source / self.only
 
+    @property
+    def target(self) -> Path:
+        """The folder or file that is edited: the data, or their copy."""
+        return self.root if self.output is None else self.root / self.output
+
     @classmethod
     def of(cls, src: Path, dst: Path | None, sidecar: PathLike | None) -> Paths:
-        """The paths for a folder or one file; DatasetError if it does not exist or `dst` lies inside it."""
-        if sidecar is not None and not Path(sidecar).absolute().parent.is_dir():
-            raise SidecarError(f"The folder of the sidecar {sidecar} does not exist; make it, or choose another path.")
+        """The paths for a folder or one file.
+
+        DatasetError if it does not exist, or if it and `dst` are the same or one lies inside the other; SidecarError if
+        the sidecar would be, or lie in, something that is read or written.
+        """
         if not src.exists():
             raise DatasetError(f"{src} does not exist; give a folder of audio, or one audio file.")
         source = Path(os.path.realpath(src))
-        target = source if dst is None else Path(os.path.realpath(dst))
-        if dst is not None and sidecar is not None and source in _in_full(sidecar).parents:
-            raise SidecarError(f"The sidecar {sidecar} of a copy would lie inside {src}; choose another path for it.")
+        if not source.is_dir() and (src.is_symlink() or not source.is_file()):
+            raise DatasetError(f"{src} is not a regular file; give the file itself.")
+        target = source if dst is None else _target_of(source, dst)
+        if not (source.name and target.name):
+            raise DatasetError(f"{src if not source.name else dst} is the root of all folders; give one inside it.")
         if dst is not None and target == source:
             raise DatasetError(f"{dst} is {src} itself; to edit in place, use --in-place or dst=None.")
+        if source.is_dir() and target != source and disk.overlap(source, target):
+            raise DatasetError(f"One of {dst} and {src} lies inside the other; choose another path for the copy.")
+        beside = sidecar_of(target) if sidecar is None else disk.in_full(sidecar)
+        manifests = manifest_of(target), manifest_of(source)
+        if sidecar is not None:
+            refuse_sidecar(beside, source, target)
         if source.is_dir():
-            if target != source and disk.overlap(source, target):
-                raise DatasetError(f"One of {dst} and {src} lies inside the other; choose another path for the copy.")
-            beside = sidecar_of(target, folder=True) if sidecar is None else _in_full(sidecar)
-            manifests = (target / listing.MANIFEST, source / listing.MANIFEST)
             return cls(source, target, beside, *manifests, None, None)
-        if src.is_symlink() or not source.is_file():
-            raise DatasetError(f"{src} is not a regular file; give the file itself.")
-        if dst is not None and target.is_dir():
-            lossy = source.suffix.lower() in listing.LOSSY_SUFFIXES
-            target /= source.with_suffix(".flac").name if lossy else source.name
-        beside = sidecar_of(target, folder=False) if sidecar is None else _in_full(sidecar)
-        manifests = (_beside(target, f"{SIDECAR}.json"), _beside(source, f"{SIDECAR}.json"))
         return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
 
-    def find(self, *, may_be_empty: bool = False) -> tuple[list[str], list[str]]:
-        """Names of audio files and of other files below the source; DatasetError if there is no audio."""
+    def find(
+        self, *, may_be_empty: bool = False, left_out: dict[str, str] | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Names of audio files and of other files below the source; DatasetError if there is no audio.
+
+        What cannot be used goes to `left_out` with the reason, or else is refused. If there `may_be_empty`, nothing is
+        refused, and its names are among the others.
+        """
         if self.only is not None:
             return [self.only], []
-        names, others = listing.find_files(self.source)
-        if not names and not may_be_empty:
+        if may_be_empty:
+            odd: dict[str, str] = {}
+            names, others = listing.find_files(self.source, odd)
+            return sorted([*names, *listing.audio_among(odd)]), others
+        names, others = listing.find_files(self.source, left_out)
+        if not names:
             raise DatasetError(
                 f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
             )
@@ -91,21 +106,21 @@ class Paths:
         return [found[0]._replace(output_name=self.output)]
 
     def sidecars_around(self) -> list[Path]:
-        """Existing sidecars of the source, of folders around it, and of anything inside it."""
-        above = [folder / SIDECAR for folder in (self.data, *self.data.parents)]
-        if self.only is not None:
-            return [path for path in (sidecar_of(self.data, folder=False), *above[1:]) if path.is_file()]
-        return [path for path in above if path.is_file()] + listing.find_sidecars(self.source)
+        """What is named like a sidecar of the source, of a folder around it, or of anything inside it."""
+        around = [sidecar_of(path) for path in (self.data, *self.data.parents) if path.name]
+        found = [path for path in around if os.path.lexists(path)]
+        return found if self.only is not None else [*found, *listing.find_sidecars(self.source)]
 
     def refuse_protected(self) -> None:
         """DatasetError if the source's manifest says that its files are protected: they would be marked twice."""
         if not self.source_manifest.is_file():
             return
         manifest = Manifest.read(self.source_manifest)
+        names = manifest.files if self.only is None else {self.only: manifest.files.get(self.only)}
         done = [
             name
-            for name, entry in manifest.files.items()
-            if compare(digest(self.source / name), entry) is Verdict.PROTECTED
+            for name, entry in names.items()
+            if entry is not None and compare(digest(self.source / name), entry) is Verdict.PROTECTED
         ]
         listing.refuse(
             [f"{name} is protected already" for name in done],
@@ -114,21 +129,19 @@ class Paths:
         )
 
     def refuse_taken(self) -> None:
-        """DatasetError if something exists where the copy would go."""
+        """DatasetError if something exists where the copy, its manifest or its sidecar would go."""
         if not self.copying:
             return
-        taken = self.root / self.output if self.output is not None else self.root
-        # A run that was stopped at its very beginning leaves an empty sidecar.
-        own = {self.sidecar, _beside(self.sidecar, "-journal")}
-        is_free = self.output is None and taken.is_dir() and own.issuperset(taken.iterdir())
-        if os.path.lexists(taken) and not is_free:
-            raise DatasetError(f"{taken} exists, and nothing is ever overwritten; choose another path for the copy.")
+        is_free = self.output is None and self.target.is_dir() and not any(self.target.iterdir())
+        taken = [] if is_free else [self.target]
+        for path in (*taken, self.manifest, sidecar_of(self.target)):
+            if os.path.lexists(path):
+                raise DatasetError(f"{path} exists, and nothing is ever overwritten; choose another path for the copy.")
 
 
-def _in_full(path: PathLike) -> Path:
-    """One spelling for each path; a link in the last part is kept, so that it can be refused."""
-    return Path(os.path.realpath(Path(path).parent)) / Path(path).name
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+def _target_of(source: Path, dst: Path) -> Path:
+    """Where a copy goes: a file that is copied to a folder goes into it."""
+    target = Path(os.path.realpath(dst))
+    if source.is_dir() or not target.is_dir():
+        return target
+    return target / (source.with_suffix(".flac") if source.suffix.lower() in listing.LOSSY_SUFFIXES else source).name

@@ -6,21 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from poscuda_fast.disk import Buffer
-from poscuda_fast.files import encoded
-from poscuda_fast.files.converted import to_flac
 from poscuda_fast.files.headers import WavLayout
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.mark.plan import Plan
 
 PIECE_BYTES = 1 << 19
-MOST_FLAC_BYTES = 4 << 20  # of a lossy file that is converted in memory
 BYTES_PER_RECORD = 400
 
 
 def whole_files(files: Sequence[AudioFile], plan: Plan, numbers: Sequence[int]) -> list[Record]:
-    """Some files as a single piece each; their digests are not known yet."""
+    """Some files as a single piece each."""
     chosen = np.array(numbers, np.int64)
     patches = plan.of_clips(chosen)
     ends = np.searchsorted(patches.clips, chosen, side="right").tolist()
@@ -61,49 +57,15 @@ def wav_pieces(file: AudioFile, plan: Plan, number: int, begin: int = 0) -> Iter
 
 def is_long(file: AudioFile) -> bool:
     """Whether a file is divided into pieces."""
-    if file.lossy:
-        return _flac_bytes(file) > MOST_FLAC_BYTES // 2  # what it becomes is not known, but takes less than twice this
     return file.size > PIECE_BYTES
-
-
-def weight(file: AudioFile) -> int:
-    """How much of a file is in memory while it is edited, about, or how much work it is."""
-    if isinstance(file.layout, WavLayout):
-        return file.size
-    return _flac_bytes(file) if file.lossy else 4 * file.size
 
 
 def bytes_kept(file: AudioFile, plan: Plan) -> int:
     """About how many bytes the sidecar keeps of a file."""
     if not isinstance(file.layout, WavLayout):
-        return BYTES_PER_RECORD + (_flac_bytes(file) if file.lossy else file.size)
+        return BYTES_PER_RECORD + file.size
     frames = file.frames if plan.marks.steady else plan.n_frames // max(1, len(plan.lengths)) + 1
     return BYTES_PER_RECORD + frames * file.layout.frame_bytes
-
-
-def encoded_whole(path: str, file: AudioFile, whole: Record) -> tuple[Record, Buffer]:
-    """An encoded file that is not long, with its bytes; a lossy one is converted to FLAC first."""
-    (found,) = encoded_pieces(path, file, whole, MOST_FLAC_BYTES if file.lossy else max(1, file.size))
-    return found
-
-
-def encoded_pieces(path: str, file: AudioFile, whole: Record, piece_bytes: int) -> Iterator[tuple[Record, Buffer]]:
-    """The pieces of an encoded file at a path, with their bytes; a lossy one is converted to FLAC first."""
-    found: Iterator[tuple[int, int, bytes]]
-    with encoded.opened(path, file.stamp) as source:
-        if file.lossy:
-            found = ((one.begin, one.size, one.content) for one in to_flac(source, file.name, piece_bytes))
-        else:
-            starts = range(0, file.size, piece_bytes)
-            found = ((begin, file.size, source.read(piece_bytes)) for begin in starts)
-        for begin, size, content in found:
-            record = whole._replace(size=size, begin=begin, end=begin + len(content))
-            yield record if record.is_last else record._replace(starts=[], sizes=[]), content
-
-
-def _flac_bytes(file: AudioFile) -> int:
-    """Bytes of a lossy file's samples: about the most that its FLAC takes."""
-    return 2 * file.frames * file.layout.channels
 
 
 def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int]) -> Record:
@@ -117,10 +79,8 @@ def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int]) -> R
         size=file.size,
         begin=0,
         end=file.size,
-        batch=0,
         starts=starts,
         sizes=sizes,
-        sha256="",
     )
 
 

@@ -1,14 +1,12 @@
-"""What the journal keeps of a piece of an audio file: how to find its patches again, and its original bytes."""
+"""A piece of an audio file: where it lies, and where its patches are."""
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from poscuda_fast.disk import Buffer
-from poscuda_fast.files import headers
+from poscuda_fast.mark import codings
 
 WHOLE = -1  # the `offset` of a record whose bytes are all kept, not only those of its patches
 
@@ -32,12 +30,8 @@ class Record(NamedTuple):
         Size of the file in bytes.
     begin, end : int
         The bytes of the file that this piece consists of.
-    batch : int
-        Number of the journal's batch that has the file's first piece.
     starts, sizes : list of int
         The patches in this piece, in frames of the file; of an encoded file, the last piece has all.
-    sha256 : str
-        SHA-256 of the piece's original bytes in hex; empty until it is known.
     """
 
     name: str
@@ -49,10 +43,8 @@ class Record(NamedTuple):
     size: int
     begin: int
     end: int
-    batch: int
     starts: Sequence[int]
     sizes: Sequence[int]
-    sha256: str
 
     def __repr__(self) -> str:
         return f"Record({self.name!r})"
@@ -60,7 +52,7 @@ class Record(NamedTuple):
     @property
     def frame_bytes(self) -> int:
         """Bytes of one frame of its samples, all channels."""
-        return self.channels * headers.CODINGS[self.coding]
+        return self.channels * codings.CODINGS[self.coding]
 
     @property
     def is_encoded(self) -> bool:
@@ -128,32 +120,3 @@ class Places:
             yield other[done : done + size]
             position, done = first - begin + size, done + size
         yield view[position:]
-
-
-class Outcome(NamedTuple):
-    """What protecting one file did to it; named like the fields of the manifest."""
-
-    bytes_before: int
-    bytes_after: int
-    sha256_before: str
-    sha256_after: str
-    snr_db: float | None
-
-
-def pack(records: Sequence[Record], kept: Iterable[Buffer]) -> bytes:
-    """Pack records and the bytes kept of their pieces into one payload."""
-    index = json.dumps(records).encode()
-    return b"".join([struct.pack("<Q", len(index)), index, *kept])
-
-
-def unpack(payload: Buffer) -> list[tuple[Record, memoryview]]:
-    """The records and kept bytes that `pack` was given; the bytes are views of the payload."""
-    view = memoryview(payload)
-    (length,) = struct.unpack_from("<Q", view)
-    position = 8 + length
-    found = []
-    for fields in json.loads(bytes(view[8:position])):
-        record = Record(*fields)
-        found.append((record, view[position : position + record.kept]))
-        position += record.kept
-    return found

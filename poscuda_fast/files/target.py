@@ -1,405 +1,500 @@
-"""A set of audio files as a target that `undo.steps` can edit."""
+"""Audio files that are edited in place, as something that `undo.steps` can edit."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import dataclasses
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from blake3 import blake3
 
 from poscuda_fast import disk
-from poscuda_fast.disk import Buffer, Stamp, Workers
-from poscuda_fast.errors import DatasetError
-from poscuda_fast.files import pieces, records, wav
-from poscuda_fast.files.edits import Edit, Editor, Item, Sums
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.files import batches, encoded, listing, pieces, replacing
+from poscuda_fast.files.accounts import Accounts
+from poscuda_fast.files.answers import EncodedAnswer, WavAnswer
+from poscuda_fast.files.batches import FileBatch, Label, Part, Rows
+from poscuda_fast.files.below import Below
+from poscuda_fast.files.kept import KeptPiece
 from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.files.manifest import Manifest
-from poscuda_fast.files.records import Record
-from poscuda_fast.files.staging import Staging
+from poscuda_fast.files.paths import Paths
+from poscuda_fast.files.records import Places, Record
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.marks import Marks
+from poscuda_fast.mark.forms import Forms
+from poscuda_fast.mark.marks import draw_marks
 from poscuda_fast.mark.plan import BATCH_BYTES, Plan
+from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Tally, Verdict
-from poscuda_fast.undo.journal import Journal
-from poscuda_fast.undo.record import describe, keyed_mac, reopen, seal
-
-One = TypeVar("One")
+from poscuda_fast.undo import record as runs
+from poscuda_fast.undo.journal import Journal, Kind, State
+from poscuda_fast.undo.log import Bookmark
+from poscuda_fast.undo.manifest import Writer
+from poscuda_fast.undo.steps import Fresh, TornPieces, content_of
 
 PIECES_PER_BATCH = 1000
+KEPT_BYTES = 4 << 20  # of an encoded file in one record
 FILES_PER_CHUNK = 64
 
 
-class FileTarget:
-    """The files below `root`, in order; with `source` they are copied from there.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be protected: listed files, their plan and labels, and what the run's header says beside them."""
 
-    A file is edited in pieces, which for most files is one. A copy is written already marked, under a hidden name, and
-    renamed once its originals are journalled. `files`, `labels` and `plan` are needed to protect, not to undo or to
-    judge. With `unfinished`, the recorded copy may lack files. With `looking_first`, every file is checked before any
-    is edited, and progress counts both. `snr` is what the strength was set by, if by that; `notes` are for
-    the report.
+    files: Sequence[AudioFile]
+    plan: Plan
+    labels: Sequence[Label]
+    snr: float | None
+    notes: Sequence[str]
+
+
+class FileTarget:
+    """The files below a folder, or one file, which may have another name than when it was recorded.
+
+    Their pieces are edited in batches.
+
+    Without a `job`, as a sidecar has none, they can be restored and verified.
     """
 
     def __init__(
-        self,
-        root: Path,
-        journal: Journal,
-        marks: Marks,
-        engine: Engine,
-        workers: Workers,
-        progress: Progress | None,
-        *,
-        source: Path | None = None,
-        files: list[AudioFile] | None = None,
-        others: list[str] | None = None,
-        labels: list[str | int] | None = None,
-        plan: Plan | None = None,
-        snr: float | None = None,
-        notes: Sequence[str] = (),
-        manifest: Path | None = None,
-        n_files: int = 0,
-        unfinished: bool = False,
-        looking_first: bool = False,
+        self, paths: Paths, journal: Journal, recipe: Recipe, engine: Engine, progress: Progress | None, job: Job | None
     ) -> None:
-        self._root = root
+        self.below = Below(paths.root)
+        self._only = paths.only
+        self._manifest = Writer(paths.manifest, journal.key.fingerprint, recipe, os.stat(paths.data))
+        self.accounts = Accounts(self._manifest)
         self._journal = journal
-        self._key: Key = journal.key
-        self._workers = workers
-        self._progress = progress
-        self._files = files or []
-        self._others = others or []
-        self._labels = dict(zip([file.output_name for file in self._files], labels or [], strict=False))
-        self._staging = Staging(root, source, self._files)
-        self._marks = marks
-        self._editor = Editor(self._staging, marks, engine, journal)
-        self._plan = plan
-        self._snr = snr
-        self._notes = notes
-        self._manifest = manifest
-        self._n_files = n_files or len(self._files)
-        self._unfinished = unfinished
-        self._looking_first = looking_first
-        self._n_looked_at = 0
-        self._ready: tuple[bytes, list[Edit]] = (b"", [])
-        self._applied: set[str] = set()
-        self._begun: dict[str, _Begun] = {}  # files of which some pieces are journalled and applied
-        self._first_batches: dict[str, int] = {}  # of files of which some pieces are packed
-        self._entries: dict[str, dict[str, Any]] = {}
-        self._skip: set[str] = set()
-        self._told: set[str] = set()
-        self.tally = Tally()
-        if plan is not None:
-            self.tally = Tally(**plan.counts())
+        self._job = job
+        self._goes_on = journal.state in (State.APPLYING, State.UNDOING)  # a call that was killed may have left parts
+        header = journal.header
+        tokens = set(runs.tokens_of(header)) if header else set()
+        rates = set(header["rates"]) if header else set()
+        if job is not None:
+            tokens.update(job.plan.labels.tokens)
+            rates.update(job.plan.rates)
+        self._tokens, self._rates = sorted(tokens), sorted(rates)
+        key: Key = journal.key
+        self._marks = draw_marks(key, self._tokens, recipe, self._rates)
+        self._rows = Rows(self._tokens, self._rates, steady=self._marks.steady)
+        self.forms = Forms(key, self._marks, engine)
+        self.engine = engine
+        self._progress, self._process = progress, os.getpid()
+        self._listed = {} if job is None else {file.output_name: n for n, file in enumerate(job.files)}
+        self._done: set[str] = set()  # files of which all is recorded
+        self._until: dict[str, int] = {}  # bytes of files of which a part is
+        self._skipped: frozenset[str] = frozenset()
+        self._kept: dict[str, list[tuple[Record, KeptPiece]]] = {}  # of encoded files that did not end yet
+        self._waiting: set[str] = set()  # encoded files beside which a marked form waits
+        self._stamps: dict[str, disk.Stamp] = {}  # of files that this run has written to
+        self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
+        self._n_looked_at = self._n_done = 0
+        self.tally = Tally(**(job.plan.counts() if job is not None else header["counts"]))
 
-    def header(self) -> dict[str, Any]:
-        return {
-            "files": keyed_mac(self._key, b"files", json.dumps([f.output_name for f in self._files]).encode()),
-            **describe("files", self._key, self._planned(), self._snr, self._notes),
-            "copied": self._staging.copying,
-            "n_files": len(self._files),
-        }
+    def close(self) -> None:
+        """Close folders, and delete what is not finished: a manifest, and files beside those that they replace."""
+        with contextlib.closing(self.below):
+            self._manifest.discard()
+            self.discard(self._waiting)
 
-    def secret(self) -> bytes:
-        return seal(self._planned())
+    def discard(self, names: Iterable[str]) -> None:
+        """Delete what waits beside encoded files, also what a killed run left there."""
+        for name in list(names):
+            with contextlib.suppress(OSError, DatasetError), self.below.folder(name) as (folder, last):
+                replacing.discard(folder, last)
+            self._waiting.discard(name)
 
-    def rehearse(self) -> None:
-        """Count what protecting would do, and refuse what it would refuse, without writing anything."""
-        for last, tally in self._workers.map(self._rehearse, self._drafts(range(len(self._files)))):
-            self.tally.add(tally)
-            for name in last:
-                self._advance(name)
+    def header(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        job = self._planned
+        described = {**runs.describe("files", job.plan, job.snr, job.notes), "single": self._only is not None}
+        if known is not None:
+            described.update(
+                tokens=[token.hex() for token in self._tokens], rates=self._rates, notes=known["notes"], snr=job.snr
+            )
+        return {**(known or {}), **described}
 
-    def examine(self) -> None:
-        """Refuse what the headers do not show: encoded files that cannot be decoded, samples that are not finite."""
-        may_be_odd = not self._marks.steady
-        doubtful = [n for n, f in enumerate(self._files) if not _is_wav(f) or (may_be_odd and f.coding == "FLOAT")]
-        for _ in self._workers.map(self._editor.examine, self._drafts(doubtful)):
-            pass
-
-    def fresh(self) -> Iterator[bytes]:
-        for _ in self._workers.map(self._staging.copy, self._others):
-            pass
-        batch: list[Edit] = []
+    def planned(self) -> Iterator[FileBatch]:
+        batch: list[Part] = []
         n_bytes = 0
-        for edits, tally in self._workers.map(self._editor.edit, self._items()):
-            self.tally.add(tally)
-            for edit in edits:
-                batch.append(self._summed(edit))
-                n_bytes += len(edit.kept)
-                if n_bytes >= BATCH_BYTES or len(batch) >= PIECES_PER_BATCH:
-                    yield self._payload(batch)
-                    n_bytes = 0
+        for part in self._parts():
+            size = part.record.end - part.record.begin
+            other = batch and batch[0].record.is_encoded != part.record.is_encoded
+            if batch and (other or n_bytes + size > BATCH_BYTES or len(batch) >= PIECES_PER_BATCH):
+                yield FileBatch(batch, steady=self._marks.steady)
+                batch, n_bytes = [], 0
+            batch.append(part)
+            n_bytes += size
         if batch:
-            yield self._payload(batch)
+            yield FileBatch(batch, steady=self._marks.steady)
 
-    def recheck(self, payload: bytes) -> list[str]:
-        changed: list[str] = []
-        chunks = _recorded_chunks(payload)
-        for chunk, names in zip(chunks, self._workers.map(self._changed, chunks), strict=True):
-            changed += names
-            self._n_looked_at += sum(record.is_last for record, _ in chunk)
-            self._tell()
-        return self._new(changed)
+    def recorded(self, batch: FileBatch) -> None:
+        for part in batch.parts:
+            name = part.record.name
+            number = self._listed.get(name)
+            if number is not None and self._planned.labels[number] != part.label:
+                raise SidecarError(
+                    f"The sidecar {self._journal.path} was made for other labels: {name} had {part.label!r}. To change "
+                    f"that, restore first and protect again. Nothing was written."
+                )
+            if number is not None and self._marks.steady:
+                rate = self._planned.files[number].layout.sample_rate
+                if rate != part.rate:
+                    raise SidecarError(
+                        f"The sidecar {self._journal.path} was made for another sample rate: {name} had {part.rate:,} "
+                        f"Hz, and now says {rate:,} Hz. Put that back. Nothing was written."
+                    )
+            if part.record.is_last:
+                self._done.add(name)
+                self._until.pop(name, None)
+            else:
+                self._until[name] = part.record.end
 
-    def apply(self, payload: bytes) -> None:
-        edits: Iterable[Edit]
-        if payload is self._ready[0]:
-            edits, self._ready = self._ready[1], (b"", [])
+    def skip(self, names: Collection[str]) -> None:
+        self._skipped = frozenset(names)
+
+    def announce(self, batch: FileBatch) -> bytes:
+        return batch.pack()
+
+    def parse(self, announcement: memoryview) -> FileBatch:
+        batch = FileBatch.parse(announcement, self._rows, steady=self._marks.steady)
+        if self._only is not None:
+            batch = batch.renamed(self._only)
+        return batch
+
+    def fresh(self, batch: FileBatch) -> Fresh:
+        contents = self.originals(batch)
+        if batch.is_encoded:
+            return self._fresh_encoded(batch, contents)
+        digests = np.zeros(len(batch.parts), "<u8")
+        content, wet = bytearray(), [memoryview(b"")] * len(batch.parts)
+        for group in batch.groups:
+            done = self.forms.fresh(group.join(contents, batch.records), group.stretches, self.tally)
+            np.add.at(digests, group.stretches.patches.clips, done.digests)
+            content += len(done.content).to_bytes(8, "little") + done.content
+            for number, marked in group.split(done.wet, batch.records):
+                wet[number] = marked
+        return Fresh(digests.tobytes(), bytes(content), lambda: self._store_all(batch, contents, wet))
+
+    def originals(self, batch: FileBatch) -> list[bytes]:
+        """The bytes of pieces that are not recorded yet; DatasetError if a file is not as it was listed."""
+        return [self._original(record) for record in batch.records]
+
+    def undone(self, batch: FileBatch, contents: Sequence[bytes]) -> Sequence[bytes]:
+        """What pieces that are not recorded are without a mark: what they are."""
+        del batch
+        return contents
+
+    def differing(self, batch: FileBatch, digest: bytes) -> list[str]:
+        found = np.zeros(len(batch.parts), "<u8")
+        contents = [self.read(record) for record in batch.records]
+        if batch.is_encoded:
+            found = np.array([0 if content is None else _sum(content) for content in contents], "<u8")
         else:
-            edits = self._edit_again(payload)
-        for edit in edits:
-            record, name = edit.record, edit.record.name
-            stamp = self._editor.publish(edit, self._stamp_of(edit))
-            if edit.outcome is None:
-                begun = self._begun[name]
-                begun.until, begun.stamp = record.end, stamp
-            else:
-                self._begun.pop(name, None)
-                self._entries[name] = {"label": self._labels[name], **edit.outcome._asdict()}
-                self._advance(name)
+            there = [_or_zeros(content, record) for content, record in zip(contents, batch.records, strict=True)]
+            shown = self.undone(batch, there)
+            for group in batch.groups:
+                digests = self.forms.digests(group.join(shown, batch.records), group.stretches)
+                np.add.at(found, group.stretches.patches.clips, digests)
+        wrong = found != np.frombuffer(digest, "<u8")
+        wrong |= np.array([content is None for content in contents])
+        return [batch.records[n].name for n in np.flatnonzero(wrong)]
 
-    def undo(self, payload: bytes) -> None:
-        found = [one for one in records.unpack(payload) if one[0].name not in self._skip]
-        found = [one for one in found if not self._never_made(one[0])]
-        for chunk in _divide(found, [_weight(record) for record, _ in found]):
-            self._editor.count(self.tally, chunk)
-            for record, kept in chunk:
-                self._put_back(record, kept)
+    def examine(
+        self, batch: FileBatch, content: memoryview, torn: TornPieces, place: Bookmark
+    ) -> WavAnswer | EncodedAnswer:
+        if batch.is_encoded:
+            return self._examine_encoded(batch, place)
+        return self.examine_wavs(batch, content, torn)
 
-    def judge(self, payload: bytes) -> Iterator[tuple[Record, Verdict, str | None]]:
-        """(record, verdict, SHA-256 of the file if known) for the pieces of a payload; one for each encoded file."""
-        for verdicts in self._workers.map(self._editor.judge, _recorded_chunks(payload)):
-            yield from verdicts
+    def examine_wavs(self, batch: FileBatch, content: memoryview, torn: TornPieces) -> WavAnswer:
+        """What a recorded batch of WAV pieces is now."""
+        contents = [self.read(record) for record in batch.records]
+        shown = [_or_zeros(one, record) for one, record in zip(contents, batch.records, strict=True)]
+        answers = []
+        position = 0
+        for number, group in enumerate(batch.groups):
+            size = int.from_bytes(content[position : position + 8], "little")
+            position += 8
+            known = {piece: original for (other, piece), original in torn.items() if other == number}
+            now = group.join(shown, batch.records)
+            answers.append(self.forms.examine(now, group.stretches, content[position : position + size], known))
+            position += size
+        return WavAnswer(self, batch, contents, answers)
 
-    def verdicts(self) -> Iterator[tuple[str, Verdict, str | None]]:
-        """(name, verdict, SHA-256 if known) of what is journalled; a file may come several times, for its parts."""
-        begun: set[str] = set()
-        for payload in self._journal.payloads():
-            for record, verdict, digest in self.judge(payload):
-                (begun.discard if record.is_last else begun.add)(record.name)
-                yield record.name, verdict, digest
-        for name in begun:  # the run was stopped within this file, and did not touch the rest of it
-            yield name, Verdict.ORIGINAL, None
+    def unfinished(self) -> Iterator[tuple[str, Verdict]]:
+        for name, found in self._kept.items():
+            verdict = Verdict.ORIGINAL
+            for record, piece in found:
+                content = self.read(record)
+                if content is None:
+                    verdict = Verdict.MISSING
+                elif content != piece.read():
+                    verdict = Verdict.NEITHER
+                if verdict is not Verdict.ORIGINAL:
+                    break
+            yield name, verdict
 
-    def unprotected(self, payload: bytes) -> list[str]:
-        return self._new([record.name for record, verdict, _ in self.judge(payload) if not verdict.as_protected])
+    def unwritable(self, batch: FileBatch) -> list[str]:
+        return [record.name for record in batch.records if not self._may_write(record)]
 
-    def skip(self, names: list[str]) -> None:
-        self._skip = set(names)
-
-    def sync(self) -> None:
-        if self._manifest is not None and self._plan is not None:
-            Manifest(self._key.fingerprint, self._plan.recipe, self._entries).write(self._manifest)
-        disk.sync_files(self._root, (self._root / name for name in (*self._others, *self._applied)))
-
-    def summary(self) -> dict[str, Any]:
-        return {"counts": self.tally.to_dict()}
-
-    def abandon(self) -> None:
-        """Stop the workers, and delete files that were written but not published."""
-        self._workers.close()
-        self._staging.abandon()
-
-    def _drafts(self, numbers: Sequence[int]) -> Iterator[list[tuple[Record, AudioFile]]]:
-        """What is read of some files, in chunks: long WAV files in pieces, all other files whole."""
-        for chunk in _divide(numbers, [pieces.weight(self._files[n]) for n in numbers]):
-            file = self._files[chunk[0]]
-            if _is_wav(file) and pieces.is_long(file):
-                for record in pieces.wav_pieces(file, self._planned(), chunk[0]):
-                    yield [(record, file)]
-            else:
-                whole = pieces.whole_files(self._files, self._planned(), chunk)
-                yield [(record, self._files[n]) for record, n in zip(whole, chunk, strict=True)]
-
-    def _items(self) -> Iterator[list[Item]]:
-        """What is to be edited of the files that are not yet in the journal, in chunks."""
-        todo = [n for n, file in enumerate(self._files) if file.output_name not in self._applied]
-        for chunk in _divide(todo, [pieces.weight(self._files[n]) for n in todo]):
-            if any(pieces.is_long(self._files[n]) or self._files[n].output_name in self._begun for n in chunk):
-                for number in chunk:
-                    yield from ([item] for item in self._pieces_of(number))
-            else:
-                whole = pieces.whole_files(self._files, self._planned(), chunk)
-                yield [Item(record, None, self._files[n]) for record, n in zip(whole, chunk, strict=True)]
-
-    def _pieces_of(self, number: int) -> Iterator[Item]:
-        """The pieces of a file that are not yet in the journal."""
-        file = self._files[number]
-        begun = self._begun.get(file.output_name)
-        begin = 0 if begun is None else begun.until
-        if _is_wav(file):
-            for record in pieces.wav_pieces(file, self._planned(), number, begin):
-                yield Item(record, None, file)
-            return
-        (whole,) = pieces.whole_files(self._files, self._planned(), [number])
-        skipped = hashlib.sha256()
-        path = self._staging.input(file.output_name)
-        for record, content in pieces.encoded_pieces(path, file, whole, pieces.PIECE_BYTES):
-            seen = max(0, min(begin, record.end) - record.begin)
-            skipped.update(content[:seen])
-            if begun is not None and record.begin + seen == begin and skipped.hexdigest() != begun.sums.before:
-                raise DatasetError(f"{path} was changed since this run began; put it back.")
-            if record.end > begin:
-                yield Item(record._replace(begin=record.begin + seen), content[seen:], file)
-
-    def _rehearse(self, drafts: list[tuple[Record, AudioFile]]) -> tuple[list[str], Tally]:
-        return [record.name for record, _ in drafts if record.is_last], self._editor.rehearse(drafts)
-
-    def _payload(self, batch: list[Edit]) -> bytes:
-        """Pack some edits for the journal, and take them, if their files are still those that were read."""
-        number = self._journal.n_batches()
-        packed = []
-        for edit in batch:
-            name = edit.record.name
-            stamp = self._stamp_of(edit)
-            if stamp is not None:
-                disk.refuse_exchanged(self._staging.input(name), stamp)
-            if edit.record.begin == 0:
-                self._first_batches[name] = number
-            packed.append(edit.record._replace(batch=self._first_batches[name]))
-            if edit.record.is_last:
-                del self._first_batches[name]
-        payload = records.pack(packed, [edit.kept for edit in batch])
-        self._ready = payload, [edit._replace(kept=b"") for edit in batch]
-        batch.clear()
-        return payload
-
-    def _summed(self, edit: Edit) -> Edit:
-        """An edit without the file's content; with the last piece of a file, what was done to it."""
-        outcome = edit.outcome
-        if not edit.record.is_whole:
-            outcome = self._begun.setdefault(edit.record.name, _Begun()).sums.add(edit)
-        return edit._replace(content=b"", outcome=outcome)
-
-    def _edit_again(self, payload: bytes) -> Iterator[Edit]:
-        """Edit the pieces of a journalled payload, from the originals in the journal."""
-        chunks = _recorded_chunks(payload)
-        items = [[Item(record, kept, None) for record, kept in chunk] for chunk in chunks]
-        for edits, tally in self._workers.map(self._editor.edit, items):
-            self.tally.add(tally)
-            for edit in edits:
-                if not edit.record.is_last:
-                    self._first_batches[edit.record.name] = edit.record.batch
-                else:
-                    self._first_batches.pop(edit.record.name, None)
-                yield self._summed(edit)
-
-    def _stamp_of(self, edit: Edit) -> Stamp | None:
-        """The stamp that an edited file must have; None if this run neither listed it nor wrote to it."""
-        begun = self._begun.get(edit.record.name)
-        if edit.file is None:
-            return None
-        if begun is not None and begun.stamp is not None:
-            return begun.stamp
-        return edit.file.stamp
-
-    def _changed(self, chunk: Sequence[tuple[Record, Buffer]]) -> list[str]:
-        """Names of journalled files whose originals can neither be found nor put back."""
-        if self._staging.copying:
-            # Encoded originals are in the journal. Other files are copied again, since a power cut may have lost bytes
-            # of the first copy.
-            return [one.name for one, _ in chunk if not one.is_encoded and not self._editor.is_same(one, None)]
-        here = [one for one in chunk if not self._never_made(one[0])]
-        steady = self._marks.steady  # no bytes outside patches tell whether it is the same file
-        changed = [one.name for one, kept in here if not (one.is_encoded or steady or self._editor.is_same(one, kept))]
-        judged = self._editor.judge([one for one in here if steady or (one[0].is_encoded and one[0].is_last)])
-        changed += [record.name for record, verdict, _ in judged if verdict in (Verdict.NEITHER, Verdict.MISSING)]
-        order = {record.name: n for n, (record, _) in enumerate(chunk)}
-        return sorted(set(changed), key=order.__getitem__)
-
-    def _put_back(self, record: Record, kept: memoryview) -> None:
-        """Put the original of a piece back; an encoded file once all of it is there."""
-        path = self._staging.output(record.name)
-        if not record.is_encoded:
-            wav.store(path, record, kept)
-        else:
-            self._staging.write_at(record.name, record.begin, [kept])
-            if record.is_last:
-                self._staging.publish(record.name)
-        if record.is_last:
-            self._advance(record.name)
-
-    def _never_made(self, record: Record) -> bool:
-        """Whether copying stopped after the commit and before this file was published."""
-        return self._unfinished and not os.path.lexists(self._staging.output(record.name))
-
-    def _planned(self) -> Plan:
-        if self._plan is None:
-            raise RuntimeError("a target that was read from a sidecar has no plan")
-        return self._plan
-
-    def _new(self, names: Iterable[str]) -> list[str]:
-        """Those of some names that were not told before."""
-        found = [name for name in dict.fromkeys(names) if name not in self._told]
-        self._told.update(found)
-        return found
-
-    def _advance(self, name: str) -> None:
-        self._applied.add(name)
+    def looked(self, batch: FileBatch) -> None:
+        self._n_looked_at += sum(record.is_last for record in batch.records)
         self._tell()
 
-    def _tell(self) -> None:
-        if self._progress is None:
+    def advance(self, batch: FileBatch) -> None:
+        self._n_done += sum(record.is_last for record in batch.records)
+        self._tell()
+
+    def sync(self) -> None:
+        if self._goes_on:
+            self.clear()
+        self.below.sync()
+        self._manifest.finish()  # if anything was written to it
+
+    def clear(self) -> None:
+        """Delete what a run that was killed left beside the files that it was to replace."""
+        for name in listing.find_parts(self.below.root):
+            with self.below.folder(name) as (folder, last):
+                replacing.discard(folder, last)
+
+    def read(self, record: Record, stamp: disk.Stamp | None = None) -> bytes | None:
+        """The bytes of a piece as they are; None if there is no such file, or it has another size.
+
+        DatasetError if its `stamp` is another before or after.
+        """
+        file = self.below.reading(record.name)
+        if file is None:
+            return None
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_size != record.size:
+                return None
+            if stamp is not None:
+                disk.refuse_exchanged(record.name, stamp, status)
+            content = bytearray(record.end - record.begin)
+            disk.read_into(file.fileno(), memoryview(content), record.begin, record.name)
+            if stamp is not None:
+                disk.refuse_exchanged(record.name, stamp, os.fstat(file.fileno()))
+            return content  # type: ignore[return-value]
+
+    def store(self, record: Record, patches: memoryview) -> None:
+        """Write patches of a WAV file to their places."""
+        try:
+            descriptor = self.below.open(record.name, disk.WRITING)
+        except OSError as error:
+            raise DatasetError(
+                f"{self.below.root / record.name} cannot be written any more ({error.strerror}); put it back and run "
+                f"the same command again."
+            ) from None
+        try:
+            self.below.systems.meet(descriptor)
+            self._refuse_exchanged(record, os.fstat(descriptor))
+            done = 0
+            for first, size in Places(record):
+                disk.write_at(descriptor, patches[done : done + size], first)
+                done += size
+            if not disk.syncs_systems():
+                os.fsync(descriptor)
+            self._stamps[record.name] = disk.stamp_of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def account(self, part: Part, content: bytes, dry: memoryview, wet: memoryview) -> None:
+        """Take a WAV piece into the accounts; `content` is all of it, as it was when it was read."""
+        self.accounts.add(part, content, dry, wet)
+
+    def mark_file(self, name: str, record: Record, original: BinaryIO) -> replacing.Marked:
+        """Write the marked form of an encoded file beside it, durably, under a hidden name."""
+        self._waiting.add(name)
+        with self.below.folder(name) as (folder, last):
+            return replacing.write_marked(folder, last, record, original, self._marks, self.engine)
+
+    def publish(self, name: str, record: Record) -> None:
+        """Put the hidden file in the place of an encoded file."""
+        with self.below.folder(name) as (folder, last):
+            self._refuse_exchanged(record, os.stat(last, dir_fd=folder, follow_symlinks=False))
+            replacing.publish(folder, last)
+            self._waiting.discard(name)
+            self._stamps[name] = disk.stamp_of(os.stat(last, dir_fd=folder, follow_symlinks=False))
+
+    def put_back(self, name: str, original: BinaryIO) -> None:
+        """Put the original of an encoded file in its place."""
+        with self.below.folder(name) as (folder, last):
+            self._waiting.add(name)
+            replacing.write_original(folder, last, original)
+            replacing.publish(folder, last)
+            self._waiting.discard(name)
+
+    def count_undone(self, record: Record, original: BinaryIO) -> None:
+        """Add an encoded file that is put back to the tally."""
+        self.tally.add(encoded.tally_of(original, record, self._marks, self.engine))
+
+    def judge_file(self, name: str, record: Record, original: BinaryIO) -> Verdict:
+        """What an encoded file is now."""
+        now = self.below.reading(name)
+        if now is None:
+            return Verdict.MISSING
+        with now:
+            return encoded.judge(now, original, record, self._marks, self.engine)
+
+    def _may_write(self, record: Record) -> bool:
+        """Whether a file can be edited, or replaced if it is encoded; also if there is none."""
+        try:
+            if record.is_encoded:
+                with self.below.folder(record.name) as (folder, _):
+                    return os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
+            os.close(self.below.open(record.name, disk.WRITING))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except (OSError, ValueError):  # DatasetError, and what is no name
+            return False
+        return True
+
+    def _parts(self) -> Iterator[Part]:
+        """What is not recorded, in order."""
+        job = self._planned
+        left = (n for n, file in enumerate(job.files) if file.output_name not in self._done)
+        todo = (n for n in left if job.files[n].output_name not in self._skipped)
+        for chunk in _chunks(todo, FILES_PER_CHUNK):
+            for number, whole in zip(chunk, pieces.whole_files(job.files, job.plan, chunk), strict=True):
+                file = job.files[number]
+                rate = file.layout.sample_rate
+                row = self._rows.of(job.labels[number], rate)
+                part = Part(whole._replace(row=row), job.labels[number], rate)
+                begin = self._until.get(whole.name, 0)
+                if whole.is_encoded:
+                    yield from batches.encoded_parts(part, KEPT_BYTES, begin)
+                elif pieces.is_long(file) or begin:
+                    for piece in pieces.wav_pieces(file, job.plan, number, begin):
+                        yield part._replace(record=piece._replace(row=row))
+                else:
+                    yield part
+
+    def _original(self, record: Record) -> bytes:
+        """The bytes of a piece of a listed file that is not recorded yet."""
+        stamp = self._planned.files[self._listed[record.name]].stamp
+        if record.begin and not record.is_encoded:
+            stamp = stamp[:3]  # this run stores the pieces before meanwhile
+        content = self.read(record, stamp)
+        if content is None:
+            raise DatasetError(
+                f"{record.name} is missing or has another size than when it was listed; put it back and run the same "
+                f"command again."
+            )
+        return content
+
+    def _refuse_exchanged(self, record: Record, status: os.stat_result) -> None:
+        """DatasetError if a file is not the one that was listed, or that this run wrote last."""
+        stamp = self._stamps.get(record.name)
+        if stamp is None and record.name in self._listed and self._job is not None:
+            stamp = self._job.files[self._listed[record.name]].stamp
+        if stamp is not None:
+            disk.refuse_exchanged(record.name, stamp, status)
+
+    def _store_all(self, batch: FileBatch, contents: Sequence[bytes], wet: Sequence[memoryview]) -> None:
+        """Store WAV pieces, and account for them: batch by batch, while others are marked by another thread."""
+        for part, content, marked in zip(batch.parts, contents, wet, strict=True):
+            if len(marked):
+                self.store(part.record, marked)
+            dry = Places(part.record).take(content, part.record.begin)
+            self.account(part, content, memoryview(dry), marked)
+
+    def _fresh_encoded(self, batch: FileBatch, contents: Sequence[bytes]) -> Fresh:
+        ready: list[tuple[Part, replacing.Marked]] = []
+        for part, content in zip(batch.parts, contents, strict=True):
+            if part.record.is_last:
+                with self._source(part.record, content) as source:
+                    marked = self.mark_file(part.record.name, part.record, source)
+                self.tally.add(marked.tally)
+                ready.append((part, marked))
+        digests = np.array([_sum(content) for content in contents], "<u8")
+
+        def store() -> None:
+            for part, content in zip(batch.parts, contents, strict=True):
+                self.accounts.before(part, content)
+            for part, marked in ready:
+                self.publish(part.record.name, part.record)
+                self.accounts.after(part, marked)
+
+        return Fresh(digests.tobytes(), b"".join(contents), store)
+
+    @contextlib.contextmanager
+    def _source(self, record: Record, content: bytes) -> Iterator[BinaryIO]:
+        """An encoded file that is not marked yet."""
+        if record.is_whole:
+            yield io.BytesIO(content)
             return
-        if self._looking_first:
-            self._progress(self._n_looked_at + len(self._applied), 2 * self._n_files)
-        elif self._applied:
-            self._progress(len(self._applied), self._n_files)
+        with open(self.below.open(record.name, disk.READING), "rb") as source:
+            yield source
+
+    def _examine_encoded(self, batch: FileBatch, place: Bookmark) -> EncodedAnswer:
+        position = 0
+        read: list[KeptPiece] = []
+        finished: list[tuple[Part, list[KeptPiece]]] = []
+        for part in batch.parts:
+            record = part.record
+            size = record.end - record.begin
+            piece = KeptPiece(record.begin, record.end, self._reading(place, position, size))
+            found = self._kept.setdefault(record.name, [])
+            if found and record.begin == 0:
+                found.clear()
+            found.append((record, piece))
+            read.append(piece)
+            if record.is_last:
+                finished.append((part, [one for _, one in self._kept.pop(record.name)]))
+            position += size
+        return EncodedAnswer(self, list(zip(batch.parts, read, strict=True)), finished)
+
+    def _reading(self, place: Bookmark, position: int, size: int) -> Callable[[], bytes]:
+        def read() -> bytes:
+            record = next(self._journal.records(Kind.BATCH, since=place))
+            return bytes(content_of(record.payload)[position : position + size])
+
+        return read
+
+    @property
+    def _planned(self) -> Job:
+        if self._job is None:
+            raise RuntimeError("a target that was read from a sidecar has no plan")
+        return self._job
+
+    def _tell(self) -> None:
+        if self._progress is not None and (self._n_looked_at or self._n_done):
+            self._progress(self._n_looked_at + self._n_done, (2 if self._n_looked_at else 1) * self._n_files)
+            disk.refuse_fork(self._process)
 
 
-class _Begun:
-    """A file of which some pieces are applied: up to which byte, its stamp then, and its sums."""
-
-    def __init__(self) -> None:
-        self.until = 0
-        self.stamp: Stamp | None = None
-        self.sums = Sums()
-
-
-def recorded(journal: Journal, root: Path, workers: Workers, progress: Progress | None) -> FileTarget:
-    """The target that the sidecar of a folder or file records."""
-    _, marks = reopen(journal, "files")
-    header = journal.header
-    target = FileTarget(
-        root,
-        journal,
-        marks,
-        Engine(threads=1),
-        workers,
-        progress,
-        n_files=header["n_files"],
-        unfinished=header["copied"] and "counts" not in journal.summary,
-        looking_first=True,
-    )
-    target.tally = Tally(**header["counts"])
-    return target
+def recorded(journal: Journal, paths: Paths, progress: Progress | None) -> FileTarget:
+    """The target that the sidecar of files records; SidecarError if it is that of a folder and this a file."""
+    runs.refuse_unless(journal, "files")
+    if journal.header["single"] != (paths.only is not None):
+        was, given = ("one file", "a folder") if journal.header["single"] else ("a folder", "one file")
+        raise SidecarError(
+            f"The sidecar {journal.path} is that of {was}, and {paths.data} is {given}; give what was protected."
+        )
+    recipe = Recipe.from_dict(journal.header["recipe"])
+    return FileTarget(paths, journal, recipe, Engine(threads=1), progress, None)
 
 
-def _is_wav(file: AudioFile) -> bool:
-    return isinstance(file.layout, WavLayout)
+def _or_zeros(content: bytes | None, record: Record) -> bytes:
+    """What stands for a piece of a file that is missing."""
+    return bytes(record.end - record.begin) if content is None else content
 
 
-def _recorded_chunks(payload: bytes) -> list[Sequence[tuple[Record, memoryview]]]:
-    found = records.unpack(payload)
-    return _divide(found, [_weight(record) for record, _ in found])
+def _sum(content: bytes) -> int:
+    """A number that tells some bytes."""
+    return int.from_bytes(blake3(content).digest(8), "little")
 
 
-def _weight(record: Record) -> int:
-    return record.end - record.begin
-
-
-def _divide(items: Sequence[One], weights: Iterable[int]) -> list[Sequence[One]]:
-    """Items in order, in groups of at most `FILES_PER_CHUNK`, and of a piece's weight unless one item exceeds it."""
-    groups = []
-    first = total = 0
-    for number, weight in enumerate(weights):
-        if number > first and (total + weight > pieces.PIECE_BYTES or number - first >= FILES_PER_CHUNK):
-            groups.append(items[first:number])
-            first, total = number, 0
-        total += weight
-    if first < len(items):
-        groups.append(items[first:])
-    return groups
+def _chunks(numbers: Iterator[int], size: int) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    for number in numbers:
+        chunk.append(number)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from poscuda_fast import disk
-from poscuda_fast.disk import PathLike, Workers
-from poscuda_fast.errors import DatasetError, SidecarError
-from poscuda_fast.files import label_sources, listing, looking
+from poscuda_fast.disk import PathLike
+from poscuda_fast.errors import AudioFileError, DatasetError, SidecarError
+from poscuda_fast.files import label_sources, listing, looking, preflight
+from poscuda_fast.files.copying import copy_folder, verify_copy
 from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.files.manifest import Manifest, compare, digest
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.pieces import bytes_kept
-from poscuda_fast.files.target import FileTarget, recorded
-from poscuda_fast.kernels import Engine, usable_cores
+from poscuda_fast.files.target import FileTarget, Job, recorded
+from poscuda_fast.files.unmarking import undo_in_place, undo_into
+from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key, check_key, holds_key
-from poscuda_fast.mark.judging import judged
-from poscuda_fast.mark.plan import Plan, make_plan
+from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked
+from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe, check_snr, chosen_recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
-from poscuda_fast.undo import steps
+from poscuda_fast.undo import copies, steps
 from poscuda_fast.undo.journal import Journal, State
-from poscuda_fast.undo.record import notes_of, refuse_protected, settings_of
+from poscuda_fast.undo.manifest import Manifest
+from poscuda_fast.undo.record import (
+    notes_of,
+    rebuilt_notes,
+    recorded_recipe,
+    refuse_closed,
+    refuse_long,
+    refuse_mounted,
+    refuse_partial,
+    refuse_protected,
+    refuse_unfinished_rebuild,
+    refuse_unless,
+    refuse_unless_without,
+    refuse_without_run,
+    settings_of,
+)
 
 
 @discreet
@@ -45,15 +64,18 @@ def protect_folder(
     threads: int | None = None,
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
+    partial: bool = False,
     dry_run: bool = False,
 ) -> Report:
     """Protect audio files, as a copy or in place, durably.
 
     In WAV files (PCM_16, PCM_24, FLOAT) only samples change, in format 1 only those of the patches; FLAC and other
     lossless formats are decoded and encoded again with the same subtype, rate and channels. Each file is marked for its
-    own sample rate. Originals are sealed with the key into a sidecar before anything is overwritten, so that
-    `restore_folder` can bring every file back bit for bit. If the process is killed, the same call made again finishes
-    the job. Files may have any length: a few MiB of them are in memory.
+    own sample rate. In place, what undo needs is sealed with the key into a sidecar before anything is overwritten, so
+    that `restore_folder` can bring every file back bit for bit. A copy keeps no originals: its source is its undo. The
+    sidecar and a readable manifest lie beside what is protected, and nothing is written inside it but the files. If the
+    process is killed, the same call made again finishes the job. Files that were added later are marked alone by it.
+    Files may have any length: a few MiB of them are in memory.
 
     Parameters
     ----------
@@ -61,8 +83,8 @@ def protect_folder(
         A folder, or one audio file. Hidden files are skipped; a copy gets all other files that are not audio,
         unchanged.
     dst : path or None
-        A folder that does not exist yet or is empty (for one file: its new path); None to edit in
-        place. Nothing that exists is ever overwritten.
+        A folder that does not exist yet or is empty, or the copy that the same call has begun (for one file: its new
+        path); None to edit in place. Nothing that exists is ever overwritten.
     key : Key
         The secret.
     recipe : Recipe, optional
@@ -80,17 +102,21 @@ def protect_folder(
     backend, threads
         As for `protect`.
     sidecar : path, optional
-        By default ".poscuda" inside the protected folder, "FILE.poscuda" beside one file. It is sealed,
-        but belongs to the key's owner: move it away before you publish the folder, and keep it.
+        By default NAME.poscuda beside the folder or file NAME that is protected. It is sealed, but belongs to the
+        key's owner: do not publish it, and keep it.
     progress : callable, optional
-        Called with (files done, files in all).
+        Called with (steps done, steps in all): one for each file, and in place another one for each that an earlier
+        call recorded, which is looked at first.
+    partial : bool
+        Leave out files that were changed since they were recorded, or of which no copy can be made, and protect the
+        others; the report names them, and the same call takes them once they are put right.
     dry_run : bool
         Read everything, write nothing; the report says what would be done.
 
     Returns
     -------
     Report
-        With state "protected", "already protected" or "untouched" (dry run).
+        With state "protected", "partly protected", "already protected" or "untouched" (dry run).
 
     Raises
     ------
@@ -110,8 +136,8 @@ def protect_folder(
 
     Notes
     -----
-    A manifest `poscuda.json` beside the files lists labels, recipe, sizes, SHA-256 before and after, and
-    the edit's SNR, but no key and no positions. See FORMAT.md, "Manifest".
+    The manifest, NAME.poscuda.json, lists labels, recipe, sizes, BLAKE3 before and after, and the edit's SNR, but no
+    key and no positions. See FORMAT.md, "Manifest".
     """
     begun = time.perf_counter()
     check_key(key)
@@ -123,63 +149,50 @@ def protect_folder(
             raise ValueError(f"strength is {strength!r} and snr is {snr!r}, which sets the strength; give one of them.")
         snr = check_snr(snr, recipe)
     paths = Paths.of(Path(folder), None if dst is None else Path(dst), sidecar)
-    found, others, given = _listed(paths, labels_from, lossy)
-    listing.refuse_rates(found, recipe)
+    if paths.copying:
+        return copy_folder(
+            paths,
+            key,
+            recipe,
+            snr=snr,
+            labels_from=labels_from,
+            lossy=lossy,
+            backend=backend,
+            threads=threads,
+            progress=progress,
+            dry_run=dry_run,
+            partial=partial,
+        )
+    unusable: dict[str, str] = {}
+    found, _, given = _listed(paths, labels_from, recipe, unusable if partial else None)
     lengths = np.array([file.frames for file in found], np.int64)
     rates = np.array([file.layout.sample_rate for file in found], np.int64)
-    notes: tuple[str, ...] = ()
     plan = make_plan(key, recipe, given, None, lengths, rates)
     engine = Engine(backend, threads)
-    with (
-        disk.locked(paths.data, shared=paths.copying),
-        Journal(paths.sidecar, key) as journal,
-        Workers(threads or usable_cores()) as workers,
-    ):
-        steps.refuse_if_undoing(journal)
-        is_new = journal.state in (State.NEW, State.UNDONE)
-        if is_new:
-            _refuse_keys(paths, others)
-            _preflight(journal, paths, found)
-            plan, notes = judged(plan, key, snr, lambda plan: looking.look(paths.source, found, plan, engine))
+    with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
+        copies.refuse_in_place(journal, paths.data)
+        refuse_unfinished_rebuild(journal)
+        known = recorded_recipe(journal)
+        notes: tuple[str, ...] = ()
+        preflight.refuse_unsafe(paths.root, found)
+        preflight.refuse_unwritable(found)
+        if known is None:
+            _preflight(journal, paths)
+            undone = journal.state is State.UNDONE  # then its records tell what its files are
+            look = functools.partial(looking.look, paths.source, found, engine=engine)
+            plan, notes = judged(plan, key, snr, look, known=undone)
         else:  # the data may be marked in part, so that only the record tells
-            plan, notes = plan.recorded(key, Recipe.from_dict(journal.header["recipe"]), snr), notes_of(journal)
-        target = FileTarget(
-            paths.root,
-            journal,
-            plan.marks,
-            engine,
-            workers,
-            progress,
-            source=paths.source if paths.copying else None,
-            files=found,
-            others=others if paths.copying else [],
-            labels=given,
-            plan=plan,
-            snr=snr,
-            notes=notes,
-            manifest=paths.manifest,
-        )
-        if is_new:
-            target.examine()
-            _refuse_without_room(paths, found, plan)
-        else:
-            steps.refuse_other_run(journal, target.header())
-        if journal.state in (State.COMPLETE, State.FINAL):
-            _refuse_other_sources(paths, found, workers)
-            steps.refuse_unprotected(journal, target)
-            tally, state = Tally(**journal.summary["counts"]), "already protected"
-        elif dry_run:
-            target.rehearse()
-            tally, state = target.tally, "untouched"
-        else:
-            paths.root.mkdir(parents=True, exist_ok=True)
-            try:
-                steps.apply(journal, target)
-            except BaseException:
-                target.abandon()
-                raise
-            tally, state = target.tally, "protected"
-    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
+            plan, notes = plan.recorded(key, known, snr), notes_of(journal)
+        job = Job(found, plan, given, snr, notes)
+        target = FileTarget(paths, journal, plan.recipe, engine, progress, job)
+        with contextlib.closing(target):
+            state, left_out = _protect(journal, target, paths, job, partial=partial, dry_run=dry_run)
+            done = state == "already protected" and "counts" in journal.summary
+            tally = Tally(**journal.summary["counts"]) if done else target.tally
+    left_out = (*(name for name in left_out if name not in unusable), *unusable.values())
+    if unusable and not dry_run:
+        state = "partly protected"
+    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out)
 
 
 @discreet
@@ -190,22 +203,40 @@ def restore_folder(
     sidecar: PathLike | None = None,
     partial: bool = False,
     progress: Progress | None = None,
+    without_sidecar: bool = False,
+    labels_from: str | Mapping[str, str | int] | None = None,
+    recipe: Recipe | None = None,
+    strength: float | None = None,
+    dst: PathLike | None = None,
 ) -> Report:
     """Put the original bytes of protected audio files back, bit for bit.
+
+    Where the sidecar is lost, `without_sidecar` computes the originals of format 2 by subtracting the mark. In place,
+    which WAV files allow, a sidecar is made first, and then all is as with one: protecting again gives back what was
+    there. The result is the original but for samples that were saturated, which are counted, and for last bits of
+    float32; if the manifest lies beside the files, the report says which are confirmed by it. FORMAT.md, "Without the
+    sidecar".
 
     Parameters
     ----------
     folder : path
-        What was protected in place, or the copy: a folder, or one audio file.
+        What was protected in place: a folder, or one audio file. Of a copy, the error says where its originals are.
     key : Key
         The key it was protected with.
     sidecar : path, optional
-        As given to `protect_folder`.
+        As given to `protect_folder`; without a sidecar, where one is made.
     partial : bool
         Restore what can be restored even if some files are missing or have changed since; those can
         still be restored later, once they are put back.
     progress : callable, optional
         Called with (steps done, steps in all), two for each file: all are checked before the first is put back.
+    without_sidecar : bool
+        Compute the originals; the sidecar must not exist.
+    labels_from, recipe, strength
+        As given to `protect_folder`; only for `without_sidecar`. Where `snr` was given, the strength is in the report.
+    dst : path, optional
+        For `without_sidecar`: make a copy there without the marks, and change nothing else. It appears once it is
+        complete. Encoded files, such as FLAC, need this: their samples come back, and their bytes may be others.
 
     Returns
     -------
@@ -215,37 +246,75 @@ def restore_folder(
     Raises
     ------
     SidecarError
-        There is no sidecar, or it is damaged or of another key; or, without `partial`, files have changed since.
-        Nothing was written.
+        There is no sidecar, or it is damaged or of another key; or, without `partial`, files have changed since. With
+        `without_sidecar`: there is one, the recipe is of format 1, files are not marked with this key, their labels and
+        this recipe, or, in place, are not what marking gives. Nothing was written.
     DatasetError
-        `folder` does not exist or is not a regular file, or a file was changed meanwhile.
+        `folder` does not exist or is not a regular file, or a file was changed meanwhile. With `without_sidecar`:
+        encoded files in place, or `dst` exists. Nothing was written.
+    ValueError
+        Arguments for `without_sidecar` without it, or `partial` with it.
     BusyError, OSError
         As for `protect_array`.
     """
     begun = time.perf_counter()
     check_key(key)
+    if without_sidecar:
+        refuse_partial(partial=partial)
+        labels_from = "folder" if labels_from is None else labels_from
+        out = None if dst is None else Path(dst)
+        return _undo(Path(folder), out, key, chosen_recipe(recipe, strength), labels_from, sidecar, progress)
+    refuse_unless_without(labels_from=labels_from, recipe=recipe, strength=strength, dst=dst)
     paths = Paths.of(Path(folder), None, sidecar)
-    with disk.locked(paths.data), Journal(paths.sidecar, key) as journal, Workers(usable_cores()) as workers:
-        target = recorded(journal, paths.root, workers, progress)
-        if journal.state is State.UNDONE:
-            tally, state = Tally(**journal.summary["counts"]), "already original"
-        else:
-            try:
-                left_out = steps.undo(journal, target, partial=partial)
-            finally:
-                target.abandon()
-            tally, state = target.tally, "partly restored" if left_out else "restored"
-        settings = settings_of(journal)
-    return tally.report(state, settings, time.perf_counter() - begun)
+    with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
+        if copies.is_copy(journal):
+            copies.refuse_restore(journal, paths.data)
+        refuse_unfinished_rebuild(journal)
+        with contextlib.closing(recorded(journal, paths, progress)) as target:
+            state, left_out = steps.restore(journal, target, partial=partial)
+            if state == "already original":  # a run that was killed before it began
+                target.clear()
+            tally = Tally(**journal.summary["counts"]) if state == "already original" else target.tally
+        settings, notes = settings_of(journal), rebuilt_notes(journal)
+    return tally.report(state, settings, time.perf_counter() - begun, notes, left_out)
+
+
+def _undo(
+    folder: Path,
+    dst: Path | None,
+    key: Key,
+    recipe: Recipe,
+    labels_from: str | Mapping[str, str | int],
+    sidecar: PathLike | None,
+    progress: Progress | None,
+) -> Report:
+    """`restore_folder` without a sidecar."""
+    begun = time.perf_counter()
+    paths = Paths.of(folder, None, sidecar)
+    found, others, given = _listed(paths, labels_from, recipe)
+    lengths = np.array([file.frames for file in found], np.int64)
+    rates = np.array([file.layout.sample_rate for file in found], np.int64)
+    plan = make_plan(key, recipe, given, None, lengths, rates)
+    job, engine = Job(found, plan, given, None, ()), Engine()
+    if dst is not None:
+        with disk.locked(paths.data, shared=True):
+            tally, notes = undo_into(dst, paths, job, others, key, engine, progress)
+        state = "restored"
+    else:
+        with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
+            state, tally, notes = undo_in_place(journal, paths, job, engine, progress)
+    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
 
 
 @discreet
-def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None) -> Verification:
+def verify_folder(
+    folder: PathLike, key: Key | None = None, *, sidecar: PathLike | None = None, source: PathLike | None = None
+) -> Verification:
     """Check which files are original, which are protected, and which are neither; nothing is written.
 
-    Without a key, each file's SHA-256 is compared with the manifest. With the key and the sidecar, the
-    mark is also made again from the journalled originals, so that the manifest need not be trusted. After
-    `drop_undo`, only the manifest is left to compare with.
+    Without a key, each file's BLAKE3 is compared with the manifest. With the key, the sidecar is used, and the manifest
+    need not be trusted: it tells the originals of what was protected in place, which are marked again, and the digests
+    of a copy. After `drop_undo`, only the manifest is left to compare with.
 
     Parameters
     ----------
@@ -255,6 +324,8 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
         The key it was protected with.
     sidecar : path, optional
         As given to `protect_folder`.
+    source : path, optional
+        For a copy: what it was made of, wherever that lies now. Each file is marked again and compared.
 
     Returns
     -------
@@ -264,121 +335,129 @@ def verify_folder(folder: PathLike, key: Key | None = None, *, sidecar: PathLike
     Raises
     ------
     DatasetError
-        `folder` does not exist; there is neither a manifest nor a sidecar with its key; or the manifest is damaged or
-        of another key.
+        `folder` does not exist; without a key, there is no manifest, or it is damaged; `source` is not what the copy
+        was made of, or there is no copy.
     SidecarError
-        The sidecar is damaged or of another key.
+        The sidecar is missing, damaged or of another key.
+    ValueError
+        `source` is given without a key.
     BusyError
         Another run is at work on the files.
     """
     paths = Paths.of(Path(folder), None, sidecar)
-    names, _ = paths.find(may_be_empty=True)
-    with Workers(usable_cores()) as workers:
-        verdicts, state = _verdicts(paths, key, workers, by_sidecar=sidecar is not None)
-    unlisted = [name for name in names if name not in verdicts]
-    return Verification.of(sorted(verdicts.items()), state, unlisted)
-
-
-def _verdicts(
-    paths: Paths, key: Key | None, workers: Workers, *, by_sidecar: bool
-) -> tuple[dict[str, set[Verdict]], str]:
-    """What the sidecar and the manifest say of each file, and the state of the run."""
-    verdicts: dict[str, set[Verdict]] = {}
-    digests: dict[str, str | None] = {}
-    state = "unknown"
-    if key is not None:
-        check_key(key)
-        if by_sidecar or os.path.lexists(paths.sidecar):
-            with Journal(paths.sidecar, key) as journal:
-                state = journal.state.value
-                if journal.state is not State.FINAL or not paths.manifest.is_file():
-                    target = recorded(journal, paths.root, workers, None)
-                    for name, verdict, found in target.verdicts():
-                        verdicts.setdefault(name, set()).add(verdict)
-                        digests[name] = found
-    elif not paths.manifest.is_file():
-        raise DatasetError(f"There is no manifest {paths.manifest}; give the key, to verify against the sidecar.")
-    if paths.manifest.is_file():
-        manifest = Manifest.read(paths.manifest)
-        if key is not None and manifest.fingerprint != key.fingerprint:
-            raise DatasetError(
-                f"The manifest {paths.manifest} is of the key {manifest.fingerprint}, not {key.fingerprint}."
-            )
-        names = [name for name in manifest.files if digests.get(name) is None]
-        digests.update(zip(names, workers.map(lambda name: digest(paths.root / name), names), strict=True))
-        for name, entry in manifest.files.items():
-            verdicts.setdefault(name, set()).add(compare(digests[name], entry))
-    elif not verdicts:
-        raise DatasetError(f"There is neither a manifest {paths.manifest} nor a sidecar {paths.sidecar}.")
-    return verdicts, state
+    if key is None:
+        if source is not None:
+            raise ValueError("source is given without a key, and it is compared by marking it again; give the key too.")
+        return verify_copy(paths, None)
+    check_key(key)
+    with disk.locked(paths.data, shared=True), Journal(paths.sidecar, key) as journal:
+        if copies.is_copy(journal):
+            return verify_copy(paths, journal, source=source)
+        if source is not None:
+            raise DatasetError(f"{folder} is no copy with a sidecar, so that there is no source to compare it with.")
+        refuse_without_run(journal)
+        if journal.state is State.FINAL:
+            if not paths.manifest.is_file():
+                refuse_unless(journal, "files")  # nothing is left to compare with
+            found: Verification = dataclasses.replace(verify_copy(paths, None), state=journal.state.value)
+            return found
+        verdicts: dict[str, set[Verdict]] = {}
+        with contextlib.closing(recorded(journal, paths, None)) as target:
+            for name, verdict in steps.verdicts(journal, target):
+                verdicts.setdefault(name, set()).add(verdict)
+        names, _ = paths.find(may_be_empty=True)
+        unlisted = [name for name in names if name not in verdicts]
+        return Verification.of(sorted(verdicts.items()), journal.state.value, unlisted)
 
 
 def _listed(
-    paths: Paths, labels_from: str | Mapping[str, str | int], lossy: str
+    paths: Paths, labels_from: str | Mapping[str, str | int], recipe: Recipe, left_out: dict[str, str] | None = None
 ) -> tuple[list[AudioFile], list[str], list[str | int]]:
-    """The audio files, the names of other files, and the labels; DatasetError if a file cannot be used."""
-    names, others = paths.find()
-    found = paths.rename(listing.read_layouts(paths.source, names))
-    if lossy == "refuse" or not paths.copying:
-        _refuse_lossy(found, copying=paths.copying)
-    listing.refuse(listing.collisions([file.output_name for file in found]), "The copy would have colliding names")
-    return found, others, label_sources.find_labels(paths.source, names, labels_from, whole=paths.only is None)
+    """The audio files, the names of others, and the labels; what cannot be used goes to `left_out`, if one is given.
 
-
-def _preflight(journal: Journal, paths: Paths, found: list[AudioFile]) -> None:
-    """Refuse what must be refused before the first byte is written."""
-    others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]
-    refuse_protected(paths.data, others, journal.key)
-    if journal.state is State.NEW:
-        paths.refuse_taken()
-        paths.refuse_protected()
-    elif paths.copying:
-        raise SidecarError(
-            f"{paths.root} holds a copy that was restored ({journal.path}); copy to another path, or protect it "
-            f"in place."
-        )
-    if not paths.copying:
-        listing.refuse_unsafe(paths.root, [file.name for file in found])
-
-
-def _refuse_without_room(paths: Paths, found: list[AudioFile], plan: Plan) -> None:
-    """OSError unless the disks have room for the sidecar and the copy."""
-    kept = sum(bytes_kept(file, plan) for file in found)
-    disk.refuse_without_room(paths.sidecar, kept)
-    if paths.copying:
-        disk.refuse_without_room(paths.root, kept + sum(file.size for file in found))
-
-
-def _refuse_other_sources(paths: Paths, found: list[AudioFile], workers: Workers) -> None:
-    """SidecarError if a finished copy was made of files with other content, by its manifest."""
-    if not (paths.copying and paths.manifest.is_file()):
-        return
-    entries = Manifest.read(paths.manifest).files
-    listed = [file for file in found if not file.lossy and file.output_name in entries]
-    digests = workers.map(lambda file: digest(paths.source / file.name), listed)
-    other = [
-        file.name
-        for file, now in zip(listed, digests, strict=True)
-        if now != entries[file.output_name]["sha256_before"]
-    ]
-    if other:
-        shown = "".join(f"\n  {name}" for name in other[: steps.NAMES_SHOWN])
-        raise SidecarError(
-            f"{paths.root} is a finished copy, and {len(other)} of the files are not those that it was made of. Copy "
-            f"to another path; nothing was written:{shown}"
-        )
-
-
-def _refuse_keys(paths: Paths, others: list[str]) -> None:
-    """DatasetError if a key lies among the files: it would be published with them."""
+    DatasetError else; and if a key lies among the files, or nothing is left.
+    """
+    names, others = paths.find(left_out=left_out)
+    odd = listing.audio_among(left_out or ())
     listing.refuse(
         [f"{name} holds a key; move it out of the folder" for name in others if holds_key(paths.source / name)],
         f"Anyone who gets {paths.root} would get a key with it",
     )
+    given = label_sources.find_labels(paths.source, [*names, *odd], labels_from, whole=paths.only is None)
+    labels = dict(zip([*names, *odd], given, strict=True))
+    if left_out is None:
+        found = listing.read_layouts(paths.source, names)
+        listing.refuse([problem for _, problem in _lossy(found)], "Some files cannot be kept in their format")
+        listing.refuse_rates(found, recipe)
+    else:
+        found = []
+        for name in names:
+            try:
+                found.append(listing.read_layout(paths.source, name))
+            except (AudioFileError, OSError) as error:
+                left_out[name] = str(error)
+        rates = ((file.name, listing.rate_problem(file, recipe)) for file in found)
+        left_out.update((name, problem) for name, problem in rates if problem is not None)
+        for problems in (_lossy(found), preflight.unwritable(found), preflight.unsafe(paths.root, found)):
+            left_out.update(problems)
+        found = [file for file in found if file.name not in left_out]
+        if not found:
+            raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
+    return found, others, [labels[file.name] for file in found]
 
 
-def _refuse_lossy(found: list[AudioFile], *, copying: bool) -> None:
-    to_flac = "turn it into FLAC (--lossy-to-flac, lossy='flac'), or leave it out"
-    advice = to_flac if copying else "protect a copy, which can turn it into FLAC"
-    problems = [f"{file.name} is lossy, so it cannot be edited exactly; {advice}" for file in found if file.lossy]
-    listing.refuse(problems, "Some files cannot be kept in their format")
+def _lossy(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+    """(name, problem) of lossy files."""
+    for file in files:
+        if file.lossy:
+            yield (
+                file.name,
+                f"{file.name} is lossy, so it cannot be edited exactly; protect a copy, which can turn it into FLAC",
+            )
+
+
+def _protect(
+    journal: Journal, target: FileTarget, paths: Paths, job: Job, *, partial: bool, dry_run: bool
+) -> tuple[str, tuple[str, ...]]:
+    if journal.state in (State.NEW, State.UNDONE):
+        preflight.examine(target, job.files)
+        disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
+        if dry_run:
+            preflight.rehearse(target)
+            return "untouched", ()
+    elif dry_run:
+        steps.refuse_other_run(journal, target.header(journal.header))
+        return ("already protected" if journal.state in (State.COMPLETE, State.FINAL) else "untouched"), ()
+    if journal.state not in (State.NEW, State.FINAL):
+        steps.refuse_other_data(journal, target.header(journal.header))
+        _refuse_marked_additions(journal, target, paths, job)
+    with contextlib.ExitStack() as closing:
+        undone = None
+        if journal.state is State.UNDONE:
+            undone = closing.enter_context(contextlib.closing(recorded(journal, paths, None)))
+        return steps.protect(journal, target, partial=partial, undone=undone)
+
+
+def _refuse_marked_additions(journal: Journal, target: FileTarget, paths: Paths, job: Job) -> None:
+    """SidecarError if files that the sidecar does not record are marked with this key already."""
+    recorded_names = {record.name for one in steps.Records(journal, target) for record in one.batch.records}
+    added = [n for n, file in enumerate(job.files) if file.output_name not in recorded_names]
+    if added and job.plan.marks.steady:
+        seen = looking.look(paths.source, job.files, job.plan, target.engine, added)
+        try:
+            refuse_marked(job.plan, seen.traces)
+        except SidecarError as error:
+            names = ", ".join(job.files[n].name for n in added[:NAMES_SHOWN])
+            raise SidecarError(f"{len(added)} files that {journal.path} does not know ({names}): {error}") from None
+
+
+def _preflight(journal: Journal, paths: Paths) -> None:
+    """Refuse what must be refused before the first byte is written."""
+    refuse_mounted(paths.data, paths.sidecar)
+    refuse_long(paths.sidecar, paths.manifest)
+    refuse_closed(paths.sidecar, paths.manifest)
+    if os.path.lexists(paths.manifest):
+        Manifest.read(paths.manifest)  # what is there must be a manifest: it will be replaced
+    others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]
+    refuse_protected(paths.data, others, journal.key)
+    paths.refuse_protected()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from poscuda_fast import disk
 from poscuda_fast.arrays.opening import is_array
-from poscuda_fast.arrays.originals import open_array
+from poscuda_fast.arrays.originals import ArrayRun, CopiedArray, open_array
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files.originals import open_files
+from poscuda_fast.files.copied import CopiedFiles
+from poscuda_fast.files.originals import FilesRun, open_files
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, check_rate
 from poscuda_fast.reporting.evaluation import Evaluation, read_evaluation
@@ -104,10 +105,10 @@ def refuse_missing() -> None:
         raise ImportError("poscuda report needs jinja2 and matplotlib: pip install 'poscuda-fast[report]'.")
 
 
-def _evaluation(path: PathLike | None, run: Run) -> Evaluation | None:
+def _evaluation(path: PathLike | None, run: ArrayRun | CopiedArray | FilesRun | CopiedFiles) -> Evaluation | None:
     if path is None:
         return None
-    return read_evaluation(path, run.journal.key.fingerprint, run.recipe, run.journal.header["labels"])
+    return read_evaluation(path, run.journal.key.fingerprint, run.recipe, run.labels_mac)
 
 
 def _rate_of_array(run: Run, given: int | None) -> tuple[int, str]:

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.arrays.originals import ArrayRun
+from poscuda_fast.arrays.originals import ArrayRun, CopiedArray
 from poscuda_fast.files import headers
+from poscuda_fast.files.clips import FileClip
+from poscuda_fast.files.copied import CopiedFiles
 from poscuda_fast.files.encoded import decode
-from poscuda_fast.files.originals import FileClip, FilesRun
+from poscuda_fast.files.originals import FilesRun
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.kernels import FULL_SCALE
-from poscuda_fast.mark import snr
+from poscuda_fast.mark import codings, snr
 from poscuda_fast.recipe import PaperRecipe
 from poscuda_fast.results import Progress, Tally, Verdict
 from poscuda_fast.secrecy import Secret
@@ -227,7 +229,7 @@ _REMARKS = {
 }
 
 
-def survey_files(run: FilesRun, progress: Progress | None) -> Survey:
+def survey_files(run: FilesRun | CopiedFiles, progress: Progress | None) -> Survey:
     """Measure every file of a run."""
     found = Survey(run.labels)
     names = set()
@@ -240,7 +242,7 @@ def survey_files(run: FilesRun, progress: Progress | None) -> Survey:
     return found
 
 
-def survey_array(run: ArrayRun, sample_rate: int, progress: Progress | None) -> Survey:
+def survey_array(run: ArrayRun | CopiedArray, sample_rate: int, progress: Progress | None) -> Survey:
     """Measure every clip of an array."""
     found = Survey(run.labels)
     for clip in _measure_clips(run, sample_rate):
@@ -286,7 +288,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
     )
 
 
-def _measure_clips(run: ArrayRun, sample_rate: int) -> Iterator[Measured]:
+def _measure_clips(run: ArrayRun | CopiedArray, sample_rate: int) -> Iterator[Measured]:
     patch = _patch(run)
     # In format 2 a clip ends where its mark does; to look for padding would read the sidecar once more.
     full = patch > 0 and run.is_full()
@@ -338,7 +340,7 @@ def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
         return decoded.samples, decoded.encoding.sample_rate
     layout = headers.parse_wav(content, len(content), record.name)
     end = record.offset + record.frames * record.frame_bytes
-    samples = headers.to_samples(memoryview(content)[record.offset : end], record.coding)
+    samples = codings.to_samples(memoryview(content)[record.offset : end], record.coding)
     return samples.reshape(-1, record.channels), layout.sample_rate
 
 

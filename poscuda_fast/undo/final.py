@@ -12,6 +12,7 @@ from poscuda_fast.errors import DatasetError
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.results import Report, Tally
 from poscuda_fast.secrecy import discreet
+from poscuda_fast.undo import copies
 from poscuda_fast.undo.journal import Journal, sidecar_of
 from poscuda_fast.undo.record import refuse_without_run, settings_of
 
@@ -28,7 +29,7 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
     Parameters
     ----------
     path : path
-        What was protected: a folder, an audio file, or the file of an array.
+        What was protected in place: a folder, an audio file, or the file or folder of an array.
     key : Key
         The key it was protected with.
     sidecar : path, optional
@@ -44,7 +45,7 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
     SidecarError
         The sidecar is missing, damaged or made with another key, or its run is not finished. Nothing was written.
     DatasetError
-        `path` does not exist.
+        `path` does not exist, or is a copy, whose undo is its source.
     BusyError, OSError
         As for `protect_memmap`.
 
@@ -60,9 +61,10 @@ def drop_undo(path: PathLike, key: Key, *, sidecar: PathLike | None = None) -> R
         raise DatasetError(f"{path} does not exist; give the folder, the audio file or the array that was protected.")
     with (
         disk.locked(data),
-        Journal(sidecar_of(data, folder=data.is_dir()) if sidecar is None else Path(sidecar), key) as journal,
+        Journal(sidecar_of(data) if sidecar is None else Path(sidecar), key) as journal,
     ):
         refuse_without_run(journal)
+        copies.refuse_drop(journal, data)
         journal.make_final()
         tally, settings = Tally(**journal.summary["counts"]), settings_of(journal)
     return tally.report("final", settings, time.perf_counter() - begun)

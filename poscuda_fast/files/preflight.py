@@ -1,0 +1,121 @@
+"""What can be refused before anything is written: what would fail later is tried on the files as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from poscuda_fast import disk
+from poscuda_fast.files import encoded, filtering, listing
+from poscuda_fast.files.batches import FileBatch
+from poscuda_fast.files.encoded import Encoding
+from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.target import FileTarget
+from poscuda_fast.kernels import NOT_FINITE
+from poscuda_fast.mark import packed
+from poscuda_fast.mark.codings import to_samples
+from poscuda_fast.results import Tally
+
+MOST_NAME_BYTES = 255  # of Linux and macOS
+
+
+def refuse_unsafe(root: Path, files: Sequence[AudioFile]) -> None:
+    """DatasetError if editing in place would fail, or would change a file under other names too."""
+    listing.refuse([problem for _, problem in unsafe(root, files)], f"{root} cannot be edited in place")
+
+
+def unsafe(root: Path, files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+    """(name, problem) of files of which editing in place would fail, or would change others too."""
+    folders: dict[str, bool] = {}
+    for file in files:
+        path = f"{root}/{file.name}"
+        links = os.stat(path, follow_symlinks=False).st_nlink
+        if not disk.may_write(path):
+            yield file.name, f"you may not read and write {file.name}; change its permissions"
+        if links > 1:
+            yield (
+                file.name,
+                f"{file.name} has {links} names (hard links), so an edit in place would change them all; copy it",
+            )
+        if isinstance(file.layout, Encoding):
+            folder, _, last = file.name.rpartition("/")
+            if folder not in folders:
+                folders[folder] = os.access(f"{root}/{folder}", os.W_OK | os.X_OK)
+            if not folders[folder]:
+                yield (
+                    file.name,
+                    f"{file.name} would be replaced, and you may not write its folder; change its permissions",
+                )
+            if len(os.fsencode(disk.part_name(last))) > MOST_NAME_BYTES:
+                yield (
+                    file.name,
+                    f"{file.name} would be replaced by way of a longer name, which is too long; shorten it",
+                )
+
+
+def refuse_unwritable(files: Sequence[AudioFile]) -> None:
+    """DatasetError if libsndfile can read but not write an encoding, such as FLAC of an odd sample rate."""
+    listing.refuse([problem for _, problem in unwritable(files)], "Some files cannot be kept in their format")
+
+
+def unwritable(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+    """(name, problem) of files that libsndfile can read but not write."""
+    for file in files:
+        reason = encoded.writing_problem(file.layout) if isinstance(file.layout, Encoding) else None
+        if reason is not None:
+            yield file.name, f"{file.name} cannot be used: {reason}"
+
+
+def examine(target: FileTarget, files: Sequence[AudioFile]) -> None:
+    """Refuse what headers do not show: files that cannot be decoded and, in format 1, samples that are not finite."""
+    steady = target.forms.marks.steady
+    if steady and not any(isinstance(file.layout, Encoding) for file in files):
+        return
+    for batch in target.planned():
+        if batch.is_encoded:
+            for record in batch.records:
+                if record.is_last:
+                    with open(target.below.open(record.name, disk.READING), "rb") as source:
+                        encoded.examine(source, record, target.forms.marks, target.engine)
+        elif not steady:
+            _refuse_non_finite(target, batch)
+
+
+def rehearse(target: FileTarget) -> None:
+    """Count what protecting would do, without writing anything."""
+    for batch in target.planned():
+        if batch.is_encoded:
+            for tally in _rehearsed(target, batch):
+                target.tally.add(tally)
+        else:
+            contents = target.originals(batch)
+            for group in batch.groups:
+                target.forms.fresh(group.join(contents, batch.records), group.stretches, target.tally)
+        target.advance(batch)
+
+
+def _rehearsed(target: FileTarget, batch: FileBatch) -> Iterator[Tally]:
+    for record in batch.records:
+        if not record.is_last:
+            continue
+        tally = Tally()
+        with (
+            open(target.below.open(record.name, disk.READING), "rb") as source,
+            encoded.Reader(source, record.name) as reader,
+        ):
+            for _ in encoded.marked(reader, record, target.forms.marks, target.engine, tally):
+                pass
+        yield tally
+
+
+def _refuse_non_finite(target: FileTarget, batch: FileBatch) -> None:
+    contents = target.originals(batch)
+    for group in batch.groups:
+        if group.stretches.coding != "FLOAT":
+            continue
+        samples = to_samples(group.join(contents, batch.records).data, "FLOAT")
+        patches = group.stretches.patches
+        flags = packed.survey_dense(samples, patches, group.stretches.channels, target.engine)
+        for number in patches.clips[(flags & NOT_FINITE) != 0][:1].tolist():
+            filtering.refuse_flagged(batch.records[number].name, flags)
