@@ -22,8 +22,8 @@ import numpy as np
 import soundfile
 
 from poscuda_fast import Key, Recipe
-from poscuda_fast.files import headers
 from poscuda_fast.kernels import Engine
+from poscuda_fast.mark import codings
 from poscuda_fast.mark.patches import Patches, packed_steps
 from poscuda_fast.mark.plan import Plan, make_plan
 
@@ -178,7 +178,7 @@ def patch_bytes(
     offset: int, samples: np.ndarray, coding: str, label: str | int, key: Key, recipe: Recipe = Recipe.paper()
 ) -> set[int]:
     """The offsets of all bytes of a WAV file that lie in patches, if its samples begin at `offset`."""
-    frame = samples.shape[1] * headers.CODINGS[coding]
+    frame = samples.shape[1] * codings.CODINGS[coding]
     places = patches_of(len(samples), label, key, recipe).places()
     return {offset + byte for _, start, size in places for byte in range(start * frame, (start + size) * frame)}
 

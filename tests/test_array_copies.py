@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ from poscuda_fast import (
     Key,
     Recipe,
     SidecarError,
-    disk,
     drop_undo,
     protect,
     protect_array,
     restore_array,
     verify_array,
 )
-from poscuda_fast.arrays import verbs
 
 STRONG = Recipe.strong()
 LABELS = np.arange(7) % 2
@@ -60,8 +57,25 @@ def test_a_copy_is_protected_and_the_same_call_again_says_so(tmp_path: Path, key
         assert make(tmp_path, key) == "already protected"
         assert make(tmp_path, key, dry_run=True) == "already protected"
         assert verify_array(tmp_path / "b.npy", key).protected == 7
-    assert restore_array(tmp_path / "b.npy", key).state == "restored"
-    assert (tmp_path / "b.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
+        assert verify_array(tmp_path / "b.npy", key, source=tmp_path / "a.npy").protected == 7
+        found = verify_array(tmp_path / "b.npy")  # by the manifest, which knows the file
+        assert (found.protected, found.state, found.ok) == (1, "unknown", True)
+        with pytest.raises(DatasetError, match=rf"your originals are at {tmp_path / 'a.npy'}, unchanged"):
+            restore_array(tmp_path / "b.npy", key)
+        with pytest.raises(DatasetError, match=rf"its undo is {tmp_path / 'a.npy'}"):
+            drop_undo(tmp_path / "b.npy", key)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.npy", "b.npy", "b.npy.poscuda", "b.npy.poscuda.json"}
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_source_needs_a_key_and_a_copy(tmp_path: Path, key: Key) -> None:
+    make(tmp_path, key, dst=None)
+    with pytest.raises(ValueError, match="give the key too"):
+        verify_array(tmp_path / "a.npy", source=tmp_path / "a.npy")
+    with pytest.raises(DatasetError, match="is no copy with a sidecar"):
+        verify_array(tmp_path / "a.npy", key, source=tmp_path / "a.npy")
+    with pytest.raises(DatasetError, match="There is no manifest"):
+        verify_array(tmp_path / "a.npy")
 
 
 def kill(done: int, total: int) -> None:
@@ -85,42 +99,37 @@ def test_a_copy_of_what_is_protected_would_be_marked_twice(tmp_path: Path, key: 
         for dry_run in (False, True):
             with pytest.raises(SidecarError, match="and would be marked twice"):
                 make(tmp_path, key, src=source.name, dst="c.npy", dry_run=dry_run)
-        with pytest.raises(SidecarError, match="was not made with the key"):
+        with pytest.raises(SidecarError, match=f"was made with the key of fingerprint {key.fingerprint}"):
             make(tmp_path, Key.generate(), src=source.name, dst="c.npy")
-    if state != "final":
-        restore_array(source, key)
-        assert make(tmp_path, key, src=source.name, dst="c.npy") == "protected"
-        assert np.array_equal(np.load(tmp_path / "c.npy"), marked(clips, key))
-
-
-def test_a_sidecar_without_its_copy_is_not_taken_for_that_of_a_new_one(tmp_path: Path, key: Key, clips) -> None:
-    make(tmp_path, key)
-    (tmp_path / "b.npy").unlink()
-    with untouched(tmp_path), pytest.raises(SidecarError, match="move the sidecar away"):
-        make(tmp_path, key)
-    (tmp_path / "b.npy.poscuda").unlink()
-    make(tmp_path, key)
-    assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+    if state in ("final", "a copy"):
+        return
+    restore_array(source, key)
+    assert make(tmp_path, key, src=source.name, dst="c.npy") == "protected"
+    assert np.array_equal(np.load(tmp_path / "c.npy"), marked(clips, key))
 
 
 @pytest.mark.usefixtures("clips")
-def test_a_second_run_waits_outside_from_the_first_byte_on(tmp_path: Path, key: Key, monkeypatch) -> None:
-    tried: list[str] = []
-
-    def try_too(real: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **named: Any) -> Any:
-            if not tried or tried[-1] != real.__name__:
-                tried.append(real.__name__)
-                with pytest.raises(BusyError):
-                    make(tmp_path, key)
-            return real(*arguments, **named)
-
-        return wrapped
-
-    for module, name in ((disk, "copy"), (disk, "sync_files"), (verbs, "_protect")):
-        monkeypatch.setattr(module, name, try_too(getattr(module, name)))
+def test_a_copy_that_is_gone_is_made_again(tmp_path: Path, key: Key) -> None:
+    make(tmp_path, key)
+    before = contents(tmp_path)
+    (tmp_path / "b.npy").unlink()
     assert make(tmp_path, key) == "protected"
-    assert tried == ["_protect", "copy", "sync_files", "_protect"]
+    assert {name: content for name, content in contents(tmp_path).items() if name != "b.npy.poscuda"} == {
+        name: content for name, content in before.items() if name != "b.npy.poscuda"
+    }
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_second_run_waits_outside_while_the_copy_is_made(tmp_path: Path, key: Key) -> None:
+    tried = []
+
+    def try_too(done: int, total: int) -> None:
+        with pytest.raises(BusyError):
+            make(tmp_path, key)
+        tried.append(done)
+
+    assert make(tmp_path, key, progress=try_too) == "protected"
+    assert tried == [7 * 900]
     assert make(tmp_path, key) == "already protected"
 
 
@@ -132,8 +141,8 @@ def test_no_copy_is_made_where_it_does_not_belong(tmp_path: Path, key: Key) -> N
     (tmp_path / "link.npy").symlink_to("a.npy")
     with untouched(tmp_path):
         for dst, sentence in (
-            ("a.npy", "is .* itself; choose another path, or edit in place"),
-            ("link.npy", "is .* itself; choose another path, or edit in place"),
+            ("a.npy", "is .* itself, or one lies inside the other; choose another path"),
+            ("link.npy", "is .* itself, or one lies inside the other; choose another path"),
             ("taken.npy", "exists, and nothing is ever overwritten"),
             ("nowhere/b.npy", "The folder of .* does not exist; make it"),
         ):
@@ -162,9 +171,10 @@ def test_a_copy_that_was_killed_is_finished_by_the_same_call(tmp_path: Path, key
                 assert np.array_equal(np.load(folder / "b.npy"), wet)
             make(folder, key, sidecar=sidecar)
             assert np.array_equal(np.load(folder / "b.npy"), wet)
-            restore_array(folder / "b.npy", key, sidecar=sidecar, progress=None)
-            assert (folder / "b.npy").read_bytes() == src == (folder / "a.npy").read_bytes()
-            assert set(contents(folder)) == {"a.npy", "b.npy"} | ({"b.npy.poscuda"} if sidecar is None else set())
+            assert verify_array(folder / "b.npy", key, sidecar=sidecar).ok
+            assert (folder / "a.npy").read_bytes() == src
+            beside = {"b.npy.poscuda"} if sidecar is None else set()
+            assert set(contents(folder)) == {"a.npy", "b.npy", "b.npy.poscuda.json"} | beside
             if sidecar is not None:
                 sidecar.unlink()
             moment += 1
@@ -195,8 +205,9 @@ def test_a_copy_of_a_raw_memmap_is_a_copy_of_its_file(tmp_path: Path, key: Key, 
     copy = mapped("b.raw", "r+")
     assert np.array_equal(copy, wet)
     assert verify_array(copy, key).protected == len(arr)
-    assert restore_array(copy, key).state == "restored"
-    assert (tmp_path / "b.raw").read_bytes() == before
+    assert verify_array(copy, key, source=arr).protected == len(arr)
+    with pytest.raises(DatasetError, match="your originals are at"):
+        restore_array(copy, key)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +245,7 @@ def test_a_finished_copy_is_that_of_its_source_only(tmp_path: Path, key: Key, cl
         for dry_run in (False, True):
             for src, error, sentence in (
                 ("other.npy", SidecarError, "of an array with other samples"),
-                ("wide.npy", SidecarError, "was made for other"),
+                ("wide.npy", SidecarError, r"is of an array of shape \(7, 900\), dtype <i2"),
                 ("double.npy", AudioFileError, "its samples are float64"),
                 ("none.npy", DatasetError, "does not exist"),
             ):
@@ -243,21 +254,22 @@ def test_a_finished_copy_is_that_of_its_source_only(tmp_path: Path, key: Key, cl
         assert make(tmp_path, key) == "already protected"
 
 
-def test_a_copy_that_was_restored_is_not_protected_as_a_copy(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
-    np.save(tmp_path / "other.npy", clips[::-1])
+def test_a_copy_is_not_protected_in_place_too(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
     make(tmp_path, key)
-    restore_array(tmp_path / "b.npy", key)
-    with untouched(tmp_path):
-        for src in ("a.npy", "other.npy"):
-            with pytest.raises(DatasetError, match="holds a copy that was restored"):
-                make(tmp_path, key, src=src)
-    assert make(tmp_path, key, src="b.npy", dst=None) == "protected"
+    with (
+        untouched(tmp_path),
+        pytest.raises(SidecarError, match=r"b\.npy is a copy of .*a\.npy and is protected already"),
+    ):
+        make(tmp_path, key, src="b.npy", dst=None)
 
 
 @pytest.mark.usefixtures("clips")
 def test_a_stray_sidecar_does_not_make_a_copy_of_what_is_there(tmp_path: Path, key: Key) -> None:
     np.save(tmp_path / "b.npy", np.ones((7, 900), np.int16))
     (tmp_path / "b.npy.poscuda").touch()
+    with untouched(tmp_path), pytest.raises(SidecarError, match="is not a sidecar of this version; move it away"):
+        make(tmp_path, key)
+    (tmp_path / "b.npy.poscuda").unlink()
     with untouched(tmp_path), pytest.raises(DatasetError, match="nothing is ever overwritten"):
         make(tmp_path, key)
 
@@ -273,38 +285,34 @@ def test_a_link_to_what_is_protected_is_not_marked_twice(tmp_path: Path, key: Ke
                 protect_array(source, LABELS, key, dst=tmp_path / "c.npy", dry_run=dry_run)
 
 
-def test_a_copy_that_was_stopped_goes_on_with_its_own_source_only(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
-    np.save(tmp_path / "other.npy", clips[::-1])
+def test_a_copy_that_was_stopped_is_made_anew(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
+    """Nothing of it was there but its sidecar and a hidden file, which is removed."""
     assert in_child(lambda: make(tmp_path, key, progress=kill)) == -signal.SIGKILL
-    with untouched(tmp_path):
-        with pytest.raises(SidecarError, match="of an array with other samples"):
-            make(tmp_path, key, src="other.npy")
-        part = tmp_path / ".b.npy.poscuda-part" / "b.npy"
-        with pytest.raises(DatasetError, match="is what a stopped call left of a copy"):
-            make(tmp_path, key, src=str(part.relative_to(tmp_path)))
-    part.unlink()
-    part.parent.rmdir()
-    with untouched(tmp_path), pytest.raises(SidecarError, match=r"state applying.*move the sidecar away"):
-        make(tmp_path, key)
-    (tmp_path / "b.npy.poscuda").unlink()
+    left = {entry.name for entry in tmp_path.iterdir()} - {"a.npy", "b.npy.poscuda"}
+    assert [name.endswith(".poscuda-part") for name in left] == [True]
+    found = protect_array(tmp_path / "a.npy", LABELS, key, dst=tmp_path / "b.npy", recipe=STRONG, dry_run=True)
+    assert found.state == "untouched"
+    with untouched(tmp_path), pytest.raises(SidecarError, match="was made with other labels"):
+        protect_array(tmp_path / "a.npy", LABELS[::-1] * 2, key, dst=tmp_path / "b.npy", recipe=STRONG)
     assert make(tmp_path, key) == "protected"
     assert np.array_equal(np.load(tmp_path / "b.npy"), marked(clips, key))
+    assert not left & {entry.name for entry in tmp_path.iterdir()}
 
 
 @pytest.mark.usefixtures("clips")
 def test_a_copy_and_its_sidecar_have_places_of_their_own(tmp_path: Path, key: Key) -> None:
     (tmp_path / "link").symlink_to(".")
-    (tmp_path / ".c.npy.poscuda-part").symlink_to("elsewhere")
     with untouched(tmp_path):
-        for sidecar in ("b.npy", "link/b.npy", ".b.npy.poscuda-part/x"):
-            with pytest.raises(DatasetError, match="would be the copy or lie inside it"):
+        for sidecar, sentence in (
+            ("b.npy", "would be, or lie inside"),
+            ("link/b.npy", "would be, or lie inside"),
+            ("a.npy", "would be, or lie inside"),
+            ("b.npy.poscuda.json", "would be the manifest of the same data"),
+            ("a.npy.poscuda", r"is the name of the sidecar of .*a\.npy itself"),
+            ("no/side", "The folder of the sidecar .*no/side does not exist"),
+        ):
+            with pytest.raises(SidecarError, match=sentence):
                 make(tmp_path, key, sidecar=tmp_path / sidecar)
-        with pytest.raises(DatasetError, match=r"The folder of .*no/side does not exist"):
-            make(tmp_path, key, sidecar=tmp_path / "no" / "side")
-        with pytest.raises(DatasetError, match="is not a folder; move it away"):
-            make(tmp_path, key, dst="c.npy")
-        with pytest.raises(DatasetError, match=r"dst is '\.'; give the path"):
-            protect_array(tmp_path / "a.npy", LABELS, key, dst="")
 
 
 def test_an_iterator_of_class_names_serves_the_copy_too(tmp_path: Path, key: Key, clips: np.ndarray) -> None:
@@ -338,3 +346,20 @@ def test_a_mapped_file_that_is_gone_is_told_of(tmp_path: Path, key: Key, clips: 
     (tmp_path / "a.npy").unlink()
     with pytest.raises(ValueError, match="was deleted or replaced after it was mapped"):
         protect_array(arr, LABELS, key)
+
+
+@pytest.mark.usefixtures("clips")
+def test_after_restore_every_other_recipe_and_other_labels_may_follow(tmp_path: Path, key: Key) -> None:
+    before, path = (tmp_path / "a.npy").read_bytes(), tmp_path / "a.npy"
+    recipes = {"strong": Recipe.strong(), "louder": Recipe.strong(2.0), "paper": Recipe.paper()}
+    for name in ("strong", "paper", "louder", "strong", "louder", "paper", "strong"):
+        for labels in (LABELS, [f"word {n}" for n in range(7)], np.zeros(7, int)):
+            assert protect_array(path, labels, key, recipe=recipes[name]).state == "protected"
+            for other in {*recipes} - {name}:
+                with pytest.raises(SidecarError, match="was made for another recipe"):
+                    protect_array(path, labels, key, recipe=recipes[other])
+            with pytest.raises(SidecarError, match="was made for other labels"):
+                protect_array(path, np.arange(7), key, recipe=recipes[name])
+            assert verify_array(path, key).protected == 7
+            assert restore_array(path, key).state == "restored"
+            assert path.read_bytes() == before

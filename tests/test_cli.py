@@ -94,7 +94,9 @@ def test_keygen_writes_a_private_key_once(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path, key_file: Path) -> None:
+def test_a_copy_is_protected_and_verified_and_its_source_is_its_undo(
+    tmp_path: Path, speech: Path, key_file: Path
+) -> None:
     before = tree(speech)
     out = tmp_path / "out"
     done = poscuda("protect", speech, out, "--key", key_file, "--json")
@@ -103,24 +105,31 @@ def test_a_copy_is_protected_verified_and_restored(tmp_path: Path, speech: Path,
     report = json.loads(done.stdout)
     frames = sum(soundfile.info(speech / name).frames for name in before)
     assert (report["clips"], report["frames_changed"], report["state"]) == (6, frames, "protected")
-    (note,) = report["notes"]
-    assert note.endswith("dB above its mark")
+    level, last = report["notes"]
+    assert level.endswith("dB above its mark")
+    assert last == f"{out} may be published; {speech} is its undo: keep it"
     assert report["recipe"] == {"format": 2, "strength": 1.0}
     assert (report["sample_rates"], report["rate_assumed"]) == ([16_000], False)
     assert tree(speech) == before
     assert all((out / name).read_bytes() != content for name, (content, _) in before.items())
 
-    verified = poscuda("verify", out, "--key", key_file, "--json")
-    assert verified.returncode == 0
-    assert json.loads(verified.stdout)["protected"] == 6
+    for options in ((), ("--key", key_file), ("--key", key_file, "--source", speech)):
+        verified = poscuda("verify", out, *options, "--json")
+        assert verified.returncode == 0
+        assert json.loads(verified.stdout)["protected"] == 6
 
     again = poscuda("protect", speech, out, "--key", key_file)
     assert again.returncode == 0
     assert "already protected" in again.stdout
+    assert again.stdout.endswith(f"note               {last}\n")
 
     restored = poscuda("restore", out, "--key", key_file)
-    assert restored.returncode == 0, restored.stderr
-    assert all((out / name).read_bytes() == content for name, (content, _) in before.items())
+    assert restored.returncode == 2
+    assert f"is a copy, which keeps no originals: your originals are at {speech}, unchanged" in restored.stderr
+    assert poscuda("drop-undo", out, "--key", key_file, "--yes").returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "my.key", "speech", "out", "out.poscuda", "out.poscuda.json"
+    }  # fmt: skip
 
 
 def test_one_class_for_all_clips_is_pointed_out(tmp_path: Path, speech: Path, key_file: Path) -> None:
@@ -173,7 +182,7 @@ def test_the_strength_is_set_by_an_snr_and_kept(tmp_path: Path, array: Path, spe
         assert [one["state"] for one in found] == ["protected", "already protected"]
         assert found[0]["recipe"] == found[1]["recipe"]
         strengths.append(found[0]["recipe"]["strength"])
-    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
+    manifest = json.loads((tmp_path / "out.poscuda.json").read_text())
     assert manifest["recipe"]["strength"] == strengths[1]
     ratios = [10 ** (entry["snr_db"] / 10) for entry in manifest["files"].values()]
     assert 10 * np.log10(np.median(ratios)) == pytest.approx(20, abs=0.05)
@@ -256,7 +265,7 @@ def test_a_dry_run_reports_what_would_be_done_and_writes_nothing(
 )
 def test_options_make_the_recipe(tmp_path: Path, speech: Path, key_file: Path, options, recipe) -> None:
     poscuda("protect", speech, tmp_path / "out", "--key", key_file, *options)
-    manifest = json.loads((tmp_path / "out" / "poscuda.json").read_text())
+    manifest = json.loads((tmp_path / "out.poscuda.json").read_text())
     assert Recipe.from_dict(manifest["recipe"]) == recipe
 
 
@@ -312,7 +321,13 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
         (["verify", "SPEECH"], "There is no manifest"),
-        (["verify", "CLIPS"], "needs --key"),
+        (["verify", "CLIPS"], "There is no manifest"),
+        (["verify", "SPEECH", "--source", "SPEECH"], "which needs --key"),
+        (["verify", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored"),
+        (["restore", "SPEECH", "OUT", "--key", "KEY"], "DST is for --without-sidecar"),
+        (["restore", "SPEECH", "--key", "KEY", "--strength", "2"], "--strength is for --without-sidecar"),
+        (["restore", "SPEECH", "--key", "KEY", "--without-sidecar", "--partial"], "leave one of them out"),
+        (["restore", "SPEECH", "--key", "KEY", "--without-sidecar"], "do not look marked with this key"),
         (["inspect", "MISSING"], "does not exist"),
         (["inspect", "KEY"], "cannot be used"),
         (["demo", "--out", "SPEECH"], "exists, and the demo needs a new folder"),
@@ -380,7 +395,7 @@ def test_an_interrupt_ends_with_code_130_and_the_next_run_finishes(tmp_path: Pat
         soundfile.write(speech / "yes" / f"{take}.wav", np.full(400, take, np.int16), 8000)
     command = [*COMMAND, "protect", speech, out]
     with subprocess.Popen([*command, "--key", key_file], stderr=subprocess.PIPE, text=True) as child:
-        while not (out / ".poscuda").exists():
+        while not (tmp_path / "out.poscuda").exists():
             assert child.poll() is None
             time.sleep(0.005)
         child.send_signal(signal.SIGINT)
@@ -441,7 +456,10 @@ def test_inspect_finds_the_sidecar_of_the_folder_above_and_counts_lossy_files(sp
     (speech / "yes" / "a.mp3").unlink()
     assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 0
     for path in (speech, speech / "yes", speech / "yes" / "0.wav"):
-        assert f"{speech / '.poscuda'} is there" in poscuda("inspect", path).stdout
+        assert f"sidecar            {speech}.poscuda: poscuda verify shows" in poscuda("inspect", path).stdout
+    fingerprint = Key.load(key_file).fingerprint
+    shown = f"manifest           {speech}.poscuda.json: 6 files, key {fingerprint}\n"
+    assert shown in poscuda("inspect", speech).stdout
 
 
 @pytest.mark.parametrize("way", ["copy", "in place"])
@@ -463,11 +481,49 @@ def test_a_sidecar_is_that_of_its_own_run(tmp_path: Path, speech: Path, key_file
     out = tmp_path / "out"
     done = poscuda("protect", speech, out, "--key", key_file, "--sidecar", speech / "x.poscuda")
     assert done.returncode == 2
-    assert "would lie inside" in done.stderr
+    assert "would be, or lie inside" in done.stderr
     assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
     done = poscuda("protect", out, "--in-place", "--key", key_file)
     assert done.returncode == 2
-    assert "was made for a copy, not for an edit in place" in done.stderr
+    assert f"{out} is a copy of {speech} and is protected already" in done.stderr
+
+
+def test_what_was_changed_is_left_out_by_partial_and_taken_later(speech: Path, key_file: Path) -> None:
+    before = tree(speech)
+    path = speech / "yes" / "1.wav"
+    assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 0
+    wet = path.read_bytes()
+    path.write_bytes(wet[:-2] + b"\1\1")
+    for command in (["protect", speech, "--in-place"], ["restore", speech]):
+        refused = poscuda(*command, "--key", key_file)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.endswith("go on with the others alone (partial):\n  yes/1.wav\n")
+    for command, state in ((["protect", speech, "--in-place"], "partly protected"), (["restore", speech], "partly")):
+        done = poscuda(*command, "--key", key_file, "--partial")
+        assert done.returncode == 0, done.stderr
+        assert f"state              {state}" in done.stdout
+        assert "left out           1\n  left out         yes/1.wav\n" in done.stdout
+        assert poscuda("verify", speech, "--key", key_file).returncode == 1
+    path.write_bytes(wet)
+    assert "restored" in poscuda("restore", speech, "--key", key_file).stdout
+    assert {name: content for name, (content, _) in tree(speech).items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+
+
+def test_a_lost_sidecar_is_made_up_for_by_the_key(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    before = {name: content for name, (content, _) in tree(speech).items()}
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--strength", 2).returncode == 0
+    (tmp_path / "speech.poscuda").unlink()
+    wet = tree(speech)
+    options = ("--key", key_file, "--without-sidecar", "--strength", 2)
+    done = poscuda("restore", speech, tmp_path / "found", *options)
+    assert done.returncode == 0, done.stderr
+    assert "confirmed exact by the manifest: 6 of 6 files" in done.stdout
+    assert {name: content for name, (content, _) in tree(tmp_path / "found").items()} == before
+    assert tree(speech) == wet
+    assert poscuda("restore", speech, *options).returncode == 0
+    assert {name: content for name, (content, _) in tree(speech).items()} == before
 
 
 def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path, key_file: Path) -> None:
@@ -483,7 +539,7 @@ def test_demo_keeps_every_promise_in_an_empty_folder(tmp_path: Path) -> None:
     done = poscuda_process("demo", "--out", "demo", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("Every byte is as promised.\n")
-    again = poscuda("verify", tmp_path / "demo" / "protected-again", "--key", tmp_path / "demo" / "demo.key", "--json")
+    again = poscuda("verify", tmp_path / "demo" / "protected", "--key", tmp_path / "demo" / "demo.key", "--json")
     assert json.loads(again.stdout)["protected"] == 45
 
 
@@ -510,10 +566,13 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
 
 def test_help_and_version() -> None:
     assert poscuda("--version").stdout.startswith("poscuda, version ")
-    for command in ("", "keygen", "protect", "restore", "verify", "report", "inspect", "demo", "doctor"):
+    commands = ("", "keygen", "protect", "restore", "verify", "drop-undo", "evaluate", "report", "inspect", "demo",
+                "doctor", "completion")  # fmt: skip
+    for command in commands:
         done = poscuda(*command.split(), "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
+        assert all(len(line) <= 120 for line in done.stdout.splitlines())
 
 
 @pytest.mark.parametrize(

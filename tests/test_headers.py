@@ -18,6 +18,7 @@ from poscuda_fast import AudioFileError
 from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays.mapped import map_npy
 from poscuda_fast.files import headers
+from poscuda_fast.mark import codings
 
 CODINGS = ["PCM_16", "PCM_24", "FLOAT"]
 EDGES_24 = [-(2**23), 1 - 2**23, -(2**16) - 1, -(2**15), -257, -256, -1, 0, 1, 127, 128, 255, 256, 2**16, 2**23 - 1]
@@ -36,7 +37,7 @@ def npy_layout_of(path: Path) -> mapped.NpyLayout:
 def samples_at(path: Path, layout: headers.WavLayout) -> np.ndarray:
     """The samples that a layout points to."""
     data = path.read_bytes()[layout.offset : layout.offset + layout.frames * layout.frame_bytes]
-    return headers.to_samples(data, layout.coding).reshape(layout.frames, layout.channels)
+    return codings.to_samples(data, layout.coding).reshape(layout.frames, layout.channels)
 
 
 def agree_with_soundfile(path: Path, layout: headers.WavLayout) -> None:
@@ -174,57 +175,57 @@ def test_frame_bytes():
 
 def test_24_bit_samples_are_little_endian_twos_complement():
     data = bytes.fromhex("000000 010000 ffffff ffff7f 000080 563412".replace(" ", ""))
-    samples = headers.to_samples(data, "PCM_24")
+    samples = codings.to_samples(data, "PCM_24")
     assert samples.tolist() == [0, 1, -1, 2**23 - 1, -(2**23), 0x123456]
-    assert headers.to_bytes(samples, "PCM_24") == data
+    assert codings.to_bytes(samples, "PCM_24") == data
 
 
 @pytest.mark.parametrize("edge", EDGES_24)
 def test_24_bit_edges_survive_both_ways(edge):
     data = edge.to_bytes(3, "little", signed=True)
-    samples = headers.to_samples(data, "PCM_24")
+    samples = codings.to_samples(data, "PCM_24")
     assert samples.dtype == np.dtype(np.int32)
     assert samples.tolist() == [edge]
-    assert headers.to_bytes(samples, "PCM_24") == data
-    assert headers.to_bytes(np.array([edge], np.int32), "PCM_24") == data
+    assert codings.to_bytes(samples, "PCM_24") == data
+    assert codings.to_bytes(np.array([edge], np.int32), "PCM_24") == data
 
 
 def test_every_24_bit_value_survives_both_ways():
     every = np.arange(-(2**23), 2**23, dtype=np.int32)
-    back = headers.to_samples(headers.to_bytes(every, "PCM_24"), "PCM_24")
+    back = codings.to_samples(codings.to_bytes(every, "PCM_24"), "PCM_24")
     assert np.array_equal(back, every)
 
 
 def test_every_16_bit_value_survives_both_ways():
     every = np.arange(-(2**15), 2**15).astype(np.int16)
-    data = headers.to_bytes(every, "PCM_16")
+    data = codings.to_bytes(every, "PCM_16")
     assert data[:4] == b"\x00\x80\x01\x80"
-    assert np.array_equal(headers.to_samples(data, "PCM_16"), every)
+    assert np.array_equal(codings.to_samples(data, "PCM_16"), every)
 
 
 def test_float_samples_keep_every_bit():
     words = [0, 0x80000000, 1, 0x807FFFFF, 0x3F800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC12345]
     data = struct.pack(f"<{len(words)}I", *words)
-    samples = headers.to_samples(data, "FLOAT")
+    samples = codings.to_samples(data, "FLOAT")
     assert samples.dtype == np.dtype(np.float32)
     assert samples[4] == 1.0
-    assert headers.to_bytes(samples, "FLOAT") == data
+    assert codings.to_bytes(samples, "FLOAT") == data
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 @given(data=st.binary(max_size=240))
 def test_to_bytes_is_the_inverse_of_to_samples(coding, data):
-    whole = data[: len(data) // headers.CODINGS[coding] * headers.CODINGS[coding]]
-    samples = headers.to_samples(whole, coding)
+    whole = data[: len(data) // codings.CODINGS[coding] * codings.CODINGS[coding]]
+    samples = codings.to_samples(whole, coding)
     assert samples.dtype == np.dtype(audiofiles.DTYPES[coding])
-    assert len(samples) == len(whole) // headers.CODINGS[coding]
-    assert headers.to_bytes(samples, coding) == whole
+    assert len(samples) == len(whole) // codings.CODINGS[coding]
+    assert codings.to_bytes(samples, coding) == whole
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_samples_are_a_copy_of_the_bytes_that_may_be_written(coding):
     data = bytes(24)
-    samples = headers.to_samples(data, coding)
+    samples = codings.to_samples(data, coding)
     samples += 1
     assert data == bytes(24)
     assert samples.any()
@@ -233,7 +234,7 @@ def test_samples_are_a_copy_of_the_bytes_that_may_be_written(coding):
 @pytest.mark.parametrize("coding", CODINGS)
 def test_to_bytes_takes_frames_of_channels(coding):
     samples = noise(11, 3, coding)
-    assert headers.to_bytes(samples, coding) == packed(samples, coding)
+    assert codings.to_bytes(samples, coding) == packed(samples, coding)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

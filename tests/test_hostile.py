@@ -26,8 +26,11 @@ from recipes import protect_folder
 
 from poscuda_fast import AudioFileError, DatasetError, SidecarError, restore_folder, verify_folder
 from poscuda_fast.arrays import mapped
-from poscuda_fast.files import headers
+from poscuda_fast.errors import has_stopped
+from poscuda_fast.files import copying, headers, making
 from poscuda_fast.files import target as files
+from poscuda_fast.mark import codings
+from poscuda_fast.undo.journal import Journal
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -88,11 +91,14 @@ def test_read_wav_refuses(tmp_path, content, sentence):
 def test_a_folder_with_one_bad_wav_is_refused_as_a_whole(tmp_path, key, content, sentence):
     src = tmp_path / "src"
     write(src, {"yes/a.wav": GOOD, "yes/bad.wav": content, "yes/c.wav": GOOD})
-    title = "1 of 3 audio files cannot be used; nothing was written:\n  "
-    for dst in (None, tmp_path / "dst"):
+    titles = {
+        None: "1 of 3 audio files cannot be used",
+        tmp_path / "dst": "1 of 3 audio files cannot be copied and marked",
+    }
+    for dst, title in titles.items():
         with untouched(tmp_path), pytest.raises(DatasetError, match=re.escape(sentence)) as caught:
             protect_folder(src, dst, key)
-        assert str(caught.value).startswith(f"{title}{src / 'yes/bad.wav'} cannot be used: ")
+        assert str(caught.value).startswith(f"{title}; nothing was written:\n  {src / 'yes/bad.wav'} cannot be used: ")
 
 
 @pytest.mark.parametrize("extensible", [False, True], ids=["plain", "extensible"])
@@ -227,7 +233,7 @@ def test_any_wav_header_gives_a_refusal_or_a_layout_inside_the_file(template, ch
         except AudioFileError:
             return
         assert 20 <= layout.offset <= layout.offset + layout.frames * layout.frame_bytes <= len(content)
-        assert layout.coding in headers.CODINGS
+        assert layout.coding in codings.CODINGS
         assert 1 <= layout.channels <= headers.MAX_CHANNELS
         assert layout.sample_rate > 0
 
@@ -250,7 +256,7 @@ def test_the_short_way_through_a_plain_header_ends_where_the_long_one_does(templ
 
 
 def test_plain_headers_go_the_short_way():
-    for coding in headers.CODINGS:
+    for coding in codings.CODINGS:
         content = wav(noise(30, 2, coding), coding)
         assert headers._plain_layout(content, len(content)) == headers.WavLayout(44, 30, 2, coding, 16000)
 
@@ -532,7 +538,7 @@ def test_samples_that_are_not_finite_outside_patches_stay_as_they_are(tmp_path, 
 
 @pytest.mark.parametrize("copying", [True, False], ids=["copy", "in place"])
 @pytest.mark.parametrize("damage", ["cut", "noise"])
-def test_flac_that_cannot_be_decoded_among_files_that_can_leaves_a_way_back(tmp_path, key, damage, copying):
+def test_flac_that_cannot_be_decoded_is_refused_before_anything_is_written(tmp_path, key, damage, copying):
     src = tmp_path / "src" / "yes"
     src.mkdir(parents=True)
     for name in "abc":
@@ -541,15 +547,8 @@ def test_flac_that_cannot_be_decoded_among_files_that_can_leaves_a_way_back(tmp_
     half = len(content) // 2
     bad = content[:half] if damage == "cut" else content[:half] + bytes(200) + content[half + 200 :]
     (src / "b.flac").write_bytes(bad)
-    before = audiofiles.contents(tmp_path / "src")
-    root = tmp_path / "dst" if copying else tmp_path / "src"
-    with pytest.raises((AudioFileError, DatasetError), match=r"b\.flac cannot be used"):
-        protect_folder(tmp_path / "src", root if copying else None, key)
-    if (root / ".poscuda").exists():
-        restore_folder(root, key)
-        after = audiofiles.contents(root)
-        assert {name: after[name] for name in before if name in after} == {n: before[n] for n in before if n in after}
-    assert audiofiles.contents(tmp_path / "src") == before
+    with untouched(tmp_path), pytest.raises((AudioFileError, DatasetError), match=r"b\.flac cannot be used"):
+        protect_folder(tmp_path / "src", tmp_path / "dst" if copying else None, key)
 
 
 @pytest.mark.parametrize("target", ["src/yes/1.wav", "src/readme.txt"])
@@ -563,7 +562,7 @@ def test_a_sidecar_path_that_is_a_link_is_refused(tmp_path, key):
     src = dataset(tmp_path)
     write(tmp_path, {"precious": b""})
     (tmp_path / "sidecar").symlink_to("precious")
-    with untouched(tmp_path), pytest.raises(SidecarError, match="sidecar is not a regular file"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match="sidecar is a link; it is not followed"):
         protect_folder(src, None, key, sidecar=tmp_path / "sidecar")
 
 
@@ -616,8 +615,9 @@ def put_back(path: Path, content: bytes) -> None:
 
 WAV_CASES = [(".wav", how) for how in ("grown", "cut", "gone", "link", "pipe", "folder", "other header", "text")]
 FLAC_CASES = [(".flac", how) for how in ("cut", "gone", "link", "pipe", "folder", "short", "long", "stereo", "24-bit")]
-# Once an encoded file is journalled, its protected form takes its name whatever has that now.
-IN_PLACE = [(*case, 1) for case in WAV_CASES + FLAC_CASES] + [(*case, 1000) for case in WAV_CASES[:6]]
+COPYING = [(*case, "before any is read") for case in WAV_CASES + FLAC_CASES]
+COPYING += [(*case, "while others are made") for case in WAV_CASES]  # threads make all FLAC files at once
+MOMENTS = ["before it is read", "before it is recorded", "before it is stored"]
 
 
 def three_files(folder: Path, suffix: str) -> dict[str, bytes]:
@@ -639,63 +639,93 @@ def are_protected(folder: Path, suffix: str, key) -> bool:
     return all(found[name].tobytes() == wet[name].tobytes() for name in "abc")
 
 
+def after_call(method: str, work: Callable[[], None]) -> None:
+    """Do something once, in this process, when a method of sidecars has returned for the first time."""
+    real, waiting = getattr(Journal, method), [work]
+
+    def step(self: Journal, *arguments: object) -> None:
+        real(self, *arguments)
+        if waiting:
+            waiting.pop()()
+
+    setattr(Journal, method, step)
+
+
 @needs_fork
-@pytest.mark.parametrize(("suffix", "how", "batch"), IN_PLACE)
-def test_a_file_exchanged_before_it_is_edited_in_place(tmp_path, key, monkeypatch, suffix, how, batch):
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("suffix", "how"), WAV_CASES + FLAC_CASES)
+def test_a_file_exchanged_before_it_is_edited_in_place(tmp_path, key, monkeypatch, suffix, how, moment):
     src = tmp_path / "src" / "yes"
     before = three_files(src, suffix)
     victim = src / f"b{suffix}"
-    monkeypatch.setattr(files, "PIECES_PER_BATCH", batch)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1000 if moment == "before it is stored" else 1)
     exchanged = {}
 
+    def strike() -> None:
+        exchange(victim, how)
+        exchanged.update(audiofiles.snapshot(src))
+
     def progress(done: int, total: int) -> None:
-        if done == 1:
-            exchange(victim, how)
-            exchanged.update(audiofiles.snapshot(src))
+        if done == 1 and moment == "before it is recorded":
+            strike()
 
     def run() -> None:
-        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\."):
+        if moment == "before it is read":
+            after_call("begin", strike)
+        elif moment == "before it is stored":
+            after_call("append", strike)
+        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\.") as caught:
             protect_folder(src, None, key, progress=progress)
+        assert has_stopped(caught.value)
         # What lies there now is somebody else's.
         place = os.fsencode(victim)
+        assert exchanged
         assert audiofiles.snapshot(src).get(place) == exchanged.get(place)
 
     assert in_child(run) == 0
     put_back(victim, before[victim.name])
     assert protect_folder(src, None, key).state == "protected"
     assert are_protected(src, suffix, key)
+    assert set(audiofiles.contents(src, hidden=True)) == set(before)
     restore_folder(src, key)
-    after = audiofiles.contents(src)
-    assert {name: after[name] for name in before} == before
+    assert audiofiles.contents(src, hidden=True) == before
 
 
 @needs_fork
-@pytest.mark.parametrize(("suffix", "how"), [case for case in WAV_CASES + FLAC_CASES if case[1] != "link"])
-def test_a_file_exchanged_before_it_is_copied(tmp_path, key, monkeypatch, suffix, how):
+@pytest.mark.parametrize(("suffix", "how", "moment"), COPYING)
+def test_a_file_exchanged_before_it_is_copied(tmp_path, key, monkeypatch, suffix, how, moment):
     src, dst = tmp_path / "src", tmp_path / "dst"
     before = three_files(src / "yes", suffix)
     victim = src / f"yes/b{suffix}"
-    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
+    monkeypatch.setattr(making, "FILES_AT_ONCE", 1)
 
     def progress(done: int, total: int) -> None:
-        if done == 1:
+        if done == 1 and moment == "while others are made":
             exchange(victim, how)
 
     def run() -> None:
-        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\."):
+        if moment == "before any is read":
+            after_call("begin", lambda: exchange(victim, how))
+        with pytest.raises((DatasetError, AudioFileError, SidecarError, OSError), match=r"\bb\.") as caught:
             protect_folder(src, dst, key, progress=progress)
+        assert has_stopped(caught.value)
+        assert f"b{suffix}" not in audiofiles.contents(dst / "yes")
 
     assert in_child(run) == 0
     put_back(victim, before[victim.name])
     assert protect_folder(src, dst, key).state == "protected"
     assert are_protected(dst / "yes", suffix, key)
+    assert set(audiofiles.contents(dst, hidden=True)) == {f"yes/{name}" for name in before}
     assert audiofiles.contents(src / "yes") == before
 
 
-def test_a_source_that_changed_since_its_copy_was_begun_is_refused_or_copied_whole(tmp_path, key, monkeypatch):
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+def test_a_source_that_changed_since_its_copy_was_begun_is_refused(tmp_path, key, monkeypatch, recorded):
     src, dst = tmp_path / "src", tmp_path / "dst"
     write(src, {f"yes/{name}.wav": wav(noise(900, 1, seed=ord(name))) for name in "abc"})
-    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
+    monkeypatch.setattr(making, "FILES_AT_ONCE", 1)
+    if recorded:
+        monkeypatch.setattr(copying, "FILES_PER_RECORD", 1)
 
     def stop(done: int, total: int) -> None:
         if done == 2:
@@ -704,18 +734,19 @@ def test_a_source_that_changed_since_its_copy_was_begun_is_refused_or_copied_who
     with pytest.raises(KeyboardInterrupt):
         protect_folder(src, dst, key, progress=stop)
     write(src, {"yes/a.wav": wav(noise(900, 1, seed=7))})
-    try:
+    made = (dst / "yes/a.wav").read_bytes()
+    with pytest.raises(SidecarError, match=r"yes/a\.wav") as caught:
         protect_folder(src, dst, key)
-    except (DatasetError, SidecarError) as error:
-        message = str(error)
-        assert "yes/a.wav" in message
-        return
-    wet, _ = audiofiles.protected(noise(900, 1, seed=7), "PCM_16", "yes", key)
-    assert audiofiles.read_samples(dst / "yes/a.wav", "PCM_16").tobytes() == wet.tobytes()
+    assert has_stopped(caught.value) is not recorded
+    assert (dst / "yes/a.wav").read_bytes() == made
+    write(src, {"yes/a.wav": wav(noise(900, 1, seed=ord("a")))})
+    assert protect_folder(src, dst, key).state == "protected"
+    assert are_protected(dst / "yes", ".wav", key)
 
 
-def test_files_added_since_a_run_was_begun_are_refused(tmp_path, key, monkeypatch):
+def test_files_added_since_a_run_was_begun_are_marked_with_the_others(tmp_path, key, monkeypatch):
     src = dataset(tmp_path)
+    before = audiofiles.contents(src)
     monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
 
     def stop(done: int, total: int) -> None:
@@ -723,18 +754,29 @@ def test_files_added_since_a_run_was_begun_are_refused(tmp_path, key, monkeypatc
 
     with pytest.raises(KeyboardInterrupt):
         protect_folder(src, None, key, progress=stop)
-    write(src, {"yes/new.wav": GOOD})
-    with untouched(src / "yes", src / "no"), pytest.raises(SidecarError, match=r"was made for other files"):
-        protect_folder(src, None, key)
-    (src / "yes/new.wav").unlink()
-    assert protect_folder(src, None, key).state == "protected"
+    new = {"no/0.wav": wav(noise(900, 1, seed=3)), "yes/new.wav": wav(noise(900, 1, seed=4))}
+    write(src, new)
+    report = protect_folder(src, None, key)
+    assert (report.state, report.clips) == ("protected", 6)
+    for name, content in {**before, **new}.items():
+        if name.endswith(".wav"):
+            seed = {"no/0.wav": 3, "yes/new.wav": 4}.get(name) or int(name[-5])
+            wet, _ = audiofiles.protected(noise(900, 1, seed=seed), "PCM_16", name.split("/")[0], key)
+            assert audiofiles.read_samples(src / name, "PCM_16").tobytes() == wet.tobytes()
+        else:
+            assert (src / name).read_bytes() == content
+    restore_folder(src, key)
+    assert audiofiles.contents(src, hidden=True) == {**before, **new}
 
 
-def test_a_folder_that_vanishes_while_it_is_read(tmp_path, key):
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_folder_that_vanishes_while_it_is_read(tmp_path, key, monkeypatch, moment):
     src = dataset(tmp_path)
+    monkeypatch.setattr(files, "PIECES_PER_BATCH", 1)
 
     def progress(done: int, total: int) -> None:
-        shutil.rmtree(src / "yes", ignore_errors=True)
+        if done == moment:
+            shutil.rmtree(src / "yes", ignore_errors=True)
 
-    with pytest.raises((DatasetError, SidecarError, OSError), match=r"yes/\d\.wav"):
+    with pytest.raises((DatasetError, SidecarError, OSError), match=r"\d\.wav"):
         protect_folder(src, None, key, progress=progress)

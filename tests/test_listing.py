@@ -20,12 +20,14 @@ from poscuda_fast.files.listing import (
     AUDIO_SUFFIXES,
     collisions,
     find_files,
+    find_parts,
+    find_sidecars,
     read_layout,
     read_layouts,
     refuse,
     refuse_rates,
-    refuse_unsafe,
 )
+from poscuda_fast.files.preflight import refuse_unsafe
 
 NAMES = ["no/1.wav", "yes/1.wav", "yes/2.flac"]
 
@@ -55,9 +57,18 @@ def test_hidden_files_and_folders_are_left_out(tmp_path):
     assert find_files(tmp_path) == (["yes/a.wav"], [])
 
 
-def test_the_manifest_is_left_out_but_only_in_its_own_place(tmp_path):
-    write_tree(tmp_path, {"a.wav": b"", "poscuda.json": b"{}", "deep/poscuda.json": b"{}"})
-    assert find_files(tmp_path) == (["a.wav"], ["deep/poscuda.json"])
+def test_manifests_and_sidecars_are_left_out(tmp_path):
+    write_tree(tmp_path, {"a.wav": b"", "a.wav.poscuda": b"", "b/c.poscuda.json": b"{}", "b/poscuda.json": b"{}"})
+    assert find_files(tmp_path) == (["a.wav"], ["b/poscuda.json"])
+
+
+def test_sidecars_and_parts_of_killed_runs_are_found(tmp_path):
+    names = ["a.wav.poscuda", "in/.poscuda", "in/b.poscuda", ".in/c.poscuda", "in/.d.flac.poscuda-part",
+             "in/.e.wav.poscuda-part", "in/f.flac.poscuda-part", ".in/.g.flac.poscuda-part",
+             ".txt.poscuda-part"]  # fmt: skip
+    write_tree(tmp_path, dict.fromkeys(names, b""))
+    assert find_sidecars(tmp_path) == [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
+    assert find_parts(tmp_path) == ["in/d.flac"]
 
 
 def test_an_empty_folder_has_no_files(tmp_path):
@@ -129,21 +140,23 @@ def test_nothing_to_refuse_is_not_refused():
 
 
 def test_hard_links_are_unsafe_to_edit_in_place(tmp_path):
-    write_tree(tmp_path, {"a.wav": b"", "b.wav": b""})
-    refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+    write_tree(tmp_path, {"a.wav": wav(noise(9)), "b.wav": wav(noise(9))})
+    files = read_layouts(tmp_path, ["a.wav", "b.wav"])
+    refuse_unsafe(tmp_path, files)
     os.link(tmp_path / "a.wav", tmp_path / "c.txt")
     with pytest.raises(
         DatasetError, match=r"cannot be edited in place; .*:\n  a\.wav has 2 names \(hard links\).*copy"
     ):
-        refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+        refuse_unsafe(tmp_path, files)
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write every file")
 def test_files_that_may_not_be_written_are_unsafe_to_edit_in_place(tmp_path):
-    write_tree(tmp_path, {"a.wav": b"", "b.wav": b""})
+    write_tree(tmp_path, {"a.wav": wav(noise(9)), "b.wav": wav(noise(9))})
+    files = read_layouts(tmp_path, ["a.wav", "b.wav"])
     (tmp_path / "a.wav").chmod(0o444)
     with pytest.raises(DatasetError, match=r"you may not read and write a\.wav; change its permissions"):
-        refuse_unsafe(tmp_path, ["a.wav", "b.wav"])
+        refuse_unsafe(tmp_path, files)
 
 
 def test_labels_from_folders_are_the_nearest_folder(tmp_path):
@@ -204,7 +217,7 @@ GOOD = "no/1.wav,no\nyes/1.wav,yes\nyes/2.flac,yes\n"
         ("path,label\nno/1.wav,caf\xe9\n".encode("latin1"), "is not a CSV file in UTF-8"),
         ("path,label\n".encode("utf-16"), "is not a CSV file in UTF-8"),
         ('path,label\n"no/1.wav,no\n', "is not a CSV file in UTF-8"),
-        (f"path,label\nno/1.wav,{'x' * 100_000}\n", "line 2 has a field of more than 65,536 characters"),
+        (f"path,label\nno/1.wav,{'x' * 100_000}\n", "is not a CSV file in UTF-8: line 2 has a field of more"),
         ("path,label\nno/1\0.wav,no\n" + GOOD, "labels.csv"),
         ("path,label\nno/1.wav,n\0o\nyes/1.wav,yes\nyes/2.flac,yes\n", "labels.csv"),
     ],

@@ -1,7 +1,9 @@
-"""Which pages are read ahead and written back: advice, but for the right bytes and in the right order."""
+"""Arrays mapped from a file: which bytes of it are read, stored, asked for ahead and written back."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from awkward import awkward_arrays, random_samples
 from recipes import protect_memmap
 
-from poscuda_fast import Key, Recipe, restore_memmap, verify_memmap
+from poscuda_fast import DatasetError, Key, Recipe, disk, restore_memmap, verify_memmap
 from poscuda_fast.arrays import mapped, memory
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.arrays.mapped import MappedArray
@@ -56,35 +58,97 @@ def batches(audio: ArrayClips, n: int) -> list[Patches]:
         return list(plan.batches(None))[:n]
 
 
-@pytest.mark.parametrize("n", [0, 1, mapped.BATCHES_AHEAD, mapped.BATCHES_AHEAD + 1, 20])
-def test_every_batch_is_asked_for_before_its_turn(n, tmp_path, monkeypatch) -> None:
-    _, ahead = mapped_array(tmp_path / "clips")
-    asked: list[Patches] = []
-    monkeypatch.setattr(ahead, "will_read", asked.append)
-    given = batches(ahead, n)
-    found = []
-    for number, patches in enumerate(ahead.read_ahead(iter(given))):
-        assert len(asked) == min(n, number + mapped.BATCHES_AHEAD + 1)
-        found.append(patches)
-    assert all(a is b for a, b in zip(found, given, strict=True))
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "whole": lambda arr: arr,
+    "part": lambda arr: arr[3:, 100:],
+    "every second clip": lambda arr: arr[::2],
+    "clips reversed": lambda arr: arr[::-1],
+    "stereo": lambda arr: arr.reshape(len(arr), -1, 2),
+    "frames reversed": lambda arr: arr[:, ::-1],
+    "every second frame": lambda arr: arr[:, ::2],
+    "frames first": lambda arr: arr.reshape(600, -1).T,
+}
+each_view = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+PACKED = ["whole", "part", "every second clip", "clips reversed", "stereo"]
+
+
+@each_view
+def test_patches_are_read_and_stored_where_they_lie_in_the_file(view, tmp_path) -> None:
+    """Whether through the mapping or past it: compared with indexing."""
+    arr, _ = mapped_array(tmp_path / "clips")
+    part = view(arr)
+    audio = MappedArray(part, None)
+    twin = view(np.array(arr))
+    for patches in batches(audio, 9):
+        dense = audio.read(patches)
+        places = [slice(start, start + size) for _, start, size in patches.places()]
+        expected = [part[clip, place].reshape(-1) for clip, place in zip(patches.clips, places, strict=True)]
+        assert np.array_equal(dense, np.concatenate(expected))
+        audio.write(patches, dense + np.int16(3))
+        for clip, place in zip(patches.clips, places, strict=True):
+            twin[clip, place] += 3
+    audio.sync()
+    assert np.array_equal(part, twin)
+    whole = np.fromfile(tmp_path / "clips", np.int16).reshape(arr.shape)
+    assert np.array_equal(view(whole), twin)
+    audio.close()
+
+
+@each_view
+def test_the_first_byte_of_a_patch_is_that_of_its_lowest_sample(view, tmp_path, request) -> None:
+    arr, _ = mapped_array(tmp_path / "clips")
+    part = view(arr)
+    audio = MappedArray(part, None)
+    assert audio.computed == (request.node.callspec.id in PACKED)
+    low = np.lib.array_utils.byte_bounds(arr)[0]
+    patches = patches_of(audio)
+    first = [part[clip, start : start + 1].__array_interface__["data"][0] - low for clip, start, _ in patches.places()]
+    assert audio.firsts(patches).tolist() == first
+    audio.close()
+
+
+@pytest.mark.parametrize(("view", "n"), [("whole", 0), ("frames reversed", 3)])
+def test_only_what_is_read_through_the_mapping_is_asked_for_ahead(view, n, tmp_path, monkeypatch) -> None:
+    """A plain read takes no fault for each page."""
+    arr, _ = mapped_array(tmp_path / "clips")
+    audio = MappedArray(VIEWS[view](arr), None)
+    asked: list[int] = []
+    monkeypatch.setattr(mapped, "will_need", lambda flat, first, n_bytes: asked.append(len(first)))
+    for patches in batches(audio, 3):
+        audio.will_read(patches)
     assert len(asked) == n
+    audio.close()
 
 
-def test_writing_back_begins_when_all_is_read_and_covers_every_patch(tmp_path, monkeypatch) -> None:
-    arr, ahead = mapped_array(tmp_path / "clips")
-    spans: list[tuple[int, int]] = []
-    monkeypatch.setattr(mapped, "_write_back", lambda path, begin, n: spans.append((begin, begin + n)))
-    given = batches(ahead, 15)
-    for number, patches in enumerate(ahead.read_ahead(iter(given))):
-        ahead.write(patches, ahead.read(patches))
-        if number < 15 - mapped.BATCHES_AHEAD:
-            assert not spans
-    ahead._background.shutdown()
-    for patches in given:
-        for clip, start, size in zip(patches.clips, patches.starts, patches.sizes, strict=True):
-            begin = (clip * arr.shape[1] + start) * 2
-            assert any(low <= begin and begin + 2 * size <= high for low, high in spans)
-    assert len(spans) == mapped.BATCHES_AHEAD  # the batches that were still waiting when all had been asked for
+def test_patches_that_meet_are_one_run_and_write_back_begins_at_once(tmp_path, monkeypatch) -> None:
+    _, audio = mapped_array(tmp_path / "clips")
+    zeros = np.zeros(5, np.int64)
+    patches = Patches(np.array([0, 0, 1, 1, 7]), np.array([10, 20, 0, 9, 0]), np.array([10, 7, 9, 100, 1]), zeros)
+    started: list[tuple[int, int]] = []
+    monkeypatch.setattr(disk, "start_writing", lambda _, begin, size: started.append((begin, size)))
+    audio.write(patches, audio.read(patches))
+    assert started == [(2 * 10, 2 * 17), (2 * 600, 2 * 109), (2 * 7 * 600, 2)]
+    audio.close()
+
+
+def test_a_file_that_was_cut_after_it_was_mapped_is_an_error_and_no_signal(tmp_path) -> None:
+    _, audio = mapped_array(tmp_path / "clips")
+    os.truncate(tmp_path / "clips", 600)
+    with pytest.raises(DatasetError, match=r"clips ends .* bytes early: it was cut meanwhile"):
+        audio.read(patches_of(audio))
+    with pytest.raises(ValueError, match="has 600 bytes, fewer than the 48000 that arr maps"):
+        audio.refuse_cut()
+    audio.close()
+
+
+def test_no_descriptor_stays_open(tmp_path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    arr, audio = mapped_array(tmp_path / "clips")
+    audio.close()
+    audio.close()
+    other = MappedArray(arr, None)
+    del other, audio, arr
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_advice_changes_nothing(tmp_path) -> None:

@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +89,11 @@ def clips(tmp_path: Path) -> Clips:
 
 
 LABELS = np.arange(9) % 3
+
+
+def made_with(key: Key) -> str:
+    """What is said of a sidecar that was made with another key than was given."""
+    return f"was made with the key of fingerprint {key.fingerprint}, and this one has "
 
 
 def start_of(key: Key, clip: int, frames: int = 300) -> int:
@@ -242,17 +246,34 @@ def test_another_run_after_an_undo(clips: Clips, key: Key) -> None:
     check_round_trip(clips, key, ["a", "b", "c"] * 3, recipe=SMALL, lengths=[200] * 9)
 
 
-def test_after_an_undo_another_view_may_be_protected(clips: Clips, key: Key) -> None:
+@pytest.mark.parametrize(
+    ("view", "what"),
+    [
+        (lambda arr: arr[2:8], "another shape"),
+        (lambda arr: arr[:, ::-1], "another part of the file"),
+    ],
+)
+def test_after_an_undo_another_view_is_protected_once_the_sidecar_is_moved_away(
+    clips: Clips, key: Key, view: Callable[[np.ndarray], np.ndarray], what: str
+) -> None:
+    """The sidecar could not tell whether the data of another view are the originals."""
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     restore_memmap(clips.map(), key)
-    clips.view = lambda arr: arr[2:8, ::-1]
-    check_round_trip(clips, key, LABELS[:6], recipe=SMALL)
+    part = view(clips.map())
+    sealed = clips.sidecar.read_bytes()
+    with pytest.raises(SidecarError, match=rf"made for other data \({what}\).*move it away"):
+        protect_memmap(part, LABELS[: len(part)], key, recipe=STRONG)
+    assert (clips.path.read_bytes(), clips.sidecar.read_bytes()) == (clips.original, sealed)
+    clips.sidecar.unlink()
+    assert protect_memmap(part, LABELS[: len(part)], key, recipe=STRONG).state == "protected"
+    restore_memmap(part, key)
+    assert clips.path.read_bytes() == clips.original
 
 
 def test_after_an_undo_another_key_does_not_take_over(clips: Clips, key: Key) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
     restore_memmap(clips.map(), key)
-    with pytest.raises(SidecarError, match="was not made with the key"):
+    with pytest.raises(SidecarError, match=made_with(key)):
         protect_memmap(clips.map(), LABELS, Key(bytes(32)), recipe=SMALL)
     assert clips.path.read_bytes() == clips.original
 
@@ -261,6 +282,7 @@ def test_after_an_undo_another_key_does_not_take_over(clips: Clips, key: Key) ->
 
 
 def test_progress_grows_to_the_total(clips: Clips, key: Key) -> None:
+    """Restoring, and protecting again, look at everything before the first change."""
     steps: list[tuple[int, int]] = []
 
     def note(done: int, total: int) -> None:
@@ -269,8 +291,11 @@ def test_progress_grows_to_the_total(clips: Clips, key: Key) -> None:
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=note)
     assert steps == [(160, 360), (320, 360), (360, 360)]
     steps.clear()
+    protect_memmap(clips.map(), LABELS, key, recipe=SMALL, progress=note)
+    assert steps == [(160, 720), (320, 720), (360, 720)]
+    steps.clear()
     restore_memmap(clips.map(), key, progress=note)
-    assert steps == [(160, 360), (320, 360), (360, 360)]
+    assert steps == [(n, 720) for n in (160, 320, 360, 520, 680, 720)]
     steps.clear()
     protect_memmap(clips.map("r"), LABELS, key, recipe=SMALL, progress=note, dry_run=True)
     assert steps == [(160, 360), (320, 360), (360, 360)]
@@ -335,8 +360,15 @@ def test_verify_tells_clips_apart(clips: Clips, key: Key) -> None:
     found = verify_memmap(clips.map("r"), key)
     assert (found.original, found.protected, found.unchanged, found.neither) == (2, 5, 0, ("7", "8"))
     assert (found.missing, found.unlisted, found.state, found.ok) == ((), (), "complete", False)
+    with pytest.raises(SidecarError, match=r"1 files or clips .* were changed.*:\n  clip 7$"):  # clip 8 is half written
+        restore_memmap(clips.map(), key)
     assert clips.path.read_bytes() == content
-    restore_memmap(clips.map(), key)
+    report = restore_memmap(clips.map(), key, partial=True)
+    assert (report.state, report.left_out) == ("partly restored", ("clip 7",))
+    found = verify_memmap(clips.map("r"), key)
+    assert (found.original, found.neither, found.state) == (8, ("7",), "undoing")
+    arr[7, start_of(key, 7) + 5] ^= 1
+    assert restore_memmap(clips.map(), key).state == "restored"
     assert clips.path.read_bytes() == clips.original
 
 
@@ -453,14 +485,6 @@ def test_a_relative_path_means_the_folder_in_which_the_file_was_mapped(
     protect_memmap(arr, LABELS, key, recipe=SMALL)
     assert clips.sidecar.is_file()
     assert os.listdir(".") == []
-
-
-def test_an_empty_sidecar_is_no_run_yet(clips: Clips, key: Key) -> None:
-    clips.sidecar.touch()
-    for verb in (verify_memmap, restore_memmap):
-        with pytest.raises(SidecarError, match="is empty: nothing can be restored"):
-            verb(clips.map(), key)
-    check_round_trip(clips, key, recipe=SMALL)
 
 
 # Refusals, with nothing written
@@ -628,9 +652,9 @@ def test_what_is_not_a_key_is_refused_and_not_shown(clips: Clips, wrong: Any) ->
     for verb in (
         lambda: protect_memmap(clips.map(), LABELS, wrong, recipe=SMALL),
         lambda: restore_memmap(clips.map(), wrong),
-        lambda: verify_memmap(clips.map(), wrong),
+        *([lambda: verify_memmap(clips.map(), wrong)] if wrong is not None else []),  # None asks the manifest alone
     ):
-        with pytest.raises(TypeError, match=f"key is a {type(wrong).__name__}; expected a poscuda_fast.Key") as refusal:
+        with pytest.raises(TypeError, match=r"key is a (NoneType|str|bytes); expected a poscuda_fast.Key") as refusal:
             verb()
         assert "secret" not in str(refusal.value)
         assert "\\x07" not in str(refusal.value)
@@ -646,7 +670,7 @@ def test_no_room_for_the_sidecar_is_refused(clips: Clips, key: Key, monkeypatch:
 
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     refuses(clips, key, clips.map(), OSError, r"needs about 1,[0-9]{3},[0-9]{3} bytes and 1,000,000 are free")
-    elsewhere = clips.path.parent / "not yet" / "undo"
+    elsewhere = clips.path.parent / "undo"
     refuses(clips, key, clips.map(), OSError, re.escape(str(elsewhere)), sidecar=elsewhere)
     assert asked == [clips.path.parent] * 2
 
@@ -668,21 +692,17 @@ def a_short_text(sidecar: Path) -> None:
     sidecar.write_text("x")
 
 
+def an_empty_file(sidecar: Path) -> None:
+    sidecar.touch()
+
+
 def a_database(sidecar: Path) -> None:
-    database = sqlite3.connect(sidecar)
-    database.execute("CREATE TABLE notes (line TEXT)")
-    database.close()
-
-
-def an_empty_database(sidecar: Path) -> None:
-    database = sqlite3.connect(sidecar)
-    database.execute("CREATE TABLE notes (line TEXT)")
-    database.execute("DROP TABLE notes")
-    database.close()
+    """As versions before 1.0 made them."""
+    sidecar.write_bytes(b"SQLite format 3\0" + bytes(4_080))
 
 
 @pytest.mark.parametrize(
-    "make", [a_link, a_dangling_link, Path.mkdir, os.mkfifo, a_text, a_short_text, a_database, an_empty_database]
+    "make", [a_link, a_dangling_link, Path.mkdir, os.mkfifo, a_text, a_short_text, an_empty_file, a_database]
 )
 def test_what_is_in_the_place_of_the_sidecar_is_refused_and_kept(
     clips: Clips, key: Key, make: Callable[[Path], None]
@@ -705,7 +725,11 @@ def test_what_is_in_the_place_of_the_sidecar_is_refused_and_kept(
 
 
 def test_the_data_is_not_its_own_sidecar(clips: Clips, key: Key) -> None:
-    refuses(clips, key, clips.map(), SidecarError, "damaged or not a sidecar", sidecar=clips.path)
+    refuses(clips, key, clips.map(), SidecarError, "would be, or lie inside, .*choose another path", sidecar=clips.path)
+    for verb in (restore_memmap, verify_memmap):
+        with pytest.raises(SidecarError, match="is not a sidecar of this version"):
+            verb(clips.map(), key, sidecar=clips.path)
+    assert clips.is_untouched()
 
 
 def test_the_sidecar_of_a_folder_is_refused(clips: Clips, key: Key, tmp_path: Path) -> None:
@@ -716,12 +740,12 @@ def test_the_sidecar_of_a_folder_is_refused(clips: Clips, key: Key, tmp_path: Pa
     samples = np.random.default_rng(2).integers(-9_000, 9_000, 3_000, dtype=np.int16)
     soundfile.write(folder / "yes" / "a.wav", samples, 8_000, subtype="PCM_16")
     protect_folder(folder, None, key)
-    sidecar = folder / ".poscuda"
+    sidecar = tmp_path / "audio.poscuda"
     assert sidecar.is_file()
     for verb in (verify_memmap, restore_memmap):
-        with pytest.raises(SidecarError, match="belongs to a folder of files, not to an array"):
+        with pytest.raises(SidecarError, match="belongs to audio files that were edited in place, not to an array"):
             verb(clips.map(), key, sidecar=sidecar)
-    refuses(clips, key, clips.map(), SidecarError, "was made for other", sidecar=sidecar)
+    refuses(clips, key, clips.map(), SidecarError, r"was made for other data \(files, an array", sidecar=sidecar)
 
 
 # Refusals of a sidecar that was made for something else
@@ -733,11 +757,9 @@ def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> Non
     protected, sealed = clips.path.read_bytes(), clips.sidecar.read_bytes()
     other = Key(bytes(32))
     for message, call in {
-        f"was not made with the key {other.fingerprint}": lambda: protect_memmap(
-            clips.map(), LABELS, other, recipe=SMALL
-        ),
-        "was not made with the key": lambda: restore_memmap(clips.map(), other),
-        "not made with the key": lambda: verify_memmap(clips.map(), other),
+        made_with(key) + other.fingerprint: lambda: protect_memmap(clips.map(), LABELS, other, recipe=SMALL),
+        made_with(key): lambda: restore_memmap(clips.map(), other),
+        made_with(key)[:-1]: lambda: verify_memmap(clips.map(), other),
         "other labels or lengths.*restore first and protect again": lambda: protect_memmap(
             clips.map(), LABELS[::-1], key, recipe=SMALL
         ),
@@ -754,9 +776,11 @@ def test_a_finished_run_is_not_changed_by_another(clips: Clips, key: Key) -> Non
         r"shape \(9, 300\) and dtype <i2; this one has \(9, 299\)": lambda: restore_memmap(clips.map()[:, :299], key),
         r"this one has \(8, 300\) and <i2": lambda: verify_memmap(clips.map()[1:], key),
         r"this one has \(9, 300, 1\)": lambda: verify_memmap(clips.map()[:, :, None], key),
-        "made for other data: samples outside": lambda: restore_memmap(clips.map()[::-1], key),
-        "samples outside the patches differ": lambda: verify_memmap(clips.map()[:, ::-1], key),
-        "made for other data": lambda: protect_memmap(clips.map()[::-1], LABELS, key, recipe=SMALL),
+        "an array that lies elsewhere in its file": lambda: restore_memmap(clips.map()[::-1], key),
+        "lies elsewhere in its file": lambda: verify_memmap(clips.map()[:, ::-1], key),
+        r"made for other data \(another part of the file\)": lambda: protect_memmap(
+            clips.map()[::-1], LABELS, key, recipe=SMALL
+        ),
     }.items():
         with pytest.raises(SidecarError, match=message):
             call()
@@ -777,22 +801,37 @@ def test_the_order_of_labels_and_spelling_of_names_make_no_other_run(clips: Clip
         assert clips.path.read_bytes() == protected
 
 
-@pytest.mark.guards("I9")
-@pytest.mark.parametrize("verb", ["protect", "restore", "verify"])
-def test_an_edit_outside_the_patches_is_refused(clips: Clips, key: Key, verb: str) -> None:
+@pytest.mark.guards("I4")
+def test_an_edit_outside_the_patches_stays_and_blocks_nothing(clips: Clips, key: Key) -> None:
+    """The sidecar of format 1 keeps patches, and does not watch what lies beside them."""
     protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
-    arr = clips.map()
+    arr, original = clips.map(), np.load(io.BytesIO(clips.original))
     start = start_of(key, 3)
-    arr[3, start - 1 if start else 40] ^= 1
-    content = clips.path.read_bytes()
-    call = {
-        "protect": lambda: protect_memmap(arr, LABELS, key, recipe=SMALL),
-        "restore": lambda: restore_memmap(arr, key),
-        "verify": lambda: verify_memmap(arr, key),
-    }[verb]
-    with pytest.raises(SidecarError, match="was made for other data"):
-        call()
-    assert clips.path.read_bytes() == content
+    place = start - 1 if start else 40
+    arr[3, place] ^= 1
+    assert protect_memmap(arr, LABELS, key, recipe=SMALL).state == "already protected"
+    found = verify_memmap(arr, key)
+    assert (found.protected, found.ok) == (9, True)
+    assert restore_memmap(arr, key).state == "restored"
+    original[3, place] ^= 1
+    assert np.load(clips.path).tobytes() == original.tobytes()
+
+
+@pytest.mark.guards("I9")
+@pytest.mark.parametrize("recipe", [SMALL, STRONG], ids=["paper", "strong"])
+def test_one_byte_that_is_of_neither_form_makes_a_changed_clip(clips: Clips, key: Key, recipe: Recipe) -> None:
+    protect_memmap(clips.map(), LABELS, key, recipe=recipe)
+    arr = clips.map()
+    arr[3, start_of(key, 3) + 7] ^= 0x100
+    content, sealed = clips.path.read_bytes(), clips.sidecar.read_bytes()
+    for call in (
+        lambda: protect_memmap(arr, LABELS, key, recipe=recipe),
+        lambda: restore_memmap(arr, key),
+    ):
+        with pytest.raises(SidecarError, match=r"^1 files or clips are missing, .*were changed since .*\n  clip 3$"):
+            call()
+        assert (clips.path.read_bytes(), clips.sidecar.read_bytes()) == (content, sealed)
+    assert verify_memmap(arr, key).neither == ("3",)
 
 
 @pytest.mark.guards("I9")
@@ -806,10 +845,10 @@ def test_the_sidecar_of_another_file_is_refused(clips: Clips, key: Key, tmp_path
     for call in (
         lambda: protect_memmap(arr, LABELS, key, recipe=SMALL),
         lambda: restore_memmap(arr, key),
-        lambda: verify_memmap(arr, key),
     ):
-        with pytest.raises(SidecarError, match="was made for other data"):
+        with pytest.raises(SidecarError, match=r"9 files or clips are missing, .*were changed since"):
             call()
+    assert verify_memmap(arr, key).neither == tuple("012345678")
     assert other.read_bytes() == content
 
 
@@ -827,7 +866,7 @@ def test_another_part_of_the_file_is_refused_where_it_begins_with_silence(tmp_pa
         lambda: verify_memmap(arr[9:], key),
         lambda: restore_memmap(arr[9:], key),
     ):
-        with pytest.raises(SidecarError, match="was made for other"):
+        with pytest.raises(SidecarError, match=r"another part of the file|lies elsewhere in its file"):
             call()
         assert clips.path.read_bytes() == protected
 
@@ -843,7 +882,7 @@ def test_an_interrupted_run_continues_only_as_it_was_begun(clips: Clips, key: Ke
     for message, call in {
         "other labels": lambda: protect_memmap(clips.map(), LABELS[::-1], key, recipe=SMALL),
         "another recipe": lambda: protect_memmap(clips.map(), LABELS, key, recipe=Recipe.paper()),
-        "not made with the key": lambda: protect_memmap(clips.map(), LABELS, Key(bytes(32)), recipe=SMALL),
+        made_with(key): lambda: protect_memmap(clips.map(), LABELS, Key(bytes(32)), recipe=SMALL),
         "other data": lambda: protect_memmap(clips.map()[::-1], LABELS, key, recipe=SMALL),
     }.items():
         with pytest.raises(SidecarError, match=message):
@@ -882,12 +921,53 @@ def test_an_interrupted_run_is_resumed_with_another_batch_size(
     assert clips.path.read_bytes() == expected
 
 
-def test_data_that_were_put_back_are_not_called_protected(clips: Clips, key: Key) -> None:
-    protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
+@pytest.mark.parametrize("recipe", [SMALL, STRONG], ids=["paper", "strong"])
+def test_data_that_were_put_back_are_marked_again(clips: Clips, key: Key, recipe: Recipe) -> None:
+    expected = clips.protected_bytes(key, LABELS, recipe=recipe)
+    first = protect_memmap(clips.map(), LABELS, key, recipe=recipe)
     clips.path.write_bytes(clips.original)
-    with pytest.raises(SidecarError, match=r"not as it left them .*they were put back or changed since"):
-        protect_memmap(clips.map(), LABELS, key, recipe=SMALL)
+    again = protect_memmap(clips.map(), LABELS, key, recipe=recipe)
+    assert again == dataclasses.replace(first, seconds=again.seconds)
+    assert clips.path.read_bytes() == expected
+    restore_memmap(clips.map(), key)
     assert clips.path.read_bytes() == clips.original
+
+
+@pytest.mark.parametrize("recipe", [SMALL, STRONG], ids=["paper", "strong"])
+def test_protected_data_that_come_back_after_an_undo_are_recognised(clips: Clips, key: Key, recipe: Recipe) -> None:
+    expected = clips.protected_bytes(key, LABELS, recipe=recipe)
+    protect_memmap(clips.map(), LABELS, key, recipe=recipe)
+    for verb, state in ((restore_memmap, "restored"), (protect_memmap, "protected")):
+        restore_memmap(clips.map(), key)
+        clips.path.write_bytes(expected)
+        found = verify_memmap(clips.map("r"), key)
+        assert (found.protected, found.state) == (9, "undone")
+        again = {"recipe": recipe, "labels": LABELS} if verb is protect_memmap else {}
+        assert verb(clips.map(), key=key, **again).state == state
+        assert clips.path.read_bytes() == (clips.original if verb is restore_memmap else expected)
+
+
+@pytest.mark.parametrize("recipe", [SMALL, STRONG], ids=["paper", "strong"])
+def test_what_can_be_protected_is_protected_beside_a_changed_clip(clips: Clips, key: Key, recipe: Recipe) -> None:
+    expected = clips.protected_bytes(key, LABELS, recipe=recipe)
+    protect_memmap(clips.map(), LABELS, key, recipe=recipe)
+    clips.path.write_bytes(clips.original)
+    arr = clips.map()
+    places = slice(start_of(key, 3), start_of(key, 3) + 40)
+    kept = arr[3, places].copy()
+    arr[3, places] ^= 0x55
+    edited = arr[3].tobytes()
+    with pytest.raises(SidecarError, match=r"\n  clip 3$"):
+        protect_memmap(clips.map(), LABELS, key, recipe=recipe)
+    report = protect_memmap(clips.map(), LABELS, key, recipe=recipe, partial=True)
+    assert (report.state, report.left_out) == ("partly protected", ("clip 3",))
+    wet = np.load(io.BytesIO(expected))
+    assert clips.map()[3].tobytes() == edited
+    assert np.delete(clips.map(), 3, 0).tobytes() == np.delete(wet, 3, 0).tobytes()
+    assert verify_memmap(clips.map("r"), key).neither == ("3",)
+    arr[3, places] = kept
+    assert protect_memmap(clips.map(), LABELS, key, recipe=recipe).state == "protected"
+    assert clips.path.read_bytes() == expected
 
 
 # Format 2, of which no frame stays as it was.

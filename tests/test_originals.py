@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 import traceback
 from pathlib import Path
 
@@ -85,9 +86,10 @@ def test_one_file_and_some_names(audio: Path, tmp_path: Path, key: Key) -> None:
 
 def test_a_file_that_changed_is_named_and_no_original_is_made_up(audio: Path, tmp_path: Path, key: Key) -> None:
     copy = tmp_path / "copy"
-    protect_folder(audio, copy, key)
+    shutil.copytree(audio, copy)
+    protect_folder(copy, None, key)
     wav_file, cut, flac = copy / "no" / "PCM_16.wav", copy / "no" / "PCM_24.wav", copy / "no" / "a.flac"
-    wav_file.write_bytes(wav_file.read_bytes()[:-1] + bytes([wav_file.read_bytes()[-1] ^ 1]))
+    wav_file.write_bytes(wav_file.read_bytes()[:44] + bytes(byte ^ 1 for byte in wav_file.read_bytes()[44:]))
     cut.write_bytes(cut.read_bytes()[:-3])
     flac.write_bytes(b"fLaC" + bytes(60))
     (copy / "yes" / "tiny.wav").unlink()
@@ -234,13 +236,15 @@ def test_what_has_no_originals_is_refused(audio: Path, tmp_path: Path, key: Key)
     with pytest.raises(TypeError, match=r"expected a poscuda_fast\.Key"):
         next(originals_of_folder(audio, b"secret"))
     protect_folder(audio, copy, key)
-    with pytest.raises(SidecarError, match="was not made with the key"):
+    with pytest.raises(SidecarError, match=f"was made with the key of fingerprint {key.fingerprint}"):
         next(originals_of_folder(copy, Key.generate()))
-    restore_folder(copy, key)
+    undone, final = tmp_path / "undone", tmp_path / "final"
+    for folder in (undone, final):
+        shutil.copytree(audio, folder)
+        protect_folder(folder, None, key)
+    restore_folder(undone, key)
     with pytest.raises(SidecarError, match="was undone"):
-        next(originals_of_folder(copy, key))
-    final = tmp_path / "final"
-    protect_folder(audio, final, key)
+        next(originals_of_folder(undone, key))
     drop_undo(final, key)
     with pytest.raises(SidecarError, match="was dropped"):
         next(originals_of_folder(final, key))
@@ -251,7 +255,8 @@ def test_what_has_no_originals_is_refused(audio: Path, tmp_path: Path, key: Key)
 
 def test_nobody_writes_meanwhile_and_the_lock_ends_with_the_reading(audio: Path, tmp_path: Path, key: Key) -> None:
     copy = tmp_path / "copy"
-    protect_folder(audio, copy, key)
+    shutil.copytree(audio, copy)
+    protect_folder(copy, None, key)
     reading = originals_of_folder(copy, key)
     next(reading)
     with pytest.raises(BusyError):

@@ -24,7 +24,8 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 
 # Rooms, from the ground up: a file imports from floors below its own, or from its own room.
 FLOORS = [floor.split() for floor in (
-    "text", "errors recipe results secrecy", "disk kernels", "key", "mark", "undo", "arrays files",
+    "text attributes interrupts", "errors recipe results secrecy", "disk kernels", "key", "mark", "undo",
+    "arrays files",
     "protector ownership evaluation", "adapters __init__", "reporting", "cli",
 )]  # fmt: skip
 
@@ -207,7 +208,10 @@ def test_backends_have_one_signature(backend) -> None:
         for name, function in inspect.getmembers(reference, inspect.isfunction)
         if function.__module__ == reference.__name__ and not name.startswith("_")
     }
-    assert set(functions) == {"filter_patches", "add_lines", "survey_patches", "measure_patches", "hash_pieces"}
+    assert set(functions) == {
+        "filter_patches", "add_lines", "survey_patches", "measure_patches", "hash_pieces", "mark_and_hash",
+        "tell_pieces",
+    }  # fmt: skip
     for name, function in functions.items():
         kernel = getattr(kernels, name)
         assert kernel.__name__ == name

@@ -27,9 +27,9 @@ from hostile import BAD_NPYS
 import poscuda_fast
 from poscuda_fast import AudioFileError, DatasetError, Key, Recipe, protect_array, protect_folder
 from poscuda_fast.arrays import mapped
-from poscuda_fast.arrays.memory import interrupts_held_back
 from poscuda_fast.arrays.vectors import read_vector
 from poscuda_fast.files import label_sources
+from poscuda_fast.interrupts import interrupts_held_back
 
 KEY = Key(bytes(range(32)))
 
@@ -76,11 +76,13 @@ def everything(place: Path, number: int) -> None:
     protect_folder(place / "data", copy, KEY, labels_from=f"csv:{place / 'labels.csv'}", threads=2)
     poscuda_fast.verify_folder(copy, KEY)
     list(poscuda_fast.originals_of_folder(copy, KEY))
-    poscuda_fast.restore_folder(copy, KEY)
+    with pytest.raises(DatasetError):
+        poscuda_fast.restore_folder(copy, KEY)
     protect_array(source, list("abababab"), KEY, dst=clips)
     poscuda_fast.verify_array(clips, KEY)
     list(poscuda_fast.originals_of_array(clips, KEY))
-    poscuda_fast.restore_array(clips, KEY)
+    protect_array(source, list("abababab"), KEY)
+    poscuda_fast.restore_array(source, KEY)
     poscuda_fast.protect(np.load(place / "clips.npy"), [0, 1] * 4, KEY, recipe=Recipe.paper())
     with pytest.raises(DatasetError):
         protect_folder(place / "data", place / "other", KEY, labels_from=f"csv:{place / 'clips.npy'}")
@@ -226,7 +228,7 @@ def interrupting(old: Any) -> Iterator[str]:
     """What Ctrl-C does in a held-back block, with `old` as its handler."""
     code = f"""
 import signal
-from poscuda_fast.arrays.memory import interrupts_held_back
+from poscuda_fast.interrupts import interrupts_held_back
 signal.signal(signal.SIGINT, {old})
 with interrupts_held_back():
     signal.raise_signal(signal.SIGINT)

@@ -24,8 +24,9 @@ from test_cli import poscuda
 import poscuda_fast
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, Verdict, drop_undo, protect_folder, protect_memmap
 from poscuda_fast.cli import synth
-from poscuda_fast.files.manifest import Manifest
-from poscuda_fast.undo.journal import Journal
+from poscuda_fast.files.originals import open_files
+from poscuda_fast.undo.journal import manifest_of
+from poscuda_fast.undo.manifest import Manifest
 
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
     pytest.importorskip("jinja2", reason="the report's tests need pip install '.[report]'")
@@ -123,7 +124,7 @@ class Made:
         with untouched(self.folder):
             reporting.write_report(self.folder, KEY, self.path, progress=lambda *n: self.seen.append(n))
         self.page = Page(self.path)
-        self.manifest = Manifest.read(self.folder / "poscuda.json")
+        self.manifest = Manifest.read(manifest_of(self.folder))
         ratios = {name: entry["snr_db"] for name, entry in self.manifest.files.items()}
         self.ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         self.worst = ["yes/silent.wav", *sorted(self.ratios, key=self.ratios.__getitem__)[:9]]
@@ -429,10 +430,10 @@ def test_what_nothing_changed_in_is_not_protected(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_what_was_put_back_is_not_counted_as_protected(tmp_path: Path) -> None:
-    write_tree(tmp_path / "in", {f"{n % 2}/{n}.wav": wav(tone(4096 + 128 * n)) for n in range(4)})
-    protect_folder(tmp_path / "in", tmp_path / "out", KEY)
-    for n in (1, 2, 3):
-        (tmp_path / "out" / f"{n % 2}" / f"{n}.wav").write_bytes((tmp_path / "in" / f"{n % 2}/{n}.wav").read_bytes())
+    originals = {f"{n % 2}/{n}.wav": wav(tone(4096 + 128 * n)) for n in range(4)}
+    write_tree(tmp_path / "out", originals)
+    protect_folder(tmp_path / "out", None, KEY)
+    write_tree(tmp_path / "out", {name: originals[name] for name in ("1/1.wav", "0/2.wav", "1/3.wav")})
     text = written(tmp_path / "out", tmp_path / "some.html")
     assert "4 files 1 protected, 3 original 2 classes 4,096 frames of protected files; all of" in text
     assert "median SNR of 1 protected file with sound" in text
@@ -507,8 +508,8 @@ def test_a_long_clip_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def evaluation(made: Made, **changes: Any) -> dict[str, Any]:
-    with Journal(made.folder / ".poscuda", KEY) as journal:
-        labels = journal.header["labels"]
+    with open_files(made.folder, KEY) as run:
+        labels = run.labels_mac
     fields = {
         "kind": "poscuda evaluation",
         "version": 1,
@@ -614,15 +615,16 @@ def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
     write_tree(source, {"a/a.wav": wav(tone(900))})
     with pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
         reporting.write_report(source, KEY, out)
-    protect_folder(source, tmp_path / "final", KEY)
+    for name in ("final", "undone"):
+        write_tree(tmp_path / name, {"a/a.wav": wav(tone(900))})
+        protect_folder(tmp_path / name, None, KEY)
     drop_undo(tmp_path / "final", KEY)
-    with pytest.raises(SidecarError, match="was dropped: the originals are gone"):
+    with pytest.raises(SidecarError, match="was dropped: what tells the originals is gone"):
         reporting.write_report(tmp_path / "final", KEY, out)
-    protect_folder(source, tmp_path / "undone", KEY)
     poscuda_fast.restore_folder(tmp_path / "undone", KEY)
     with pytest.raises(SidecarError, match="was undone: the data are the originals again"):
         reporting.write_report(tmp_path / "undone", KEY, out)
-    with pytest.raises(SidecarError, match="was not made with the key"):
+    with pytest.raises(SidecarError, match=f"was made with the key of fingerprint {KEY.fingerprint}"):
         reporting.write_report(tmp_path / "final", Key.generate(), out)
     with pytest.raises(TypeError, match=r"expected a poscuda_fast\.Key"):
         reporting.write_report(source, "secret", out)

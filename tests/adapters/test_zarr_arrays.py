@@ -20,6 +20,7 @@ from poscuda_fast import BusyError, DatasetError, Key, Recipe, SidecarError, dis
 from poscuda_fast.adapters.zarr_tasks import shard_tasks
 from poscuda_fast.arrays import zarr as sharded
 from poscuda_fast.arrays.verbs import protect_array, restore_array, verify_array
+from poscuda_fast.undo.journal import sidecar_of
 
 PAPER = Recipe.paper(patch=40, taps=9, patches=3)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -96,6 +97,7 @@ def test_an_array_is_protected_in_place_and_restored(tmp_path, key, layout, reci
     assert checked.protected + checked.unchanged == 10  # one clip has no frames
 
     moved = path.rename(tmp_path / "b.zarr")
+    (tmp_path / "a.zarr.poscuda").rename(tmp_path / "b.zarr.poscuda")
     assert restore_array(moved, key).state == "restored"
     assert read(moved).tobytes() == clips.tobytes()
     assert contents(moved) == before
@@ -127,6 +129,12 @@ def test_the_bytes_are_those_of_the_folder(tmp_path: Path, key: Key) -> None:
     assert np.array_equal(read(path), clips)
 
 
+def copy_with_sidecar(path: Path, copy: Path) -> None:
+    shutil.copytree(path, copy)
+    if sidecar_of(path).exists():
+        shutil.copy(sidecar_of(path), sidecar_of(copy))
+
+
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("undoing", [False, True], ids=["protect", "restore"])
 def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoing) -> None:
@@ -140,7 +148,7 @@ def test_a_killed_run_is_finished_and_no_shard_is_ever_torn(tmp_path, key, undoi
     states = set()
     for moment in range(16):
         trial = tmp_path / f"{moment}.zarr"
-        shutil.copytree(path, trial)
+        copy_with_sidecar(path, trial)
 
         def work(trial: Path = trial, moment: int = moment) -> None:
             done = 0
@@ -200,11 +208,11 @@ def test_the_sidecar_knows_its_array(tmp_path: Path, key: Key) -> None:
     path = store(tmp_path / "a.zarr", clips, chunks=(4, 600))
     protect_array(path, LABELS[:11], key)
     other = store(tmp_path / "other.zarr", clips[::-1], chunks=(4, 600))
-    shutil.copy(path / ".poscuda", other / ".poscuda")
+    shutil.copy(tmp_path / "a.zarr.poscuda", tmp_path / "other.zarr.poscuda")
     before = contents(tmp_path, hidden=True)
     with pytest.raises(SidecarError, match=r"made for other data|were changed since"):
         restore_array(other, key)
-    with pytest.raises(SidecarError, match="made for other labels"):
+    with pytest.raises(SidecarError, match="made for other labels or lengths"):
         protect_array(path, LABELS[1:12], key)
     with pytest.raises(SidecarError, match="made for another recipe"):
         protect_array(path, LABELS[:11], key, recipe=PAPER)

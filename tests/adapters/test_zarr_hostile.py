@@ -150,9 +150,11 @@ def test_nothing_is_written_through_a_link_in_the_array(tmp_path: Path, words: l
     shutil.move(path / place, tmp_path / "outside")
     os.symlink(tmp_path / "outside", path / place)
     before = contents(tmp_path / "outside")
-    done = poscuda("protect", path, *words)
-    assert done.returncode == 2, done.stderr
-    assert "lies behind a symbolic link, so writing it would change files outside" in done.stderr
+    for extra in ((), ("--dry-run",)):
+        with untouched(tmp_path):
+            done = poscuda("protect", path, *words, *extra)
+        assert done.returncode == 2, done.stderr
+        assert f"{path / place} is a link; replace it by what it leads to" in done.stderr
     assert contents(tmp_path / "outside") == before
 
 

@@ -159,7 +159,7 @@ def test_an_array_gives_its_clips(tmp_path: Path, key: Key, protected: bool, dty
 
 def test_labels_are_those_of_the_sidecar_whatever_is_beside_it(tmp_path: Path, key: Key, folder: Path) -> None:
     protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE, labels_from=r"regex:(.)\.")
-    (tmp_path / "dst/poscuda.json").unlink()
+    (tmp_path / "dst.poscuda.json").unlink()
     assert set(opened(tmp_path / "dst", key).labels) == {*"0123456789", "e"}
 
 
@@ -172,7 +172,7 @@ def test_protected_files_are_never_taken_for_clean_ones(
 ) -> None:
     """Where the sidecar was moved away, or tells of more or less than what was given."""
     protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
-    os.rename(tmp_path / "dst" / {"sidecar": ".poscuda", "manifest": "poscuda.json"}[gone], tmp_path / "safe")
+    os.rename(tmp_path / {"sidecar": "dst.poscuda", "manifest": "dst.poscuda.json"}[gone], tmp_path / "safe")
     sentence = "is protected according to" if gone == "sidecar" else "is protected already by"
     with pytest.raises((DatasetError, SidecarError), match=sentence):
         opened(tmp_path / given, key)
@@ -190,11 +190,11 @@ def test_errors_carry_no_secrets(tmp_path: Path, key: Key, folder: Path) -> None
 
 
 def test_a_sidecar_that_is_asked_for_must_be_there(tmp_path: Path, key: Key, folder: Path) -> None:
-    for missing in (tmp_path / "typo", folder / ".poscuda"):
+    for missing in (tmp_path / "typo", tmp_path / f"{folder.name}.poscuda"):
         with pytest.raises(SidecarError, match=r"There is no sidecar .*; give the one that was written"):
             opened(folder, key, sidecar=missing)
-    (folder / ".poscuda").touch()
-    with pytest.raises(SidecarError, match="is empty, so it does not say"):
+    (tmp_path / f"{folder.name}.poscuda").touch()
+    with pytest.raises(SidecarError, match="is not a sidecar of this version"):
         opened(folder, key)
 
 
@@ -229,7 +229,7 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
     with pytest.raises(SidecarError, match="There is no sidecar"):
         open_array(tmp_path, key, sidecar=sidecar)
     sidecar.touch()
-    with pytest.raises(SidecarError, match="is empty"):
+    with pytest.raises(SidecarError, match="is not a sidecar of this version"):
         open_array(tmp_path, key)
     sidecar.unlink()
     verbs.protect_array(path, np.arange(20) % 2, key, sample_rate=8000)
@@ -253,11 +253,16 @@ def test_clips_that_hold_their_marks_are_not_clean(tmp_path: Path, key: Key, fol
     )
     (tmp_path / "clips.npy.poscuda").unlink()
     protect_folder(folder, tmp_path / "dst", key, recipe=Recipe.strong(strength))
-    for name in (".poscuda", "poscuda.json"):
-        (tmp_path / "dst" / name).unlink()
-    for number, source in enumerate((open_array(tmp_path, key), opened(tmp_path / "dst", key))):
+    for name in ("dst.poscuda", "dst.poscuda.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(SidecarError, match="are marked with this key already: 3 of the 3 classes"):
+        opened(tmp_path / "dst", key)
+    if strength == 1:  # in loud noise only all clips together tell
         with pytest.raises(DatasetError, match="These clips are protected with this key"):
-            gathered(source, tmp_path / f"{number}")
+            gathered(open_array(tmp_path, key), tmp_path / "array")
+    else:
+        with pytest.raises(SidecarError, match="are marked with this key already: 2 of the 2 classes"):
+            open_array(tmp_path, key)
     other = Key(bytes(32))
     assert not gathered(opened(tmp_path / "dst", other), tmp_path / "other").was_protected
 
@@ -273,13 +278,26 @@ def test_lengths_that_do_not_fit_are_refused(tmp_path: Path, key: Key, lengths: 
 def test_what_cannot_be_evaluated_is_said(tmp_path: Path, key: Key, folder: Path) -> None:
     with pytest.raises(DatasetError, match="There are 0 classes with at least 5 clips, of 1 in all"):
         gathered(opened(folder / "sun", key), tmp_path / "a")
-    protect_folder(folder, tmp_path / "dst", key)
-    restore_folder(tmp_path / "dst", key)
-    assert not opened(tmp_path / "dst", key).was_protected
-    protect_folder(folder, tmp_path / "final", key)
-    drop_undo(tmp_path / "final", key)
+    protect_folder(folder, None, key)
+    restore_folder(folder, key)
+    assert not opened(folder, key).was_protected
+    protect_folder(folder, None, key)
+    drop_undo(folder, key)
     with pytest.raises(DatasetError, match="is in state final; evaluate clean files"):
-        opened(tmp_path / "final", key)
+        opened(folder, key)
+
+
+def test_a_copy_is_evaluated_beside_its_source(tmp_path: Path, key: Key, folder: Path) -> None:
+    protect_folder(folder, tmp_path / "dst", key, recipe=RECIPE)
+    source = opened(tmp_path / "dst", key)
+    assert source.was_protected
+    clean, found = (
+        gathered(opened(path, key), tmp_path / name) for path, name in ((folder, "a"), (tmp_path / "dst", "b"))
+    )
+    assert np.array_equal(found.clean, clean.clean)
+    (folder / "no/1.wav").write_bytes((folder / "no/2.wav").read_bytes())
+    with pytest.raises(DatasetError, match=r"no/1\.wav is not the source of the copy any more"):
+        gathered(source, tmp_path / "c")
 
 
 KILLED = """

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from poscuda_fast import (
 )
 from poscuda_fast.arrays import verbs
 from poscuda_fast.recipe import check_rate, check_snr
-from poscuda_fast.undo.journal import APPLICATION_ID, SCHEMA
+from poscuda_fast.undo.journal import sidecar_of
+from poscuda_fast.undo.log import MAGIC
 
 Call = Callable[[], object]
 Case = Callable[[Path], Call]  # makes an input in a folder and gives what must be refused
@@ -357,9 +357,9 @@ def folder_cases() -> Iterator[tuple[str, Case]]:
         "a loose file": lambda root: write_tree(root, {"loose.wav": GOOD}),
         "FLAC that is none": lambda root: write_tree(root, {"a/x.flac": b"fLaC" + bytes(50)}),
         "MP3": lambda root: write_tree(root, {"a/x.mp3": b"\xff\xfb" + bytes(500)}),
-        "a folder in the place of its sidecar": lambda root: (root / ".poscuda").mkdir(),
-        "a pipe in the place of its sidecar": lambda root: os.mkfifo(root / ".poscuda"),
-        "a link in the place of its sidecar": lambda root: (root / ".poscuda").symlink_to("elsewhere"),
+        "a folder in the place of its sidecar": lambda root: sidecar_of(root).mkdir(),
+        "a pipe in the place of its sidecar": lambda root: os.mkfifo(sidecar_of(root)),
+        "a link in the place of its sidecar": lambda root: sidecar_of(root).symlink_to("elsewhere"),
     }
     for name, spoil in spoilt.items():
 
@@ -436,12 +436,12 @@ def manifest_cases() -> Iterator[tuple[str, Case]]:
         "label": "a",
         "bytes_before": 1,
         "bytes_after": 1,
-        "sha256_before": "a" * 64,
-        "sha256_after": "b" * 64,
+        "blake3_before": "a" * 64,
+        "blake3_after": "b" * 64,
         "snr_db": None,
     }
     whole = {
-        "poscuda": 1,
+        "poscuda": 2,
         "fingerprint": KEY.fingerprint,
         "recipe": Recipe.paper().to_dict(),
         "files": {"a/1.wav": entry},
@@ -457,7 +457,7 @@ def manifest_cases() -> Iterator[tuple[str, Case]]:
         "deep lists": "[" * 100_000,
         "deep dicts": '{"a":' * 100_000,
         "many digits": '{"poscuda": ' + "1" * 9_000 + "}",
-        "newer": json.dumps({**whole, "poscuda": 2}),
+        "newer": json.dumps({**whole, "poscuda": 3}),
         "NaN for a version": json.dumps({**whole, "poscuda": float("nan")}),
         "no recipe": json.dumps({**whole, "recipe": None}),
         "a recipe of text": json.dumps({**whole, "recipe": "strong"}),
@@ -466,16 +466,15 @@ def manifest_cases() -> Iterator[tuple[str, Case]]:
         "a file of None": json.dumps({**whole, "files": {"a": None}}),
         "a file above": json.dumps({**whole, "files": {"../a.wav": entry}}),
         "an absolute file": json.dumps({**whole, "files": {"/etc/passwd": entry}}),
-        "another key": json.dumps({**whole, "fingerprint": "0" * 16}),
         "less in an entry": json.dumps({**whole, "files": {"a/1.wav": {"label": "a"}}}),
         "more in an entry": json.dumps({**whole, "files": {"a/1.wav": {**entry, "more": 1}}}),
-        "a key twice": json.dumps(whole).replace('"poscuda": 1', '"poscuda": 1, "poscuda": 7'),
+        "a key twice": json.dumps(whole).replace('"poscuda": 2', '"poscuda": 2, "poscuda": 7'),
     }
     for name, text in texts.items():
 
         def case(folder: Path, text: str = text) -> Call:
-            write_tree(folder, {"a/1.wav": GOOD, "poscuda.json": text.encode()})
-            return lambda: verify_folder(folder, KEY)
+            write_tree(folder, {"set/a/1.wav": GOOD, "set.poscuda.json": text.encode()})
+            return lambda: verify_folder(folder / "set")
 
         yield name, case
     for name, content in {
@@ -484,58 +483,46 @@ def manifest_cases() -> Iterator[tuple[str, Case]]:
     }.items():
 
         def binary(folder: Path, content: bytes = content) -> Call:
-            write_tree(folder, {"a/1.wav": GOOD, "poscuda.json": content})
-            return lambda: verify_folder(folder, KEY)
+            write_tree(folder, {"set/a/1.wav": GOOD, "set.poscuda.json": content})
+            return lambda: verify_folder(folder / "set")
 
         yield name, binary
 
 
 def sidecar_cases() -> Iterator[tuple[str, Case]]:
-    def edited(*statements: str) -> Callable[[Path], object]:
-        def edit(path: Path) -> None:
-            database = sqlite3.connect(path, isolation_level=None)
-            for statement in statements:
-                database.execute(statement)
-            database.close()
-
-        return edit
-
     def overwritten(place: int, content: bytes) -> Callable[[Path], object]:
         def edit(path: Path) -> None:
             whole = path.read_bytes()
-            path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+            begin = place % len(whole)
+            path.write_bytes(whole[:begin] + content + whole[begin + len(content) :])
 
         return edit
 
-    ours = (f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 1")
+    first = 76  # the first record, behind the header
     spoilt: dict[str, Callable[[Path], object]] = {
+        "empty": lambda path: path.write_bytes(b""),
         "text": lambda path: path.write_text("not a sidecar"),
         "zeros": lambda path: path.write_bytes(bytes(8192)),
-        "a foreign database": lambda path: (path.unlink(), edited("CREATE TABLE notes (a)")(path)),
-        "ours without tables": lambda path: (path.unlink(), edited(*ours)(path)),
-        "ours without rows": lambda path: (path.unlink(), edited(*ours, *SCHEMA.values())(path)),
-        "a newer version": edited("PRAGMA user_version = 2"),
-        "another program's": edited("PRAGMA application_id = 7"),
-        "a trigger": edited("CREATE TRIGGER t AFTER INSERT ON batch BEGIN DELETE FROM run; END"),
-        "a view": edited("ALTER TABLE batch RENAME TO kept", "CREATE VIEW batch AS SELECT * FROM kept"),
-        "an index": edited("CREATE INDEX i ON batch (session)"),
-        "one table more": edited("CREATE TABLE more (a)"),
-        "a generated column": edited("ALTER TABLE batch ADD COLUMN more GENERATED ALWAYS AS (number + 1)"),
-        "a virtual table": edited("CREATE VIRTUAL TABLE more USING fts5(a)"),
-        "no run": edited("DELETE FROM run"),
-        "no batch": edited("DELETE FROM batch"),
-        "an endless header": edited("UPDATE run SET header = zeroblob(1000000)"),
-        "a huge page count": overwritten(28, b"\x7f\xff\xff\xff"),
-        "a page size of 1": overwritten(16, b"\0\x01"),
-        "a page size of 3": overwritten(16, b"\0\x03"),
-        "a schema that is code": edited(
-            "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = 'CREATE TABLE batch (a)'"
-        ),
+        "the magic alone": lambda path: path.write_bytes(MAGIC),
+        "a header alone": lambda path: os.truncate(path, first),
+        "a database": lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(4080)),
+        "a newer version": overwritten(7, b"\x03"),
+        "another key's": overwritten(8, b"\0"),
+        "another journal key": overwritten(40, bytes(8)),
+        "a record of another number": overwritten(first, b"\xff" * 8),
+        "an endless record": overwritten(first + 8, b"\xff\xff\xff\xff"),
+        "an empty record": overwritten(first + 8, bytes(4)),
+        "a record of another kind": overwritten(first + 12, b"\x07"),
+        "a record in the middle": overwritten(400, b"x"),
+        "its last byte": overwritten(-1, b"x"),
         "half of it": lambda path: os.truncate(path, path.stat().st_size // 2),
-        "its first page": lambda path: os.truncate(path, 4096),
+        "much behind it": lambda path: path.write_bytes(path.read_bytes() + b"x" * 100_000),
+        "gigabytes behind it": lambda path: os.truncate(path, 5 << 30),
         "a folder": lambda path: (path.unlink(), path.mkdir()),
         "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
         "a link": lambda path: (path.rename(path.with_name("kept")), path.symlink_to("kept")),
+        "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+        "the data": lambda path: (path.unlink(), os.link(path.with_name("clips.npy"), path)),
     }
     for name, spoil in spoilt.items():
 

@@ -1,16 +1,18 @@
 """What a disk may hold when the power fails: every combination of what was written and not yet synced.
 
 The model follows what Linux promises and no more. Content is written back page by page at any moment, so that each
-sector may be of any version since the last sync, whatever became of its neighbours; a change of a file's size is
-remembered in order, apart from the content; a name is durable once its folder is synced. A sector is written whole or
-not at all, and nothing beside it changes: SQLite assumes the same ("powersafe overwrite").
+sector may be of any version since the last sync, whatever became of its neighbours, and a sector of the data may be in
+the middle of being stored when it is; a change of a file's size is remembered in order, apart from the content; a name
+is durable once its folder is synced. A sector reaches the disk whole or not at all, and nothing beside it changes. New
+room in a file that was never written reads as zeros.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +20,13 @@ import numpy as np
 SECTOR = 512
 PAGE = 4096
 EXHAUSTIVE = 32  # so many combinations are all tried
-RUBBISH = -1.0  # as a time: what a new sector holds that was given room on the disk and never written
 LAST = math.inf
 
 State = dict[str, bytes]  # a folder's name ends with "/", and it has no content
 Operation = tuple[Any, ...]
 Knob = tuple[Any, ...]
 Choice = dict[Knob, float]
+Tear = Callable[[int, int], int]  # how far a store of some bytes of a sector had come, given its first and its end
 
 
 class Version(NamedTuple):
@@ -45,8 +47,8 @@ class CachedFile:
         self.versions: dict[int, list[Version]] = {}
         self._clean: set[int] = set()  # sectors that the kernel takes to be on the disk
 
-    def write(self, time: float, offset: int, content: bytes) -> None:
-        """New content. A sector that is half new may be on the disk half new: a store is made of many."""
+    def write(self, time: float, offset: int, content: bytes, tear: Tear | None = None) -> None:
+        """New content. With `tear` each sector may also reach the disk before all of it was stored."""
         if not content:
             return
         end = offset + len(content)
@@ -55,6 +57,10 @@ class CachedFile:
             self.sizes.append((time, end))
         for sector in range(offset // SECTOR, -(-end // SECTOR)):
             low, high = max(offset, sector * SECTOR), min(end, (sector + 1) * SECTOR)
+            if tear is not None:
+                middle = tear(low, high)
+                self.cached[low:middle] = content[low - offset : middle - offset]
+                self._note(time - 0.5, sector)
             self.cached[low:high] = content[low - offset : high - offset]
             self._note(time, sector)
         self._dirty(offset, end)
@@ -108,8 +114,7 @@ class CachedFile:
         if len(self.sizes) > 1:
             yield ("size",), [time for time, _ in self.sizes]
         for sector, versions in self.versions.items():
-            rubbish = [RUBBISH] if sector * SECTOR >= self.sizes[0][1] else []
-            yield ("sector", sector), [0, *rubbish, *(version.time for version in versions)]
+            yield ("sector", sector), [0, *(version.time for version in versions)]
 
     def content(self, choice: Choice, default: float) -> bytes:
         """The file on the disk, its size and its sectors as of the chosen moments."""
@@ -138,8 +143,6 @@ class CachedFile:
         following = min((cut for cut in cuts if cut > epoch), default=len(self.sizes))
         candidates = [v for v in self.versions.get(sector, []) if last <= v.epoch < following]
         old = bytes(SECTOR) if last else self.durable[low : low + SECTOR].ljust(SECTOR, b"\0")
-        if time == RUBBISH:
-            return b"\xa5" * SECTOR if candidates else old
         return next((v.content for v in reversed(candidates) if v.time <= time), old)
 
     def _note(self, time: float, sector: int) -> None:
@@ -158,8 +161,9 @@ class CachedFile:
 class Disk:
     """A folder's files and names, durable and not, as the operations that are applied leave them."""
 
-    def __init__(self, before: State) -> None:
+    def __init__(self, before: State, tear: Callable[[str, int, int], int] | None = None) -> None:
         self.time = 0
+        self._tear = tear
         files = [name for name in before if not name.endswith("/")]
         self._files = [CachedFile(before[name]) for name in files]
         self._names: dict[str, int | None] = {name: n for n, name in enumerate(files)}  # None for a folder
@@ -190,10 +194,7 @@ class Disk:
             for times in itertools.product(*knobs.values()):
                 yield self._state(dict(zip(knobs, times, strict=True)), LAST)
             return
-        groups: dict[Knob, list[Knob]] = {}
-        for knob in knobs:
-            page = (*knob[:2], knob[2] * SECTOR // PAGE) if knob[1:2] == ("sector",) else knob
-            groups.setdefault(page, []).append(knob)
+        groups = _pages(knobs)
         if 2 ** len(groups) <= EXHAUSTIVE:
             subsets = itertools.product((False, True), repeat=len(groups))
         else:
@@ -204,6 +205,14 @@ class Disk:
             yield self._state(dict.fromkeys(new, LAST), 0)
         for n in range(samples):
             yield self._state(_mixture(rng, knobs, groups, torn=n % 2 == 0), LAST)
+
+    def power_cut(self, rng: np.random.Generator) -> State:
+        """What may be on the disk now: all or nothing of it, or a mixture of pages or of sectors."""
+        how = rng.choice(["all", "nothing", "pages", "sectors"], p=[0.1, 0.1, 0.2, 0.6])
+        if how in ("all", "nothing"):
+            return self._state({}, LAST if how == "all" else 0)
+        knobs = dict(self._knobs())
+        return self._state(_mixture(rng, knobs, _pages(knobs), torn=how == "sectors"), LAST)
 
     def _knobs(self) -> Iterator[tuple[Knob, list[float]]]:
         reachable = {*self._durable.values(), *self._names.values()}
@@ -257,11 +266,15 @@ class Disk:
     def _remove(self, name: str) -> None:
         self._rename_names({name: "gone"})
 
+    def _link(self, old: str, new: str) -> None:
+        self._rename_names({new: self._names[old]})
+
     def _rename(self, old: str, new: str) -> None:
         self._rename_names({old: "gone", new: self._names[old]})
 
     def _write(self, name: str, offset: int, content: bytes) -> None:
-        self._file(name).write(self.time, offset, content)
+        tear = None if self._tear is None else functools.partial(self._tear, name)
+        self._file(name).write(self.time, offset, content, tear)
 
     def _store(self, name: str, offset: int, content: bytes) -> None:
         self._file(name).store(self.time, offset, content)
@@ -303,13 +316,22 @@ class Disk:
         self._names[name] = self._durable[name] = len(self._files) - 1
 
 
+def _pages(knobs: Iterable[Knob]) -> dict[Knob, list[Knob]]:
+    """The sectors of each page, and each other knob alone."""
+    groups: dict[Knob, list[Knob]] = {}
+    for knob in knobs:
+        page = (*knob[:2], knob[2] * SECTOR // PAGE) if knob[1:2] == ("sector",) else knob
+        groups.setdefault(page, []).append(knob)
+    return groups
+
+
 def _mixture(
     rng: np.random.Generator, knobs: dict[Knob, list[float]], groups: dict[Knob, list[Knob]], *, torn: bool
 ) -> Choice:
     """A moment for everything: for each page one, or, torn, for each sector one."""
     choice: Choice = {}
     for group in groups.values():
-        times = sorted({time for knob in group for time in knobs[knob]} - {RUBBISH})
+        times = sorted({time for knob in group for time in knobs[knob]})
         together = times[rng.integers(len(times))]
         for knob in group:
             choice[knob] = knobs[knob][rng.integers(len(knobs[knob]))] if torn else together

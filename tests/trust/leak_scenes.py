@@ -138,14 +138,15 @@ class Scenes:
             show(poscuda_fast.verify_folder(root, self.key))
             show(poscuda_fast.verify_folder(root))
         show(poscuda_fast.restore_folder(wavs, self.key))
-        show(poscuda_fast.drop_undo(self.folder / "copy", self.key))
+        show(poscuda_fast.protect_folder(wavs, None, self.key, recipe=self.recipe))
+        show(poscuda_fast.drop_undo(wavs, self.key))
 
     def scene_of_objects(self) -> None:
         plan = make_plan(self.key, self.recipe, names(), None, np.full(N_CLIPS, 650))
         protector = Protector(self.folder / "my.key", recipe=self.recipe)
         protector({"audio": np.load(self.folder / "clips.npy"), "label": names()})
         with Journal(self.folder / "objects", self.key) as journal:
-            journal.begin({"kind": "array"}, b"secret")
+            journal.begin({"kind": "array"})
             for value in (self.key, self.recipe, plan, plan.marks, plan.of_clip(0), protector, journal):
                 self.kept.show(value)
 

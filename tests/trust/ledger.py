@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "POSCUDA_TRUST_RESULTS=tests/trust/results pytest tests/trust -m 'trust or not trust'"
+
+
+def command() -> str:
+    """How pytest was called, as it is stored beside what it found."""
+    words = [os.path.relpath(word, ROOT) if word.startswith("/") else word for word in sys.argv[1:]]
+    return f"POSCUDA_TRUST_RESULTS=tests/trust/results pytest {shlex.join(words)}"
 
 
 class Ledger:
@@ -38,4 +44,4 @@ class Ledger:
 
         for figure, fields in self.figures.items():
             plain = {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
-            stored.store(folder, figure, COMMAND, plain)
+            stored.store(folder, figure, command(), plain)

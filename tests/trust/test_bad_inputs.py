@@ -85,6 +85,7 @@ def try_all(folder: Path, kind: str, ledger: Ledger) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.guards("I13")
 @kinds
 def test_bad_inputs_are_refused(tmp_path: Path, ledger: Ledger, kind: str) -> None:
     try_all(tmp_path, kind, ledger)

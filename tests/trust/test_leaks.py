@@ -44,14 +44,14 @@ class Stage:
         """What only the sidecar's key opens is secret too."""
         for sidecar in (
             self.folder / "clips.npy.poscuda",
-            self.folder / "copy/.poscuda",
-            self.folder / "wavs/.poscuda",
+            self.folder / "copy.poscuda",
+            self.folder / "wavs.poscuda",
         ):
             if sidecar.exists() and sidecar.stat().st_size:
                 try:
                     with Journal(sidecar, Key(MASTER)) as journal:
-                        if journal._journal_key:
-                            self.secrets.add_bytes("a journal key", journal._journal_key)
+                        if journal._log is not None:
+                            self.secrets.add_bytes("a journal key", journal._log._keys._journal)
                 except SidecarError:
                     continue
 
