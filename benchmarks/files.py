@@ -11,6 +11,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from poscuda_fast.cli import synth
+
 SAMPLE_RATE = 16_000
 
 
@@ -36,6 +38,25 @@ def make_folder(path: Path, n_files: int, n_classes: int = 10) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / f"{number:06}.wav", noise[number % len(noise)], SAMPLE_RATE)
     subprocess.run(["sync", "-f", path], check=True)
+    return path
+
+
+def make_sounds(path: Path, n_files: int, kind: str) -> Path:
+    """WAV files of one second of speech-like sounds, in one kind of samples, in a folder for each word."""
+    rng, words = np.random.default_rng(3), list(synth.WORDS)
+    for number in range(n_files):
+        word = words[number % len(words)]
+        spoken = np.resize(synth.speak(word, number % 7, number // 7), synth.SAMPLE_RATE) / 32768
+        samples, subtype = spoken, "PCM_16"
+        if kind == "24 bits":
+            samples, subtype = spoken + rng.normal(0, 1e-5, len(spoken)), "PCM_24"
+        elif kind == "float32 from PCM":
+            subtype = "FLOAT"
+        elif kind == "other float32":
+            samples, subtype = 0.7231 * spoken, "FLOAT"
+        file = path / word / f"{number:06}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, samples, synth.SAMPLE_RATE, subtype)
     return path
 
 

@@ -25,7 +25,7 @@ from benchmarks import stored
 from poscuda_fast import Key, Recipe, protect_memmap, restore_memmap
 
 FRAMES = 16_000
-RECIPE = Recipe.paper(patches=16)  # several batches, so that kills also fall between them
+RECIPE = Recipe.strong()  # dozens of batches, so that kills also fall between them
 
 
 def main(speech: Path, n_kills: int, seed: int) -> None:

@@ -23,7 +23,7 @@ def roundtrip() -> str:
         return tables.MISSING
     result = stored.load(stored.EXPERIMENTS, "roundtrip")
     lines = [
-        "| data set | how | files | MB | changed | verified | SHA-256 restored | median SNR | protect | restore |",
+        "| data set | how | files | MB | changed | verified | originals, by SHA-256 | median SNR | protect | restore |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
@@ -31,10 +31,11 @@ def roundtrip() -> str:
         if row["verified_unchanged"]:
             verified += f", {row['verified_unchanged']} silent there"
         verified += f", {row['verified_neither']} neither"
+        restored = f"{row['restore_seconds']:.1f} s" if "restore_seconds" in row else "not needed"
         lines.append(
             f"| {row['dataset']} | {row['mode']} | {row['files']:,} | {row['bytes'] / 1e6:.0f} | {row['changed']:,} "
-            f"| {verified} | {row['restored_sha256_equal']:,} of {row['files']:,} | {row['snr_db_median']} dB "
-            f"| {row['protect_seconds']:.1f} s | {row['restore_seconds']:.1f} s |"
+            f"| {verified} | {row['originals_equal']:,} of {row['files']:,} | {row['snr_db_median']} dB "
+            f"| {row['protect_seconds']:.1f} s | {restored} |"
         )
     return "\n".join([*lines, "", source(result)])
 

@@ -1,4 +1,4 @@
-"""Protect, verify and restore whole data sets with the command line, and compare every file's SHA-256.
+"""Protect and verify whole data sets with the command line, undo what was done in place, and compare every SHA-256.
 
     python -m experiments.roundtrip SPEECH [WORK]
 
@@ -41,47 +41,52 @@ def main(speech: Path, work: Path) -> None:
 
 
 def run_copy(name: str, source: Path, target: Path, key: Path) -> dict[str, Any]:
-    """`poscuda protect SRC DST`, then verify and restore the copy."""
-    return run(name, "copy", source, target, ["protect", source, target, "--key", key], key)
+    """`poscuda protect SRC DST`, then verify the copy against its source, which must be as it was."""
+    before = digests(source)
+    row = run(name, source, ["protect", source, target], ["verify", target, "--source", source], key)
+    return {**row, "mode": "copy", "originals_equal": same(digests(source), before)}
 
 
 def run_in_place(name: str, source: Path, target: Path, key: Path) -> dict[str, Any]:
     """`poscuda protect SRC --in-place` on a plain copy, then verify and restore it."""
     shutil.copytree(source, target)
-    return run(name, "in place", source, target, ["protect", target, "--in-place", "--key", key], key)
-
-
-def run(name: str, mode: str, source: Path, target: Path, command: list[str | Path], key: Path) -> dict[str, Any]:
-    """One row of the result."""
     before = digests(source)
-    begun = time.perf_counter()
-    report = poscuda(*command, "--labels-from", LABELS[name])
-    seconds = time.perf_counter() - begun
-    protected = digests(target)
-    verified = poscuda("verify", target, "--key", key)
-    manifest = json.loads((target / "poscuda.json").read_text())["files"]
-    snr = [entry["snr_db"] for entry in manifest.values() if entry["snr_db"] is not None]
+    row = run(name, source, ["protect", target, "--in-place"], ["verify", target], key)
     begun = time.perf_counter()
     poscuda("restore", target, "--key", key)
-    restore_seconds = time.perf_counter() - begun
-    after = digests(target)
+    seconds = round(time.perf_counter() - begun, 2)
+    return {**row, "mode": "in place", "originals_equal": same(digests(target), before), "restore_seconds": seconds}
+
+
+def run(name: str, source: Path, protect: list[str | Path], verify: list[str | Path], key: Path) -> dict[str, Any]:
+    """Protect and verify; what a row of the result says of that."""
+    target = Path(verify[1])
+    before = digests(source)
+    begun = time.perf_counter()
+    report = poscuda(*protect, "--key", key, "--labels-from", LABELS[name])
+    seconds = time.perf_counter() - begun
+    verified = poscuda(*verify, "--key", key)
+    manifest = json.loads(target.with_name(target.name + ".poscuda.json").read_text())["files"]
+    snr = [entry["snr_db"] for entry in manifest.values() if entry["snr_db"] is not None]
     return {
         "dataset": name,
-        "mode": mode,
         "files": len(before),
         "bytes": sum(entry["bytes_before"] for entry in manifest.values()),
-        "changed": sum(protected[file] != before[file] for file in before),
+        "changed": len(before) - same(digests(target), before),
         "recipe": report["recipe"],
         "sample_rates": report["sample_rates"],
         "saturated_samples": report["saturated_samples"],
         "verified_protected": verified["protected"],
         "verified_unchanged": verified["unchanged"],
         "verified_neither": len(verified["neither"]),
-        "restored_sha256_equal": sum(after[file] == before[file] for file in before),
         "snr_db_median": round(statistics.median(snr), 1),
         "protect_seconds": round(seconds, 2),
-        "restore_seconds": round(restore_seconds, 2),
     }
+
+
+def same(found: dict[str, str], expected: dict[str, str]) -> int:
+    """How many files are equal."""
+    return sum(found[file] == digest for file, digest in expected.items())
 
 
 def poscuda(*arguments: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import soundfile
 import soxr
 
 from experiments.attacks.audio import Clips, Ints, Wave, each, rounded
+from poscuda_fast.interrupts import interrupts_held_back
 
 # Delay in frames of LAME and of a decoder without its gap information: 576 + 529.
 MP3_DELAY = 1105
@@ -36,7 +37,8 @@ def mp3(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.
         encoder.silence()
         padded = rounded(np.concatenate([wave, np.zeros(MP3_TAIL)]))
         encoded = bytes(encoder.encode(padded.tobytes())) + bytes(encoder.flush())
-        decoded, _ = soundfile.read(io.BytesIO(encoded), dtype="int16")
+        with interrupts_held_back():
+            decoded, _ = soundfile.read(io.BytesIO(encoded), dtype="int16")
         return decoded[MP3_DELAY : MP3_DELAY + len(wave)].astype(np.float64)
 
     return each(clips, lengths, change)
@@ -104,12 +106,13 @@ def resample(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng
 
 def _ogg(wave: Wave, sample_rate: int, codec: str, level: float) -> Wave:
     file = io.BytesIO()
-    with soundfile.SoundFile(
-        file, "w", sample_rate, channels=1, format="OGG", subtype=codec, compression_level=level
-    ) as encoder:
-        encoder.write(rounded(wave))
-    file.seek(0)
-    decoded, _ = soundfile.read(file, dtype="int16")
+    with interrupts_held_back():
+        with soundfile.SoundFile(
+            file, "w", sample_rate, channels=1, format="OGG", subtype=codec, compression_level=level
+        ) as encoder:
+            encoder.write(rounded(wave))
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="int16")
     return _fit(decoded.astype(np.float64), len(wave))
 
 
