@@ -72,9 +72,16 @@ each_view = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 PACKED = ["whole", "part", "every second clip", "clips reversed", "stereo"]
 
 
+@pytest.fixture(params=[1, 4096], ids=["past the mapping", "through the mapping"])
+def page_bytes(request, monkeypatch) -> int:
+    """What decides whether small patches are read and stored past the mapping."""
+    monkeypatch.setattr(mapped, "PAGE_BYTES", request.param)
+    return request.param
+
+
 @each_view
-def test_patches_are_read_and_stored_where_they_lie_in_the_file(view, tmp_path) -> None:
-    """Whether through the mapping or past it: compared with indexing."""
+def test_patches_are_read_and_stored_where_they_lie_in_the_file(view, tmp_path, page_bytes) -> None:
+    """Compared with indexing."""
     arr, _ = mapped_array(tmp_path / "clips")
     part = view(arr)
     audio = MappedArray(part, None)
@@ -107,16 +114,27 @@ def test_the_first_byte_of_a_patch_is_that_of_its_lowest_sample(view, tmp_path, 
     audio.close()
 
 
-@pytest.mark.parametrize(("view", "n"), [("whole", 0), ("frames reversed", 3)])
-def test_only_what_is_read_through_the_mapping_is_asked_for_ahead(view, n, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("view", ["whole", "frames reversed"])
+def test_only_what_is_read_through_the_mapping_is_asked_for_ahead(view, tmp_path, page_bytes, monkeypatch) -> None:
     """A plain read takes no fault for each page."""
     arr, _ = mapped_array(tmp_path / "clips")
     audio = MappedArray(VIEWS[view](arr), None)
     asked: list[int] = []
     monkeypatch.setattr(mapped, "will_need", lambda flat, first, n_bytes: asked.append(len(first)))
     for patches in batches(audio, 3):
-        audio.will_read(patches)
-    assert len(asked) == n
+        audio.read(patches)
+    assert len(asked) == (0 if view == "whole" and page_bytes == 1 else 3)
+    audio.close()
+
+
+def test_large_patches_are_read_and_stored_past_the_mapping(tmp_path, monkeypatch) -> None:
+    _, audio = mapped_array(tmp_path / "clips", n_clips=3, frames=4000)
+    zeros = np.zeros(2, np.int64)
+    large, small = (Patches(np.array([0, 2]), zeros, zeros + size, zeros) for size in (2048, 2047))
+    monkeypatch.setattr(ArrayClips, "read", lambda *_: pytest.fail("read through the mapping"))
+    audio.write(large, audio.read(large))
+    with pytest.raises(pytest.fail.Exception):
+        audio.read(small)
     audio.close()
 
 
@@ -125,18 +143,25 @@ def test_patches_that_meet_are_one_run_and_write_back_begins_at_once(tmp_path, m
     zeros = np.zeros(5, np.int64)
     patches = Patches(np.array([0, 0, 1, 1, 7]), np.array([10, 20, 0, 9, 0]), np.array([10, 7, 9, 100, 1]), zeros)
     started: list[tuple[int, int]] = []
+    monkeypatch.setattr(mapped, "PAGE_BYTES", 1)
     monkeypatch.setattr(disk, "start_writing", lambda _, begin, size: started.append((begin, size)))
     audio.write(patches, audio.read(patches))
     assert started == [(2 * 10, 2 * 17), (2 * 600, 2 * 109), (2 * 7 * 600, 2)]
     audio.close()
 
 
-def test_a_file_that_was_cut_after_it_was_mapped_is_an_error_and_no_signal(tmp_path) -> None:
+def test_a_file_that_was_cut_after_it_was_mapped_is_an_error_and_no_signal(tmp_path, page_bytes) -> None:
     _, audio = mapped_array(tmp_path / "clips")
+    patches = patches_of(audio)
+    dense = audio.read(patches)
     os.truncate(tmp_path / "clips", 600)
-    with pytest.raises(DatasetError, match=r"clips ends .* bytes early: it was cut meanwhile"):
-        audio.read(patches_of(audio))
-    with pytest.raises(ValueError, match="has 600 bytes, fewer than the 48000 that arr maps"):
+    cut = "has 600 bytes, fewer than the 48000 that arr maps"
+    with pytest.raises((DatasetError, ValueError), match=cut if page_bytes > 1 else "clips ends .* bytes early"):
+        audio.read(patches)
+    if page_bytes > 1:
+        with pytest.raises(ValueError, match=cut):
+            audio.write(patches, dense)
+    with pytest.raises(ValueError, match=cut):
         audio.refuse_cut()
     audio.close()
 

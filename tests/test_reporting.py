@@ -25,6 +25,7 @@ import poscuda_fast
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, Verdict, drop_undo, protect_folder, protect_memmap
 from poscuda_fast.cli import synth
 from poscuda_fast.files.originals import open_files
+from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import manifest_of
 from poscuda_fast.undo.manifest import Manifest
 
@@ -40,7 +41,7 @@ from poscuda_fast.reporting.histogram import LEFT, histogram
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
 
 KEY = Key(bytes(range(32)))
-ODD = "<b>&'.wav"
+ODD = "<b>&'\u202e.wav"  # its sixth character would turn the direction of what follows
 VOID = {"meta", "img", "line", "br"}
 
 
@@ -187,9 +188,10 @@ def test_what_is_wide_can_be_scrolled_on_a_phone(made: Made) -> None:
 
 
 def test_names_are_escaped(made: Made) -> None:
-    assert ODD not in made.page.source
-    assert f"no/{ODD}" in made.page.text
-    assert any(ODD in fields["alt"] for fields in made.page.all("img"))
+    assert "<b>&" not in made.page.source
+    assert "\u202e" not in made.page.source
+    assert f"no/{one_line(ODD)}" in made.page.text
+    assert any(one_line(ODD) in fields["alt"] for fields in made.page.all("img"))
 
 
 # What it says is so.
@@ -230,7 +232,7 @@ def test_its_classes_have_their_medians(made: Made) -> None:
 
 def test_the_clips_that_changed_most_are_shown_in_order(made: Made) -> None:
     lowest = made.page.text.index("with the lowest SNR Those that were silent before come first.")
-    places = [made.page.text.index(f"{name} class", lowest) for name in made.worst]
+    places = [made.page.text.index(f"{one_line(name)} class", lowest) for name in made.worst]
     assert places == sorted(places)
     assert "The 10 files with the lowest SNR" in made.page.text
     assert "yes/silent.wav class yes SNR silent before: no ratio 0.08 s" in made.page.text
@@ -246,7 +248,7 @@ def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
     assert len(players) == 20
     for name in made.worst:
         for word, root in (("before", made.source), ("after", made.folder)):
-            heard, rate = samples_of(players[f"{name} {word}"])
+            heard, rate = samples_of(players[f"{one_line(name)} {word}"])
             kept, true_rate = soundfile.read(root / name, dtype="float64", always_2d=True)
             assert rate == true_rate
             assert np.array_equal(heard, np.rint(kept * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
@@ -271,7 +273,7 @@ def test_files_that_changed_are_listed(tmp_path: Path) -> None:
     reporting.write_report(out, KEY, tmp_path / "page.html")
     text = Page(tmp_path / "page.html").text
     assert "not in their protected state 3 no/0.wav changed: neither original nor protected no/1.wav missing" in text
-    assert f"no/{ODD} the original" in text
+    assert f"no/{one_line(ODD)} the original" in text
     assert "does not know: not protected 1 more.wav" in text
     assert "12 files 9 protected, 1 original, 1 changed since, 1 missing" in text
 

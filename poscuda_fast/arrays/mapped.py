@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import mmap
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -87,48 +86,57 @@ class MappedArray(ArrayClips):
         return self._lowest + self._first(patches) * self.dtype.itemsize
 
     def read(self, patches: Patches) -> NDArray[Any]:
-        """A dense copy of the patches, read from the file where their frames lie there one behind the other.
+        """A dense copy of the patches: read from the file, or from the mapping where they are many and small.
 
-        A mapping would take a fault for each page, and could not say that reading failed.
+        A mapping takes a fault for each page, and cannot say that reading failed; a call for each patch takes longer.
         """
-        if not self.computed:
+        runs = self._runs(patches)
+        if runs is None:
+            self.refuse_cut()  # the mapping would kill the process
+            self._begin_reading(patches)
             return super().read(patches)
         dense = np.empty(patches.n_frames * self.channels, self.dtype)
         view = dense.view(np.uint8).data
-        for begin, first, size in self._runs(patches):
+        for begin, first, size in runs:
             disk.read_into(self._file, view[first : first + size], begin, str(self.path))
         return dense
 
     def write(self, patches: Patches, dense: NDArray[Any]) -> None:
-        """Store a dense buffer; write-back starts at once."""
-        if not self.computed:
+        """Store a dense buffer; write-back of large parts starts at once."""
+        runs = self._runs(patches)
+        if runs is None:
+            self.refuse_cut()
             super().write(patches, dense)
             return
         view = dense.view(np.uint8).data
-        for begin, first, size in self._runs(patches):
+        for begin, first, size in runs:
             disk.write_at(self._file, view[first : first + size], begin)
             disk.start_writing(self._file, begin, size)
 
-    def _runs(self, patches: Patches) -> Iterator[tuple[int, int, int]]:
-        """(first byte in the file, first byte in a dense buffer, bytes) of runs without a gap."""
-        begins, sizes = self.firsts(patches), patches.sizes * (self.channels * self.dtype.itemsize)
-        ends = np.cumsum(sizes)
-        edges = np.flatnonzero(begins[1:] != begins[:-1] + sizes[:-1]) + 1
-        for first, last in itertools.pairwise([0, *edges.tolist(), len(sizes)]):
-            if first < last:
-                start = int(ends[first] - sizes[first])
-                yield int(begins[first]), start, int(ends[last - 1]) - start
+    def _runs(self, patches: Patches) -> list[tuple[int, int, int]] | None:
+        """(first byte in the file, first byte in a dense buffer, bytes) of runs without a gap.
 
-    def will_read(self, patches: Patches) -> None:
-        """Start reading the pages of some patches in the background."""
+        None if frames do not lie one behind the other, or if the runs have less than a page each on average.
+        """
+        if not self.computed:
+            return None
+        begins, sizes = self.firsts(patches), patches.sizes * (self.channels * self.dtype.itemsize)
+        edges = np.flatnonzero(np.append(True, begins[1:] != begins[:-1] + sizes[:-1]))[: len(sizes)]
+        starts = np.cumsum(sizes) - sizes
+        lengths = np.add.reduceat(sizes, edges) if len(edges) else sizes
+        if lengths.sum() < PAGE_BYTES * len(edges):
+            return None
+        return list(zip(begins[edges].tolist(), starts[edges].tolist(), lengths.tolist(), strict=True))
+
+    def _begin_reading(self, patches: Patches) -> None:
+        """Start reading the pages of some patches in the background, all of them at once."""
         first, n_bytes = self.reach(patches)
-        if len(first) and n_bytes <= MOST_BYTES and not self.computed:
+        if len(first) and n_bytes <= MOST_BYTES:
             will_need(self.flat, first, n_bytes)
 
     def sync(self) -> None:
         """Return once every store is on the disk; OSError if that fails."""
-        if not self.computed:
-            self._mapping.flush()
+        self._mapping.flush()
         if self._file >= 0:
             os.fsync(self._file)
 

@@ -72,9 +72,6 @@ class StoredArray(Clips, Protocol):
     def clip(self, number: int) -> NDArray[Any]:
         """(n_frames,) or (n_frames, n_channels): one clip with its padding; best asked for in order."""
 
-    def will_read(self, patches: Patches) -> None:
-        """A hint that these are read next."""
-
     def sync(self) -> None:
         """Return once everything that was written is on the disk; OSError if that fails."""
 
@@ -210,7 +207,6 @@ class ArrayTarget:
 
     def examine(self, batch: Patches, content: memoryview, torn: TornPieces, place: Bookmark) -> ArrayAnswer:
         del place
-        self._array.will_read(batch)
         now = _bytes_of(self._array.read(batch))
         known = {piece: original for (_, piece), original in torn.items()}
         return ArrayAnswer(self, batch, now, self._forms.examine(now, self._stretches(batch), content, known))

@@ -122,9 +122,6 @@ class ZarrArray:
         """The first byte of each patch in its clip: shards are replaced whole, and may be divided otherwise later."""
         return patches.starts * (self.channels * self.dtype.itemsize)
 
-    def will_read(self, patches: Patches) -> None:
-        """Nothing: a row is decoded when it is needed."""
-
     def sync(self) -> None:
         """Return once every change is on the disk; OSError if that fails."""
         for row in sorted(self._changed):

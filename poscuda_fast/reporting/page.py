@@ -19,6 +19,7 @@ from poscuda_fast.reporting.pictures import Picture, draw
 from poscuda_fast.reporting.sounds import player, what_fits
 from poscuda_fast.reporting.survey import Excerpt, Named, Survey
 from poscuda_fast.results import Verdict
+from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import State
 
 CLASSES_OPEN = 12  # more classes than this are folded away
@@ -69,7 +70,11 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
 
     text = (importlib.resources.files("poscuda_fast.reporting") / TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
     classes = [(str(row.label), f"{row.protected:,}", _db(row.median_db)) for row in survey.classes]
     page: str = environment.from_string(text).render(
