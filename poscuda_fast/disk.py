@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import stat
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -29,12 +30,14 @@ Result = TypeVar("Result")
 
 Buffer = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
-Stamp = tuple[int, ...]  # changes when a file is replaced or written to
+Stamp = bytes  # changes when a file is replaced or written to; its numbers as a tuple would take four times as much
 
 PART_SUFFIX = ".poscuda-part"  # with a dot before the name
 FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
 AT_FDCWD = -100  # linux/fcntl.h
+_STAMP = struct.Struct("<IQqq")  # mode, inode, size, nanoseconds of the last change
+STAMP_OF_IDENTITY = 20
 RENAME_NOREPLACE = 1  # linux/fs.h
 MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
 PIECES_AHEAD = 4  # for each thread: keeps it busy while the journal commits
@@ -346,7 +349,7 @@ def syncs_systems() -> bool:
 
 def give_name(part: PathLike, name: PathLike, folder: int | None = None) -> None:
     """Rename, within an open folder if one is given, but never over what is there: FileExistsError."""
-    rename, at = _renameat2(), AT_FDCWD if folder is None else folder
+    rename, at = _system("renameat2"), AT_FDCWD if folder is None else folder
     if rename is not None:
         if rename(at, os.fsencode(part), at, os.fsencode(name), RENAME_NOREPLACE) == 0:
             return
@@ -369,10 +372,6 @@ def give_name(part: PathLike, name: PathLike, folder: int | None = None) -> None
 
 
 @functools.cache
-def _renameat2() -> Any:
-    return _system("renameat2")
-
-
 def _system(name: str) -> Any:
     """A function of the C library; None where it has no such function."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -382,8 +381,8 @@ def _system(name: str) -> Any:
 
 def start_writing(descriptor: int, begin: int, n_bytes: int) -> None:
     """Ask the system to start writing back part of a file; a hint, which guarantees nothing."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        sync_file_range = ctypes.CDLL(None).sync_file_range
+    sync_file_range = _system("sync_file_range")
+    if sync_file_range is not None:
         sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(n_bytes), SYNC_FILE_RANGE_WRITE)
 
 
@@ -397,13 +396,13 @@ def _fsync(path: Path) -> None:
 
 def stamp_of(status: os.stat_result) -> Stamp:
     """A value that changes when a file is replaced or written to."""
-    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
+    return _STAMP.pack(status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
     """DatasetError if a file is not the one that was listed; `status` is that of an open file.
 
-    The first three fields of a stamp are one too, of a file that may be written to meanwhile.
+    The first `STAMP_OF_IDENTITY` bytes of a stamp are one too, of a file that may be written to meanwhile.
     """
     if stamp_of(status or os.lstat(path))[: len(stamp)] != stamp:
         raise DatasetError(

@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -402,6 +402,13 @@ def test_a_copy_that_fails_raises_and_the_name_stays_free(tmp_path: Path, monkey
         disk.copy(tmp_path / "source", tmp_path / "target")
     assert not (tmp_path / "target").exists()
     assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.fixture(autouse=True)
+def no_function_of_the_system_is_kept() -> Iterator[None]:
+    disk._system.cache_clear()
+    yield
+    disk._system.cache_clear()
 
 
 # sync_files, sync_folder

@@ -75,6 +75,7 @@ PACKED = ["whole", "part", "every second clip", "clips reversed", "stereo"]
 @pytest.fixture(params=[1, 4096], ids=["past the mapping", "through the mapping"])
 def page_bytes(request, monkeypatch) -> int:
     """What decides whether small patches are read and stored past the mapping."""
+    monkeypatch.setattr(mapped, "FEW_RUNS", 0)
     monkeypatch.setattr(mapped, "PAGE_BYTES", request.param)
     return request.param
 
@@ -127,12 +128,14 @@ def test_only_what_is_read_through_the_mapping_is_asked_for_ahead(view, tmp_path
     audio.close()
 
 
-def test_large_patches_are_read_and_stored_past_the_mapping(tmp_path, monkeypatch) -> None:
-    _, audio = mapped_array(tmp_path / "clips", n_clips=3, frames=4000)
-    zeros = np.zeros(2, np.int64)
-    large, small = (Patches(np.array([0, 2]), zeros, zeros + size, zeros) for size in (2048, 2047))
+def test_few_or_large_patches_are_read_and_stored_past_the_mapping(tmp_path, monkeypatch) -> None:
+    _, audio = mapped_array(tmp_path / "clips", n_clips=131, frames=4000)
+    even, zeros = np.arange(0, 131, 2), np.zeros(66, np.int64)
+    large, small = (Patches(even, zeros, zeros + size, zeros) for size in (2048, 2047))
     monkeypatch.setattr(ArrayClips, "read", lambda *_: pytest.fail("read through the mapping"))
     audio.write(large, audio.read(large))
+    few = small.some(slice(2, 66))
+    audio.write(few, audio.read(few))
     with pytest.raises(pytest.fail.Exception):
         audio.read(small)
     audio.close()

@@ -29,6 +29,7 @@ from poscuda_fast.undo.journal import sidecar_of
 
 MOST_BYTES = 1 << 20  # a patch that is spread wider than this is not read ahead
 PAGE_BYTES = 4096
+FEW_RUNS = 64  # of a batch: so many may be small and are still read and written by a call each
 MAX_NPY_HEADER = 65536
 
 
@@ -116,7 +117,7 @@ class MappedArray(ArrayClips):
     def _runs(self, patches: Patches) -> list[tuple[int, int, int]] | None:
         """(first byte in the file, first byte in a dense buffer, bytes) of runs without a gap.
 
-        None if frames do not lie one behind the other, or if the runs have less than a page each on average.
+        None if frames do not lie one behind the other, or if the runs are many, and less than a page each on average.
         """
         if not self.computed:
             return None
@@ -124,7 +125,7 @@ class MappedArray(ArrayClips):
         edges = np.flatnonzero(np.append(True, begins[1:] != begins[:-1] + sizes[:-1]))[: len(sizes)]
         starts = np.cumsum(sizes) - sizes
         lengths = np.add.reduceat(sizes, edges) if len(edges) else sizes
-        if lengths.sum() < PAGE_BYTES * len(edges):
+        if len(edges) > FEW_RUNS and lengths.sum() < PAGE_BYTES * len(edges):
             return None
         return list(zip(begins[edges].tolist(), starts[edges].tolist(), lengths.tolist(), strict=True))
 

@@ -6,6 +6,7 @@ says so.
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ class WavLayout(NamedTuple):
         return self.channels * CODINGS[self.coding]
 
 
+_layout = functools.lru_cache(1024)(WavLayout)  # many files have the same
+
+
 def read_wav(file: BinaryIO, name: str) -> WavLayout:
     """The layout of an open WAV file (RIFF or RF64; PCM_16, PCM_24 or FLOAT).
 
@@ -72,7 +76,7 @@ def _plain_layout(head: bytes, size: int) -> WavLayout | None:
         return None
     if coding is None or not 1 <= channels <= MAX_CHANNELS or align != channels * CODINGS[coding] or rate == 0:
         return None
-    return None if length == 0 or length % align else WavLayout(_PLAIN.size, length // align, channels, coding, rate)
+    return None if length == 0 or length % align else _layout(_PLAIN.size, length // align, channels, coding, rate)
 
 
 def _any_layout(reader: _Reader, size: int) -> WavLayout:
@@ -91,7 +95,7 @@ def _any_layout(reader: _Reader, size: int) -> WavLayout:
         raise reader.refuse(f"its data chunk of {length} bytes ends past the file's {size} bytes: it was cut short")
     if length % align:
         raise reader.refuse(f"its data chunk of {length} bytes is not a whole number of {align}-byte frames")
-    return WavLayout(offset, length // align, channels, coding, rate)
+    return _layout(offset, length // align, channels, coding, rate)
 
 
 def _check_form(reader: _Reader, size: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -41,7 +42,7 @@ def find_labels(
 
 def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
     own = root.absolute().name
-    parents = [name.split("/")[-2] if "/" in name else own for name in names]
+    parents = [sys.intern(name.split("/")[-2]) if "/" in name else own for name in names]
     loose = [name for name in names if "/" not in name]
     # One file, or a folder that is itself a class, is fine; loose files beside class folders are not.
     if loose and len(loose) != len(names):

@@ -89,7 +89,7 @@ class FileTarget:
         self._skipped: frozenset[str] = frozenset()
         self._kept: dict[str, list[tuple[Record, KeptPiece]]] = {}  # of encoded files that did not end yet
         self._waiting: set[str] = set()  # encoded files beside which a marked form waits
-        self._stamps: dict[str, disk.Stamp] = {}  # of files that this run has written to
+        self._stamps: dict[str, disk.Stamp] = {}  # of files of which this run has written a part
         self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
         self._n_looked_at = self._n_done = 0
         self.tally = Tally(**(job.plan.counts() if job is not None else header["counts"]))
@@ -298,7 +298,10 @@ class FileTarget:
                 done += size
             if not disk.syncs_systems():
                 os.fsync(descriptor)
-            self._stamps[record.name] = disk.stamp_of(os.fstat(descriptor))
+            if record.is_last:
+                self._stamps.pop(record.name, None)
+            else:
+                self._stamps[record.name] = disk.stamp_of(os.fstat(descriptor))
         finally:
             os.close(descriptor)
 
@@ -377,7 +380,7 @@ class FileTarget:
         """The bytes of a piece of a listed file that is not recorded yet."""
         stamp = self._planned.files[self._listed[record.name]].stamp
         if record.begin and not record.is_encoded:
-            stamp = stamp[:3]  # this run stores the pieces before meanwhile
+            stamp = stamp[: disk.STAMP_OF_IDENTITY]  # this run stores the pieces before meanwhile
         content = self.read(record, stamp)
         if content is None:
             raise DatasetError(

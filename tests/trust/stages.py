@@ -27,6 +27,7 @@ from poscuda_fast import (
     verify_folder,
     verify_memmap,
 )
+from poscuda_fast.arrays import mapped
 from poscuda_fast.files import headers, pieces
 from poscuda_fast.files import target as files
 from poscuda_fast.mark import plan
@@ -48,6 +49,7 @@ def small_batches() -> Iterator[None]:
     """Several batches, and several pieces of a file, in very small data."""
     with pytest.MonkeyPatch.context() as patching:
         patching.setattr(plan, "BATCH_BYTES", BATCH_BYTES)
+        patching.setattr(mapped, "FEW_RUNS", 7)  # of patches in format 1 there are more
         patching.setattr(files, "BATCH_BYTES", BATCH_BYTES)
         patching.setattr(files, "PIECES_PER_BATCH", 2)
         patching.setattr(files, "KEPT_BYTES", 2000)

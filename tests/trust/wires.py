@@ -244,7 +244,7 @@ class Wires:
 
     def _store(self, real: Any, array: MappedArray, patches: Patches, dense: Any) -> None:
         """Patches that are stored through a mapping, in two steps; others are written by calls that are seen."""
-        if array.computed:
+        if array._runs(patches) is not None:
             real(array, patches, dense)
             return
         name = self._name(array.path)
