@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from poscuda_fast import disk
 from poscuda_fast.disk import Stamp, stamp_of
 from poscuda_fast.errors import AudioFileError, DatasetError
@@ -181,15 +183,22 @@ def refuse(problems: Sequence[str], title: str) -> None:
 
 def collisions(names: Sequence[str]) -> list[str]:
     """Problems with names that a file system blind to case or Unicode form takes for one file."""
-    first: dict[str, tuple[str, int]] = {}
+    hashes = np.fromiter((hash(_folded(name)) for name in names), np.int64, len(names))
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    first: dict[str, tuple[str, int]] = {}  # of the few that may collide, since there may be millions
     problems = []
-    for number, name in enumerate(names):
-        same = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-        other, owner = first.setdefault(same, (name, number))
+    for number in np.flatnonzero(np.isin(hashes, twice)).tolist():
+        name = names[number]
+        other, owner = first.setdefault(_folded(name), (name, number))
         if owner != number:
             how = "are one name" if other == name else "differ only in case or Unicode form"
             problems.append(f"{other} and {name} {how}; rename one")
     return problems
+
+
+def _folded(name: str) -> str:
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def _is_text(name: str) -> bool:

@@ -45,7 +45,7 @@ FILES_PER_CHUNK = 64
 class Job:
     """What is to be protected: listed files, their plan and labels, and what the run's header says beside them."""
 
-    files: Sequence[AudioFile]
+    files: list[AudioFile]
     plan: Plan
     labels: Sequence[Label]
     snr: float | None
@@ -89,7 +89,7 @@ class FileTarget:
         self._skipped: frozenset[str] = frozenset()
         self._kept: dict[str, list[tuple[Record, KeptPiece]]] = {}  # of encoded files that did not end yet
         self._waiting: set[str] = set()  # encoded files beside which a marked form waits
-        self._stamps: dict[str, disk.Stamp] = {}  # of files of which this run has written a part
+        self._stamps: dict[str, disk.Stamp] = {}  # of unlisted files of which a part is written
         self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
         self._n_looked_at = self._n_done = 0
         self.tally = Tally(**(job.plan.counts() if job is not None else header["counts"]))
@@ -298,10 +298,7 @@ class FileTarget:
                 done += size
             if not disk.syncs_systems():
                 os.fsync(descriptor)
-            if record.is_last:
-                self._stamps.pop(record.name, None)
-            else:
-                self._stamps[record.name] = disk.stamp_of(os.fstat(descriptor))
+            self._note_stamp(record, os.fstat(descriptor))
         finally:
             os.close(descriptor)
 
@@ -321,7 +318,7 @@ class FileTarget:
             self._refuse_exchanged(record, os.stat(last, dir_fd=folder, follow_symlinks=False))
             replacing.publish(folder, last)
             self._waiting.discard(name)
-            self._stamps[name] = disk.stamp_of(os.stat(last, dir_fd=folder, follow_symlinks=False))
+            self._note_stamp(record, os.stat(last, dir_fd=folder, follow_symlinks=False))
 
     def put_back(self, name: str, original: BinaryIO) -> None:
         """Put the original of an encoded file in its place."""
@@ -392,10 +389,20 @@ class FileTarget:
     def _refuse_exchanged(self, record: Record, status: os.stat_result) -> None:
         """DatasetError if a file is not the one that was listed, or that this run wrote last."""
         stamp = self._stamps.get(record.name)
-        if stamp is None and record.name in self._listed and self._job is not None:
+        if self._job is not None and record.name in self._listed:
             stamp = self._job.files[self._listed[record.name]].stamp
         if stamp is not None:
             disk.refuse_exchanged(record.name, stamp, status)
+
+    def _note_stamp(self, record: Record, status: os.stat_result) -> None:
+        """Remember how this run left a file."""
+        if self._job is not None and record.name in self._listed:
+            number = self._listed[record.name]
+            self._job.files[number] = self._job.files[number]._replace(stamp=disk.stamp_of(status))
+        elif record.is_last:
+            self._stamps.pop(record.name, None)
+        else:
+            self._stamps[record.name] = disk.stamp_of(status)
 
     def _store_all(self, batch: FileBatch, contents: Sequence[bytes], wet: Sequence[memoryview]) -> None:
         """Store WAV pieces, and account for them: batch by batch, while others are marked by another thread."""

@@ -384,25 +384,25 @@ def _listed(
         f"Anyone who gets {paths.root} would get a key with it",
     )
     given = label_sources.find_labels(paths.source, [*names, *odd], labels_from, whole=paths.only is None)
-    labels = dict(zip([*names, *odd], given, strict=True))
     if left_out is None:
         found = listing.read_layouts(paths.source, names)
         listing.refuse([problem for _, problem in _lossy(found)], "Some files cannot be kept in their format")
         listing.refuse_rates(found, recipe)
-    else:
-        found = []
-        for name in names:
-            try:
-                found.append(listing.read_layout(paths.source, name))
-            except (AudioFileError, OSError) as error:
-                left_out[name] = str(error)
-        rates = ((file.name, listing.rate_problem(file, recipe)) for file in found)
-        left_out.update((name, problem) for name, problem in rates if problem is not None)
-        for problems in (_lossy(found), preflight.unwritable(found), preflight.unsafe(paths.root, found)):
-            left_out.update(problems)
-        found = [file for file in found if file.name not in left_out]
-        if not found:
-            raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
+        return found, others, given
+    found = []
+    for name in names:
+        try:
+            found.append(listing.read_layout(paths.source, name))
+        except (AudioFileError, OSError) as error:
+            left_out[name] = str(error)
+    rates = ((file.name, listing.rate_problem(file, recipe)) for file in found)
+    left_out.update((name, problem) for name, problem in rates if problem is not None)
+    for problems in (_lossy(found), preflight.unwritable(found), preflight.unsafe(paths.root, found)):
+        left_out.update(problems)
+    found = [file for file in found if file.name not in left_out]
+    if not found:
+        raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
+    labels = dict(zip([*names, *odd], given, strict=True))
     return found, others, [labels[file.name] for file in found]
 
 
