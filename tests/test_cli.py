@@ -497,7 +497,7 @@ def test_what_was_changed_is_left_out_by_partial_and_taken_later(speech: Path, k
     for command in (["protect", speech, "--in-place"], ["restore", speech]):
         refused = poscuda(*command, "--key", key_file)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.endswith("go on with the others alone (partial):\n  yes/1.wav\n")
+        assert refused.stderr.endswith("go on with the others alone (partial, --partial):\n  yes/1.wav\n")
     for command, state in ((["protect", speech, "--in-place"], "partly protected"), (["restore", speech], "partly")):
         done = poscuda(*command, "--key", key_file, "--partial")
         assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -88,6 +89,8 @@ class FileTarget:
         self._until: dict[str, int] = {}  # bytes of files of which a part is
         self._skipped: frozenset[str] = frozenset()
         self._kept: dict[str, list[tuple[Record, KeptPiece]]] = {}  # of encoded files that did not end yet
+        # Records of encoded files, of which each file is a part: one is examined while the one before is stored.
+        self._kept_at = functools.lru_cache(2)(self._read_kept)
         self._waiting: set[str] = set()  # encoded files beside which a marked form waits
         self._stamps: dict[str, disk.Stamp] = {}  # of unlisted files of which a part is written
         self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
@@ -459,11 +462,10 @@ class FileTarget:
         return EncodedAnswer(self, list(zip(batch.parts, read, strict=True)), finished)
 
     def _reading(self, place: Bookmark, position: int, size: int) -> Callable[[], bytes]:
-        def read() -> bytes:
-            record = next(self._journal.records(Kind.BATCH, since=place))
-            return bytes(content_of(record.payload)[position : position + size])
+        return lambda: bytes(self._kept_at(place)[position : position + size])
 
-        return read
+    def _read_kept(self, place: Bookmark) -> memoryview:
+        return content_of(next(self._journal.records(Kind.BATCH, since=place)).payload)
 
     @property
     def _planned(self) -> Job:

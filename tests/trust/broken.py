@@ -72,7 +72,7 @@ def no_comparison(patching: pytest.MonkeyPatch) -> None:
         self.unmark(dry, stretches)
         forms._put_kept(dry, stretches, content[8 * n :])
         no = np.zeros(n, np.bool_)
-        return Answer(stretches, dry, now, no, ~no, no, {}, 0)
+        return Answer(self, stretches, dry, no, ~no, no, {})
 
     patching.setattr(Forms, "examine", examine)
 
@@ -121,6 +121,7 @@ def torn_originals_not_kept(patching: pytest.MonkeyPatch) -> None:
 
 def straddling_samples_not_kept(patching: pytest.MonkeyPatch) -> None:
     none: Ints = np.empty(0, np.int64)
+    patching.setattr(Forms, "_whole", lambda *_: None)  # what tells each piece by itself must not be asked
     patching.setattr(Stretches, "straddlers", property(lambda _: none))
 
 
