@@ -66,7 +66,7 @@ recipe = pf.Recipe.paper() if sys.argv[5] == "paper" else pf.Recipe.strong()
 labels, key = (np.arange(n_clips) % 35).astype(np.uint8), pf.Key(bytes(range(32)))
 small = np.ones((2, 300), np.int16)
 pf.protect(small, [0, 1], key, recipe=recipe)  # what is loaded once is not counted
-pf.Verification, pf.protect_folder, pf.restore_folder
+pf.protect_folder, pf.verify_folder, pf.restore_folder
 
 def anonymous():
     for line in open("/proc/self/status"):
@@ -84,7 +84,9 @@ watcher.start()
 try:
     if what == "folder":
         pf.protect_folder(path, path + "-copy", key, recipe=recipe)
-        pf.restore_folder(path + "-copy", key)
+        pf.protect_folder(path, None, key, recipe=recipe)
+        pf.verify_folder(path, key)
+        pf.restore_folder(path, key)
     else:
         arr = np.memmap(path, np.int16, "r+", shape=(n_clips, n_frames))
         if what == "protect":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple
 
 ACCESS_LIST = "system.posix_acl_access"
@@ -58,6 +59,11 @@ def give(target: int, source: Attributes, *, times: bool = True) -> set[str]:
         except OSError:
             lost.add("times")
     return lost
+
+
+def notes(lost: Mapping[str, int]) -> list[str]:
+    """What a report says of how many files or folders did not keep what."""
+    return [f"{n:,} files or folders did not keep their {what}" for what, n in sorted(lost.items())]
 
 
 def give_readers(target: int, source: os.stat_result) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audiofiles import lossy
+from audiofiles import lossy, untouched
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.cli import main, synth
@@ -533,6 +533,27 @@ def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path,
     assert done.returncode == 2
     assert "The undo was not dropped; --yes" in done.stderr
     assert poscuda("restore", speech, "--key", key_file).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["original", "changed", "missing"])
+def test_the_undo_is_not_dropped_unless_all_is_protected(
+    tmp_path: Path, speech: Path, key_file: Path, kind: str
+) -> None:
+    before = {path: path.read_bytes() for path in sorted(speech.rglob("*.wav"))}
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").returncode == 0
+    one = next(iter(before))
+    protected = one.read_bytes()
+    if kind == "missing":
+        one.unlink()
+    else:
+        one.write_bytes(before[one] if kind == "original" else protected[:-2] + b"xx")
+    with untouched(tmp_path):
+        done = poscuda("drop-undo", speech, "--key", key_file, "--yes")
+    assert done.returncode == 2
+    assert "The undo was not dropped, because not all of" in done.stderr
+    one.write_bytes(protected)
+    for _ in range(2):
+        assert poscuda("drop-undo", speech, "--key", key_file, "--yes").returncode == 0
 
 
 def test_demo_keeps_every_promise_in_an_empty_folder(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_file_that_is_replaced_keeps_attributes_and_owner(tmp_path: Path, key:
         assert os.getxattr(path, "user.note") == b"kept"
 
 
-def test_where_an_owner_cannot_be_kept_others_lose_their_rights(
+def test_where_an_owner_cannot_be_kept_others_lose_their_rights_and_the_report_says_so(
     tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() != 0:
@@ -142,6 +142,9 @@ def test_where_an_owner_cannot_be_kept_others_lose_their_rights(
         raise PermissionError
 
     monkeypatch.setattr(os, "fchown", refuse)
-    protect_folder(src, None, key)
+    told = [f"1 files or folders did not keep their {what}" for what in ("group", "owner")]
+    assert protect_folder(src, None, key).notes[-2:] == tuple(told)
     assert mode_of(path) == 0o600
     assert ACCESS_LIST not in os.listxattr(path)
+    os.chown(path, 4711, 4712)
+    assert restore_folder(src, key).notes == tuple(told)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import audiofiles
 import numpy as np
 import pytest
 from audiofiles import contents, noise, untouched, wav, write_tree
@@ -17,6 +18,7 @@ from poscuda_fast import (
     Key,
     Recipe,
     SidecarError,
+    disk,
     protect_memmap,
     restore_folder,
     verify_folder,
@@ -228,3 +230,47 @@ def test_what_is_protected_as_part_of_something_else_is_not_protected_again(
         restore_folder(tmp_path / second, key)
     after = contents(tmp_path / "src")
     assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize("kind", ["FLAC that cannot be decoded", "NaN in format 1"])
+def test_partial_leaves_out_what_headers_do_not_show(tmp_path: Path, key: Key, kind: str, grown: bool) -> None:
+    src = tmp_path / "src"
+    originals = small_dataset(src)
+    recipe = Recipe.strong() if kind.startswith("FLAC") else Recipe.paper(patch=40, blur=0.3)
+    if grown:
+        protect_folder(src, None, key, recipe=recipe)
+    bad = src / "no" / ("bad.flac" if kind.startswith("FLAC") else "bad.wav")
+    if kind.startswith("FLAC"):
+        audiofiles.encoded(bad, noise(20_000), "FLAC", "PCM_16")
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[: len(whole) // 2] + bytes(1000) + whole[len(whole) // 2 + 1000 :])
+    else:
+        bad.write_bytes(wav(np.full((900, 1), np.nan, np.float32), "FLOAT"))
+    before = contents(src)
+    with untouched(tmp_path), pytest.raises(ValueError, match=r"no/bad\.\w+ (cannot be used|has a NaN)"):
+        protect_folder(src, None, key, recipe=recipe)
+    report = protect_folder(src, None, key, recipe=recipe, partial=True)
+    assert report.state == "partly protected"
+    assert [line.split()[0] for line in report.left_out] == [f"no/{bad.name}"]
+    after = contents(src)
+    assert after[f"no/{bad.name}"] == before[f"no/{bad.name}"]
+    bad.unlink()
+    assert protect_folder(src, None, key, recipe=recipe).state == "already protected"
+    assert small_is_protected(src, key, recipe)
+    restore_folder(src, key)
+    assert contents(src) == originals
+
+
+@both_ways
+def test_a_folder_under_the_name_that_the_manifest_has_first_is_refused(
+    tmp_path: Path, key: Key, copying: bool
+) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst" if copying else None
+    small_dataset(src)
+    part = disk.part_of((dst or src).with_name(f"{(dst or src).name}.poscuda.json"))
+    part.mkdir()
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"is a folder, and .* move the folder away"):
+        protect_folder(src, dst, key)
+    part.rmdir()
+    assert protect_folder(src, dst, key).state == "protected"

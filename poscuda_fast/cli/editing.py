@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from poscuda_fast.cli.options import (
 )
 from poscuda_fast.cli.printing import say
 from poscuda_fast.text import one_line
+from poscuda_fast.undo import copies
+from poscuda_fast.undo.journal import Journal, State, sidecar_of
 
 
 @click.command(cls=Command)
@@ -242,8 +246,9 @@ def _is_sure(src: Path) -> bool:
 def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
     """Destroy what undo needs of SRC, which was protected in place, so that its protection is final.
 
-    The data are not changed. Afterwards nobody can open what the sidecar kept, with or without the key. The mark of
-    format 2 can be subtracted by whoever has the key; to end that too, destroy the key.
+    The data are not changed, and nothing is destroyed unless all of them are protected. Afterwards nobody can open what
+    the sidecar kept, with or without the key. The mark of format 2 can be subtracted by whoever has the key; to end
+    that too, destroy the key.
 
     \b
     Examples:
@@ -253,9 +258,30 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
     key = poscuda_fast.Key.load(key_file)
     if not (yes or _is_sure(src)):
         raise click.ClickException("The undo was not dropped; --yes drops it without asking.")
+    _refuse_unprotected(src, key, sidecar)
     report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
     if not quiet:
         show(report, as_json=as_json)
+
+
+def _refuse_unprotected(src: Path, key: poscuda_fast.Key, sidecar: Path | None) -> None:
+    """ClickException if a finished run is not what its sidecar says: what was changed may still need its original."""
+    data = Path(os.path.realpath(src))
+    with Journal(sidecar_of(data) if sidecar is None else sidecar, key) as journal:
+        if journal.state is not State.COMPLETE or copies.is_copy(journal):
+            return  # `drop_undo` says why, or finishes what was begun
+    found = _verifier_of(src)(src, key, sidecar=sidecar)
+    if not found.ok or found.original:
+        raise click.ClickException(
+            f"The undo was not dropped, because not all of {one_line(str(src))} is protected: poscuda verify lists "
+            f"what is not. Restore or protect it first; to drop the undo all the same, call poscuda_fast.drop_undo."
+        )
+
+
+def _verifier_of(src: Path) -> Callable[..., poscuda_fast.Verification]:
+    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
+
+    return poscuda_fast.verify_array if is_array(src) else poscuda_fast.verify_folder
 
 
 @click.command(cls=Command)
@@ -284,13 +310,10 @@ def verify(
       poscuda verify protected/ --key my.key --source recordings/
       poscuda verify clips.npy --key my.key --json
     """
-    from poscuda_fast.arrays.opening import is_array  # noqa: PLC0415
-
     if source is not None and key_file is None:
         raise click.UsageError("--source is compared by marking it again, which needs --key.")
     key = None if key_file is None else poscuda_fast.Key.load(key_file)
-    verify_it = poscuda_fast.verify_array if is_array(src) else poscuda_fast.verify_folder
-    verified = verify_it(src, key, sidecar=sidecar, source=source)
+    verified = _verifier_of(src)(src, key, sidecar=sidecar, source=source)
     if not quiet:
         show(verified, as_json=as_json)
     return 0 if verified.ok else 1

@@ -186,7 +186,7 @@ class _Run:
 
     def notes(self, state: str) -> tuple[str, ...]:
         """The notes of the report."""
-        found = [f"{n:,} files or folders did not keep their {what}" for what, n in sorted(self._lost.items())]
+        found = attributes.notes(self._lost)
         if self._is_wider:
             found.append(
                 f"{self._paths.target} was there before, and more people may look into it than into its source"

@@ -12,7 +12,6 @@ from poscuda_fast.files.batches import FileBatch
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.target import FileTarget
-from poscuda_fast.kernels import NOT_FINITE
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.codings import to_samples
 from poscuda_fast.results import Tally
@@ -67,19 +66,29 @@ def unwritable(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
             yield file.name, f"{file.name} cannot be used: {reason}"
 
 
-def examine(target: FileTarget, files: Sequence[AudioFile]) -> None:
-    """Refuse what headers do not show: files that cannot be decoded and, in format 1, samples that are not finite."""
+def examine(target: FileTarget, files: Sequence[AudioFile], left_out: dict[str, str] | None) -> None:
+    """Find what headers do not show: files that cannot be decoded and, in format 1, samples that are not finite.
+
+    They go to `left_out` with the reason, if it is given; else AudioFileError or ValueError.
+    """
     steady = target.forms.marks.steady
     if steady and not any(isinstance(file.layout, Encoding) for file in files):
         return
     for batch in target.planned():
-        if batch.is_encoded:
-            for record in batch.records:
-                if record.is_last:
+        if not batch.is_encoded and steady:
+            continue
+        contents = [b""] * len(batch.records) if batch.is_encoded else target.originals(batch)
+        for number, record in enumerate(batch.records):
+            try:
+                if record.is_encoded and record.is_last:
                     with open(target.below.open(record.name, disk.READING), "rb") as source:
                         encoded.examine(source, record, target.forms.marks, target.engine)
-        elif not steady:
-            _refuse_non_finite(target, batch)
+                elif not record.is_encoded:
+                    _refuse_non_finite(target, batch, contents, number)
+            except ValueError as error:  # DatasetError and AudioFileError among them
+                if left_out is None:
+                    raise
+                left_out[record.name] = str(error)
 
 
 def rehearse(target: FileTarget) -> None:
@@ -109,13 +118,12 @@ def _rehearsed(target: FileTarget, batch: FileBatch) -> Iterator[Tally]:
         yield tally
 
 
-def _refuse_non_finite(target: FileTarget, batch: FileBatch) -> None:
-    contents = target.originals(batch)
-    for group in batch.groups:
-        if group.stretches.coding != "FLOAT":
-            continue
-        samples = to_samples(group.join(contents, batch.records).data, "FLOAT")
-        patches = group.stretches.patches
-        flags = packed.survey_dense(samples, patches, group.stretches.channels, target.engine)
-        for number in patches.clips[(flags & NOT_FINITE) != 0][:1].tolist():
-            filtering.refuse_flagged(batch.records[number].name, flags)
+def _refuse_non_finite(target: FileTarget, batch: FileBatch, contents: Sequence[bytes], number: int) -> None:
+    part = FileBatch([batch.parts[number]], steady=False)
+    for group in part.groups:
+        if group.stretches.coding == "FLOAT":
+            samples = to_samples(group.join([contents[number]], part.records).data, "FLOAT")
+            patches, channels = group.stretches.patches, group.stretches.channels
+            filtering.refuse_flagged(
+                part.records[0].name, packed.survey_dense(samples, patches, channels, target.engine)
+            )

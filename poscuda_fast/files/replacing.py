@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -30,18 +31,23 @@ class Marked(NamedTuple):
     noise: float
 
 
-def write_marked(folder: int, name: str, record: Record, original: BinaryIO, marks: Marks, engine: Engine) -> Marked:
-    """Encode the marked form of a file beside it, durably; AudioFileError if it would not keep every sample."""
-    with _beside(folder, name) as target:
+def write_marked(
+    folder: int, name: str, record: Record, original: BinaryIO, marks: Marks, engine: Engine, lost: Counter[str]
+) -> Marked:
+    """Encode the marked form of a file beside it, durably; AudioFileError if it would not keep every sample.
+
+    `lost` counts what the new file does not keep of the old one, such as its owner.
+    """
+    with _beside(folder, name, lost) as target:
         done = encoded.edit(original, target, record, marks, engine)
         target.flush()
         size, digest = _digest(target)
     return Marked(done.tally, size, digest, done.signal, done.noise)
 
 
-def write_original(folder: int, name: str, original: BinaryIO) -> None:
-    """Write a file's original beside it, durably."""
-    with _beside(folder, name) as target:
+def write_original(folder: int, name: str, original: BinaryIO, lost: Counter[str]) -> None:
+    """Write a file's original beside it, durably; `lost` as for `write_marked`."""
+    with _beside(folder, name, lost) as target:
         original.seek(0)
         shutil.copyfileobj(original, target, BYTES_PER_COPY)
 
@@ -58,7 +64,7 @@ def discard(folder: int, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _beside(folder: int, name: str) -> Iterator[BinaryIO]:
+def _beside(folder: int, name: str, lost: Counter[str]) -> Iterator[BinaryIO]:
     """A new file under a hidden name, which is on the disk when the block ends, with the rights of the file."""
     discard(folder, name)
     part = disk.part_name(name)
@@ -67,18 +73,21 @@ def _beside(folder: int, name: str) -> Iterator[BinaryIO]:
         try:
             yield target
             target.flush()
-            _take_rights(folder, name, descriptor)
+            lost.update(_take_rights(folder, name, descriptor))
             os.fsync(descriptor)
         except BaseException:
             discard(folder, name)
             raise
 
 
-def _take_rights(folder: int, name: str, target: int) -> None:
-    """Give a new file what the one has that it will replace: owner, mode, access list, attributes; no more readers."""
+def _take_rights(folder: int, name: str, target: int) -> set[str]:
+    """Give a new file what the one has that it will replace: owner, mode, access list, attributes; no more readers.
+
+    Returns what could not be kept.
+    """
     source = os.open(name, disk.READING, dir_fd=folder)
     try:
-        attributes.give(target, attributes.read(source), times=False)
+        return attributes.give(target, attributes.read(source), times=False)
     finally:
         os.close(source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -95,6 +96,7 @@ class FileTarget:
         self._stamps: dict[str, disk.Stamp] = {}  # of unlisted files of which a part is written
         self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
         self._n_looked_at = self._n_done = 0
+        self.lost: collections.Counter[str] = collections.Counter()  # what replaced files did not keep
         self.tally = Tally(**(job.plan.counts() if job is not None else header["counts"]))
 
     def close(self) -> None:
@@ -313,7 +315,7 @@ class FileTarget:
         """Write the marked form of an encoded file beside it, durably, under a hidden name."""
         self._waiting.add(name)
         with self.below.folder(name) as (folder, last):
-            return replacing.write_marked(folder, last, record, original, self._marks, self.engine)
+            return replacing.write_marked(folder, last, record, original, self._marks, self.engine, self.lost)
 
     def publish(self, name: str, record: Record) -> None:
         """Put the hidden file in the place of an encoded file."""
@@ -327,7 +329,7 @@ class FileTarget:
         """Put the original of an encoded file in its place."""
         with self.below.folder(name) as (folder, last):
             self._waiting.add(name)
-            replacing.write_original(folder, last, original)
+            replacing.write_original(folder, last, original, self.lost)
             replacing.publish(folder, last)
             self._waiting.discard(name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poscuda_fast import disk
+from poscuda_fast import attributes, disk
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import AudioFileError, DatasetError, SidecarError
 from poscuda_fast.files import label_sources, listing, looking, preflight
@@ -39,6 +39,7 @@ from poscuda_fast.undo.record import (
     refuse_closed,
     refuse_long,
     refuse_mounted,
+    refuse_part_folders,
     refuse_partial,
     refuse_protected,
     refuse_unfinished_rebuild,
@@ -165,30 +166,31 @@ def protect_folder(
         )
     unusable: dict[str, str] = {}
     found, _, given = _listed(paths, labels_from, recipe, unusable if partial else None)
-    lengths = np.array([file.frames for file in found], np.int64)
-    rates = np.array([file.layout.sample_rate for file in found], np.int64)
-    plan = make_plan(key, recipe, given, None, lengths, rates)
     engine = Engine(backend, threads)
     with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
         copies.refuse_in_place(journal, paths.data)
         refuse_unfinished_rebuild(journal)
         known = recorded_recipe(journal)
-        notes: tuple[str, ...] = ()
         preflight.refuse_unsafe(paths.root, found)
         preflight.refuse_unwritable(found)
         if known is None:
             _preflight(journal, paths)
+        job = _job(key, recipe, found, given)
+        if known is not None:
+            job = dataclasses.replace(job, plan=job.plan.recorded(key, known, snr))
+        job, added = _usable(journal, paths, key, job, engine, unusable if partial else None)
+        plan, notes = job.plan, notes_of(journal) if known is not None else ()
+        if known is None:
             undone = journal.state is State.UNDONE  # then its records tell what its files are
-            look = functools.partial(looking.look, paths.source, found, engine=engine)
+            look = functools.partial(looking.look, paths.source, job.files, engine=engine)
             plan, notes = judged(plan, key, snr, look, known=undone)
-        else:  # the data may be marked in part, so that only the record tells
-            plan, notes = plan.recorded(key, known, snr), notes_of(journal)
-        job = Job(found, plan, given, snr, notes)
+        job = dataclasses.replace(job, plan=plan, snr=snr, notes=notes)
         target = FileTarget(paths, journal, plan.recipe, engine, progress, job)
         with contextlib.closing(target):
-            state, left_out = _protect(journal, target, paths, job, partial=partial, dry_run=dry_run)
+            state, left_out = _protect(journal, target, paths, job, added, partial=partial, dry_run=dry_run)
             done = state == "already protected" and "counts" in journal.summary
             tally = Tally(**journal.summary["counts"]) if done else target.tally
+            notes = (*notes, *attributes.notes(target.lost))
     left_out = (*(name for name in left_out if name not in unusable), *unusable.values())
     if unusable and not dry_run:
         state = "partly protected"
@@ -275,7 +277,7 @@ def restore_folder(
             if state == "already original":  # a run that was killed before it began
                 target.clear()
             tally = Tally(**journal.summary["counts"]) if state == "already original" else target.tally
-        settings, notes = settings_of(journal), rebuilt_notes(journal)
+        settings, notes = settings_of(journal), (*rebuilt_notes(journal), *attributes.notes(target.lost))
     return tally.report(state, settings, time.perf_counter() - begun, notes, left_out)
 
 
@@ -292,10 +294,7 @@ def _undo(
     begun = time.perf_counter()
     paths = Paths.of(folder, None, sidecar)
     found, others, given = _listed(paths, labels_from, recipe)
-    lengths = np.array([file.frames for file in found], np.int64)
-    rates = np.array([file.layout.sample_rate for file in found], np.int64)
-    plan = make_plan(key, recipe, given, None, lengths, rates)
-    job, engine = Job(found, plan, given, None, ()), Engine()
+    job, engine = _job(key, recipe, found, given), Engine()
     if dst is not None:
         with disk.locked(paths.data, shared=True):
             tally, notes = undo_into(dst, paths, job, others, key, engine, progress)
@@ -303,7 +302,7 @@ def _undo(
     else:
         with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
             state, tally, notes = undo_in_place(journal, paths, job, engine, progress)
-    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
+    return tally.report(state, job.plan.settings(), time.perf_counter() - begun, notes)
 
 
 @discreet
@@ -416,11 +415,52 @@ def _lossy(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
             )
 
 
+def _job(key: Key, recipe: Recipe, found: list[AudioFile], labels: Sequence[str | int]) -> Job:
+    lengths = np.array([file.frames for file in found], np.int64)
+    rates = np.array([file.layout.sample_rate for file in found], np.int64)
+    return Job(found, make_plan(key, recipe, labels, None, lengths, rates), labels, None, ())
+
+
+def _usable(
+    journal: Journal, paths: Paths, key: Key, job: Job, engine: Engine, left_out: dict[str, str] | None
+) -> tuple[Job, list[int]]:
+    """The job, and the numbers of its files that no record has; those to be marked anew are examined.
+
+    See `preflight.examine`; what goes to `left_out` is not in the job that is returned.
+    """
+    if journal.state is State.FINAL:
+        return job, []
+    names: set[str] = set()
+    bad: dict[str, str] | None = None if left_out is None else {}
+    with contextlib.closing(FileTarget(paths, journal, job.plan.recipe, engine, None, job)) as target:
+        if journal.state is not State.NEW:
+            steps.refuse_other_data(journal, target.header(journal.header))
+            for one in steps.Records(journal, target):
+                names.update(record.name for record in one.batch.records)
+                if journal.state is not State.UNDONE:  # of an undone run all is marked anew
+                    target.recorded(one.batch)
+        preflight.examine(target, job.files, bad)
+    if bad and left_out is not None:
+        left_out.update(bad)
+        kept = [n for n, file in enumerate(job.files) if file.name not in bad]
+        if not kept:
+            raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
+        job = _job(key, job.plan.recipe, [job.files[n] for n in kept], [job.labels[n] for n in kept])
+    return job, [n for n, file in enumerate(job.files) if file.output_name not in names]
+
+
 def _protect(
-    journal: Journal, target: FileTarget, paths: Paths, job: Job, *, partial: bool, dry_run: bool
+    journal: Journal,
+    target: FileTarget,
+    paths: Paths,
+    job: Job,
+    added: Sequence[int],
+    *,
+    partial: bool,
+    dry_run: bool,
 ) -> tuple[str, tuple[str, ...]]:
+    """Protect files, of which those numbered in `added` have no record."""
     if journal.state in (State.NEW, State.UNDONE):
-        preflight.examine(target, job.files)
         disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
         if dry_run:
             preflight.rehearse(target)
@@ -429,8 +469,7 @@ def _protect(
         steps.refuse_other_run(journal, target.header(journal.header))
         return ("already protected" if journal.state in (State.COMPLETE, State.FINAL) else "untouched"), ()
     if journal.state not in (State.NEW, State.FINAL):
-        steps.refuse_other_data(journal, target.header(journal.header))
-        _refuse_marked_additions(journal, target, paths, job)
+        _refuse_marked(journal, paths, job, target.engine, added)
     with contextlib.ExitStack() as closing:
         undone = None
         if journal.state is State.UNDONE:
@@ -438,12 +477,10 @@ def _protect(
         return steps.protect(journal, target, partial=partial, undone=undone)
 
 
-def _refuse_marked_additions(journal: Journal, target: FileTarget, paths: Paths, job: Job) -> None:
+def _refuse_marked(journal: Journal, paths: Paths, job: Job, engine: Engine, added: Sequence[int]) -> None:
     """SidecarError if files that the sidecar does not record are marked with this key already."""
-    recorded_names = {record.name for one in steps.Records(journal, target) for record in one.batch.records}
-    added = [n for n, file in enumerate(job.files) if file.output_name not in recorded_names]
     if added and job.plan.marks.steady:
-        seen = looking.look(paths.source, job.files, job.plan, target.engine, added)
+        seen = looking.look(paths.source, job.files, job.plan, engine, added)
         try:
             refuse_marked(job.plan, seen.traces)
         except SidecarError as error:
@@ -456,6 +493,7 @@ def _preflight(journal: Journal, paths: Paths) -> None:
     refuse_mounted(paths.data, paths.sidecar)
     refuse_long(paths.sidecar, paths.manifest)
     refuse_closed(paths.sidecar, paths.manifest)
+    refuse_part_folders(paths.manifest, paths.sidecar)
     if os.path.lexists(paths.manifest):
         Manifest.read(paths.manifest)  # what is there must be a manifest: it will be replaced
     others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]

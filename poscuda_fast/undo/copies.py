@@ -235,6 +235,7 @@ def refuse_place(target: Path, sidecar: Path, *, is_folder: bool) -> None:
             raise DatasetError(f"You may not write in {folder}; change its permissions, or choose another path.")
     record.refuse_mounted(target, sidecar)
     record.refuse_long(manifest, sidecar)
+    record.refuse_part_folders(manifest, sidecar)
 
 
 def existing(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from poscuda_fast import disk
 from poscuda_fast.errors import BusyError, DatasetError, SidecarError
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import label_of
@@ -194,6 +195,17 @@ def refuse_closed(*paths: Path) -> None:
             raise DatasetError(
                 f"You may not write in {folder}, where sidecar and manifest lie; change its permissions, or name "
                 f"another sidecar (sidecar, --sidecar). Nothing was written."
+            )
+
+
+def refuse_part_folders(*paths: Path) -> None:
+    """DatasetError if a folder has the name under which one of some files is written before it is complete."""
+    for path in paths:
+        part = disk.part_of(path)
+        if part.is_dir() and not part.is_symlink():
+            raise DatasetError(
+                f"{part} is a folder, and {path.name} has that name until it is complete; move the folder away. "
+                f"Nothing was written."
             )
 
 
