@@ -32,8 +32,6 @@ from poscuda_fast.cli.options import (
 )
 from poscuda_fast.cli.printing import say
 from poscuda_fast.text import one_line
-from poscuda_fast.undo import copies
-from poscuda_fast.undo.journal import Journal, State, sidecar_of
 
 
 @click.command(cls=Command)
@@ -266,6 +264,9 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
 
 def _refuse_unprotected(src: Path, key: poscuda_fast.Key, sidecar: Path | None) -> None:
     """ClickException if a finished run is not what its sidecar says: what was changed may still need its original."""
+    from poscuda_fast.undo import copies  # noqa: PLC0415 - other commands need no NumPy
+    from poscuda_fast.undo.journal import Journal, State, sidecar_of  # noqa: PLC0415
+
     data = Path(os.path.realpath(src))
     with Journal(sidecar_of(data) if sidecar is None else sidecar, key) as journal:
         if journal.state is not State.COMPLETE or copies.is_copy(journal):
