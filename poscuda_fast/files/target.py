@@ -452,7 +452,8 @@ class FileTarget:
         for part in batch.parts:
             record = part.record
             size = record.end - record.begin
-            piece = KeptPiece(record.begin, record.end, self._reading(place, position, size))
+            shared = len(batch.parts) > 1
+            piece = KeptPiece(record.begin, record.end, self._reading(place, position, size, shared=shared))
             found = self._kept.setdefault(record.name, [])
             if found and record.begin == 0:
                 found.clear()
@@ -463,8 +464,10 @@ class FileTarget:
             position += size
         return EncodedAnswer(self, list(zip(batch.parts, read, strict=True)), finished)
 
-    def _reading(self, place: Bookmark, position: int, size: int) -> Callable[[], bytes]:
-        return lambda: bytes(self._kept_at(place)[position : position + size])
+    def _reading(self, place: Bookmark, position: int, size: int, *, shared: bool) -> Callable[[], bytes]:
+        """What reads a part of a record, which stays in memory only if other files share it."""
+        read = self._kept_at if shared else self._read_kept
+        return lambda: bytes(read(place)[position : position + size])
 
     def _read_kept(self, place: Bookmark) -> memoryview:
         return content_of(next(self._journal.records(Kind.BATCH, since=place)).payload)
