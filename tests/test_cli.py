@@ -125,7 +125,7 @@ def test_a_copy_is_protected_and_verified_and_its_source_is_its_undo(
 
     restored = poscuda("restore", out, "--key", key_file)
     assert restored.returncode == 2
-    assert f"is a copy, which keeps no originals: your originals are at {speech}, unchanged" in restored.stderr
+    assert f"is a copy, which keeps no originals: your originals are at {speech};" in restored.stderr
     assert poscuda("drop-undo", out, "--key", key_file, "--yes").returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "my.key", "speech", "out", "out.poscuda", "out.poscuda.json"
@@ -318,12 +318,12 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
-        (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored"),
+        (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored by it"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
         (["verify", "SPEECH"], "There is no manifest"),
         (["verify", "CLIPS"], "There is no manifest"),
         (["verify", "SPEECH", "--source", "SPEECH"], "which needs --key"),
-        (["verify", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored"),
+        (["verify", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored by it"),
         (["restore", "SPEECH", "OUT", "--key", "KEY"], "DST is for --without-sidecar"),
         (["restore", "SPEECH", "--key", "KEY", "--strength", "2"], "--strength is for --without-sidecar"),
         (["restore", "SPEECH", "--key", "KEY", "--without-sidecar", "--partial"], "leave one of them out"),

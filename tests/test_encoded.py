@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import time
 from pathlib import Path
 
 import audiofiles
@@ -13,7 +15,7 @@ from audiofiles import contents, noise, read_samples, untouched
 from recipes import protect_folder
 
 from poscuda_fast import AudioFileError, DatasetError, verify_folder
-from poscuda_fast.files.encoded import Encoding, decode, encode, probe
+from poscuda_fast.files.encoded import Encoding, Writer, decode, encode, probe
 
 CONTAINERS = {"AIFF": "aiff", "CAF": "caf", "W64": "w64", "AU": "au", "RF64": "rf64"}
 LOSSLESS = [("FLAC", "PCM_16", "flac"), ("FLAC", "PCM_24", "flac")]
@@ -291,3 +293,18 @@ def _folder_with_lossy(root: Path, container: str, subtype: str, ext: str) -> Pa
     (folder / "a.wav").write_bytes(audiofiles.wav(noise(800)))
     audiofiles.lossy(folder / f"b.{ext}", container, subtype)
     return root / "src"
+
+
+@pytest.mark.parametrize("form", ["AIFF", "CAF", "W64", "AU", "FLAC"])
+def test_the_same_samples_become_the_same_bytes_at_any_time(form):
+    """So that a copy that was stopped knows its own files again."""
+    encoding = Encoding(form, "PCM_16" if form == "FLAC" else "FLOAT", 500, 1, 16_000)
+    samples = noise(500) if form == "FLAC" else (noise(500) / 2**15).astype(np.float32)
+    written = []
+    for _ in range(2):
+        target = io.BytesIO()
+        with Writer(target, encoding, {"title": "a"}) as writer:
+            writer.write(samples)
+        written.append(target.getvalue())
+        time.sleep(1.01)  # chunks with times have seconds
+    assert written[0] == written[1]

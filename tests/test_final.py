@@ -112,7 +112,7 @@ def test_a_part_of_what_is_final_is_not_marked_twice(tmp_path: Path, key: Key) -
 def test_a_single_file_and_a_sidecar_elsewhere(tmp_path: Path, key: Key) -> None:
     (tmp_path / "a.wav").write_bytes(FILES["no/0.wav"])
     protect_folder(tmp_path / "a.wav", None, key, labels_from={"a.wav": "a"}, sidecar=tmp_path / "kept")
-    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored by it"):
         drop_undo(tmp_path / "a.wav", key)
     assert drop_undo(tmp_path / "a.wav", key, sidecar=tmp_path / "kept").clips == 1
 
@@ -147,7 +147,7 @@ def test_only_a_finished_run_can_be_made_final(
 
 def test_what_was_never_protected_has_no_undo_to_drop(tmp_path: Path, key: Key) -> None:
     write_tree(tmp_path / "src", FILES)
-    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match="does not exist: nothing can be restored by it"):
         drop_undo(tmp_path / "src", key)
 
 

@@ -58,7 +58,7 @@ def test_a_copy_is_not_restored_and_says_where_its_originals_are(tmp_path: Path,
     small_dataset(src)
     protect_folder(src, tmp_path / "dst", key)
     for options in ({}, {"partial": True}):
-        with untouched(tmp_path), pytest.raises(DatasetError, match=f"no originals: your originals are at {src}, unch"):
+        with untouched(tmp_path), pytest.raises(DatasetError, match=f"no originals: your originals are at {src};"):
             restore_folder(tmp_path / "dst", key, **options)
 
 
@@ -121,7 +121,7 @@ def test_files_may_come_and_go_between_restore_and_the_next_protect(tmp_path: Pa
 def test_restore_needs_a_sidecar(tmp_path: Path, key: Key) -> None:
     src = tmp_path / "src"
     small_dataset(src)
-    sentence = r"src\.poscuda does not exist: nothing can be restored.*give its path"
+    sentence = r"src\.poscuda does not exist: nothing can be restored by it.*give its path"
     with untouched(tmp_path), pytest.raises(SidecarError, match=sentence):
         restore_folder(src, key)
 

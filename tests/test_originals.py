@@ -229,7 +229,7 @@ def test_a_clip_that_changed_is_named(tmp_path: Path, key: Key) -> None:
 
 def test_what_has_no_originals_is_refused(audio: Path, tmp_path: Path, key: Key) -> None:
     copy = tmp_path / "copy"
-    with pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+    with pytest.raises(SidecarError, match="does not exist: nothing can be restored by it"):
         next(originals_of_folder(audio, key))
     with pytest.raises(DatasetError, match="does not exist"):
         next(originals_of_folder(copy, key))
@@ -249,7 +249,7 @@ def test_what_has_no_originals_is_refused(audio: Path, tmp_path: Path, key: Key)
     with pytest.raises(SidecarError, match="was dropped"):
         next(originals_of_folder(final, key))
     np.save(tmp_path / "clips.npy", np.ones((2, 300), np.int16))
-    with pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+    with pytest.raises(SidecarError, match="does not exist: nothing can be restored by it"):
         next(originals_of_array(np.load(tmp_path / "clips.npy", mmap_mode="r"), key))
 
 

@@ -615,7 +615,7 @@ def test_nothing_is_overwritten_and_nothing_is_put_into_the_data(made: Made, tmp
 def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "page.html"
     write_tree(source, {"a/a.wav": wav(tone(900))})
-    with pytest.raises(SidecarError, match="does not exist: nothing can be restored"):
+    with pytest.raises(SidecarError, match="does not exist: nothing can be restored by it"):
         reporting.write_report(source, KEY, out)
     for name in ("final", "undone"):
         write_tree(tmp_path / name, {"a/a.wav": wav(tone(900))})

@@ -199,6 +199,9 @@ def _straight() -> type[soundfile.SoundFile]:
     return Straight
 
 
+_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h; soundfile has no name for it
+
+
 class Writer:
     """Encodes samples in the format, subtype and with the tags of another file, or as 16-bit FLAC if that is lossy."""
 
@@ -211,6 +214,9 @@ class Writer:
         self._sink = sink = _Sink(target)
         with interrupts_held_back():
             self._file = soundfile.SoundFile(sink, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
+            # It would hold the time of writing, and the same samples be other bytes each time.
+            library, null = soundfile._snd, soundfile._ffi.NULL  # noqa: SLF001 - no public function gives commands
+            library.sf_command(self._file._file, _SET_ADD_PEAK_CHUNK, null, 0)  # noqa: SLF001
             for tag, text in tags.items():
                 with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
                     setattr(self._file, tag, text)

@@ -59,7 +59,8 @@ def refuse_unless(journal: Journal, kind: str) -> None:
     if journal.state is State.FINAL:
         raise SidecarError(
             f"The undo in {journal.path} was dropped: what tells the originals is gone, so the data can be neither "
-            f"restored nor compared with them. Nothing was written."
+            f"restored by it nor compared with them. Of format 2, the key can subtract the mark into another path "
+            f"(without_sidecar, --without-sidecar). Nothing was written."
         )
 
 
@@ -120,9 +121,10 @@ def refuse_to_rebuild(journal: Journal, data: Path) -> None:
         found = f"{data} has a sidecar, {default}"
     else:
         return
+    way = "" if journal.state is State.FINAL else "restore by it (without without_sidecar), or "
     raise SidecarError(
-        f"{found}: restore by it (without without_sidecar), or give a new path for a copy (dst, DST). To undo in place "
-        f"without it, move it away first. Nothing was written."
+        f"{found}: {way}give a new path for a copy (dst, DST). To undo in place without it, move it away first. "
+        f"Nothing was written."
     )
 
 
@@ -155,8 +157,9 @@ def refuse_without_run(journal: Journal) -> None:
     """SidecarError if there is no sidecar."""
     if journal.state is State.NEW:
         raise SidecarError(
-            f"The sidecar {journal.path} does not exist: nothing can be restored, nor compared with its original. If "
-            f"it was moved, give its path (sidecar, --sidecar)."
+            f"The sidecar {journal.path} does not exist: nothing can be restored by it, nor compared with its "
+            f"original. If it was moved, give its path (sidecar, --sidecar); if it is lost, key and labels undo format "
+            f"2 (without_sidecar, --without-sidecar)."
         )
 
 
