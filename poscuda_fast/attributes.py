@@ -7,9 +7,11 @@ might give them.
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 ACCESS_LIST = "system.posix_acl_access"
@@ -66,11 +68,22 @@ def notes(lost: Mapping[str, int]) -> list[str]:
     return [f"{n:,} files or folders did not keep their {what}" for what, n in sorted(lost.items())]
 
 
-def give_readers(target: int, source: os.stat_result) -> None:
-    """Let those read a new file who may read its source, as far as permissions alone tell."""
-    own = os.fstat(target)
-    shown = source.st_mode & 0o044
-    os.fchmod(target, 0o600 | (shown if own.st_gid == source.st_gid else _of_strangers(shown)))
+class Readers(NamedTuple):
+    """A group, and the permissions of those who may read something."""
+
+    group: int
+    mode: int
+
+
+def readers_of(source: os.stat_result, modes: Iterable[int] = ()) -> Readers:
+    """Those who may read a file or folder and also, by their modes, all of some files in it."""
+    return Readers(source.st_gid, functools.reduce(operator.and_, modes, source.st_mode) & 0o044)
+
+
+def give_readers(target: int, readers: Readers) -> None:
+    """Let those read a new file who may read what it is about, as far as permissions alone tell."""
+    is_own = os.fstat(target).st_gid == readers.group
+    os.fchmod(target, 0o600 | (readers.mode if is_own else _of_strangers(readers.mode)))
 
 
 def _give_owner(target: int, status: os.stat_result, mode: int, lost: set[str]) -> int:

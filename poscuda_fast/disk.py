@@ -12,6 +12,7 @@ import shutil
 import stat
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +38,7 @@ FICLONE = 0x40049409  # linux/fs.h
 SYNC_FILE_RANGE_WRITE = 2  # likewise
 AT_FDCWD = -100  # linux/fcntl.h
 _STAMP = struct.Struct("<IQqq")  # mode, inode, size, nanoseconds of the last change
+STAMP_BYTES = _STAMP.size
 STAMP_OF_IDENTITY = 20
 RENAME_NOREPLACE = 1  # linux/fs.h
 MOST_THREADS = 8  # each holds pieces in memory and an arena of malloc, and all of them share one disk
@@ -399,6 +401,18 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return _STAMP.pack(status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def size_of(stamp: Stamp) -> int:
+    """The size in bytes that a stamp tells."""
+    size: int = _STAMP.unpack(stamp)[2]
+    return size
+
+
+def mode_of(stamp: Stamp) -> int:
+    """The mode that a stamp tells."""
+    mode: int = _STAMP.unpack(stamp)[0]
+    return mode
+
+
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
     """DatasetError if a file is not the one that was listed; `status` is that of an open file.
 
@@ -521,7 +535,8 @@ class Threads:
     """Threads for pieces of work, until `close`; where none can be started, who waits for a result does the work."""
 
     def __init__(self, n: int) -> None:
-        self._pool = ThreadPoolExecutor(n)
+        self._ids: list[int] = []
+        self._pool = ThreadPoolExecutor(n, initializer=lambda: self._ids.append(threading.get_native_id()))
         self._process = os.getpid()
 
     def submit(self, work: Callable[[], Result]) -> Callable[[], Result]:
@@ -549,12 +564,26 @@ class Threads:
         """Wait for the pieces being worked on, and cancel the rest."""
         if os.getpid() == self._process:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            _wait_for_ends(self._ids)
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _wait_for_ends(threads: Iterable[int]) -> None:
+    """Wait, on Linux, until the system has ended threads that Python has joined, for a second at most.
+
+    Until Python 3.13 a thread that is joined may still be taking its leave, with OpenSSL's locks held; a process that
+    is forked at that moment waits for them for ever.
+    """
+    for thread in threads:
+        for _ in range(1000):
+            if not os.path.exists(f"/proc/self/task/{thread}"):
+                break
+            time.sleep(0.001)
 
 
 class _Task(Generic[Result]):

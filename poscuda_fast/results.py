@@ -35,6 +35,12 @@ class Verdict(enum.IntEnum):
         """The verdict on data compared with both forms; `otherwise` if they match neither."""
         return cls(cls.ORIGINAL * original | cls.PROTECTED * protected or otherwise)
 
+    def joined(self, other: Verdict) -> Verdict:
+        """The verdict on what has this verdict and another one: MISSING if either is, else the form that both match."""
+        if Verdict.MISSING in (self, other):
+            return Verdict.MISSING
+        return Verdict(self & other) if self.is_whole and other.is_whole else Verdict.NEITHER
+
     @property
     def as_protected(self) -> bool:
         """Whether the data are as protecting left them."""
@@ -230,7 +236,7 @@ class Verification(Shown):
     missing : tuple of str
         Names of those that are gone.
     unlisted : tuple of str
-        Names of audio files that were not part of the run: they are not protected.
+        Names of audio files that the run did not reach yet, or that were added since: they are not protected.
     state : str
         The run's state in the sidecar: "applying", "complete", "undoing", "undone", "final"; or "unknown" if no
         sidecar was read.
@@ -251,19 +257,23 @@ class Verification(Shown):
         return not self.neither and not self.missing and not self.unlisted and one_form
 
     @classmethod
-    def of(
-        cls, verdicts: Iterable[tuple[str, Iterable[Verdict]]], state: str, unlisted: Iterable[str] = ()
-    ) -> Verification:
-        """Count names by their verdicts; several for one name, of its parts or from several sources, must agree."""
-        names: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
-        for name, seen in verdicts:
-            names[_together(seen)].append(name)
+    def of(cls, verdicts: Iterable[tuple[str, Verdict]], state: str, unlisted: Iterable[str] = ()) -> Verification:
+        """Count names by their verdicts, each name once."""
+        counts = dict.fromkeys(Verdict, 0)
+        neither: list[str] = []
+        missing: list[str] = []
+        for name, verdict in verdicts:
+            counts[verdict] += 1
+            if verdict is Verdict.MISSING:
+                missing.append(name)
+            elif not verdict.is_whole:
+                neither.append(name)
         return cls(
-            len(names[Verdict.ORIGINAL]),
-            len(names[Verdict.PROTECTED]),
-            len(names[Verdict.UNCHANGED]),
-            tuple(names[Verdict.NEITHER]),
-            tuple(names[Verdict.MISSING]),
+            counts[Verdict.ORIGINAL],
+            counts[Verdict.PROTECTED],
+            counts[Verdict.UNCHANGED],
+            tuple(neither),
+            tuple(missing),
             tuple(unlisted),
             state,
         )
@@ -290,13 +300,3 @@ def _listed(title: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield from ((f"  {title}", name) for name in names[:NAMES_SHOWN])
     if len(names) > NAMES_SHOWN:
         yield f"  {title}", f"and {len(names) - NAMES_SHOWN:,} more"
-
-
-def _together(verdicts: Iterable[Verdict]) -> Verdict:
-    """One verdict from several: MISSING if one is, otherwise the form that all of them match."""
-    whole = Verdict.UNCHANGED
-    for verdict in verdicts:
-        if verdict is Verdict.MISSING:
-            return verdict
-        whole = Verdict(whole & verdict) if verdict.is_whole else Verdict.NEITHER
-    return whole

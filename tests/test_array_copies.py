@@ -24,6 +24,7 @@ from poscuda_fast import (
     restore_array,
     verify_array,
 )
+from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
 STRONG = Recipe.strong()
 LABELS = np.arange(7) % 2
@@ -117,6 +118,17 @@ def test_a_copy_that_is_gone_is_made_again(tmp_path: Path, key: Key) -> None:
     assert {name: content for name, content in contents(tmp_path).items() if name != "b.npy.poscuda"} == {
         name: content for name, content in before.items() if name != "b.npy.poscuda"
     }
+
+
+@pytest.mark.usefixtures("clips")
+def test_a_copy_is_known_under_a_new_name(tmp_path: Path, key: Key) -> None:
+    make(tmp_path, key)
+    for ending in ("", SIDECAR, MANIFEST):
+        os.rename(tmp_path / f"b.npy{ending}", tmp_path / f"c.npy{ending}")
+    with untouched(tmp_path):
+        assert verify_array(tmp_path / "c.npy").protected == 1
+        assert verify_array(tmp_path / "c.npy", key).protected == 7
+        assert make(tmp_path, key, dst="c.npy") == "already protected"
 
 
 @pytest.mark.usefixtures("clips")

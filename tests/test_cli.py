@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -533,6 +534,54 @@ def test_the_undo_is_not_dropped_if_nobody_answers(tmp_path: Path, speech: Path,
     assert done.returncode == 2
     assert "The undo was not dropped; --yes" in done.stderr
     assert poscuda("restore", speech, "--key", key_file).returncode == 0
+
+
+def as_a_user(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line as somebody whom permissions bind: they do not bind root, who drops that privilege."""
+    bound = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+    if bound and shutil.which("setpriv") is None:
+        pytest.skip("root is not bound by permissions, and setpriv is not installed")
+    return subprocess.run(
+        [*bound, *COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("verb", ["restore", "drop-undo", "grow", "grow a copy"])
+def test_a_sidecar_that_may_only_be_read_is_refused_before_anything(
+    tmp_path: Path, speech: Path, key_file: Path, verb: str
+) -> None:
+    dst = [tmp_path / "dst"] if verb == "grow a copy" else ["--in-place"]
+    target = tmp_path / "dst" if verb == "grow a copy" else speech
+    protect = ["protect", speech, *dst, "--key", key_file, "--quiet"]
+    one = next(speech.rglob("*.wav"))
+    original = one.read_bytes()
+    assert as_a_user(*protect).returncode == 0
+    if verb.startswith("grow"):
+        one.with_name("new.wav").write_bytes(original)
+        again = protect
+    else:
+        again = [verb, speech, "--key", key_file, *(["--yes"] if verb == "drop-undo" else [])]
+    sidecar = target.with_name(f"{target.name}.poscuda")
+    sidecar.chmod(0o400)
+    with untouched(tmp_path):
+        done = as_a_user(*again)
+    assert done.returncode == 2
+    assert "may only be read" in done.stderr
+    assert "chmod u+w" in done.stderr
+    sidecar.chmod(0o600)
+    assert as_a_user(*again).returncode == 0
+
+
+def test_what_may_not_be_looked_into_is_a_refusal(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    assert as_a_user("protect", speech, "--in-place", "--key", key_file, "--quiet").returncode == 0
+    folder = next(path for path in speech.iterdir() if path.is_dir())
+    folder.chmod(0)
+    try:
+        for verb in (["protect", "--in-place"], ["verify"]):
+            done = as_a_user(verb[0], speech, *verb[1:], "--key", key_file)
+            assert (done.returncode, "You may not look into" in done.stderr) == (2, True), done.stderr
+    finally:
+        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("kind", ["original", "changed", "missing"])

@@ -271,9 +271,12 @@ def test_a_copy_is_read_by_those_who_read_its_source(tmp_path: Path, key: Key) -
     assert mode(tmp_path / "dst.poscuda.json") == 0o600
     (src / "yes").chmod(0o755)
     src.chmod(0o755)
-    copy(src, tmp_path / "open", key)
-    assert mode(tmp_path / "open.poscuda") == 0o600
-    assert mode(tmp_path / "open.poscuda.json") == 0o644
+    for name, bits in (("private files", 0o600), ("open", 0o644)):
+        copy(src, tmp_path / name, key)
+        assert mode(tmp_path / f"{name}.poscuda") == 0o600
+        assert mode(tmp_path / f"{name}.poscuda.json") == bits
+        for one in modes:
+            (src / one).chmod(0o644)
 
 
 def test_extended_attributes_are_kept(tmp_path: Path, key: Key) -> None:

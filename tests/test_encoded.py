@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import time
@@ -14,7 +15,7 @@ import soundfile
 from audiofiles import contents, noise, read_samples, untouched
 from recipes import protect_folder
 
-from poscuda_fast import AudioFileError, DatasetError, verify_folder
+from poscuda_fast import AudioFileError, DatasetError, SidecarError, restore_folder, verify_folder
 from poscuda_fast.files.encoded import Encoding, Writer, decode, encode, probe
 
 CONTAINERS = {"AIFF": "aiff", "CAF": "caf", "W64": "w64", "AU": "au", "RF64": "rf64"}
@@ -308,3 +309,26 @@ def test_the_same_samples_become_the_same_bytes_at_any_time(form):
         written.append(target.getvalue())
         time.sleep(1.01)  # chunks with times have seconds
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("verb", ["verify", "restore", "protect"])
+def test_a_header_that_leads_before_the_beginning_prints_nothing(tmp_path, key, capfd, verb):
+    """libsndfile then seeks there, by calls of Python whose errors cffi would print."""
+    src = tmp_path / "src"
+    for name in ("a", "b"):
+        (src / name).mkdir(parents=True)
+        audiofiles.encoded(src / name / "1.aiff", noise(2000), "AIFF", "PCM_16")
+    path = src / "a/1.aiff"
+    protect_folder(src, None, key)
+    whole = path.read_bytes()
+    at = whole.index(b"SSND")
+    for place in range(at, at + 4):
+        path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+        with contextlib.suppress(SidecarError, DatasetError, AudioFileError):
+            if verb == "verify":
+                assert verify_folder(src, key).neither == ("a/1.aiff",)
+            elif verb == "restore":
+                restore_folder(src, key)
+            else:
+                protect_folder(src, None, key, partial=True)
+    assert capfd.readouterr().err == ""

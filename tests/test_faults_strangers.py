@@ -20,6 +20,7 @@ from poscuda_fast import (
     verify_folder,
 )
 from poscuda_fast.key import holds_key
+from poscuda_fast.undo.journal import SIDECAR
 from poscuda_fast.undo.record import refuse_protected
 
 LABELS = [0, 1] * 4
@@ -129,6 +130,23 @@ def test_a_file_of_somebody_else_above_does_not_keep_me_from_my_data(
 
     monkeypatch.setattr(os, "lstat", lstat)
     refuse_protected(src, [stranger], key)
+
+
+@pytest.mark.parametrize(("first", "then"), [("src", "src/yes"), ("src/yes", "src"), ("src/yes/0.wav", "src")])
+@pytest.mark.parametrize("way", ["in place", "copy"])
+def test_manifests_above_and_below_tell_what_is_protected(
+    tmp_path: Path, src: Path, key: Key, first: str, then: str, way: str
+) -> None:
+    protect_folder(tmp_path / first, None, key, recipe=Recipe.paper())
+    (tmp_path / f"{first}{SIDECAR}").unlink()
+    before = contents(tmp_path)
+    dst = None if way == "in place" else tmp_path / "dst"
+    with pytest.raises(DatasetError, match=r"0\.wav is protected already"):
+        protect_folder(tmp_path / then, dst, Key(bytes(32)), recipe=Recipe.paper())
+    assert contents(tmp_path) == before
+    for path in src.rglob("*.wav"):
+        path.write_bytes(FILES[path.relative_to(src).as_posix()])
+    assert protect_folder(tmp_path / then, dst, key).state == "protected"
 
 
 @pytest.mark.parametrize("make", [fifo, link, folder])

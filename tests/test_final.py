@@ -227,3 +227,25 @@ def test_the_command_asks_first(tmp_path: Path, key: Key, answer: str, code: int
     assert (done.exit_code == 0) == (code == 0)
     assert module.REFUSED == 2
     assert CliRunner().invoke(cli, [*arguments, "--yes", "--json"]).exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["new", "missing", "new, and no manifest"])
+def test_a_final_folder_says_which_files_it_does_not_know(tmp_path: Path, key: Key, kind: str) -> None:
+    root = tmp_path / "src"
+    write_tree(root, FILES)
+    protect_folder(root, None, key)
+    drop_undo(root, key)
+    if kind == "missing":
+        (root / "no/0.wav").unlink()
+        told = "no/0.wav is missing"
+    else:
+        (root / "no/new.wav").write_bytes(FILES["no/0.wav"])
+        told = "no/new.wav is new, and not protected"
+    if kind.endswith("no manifest"):
+        (tmp_path / "src.poscuda.json").unlink()
+        told = "there were 4 files, and there are 5 now"
+    with untouched(tmp_path), pytest.raises(SidecarError, match=rf"undo of .* was dropped.*\n  {told}"):
+        protect_folder(root, None, key)
+    with untouched(tmp_path):
+        report = protect_folder(root, None, key, partial=True)
+    assert (report.state, report.left_out) == ("already protected", (told,))

@@ -20,8 +20,8 @@ from poscuda_fast.files.listing import (
     AUDIO_SUFFIXES,
     collisions,
     find_files,
+    find_named,
     find_parts,
-    find_sidecars,
     read_layout,
     read_layouts,
     refuse,
@@ -38,28 +38,33 @@ def csv_source(tmp_path, content: str | bytes) -> str:
     return f"csv:{path}"
 
 
+def found(root):
+    audio, others = find_files(root)
+    return list(audio), list(others)
+
+
 def test_find_files_tells_audio_from_other_files_and_sorts_both(tmp_path):
     write_tree(
         tmp_path, {"b/2.wav": b"", "b/10.wav": b"", "a.wav": b"", "Z/x.flac": b"", "notes.txt": b"", "LICENSE": b""}
     )
-    assert find_files(tmp_path) == (["Z/x.flac", "a.wav", "b/10.wav", "b/2.wav"], ["LICENSE", "notes.txt"])
+    assert found(tmp_path) == (["Z/x.flac", "a.wav", "b/10.wav", "b/2.wav"], ["LICENSE", "notes.txt"])
 
 
 @pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
 def test_every_audio_suffix_counts_in_any_case(tmp_path, suffix):
     write_tree(tmp_path, {f"one{suffix}": b"", f"two{suffix.upper()}": b"", f"three{suffix}.txt": b""})
-    assert find_files(tmp_path) == ([f"one{suffix}", f"two{suffix.upper()}"], [f"three{suffix}.txt"])
+    assert found(tmp_path) == ([f"one{suffix}", f"two{suffix.upper()}"], [f"three{suffix}.txt"])
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path):
     write_tree(tmp_path, {"yes/a.wav": b"", ".poscuda": b"", "yes/._a.wav": b"", ".git/b.wav": b"", ".DS_Store": b""})
     (tmp_path / ".link").symlink_to(tmp_path / "yes")
-    assert find_files(tmp_path) == (["yes/a.wav"], [])
+    assert found(tmp_path) == (["yes/a.wav"], [])
 
 
 def test_manifests_and_sidecars_are_left_out(tmp_path):
     write_tree(tmp_path, {"a.wav": b"", "a.wav.poscuda": b"", "b/c.poscuda.json": b"{}", "b/poscuda.json": b"{}"})
-    assert find_files(tmp_path) == (["a.wav"], ["b/poscuda.json"])
+    assert found(tmp_path) == (["a.wav"], ["b/poscuda.json"])
 
 
 def test_sidecars_and_parts_of_killed_runs_are_found(tmp_path):
@@ -67,19 +72,19 @@ def test_sidecars_and_parts_of_killed_runs_are_found(tmp_path):
              "in/.e.wav.poscuda-part", "in/f.flac.poscuda-part", ".in/.g.flac.poscuda-part",
              ".txt.poscuda-part"]  # fmt: skip
     write_tree(tmp_path, dict.fromkeys(names, b""))
-    assert find_sidecars(tmp_path) == [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
+    assert find_named(tmp_path, ".poscuda") == [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
     assert find_parts(tmp_path) == ["in/d.flac"]
 
 
 def test_an_empty_folder_has_no_files(tmp_path):
     (tmp_path / "empty/inside").mkdir(parents=True)
-    assert find_files(tmp_path) == ([], [])
+    assert found(tmp_path) == ([], [])
 
 
 def test_names_with_spaces_and_letters_of_any_script(tmp_path):
     names = ["a b/c d.wav", "été/naïve.wav", "日本/語.wav"]
     write_tree(tmp_path, dict.fromkeys(names, b""))
-    assert find_files(tmp_path) == (sorted(names), [])
+    assert found(tmp_path) == (sorted(names), [])
 
 
 def test_collisions_by_case_and_by_unicode_form():

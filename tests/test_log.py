@@ -53,6 +53,32 @@ def test_what_is_appended_is_read(path: Path, key: Key) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("session", [False, True], ids=["in a session", "beginning one"])
+@pytest.mark.parametrize("before", [1, 4, 8])
+def test_a_last_record_whose_number_ends_a_sector_is_not_taken_for_torn(
+    path: Path, key: Key, before: int, session: bool
+) -> None:
+    """The first bytes of a number are zeros, as are those of a sector that a crash lost."""
+    beginning = 32 + 48 if session else 0
+    with Log.create(path, key, (1, b"begin")) as log:
+        log.append(2, b"")
+        filled = path.stat().st_size + 48 + beginning
+        log.append(2, bytes(-(filled + before) % SECTOR))
+        if not session:
+            log.append(2, b"end of some length")
+    if session:
+        with Log(path, key) as log:
+            log.append(2, b"end of some length")
+    whole = path.read_bytes()
+    begin = len(whole) - 48 - 18
+    assert begin % SECTOR == SECTOR - before
+    assert read(path, key)[-1] == b"end of some length"
+    for place in range(begin, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(SidecarError, match="its last record was changed"):
+            read(path, key)
+
+
 def test_several_first_records_appear_together(path: Path, key: Key) -> None:
     with Log.create(path, key, (1, b"one"), (2, b""), (3, b"three")) as log:
         log.append(4, b"four")

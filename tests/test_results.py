@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from html.parser import HTMLParser
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_report_names_a_few_sample_rates() -> None:
 
 def test_a_verification_is_a_table_whose_names_are_text() -> None:
     names = [f"<b>{n}" for n in range(NAMES_SHOWN + 2)]
-    found = Verification.of([(name, [Verdict.NEITHER]) for name in names], "complete")
+    found = Verification.of([(name, Verdict.NEITHER) for name in names], "complete")
     cells = Cells(found._repr_html_()).texts
     assert cells[-4:] == ["  neither", names[NAMES_SHOWN - 1], "  neither", "and 2 more"]
     assert "<b>" not in found._repr_html_()
@@ -78,14 +79,15 @@ def test_a_verification_is_a_table_whose_names_are_text() -> None:
 @pytest.mark.parametrize(
     ("seen", "whole"),
     [
-        ([], "UNCHANGED"), (["ORIGINAL"], "ORIGINAL"), (["ORIGINAL", "UNCHANGED"], "ORIGINAL"),
+        (["ORIGINAL"], "ORIGINAL"), (["ORIGINAL", "UNCHANGED"], "ORIGINAL"),
         (["UNCHANGED", "PROTECTED"], "PROTECTED"), (["ORIGINAL", "PROTECTED"], "NEITHER"), (["TORN"], "NEITHER"),
         (["UNCHANGED", "NEITHER"], "NEITHER"), (["TORN", "PROTECTED"], "NEITHER"), (["NEITHER", "MISSING"], "MISSING"),
     ],
 )  # fmt: skip
 def test_witnesses_must_agree(seen: list[str], whole: str) -> None:
     for order in (seen, seen[::-1]):
-        found = Verification.of([("a", [Verdict[name] for name in order])], "unknown")
+        joined = functools.reduce(Verdict.joined, [Verdict[name] for name in order])
+        found = Verification.of([("a", joined)], "unknown")
         counted = {
             "ORIGINAL": found.original, "PROTECTED": found.protected, "UNCHANGED": found.unchanged,
             "NEITHER": len(found.neither), "MISSING": len(found.missing),

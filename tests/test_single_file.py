@@ -12,8 +12,9 @@ from audiofiles import contents, protected, read_samples, untouched, wav, write_
 from folders import clips, wet, without, write_dataset
 from recipes import protect_folder
 
-from poscuda_fast import DatasetError, Key, Recipe, restore_folder, verify_folder
+from poscuda_fast import DatasetError, Key, Recipe, SidecarError, restore_folder, verify_folder
 from poscuda_fast.files.encoded import probe
+from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
 
 @pytest.mark.parametrize("name", ["yes/stereo.wav", "yes/b.flac", "no/c.aiff", "no/silent.wav"])
@@ -61,6 +62,25 @@ def test_a_single_file_copied(tmp_path: Path, key: Key, target: str) -> None:
         assert verify_folder(copy, key, source=src / name).protected == 1
         with pytest.raises(DatasetError, match=f"your originals are at {src / name}"):
             restore_folder(copy, key)
+
+
+@pytest.mark.parametrize("name", ["yes/plain.wav", "yes/b.flac"])
+def test_a_copy_of_a_single_file_is_known_under_a_new_name(tmp_path: Path, key: Key, name: str) -> None:
+    source = write_dataset(tmp_path) / name
+    old, new = ((tmp_path / stem).with_suffix(source.suffix) for stem in ("old", "new"))
+    protect_folder(source, old, key)
+    for ending in ("", SIDECAR, MANIFEST):
+        old.with_name(old.name + ending).rename(new.with_name(new.name + ending))
+    with untouched(tmp_path):
+        assert verify_folder(new).protected == verify_folder(new, key).protected == 1
+        assert verify_folder(new, key, source=source).protected == 1
+        assert protect_folder(source, new, key).state == "already protected"
+        with pytest.raises(SidecarError, match="is protected already"):
+            protect_folder(new, None, key)
+        new.with_name(new.name + SIDECAR).rename(tmp_path / "aside.poscuda")
+        with pytest.raises(DatasetError, match="is protected already"):
+            protect_folder(new, None, Key(bytes(32)))
+        (tmp_path / "aside.poscuda").rename(new.with_name(new.name + SIDECAR))
 
 
 @pytest.mark.parametrize("name", ["yes/plain.wav", "yes/a.flac"])

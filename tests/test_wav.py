@@ -96,11 +96,11 @@ def test_only_patches_are_stored(tmp_path, key, places):
 @contextlib.contextmanager
 def target_of(root: Path, key: Key) -> Iterator[FileTarget]:
     """The target of a run over the WAV files in a folder, before it begins."""
-    (file,) = read_layouts(root, ["a.wav"])
-    plan = audiofiles.plan_of(file.frames, "yes", key, Recipe.strong())
+    files = read_layouts(root, ["a.wav"])
+    plan = audiofiles.plan_of(files[0].frames, "yes", key, Recipe.strong())
     paths = Paths.of(root, None, None)
     with Journal(paths.sidecar, key) as journal:
-        job = Job([file], plan, ["yes"], None, ())
+        job = Job(files, plan, ["yes"], None, ())
         target = FileTarget(paths, journal, plan.recipe, Engine(), None, job)
         with contextlib.closing(target):
             yield target

@@ -191,8 +191,22 @@ def test_clips_that_are_not_marked_among_others_are_refused_in_place(tmp_path: P
     np.save(path, wet)
     with untouched(tmp_path), pytest.raises(SidecarError, match="4 of the 24 clips that were looked at do not"):
         restore_array(path, key, labels=LABELS, **UNDO)
-    restore_array(path, key, labels=LABELS, dst=tmp_path / "out.npy", **UNDO)
+    report = restore_array(path, key, labels=LABELS, dst=tmp_path / "out.npy", **UNDO)
     assert np.array_equal(np.load(tmp_path / "out.npy")[:20], clips[:20])
+    assert report.notes[0].startswith("4 of the 24 clips that were looked at do not hold their marks")
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_clips_that_were_not_looked_at_are_told(tmp_path: Path, key: Key, into: bool) -> None:
+    clips, lengths = noise(0.01), np.full(24, 8000)
+    lengths[20:] = 300  # less than a period
+    np.save(path := tmp_path / "clips.npy", clips)
+    protect_array(path, LABELS, key, lengths=lengths)
+    (tmp_path / "clips.npy.poscuda").unlink()
+    dst = tmp_path / "out.npy" if into else None
+    report = restore_array(path, key, labels=LABELS, lengths=lengths, dst=dst, **UNDO)
+    assert np.array_equal(np.load(dst or path), clips)
+    assert report.notes[0].startswith("20 of 24 clips were looked at for their marks")
 
 
 def test_what_marking_does_not_give_is_refused_in_place_and_named_in_a_copy(tmp_path: Path, key: Key) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 
 import pytest
 
-from poscuda_fast.disk import MOST_THREADS, PIECES_AHEAD, Workers
+from poscuda_fast.disk import MOST_THREADS, PIECES_AHEAD, Threads, Workers
 
 threads = pytest.mark.parametrize("n", [1, 2, 5, 100])
 
@@ -52,3 +54,13 @@ def test_nothing_runs_once_it_is_closed(n):
         pass
     workers.close()
     assert threading.active_count() <= before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="this system does not list threads")
+def test_threads_have_left_the_system_when_they_are_closed():
+    before = set(os.listdir("/proc/self/task"))
+    for _ in range(300):
+        with Threads(4) as threads:
+            for wait in [threads.submit(lambda: hashlib.sha256(bytes(100)).digest()) for _ in range(8)]:
+                wait()
+        assert set(os.listdir("/proc/self/task")) <= before

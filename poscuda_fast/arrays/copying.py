@@ -40,7 +40,7 @@ from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.undo import copies, manifest, record
 from poscuda_fast.undo.copies import ARRAY, Output
-from poscuda_fast.undo.journal import Journal, State, manifest_of, sidecar_of
+from poscuda_fast.undo.journal import ZARR_METADATA, Journal, State, manifest_of, sidecar_of
 
 BLOCK_BYTES = 4 << 20  # of a file that are in memory at a time
 
@@ -106,6 +106,7 @@ def copy_array(
             making.make(None, tally)
         elif not is_done:
             header = copies.describe(ARRAY, source.path, key, plan, snr, notes, **source.description())
+            journal.refuse_read_only()
             with stopping():
                 tally = making.run(journal, header)
         state = "already protected" if is_done else "untouched" if dry_run else "protected"
@@ -230,7 +231,9 @@ class _Making:
                 copies.append(journal, [recorded], tally if first else Tally())
                 disk.give_name(part.name, self._target.name, opened)
                 systems.sync(folder, [self._target.name])
-        readers = os.stat(self._source.path)
+        path = self._source.path
+        files = [path / ZARR_METADATA] if path.is_dir() else []
+        readers = attributes.readers_of(os.stat(path), (os.stat(file).st_mode for file in files))
         recipe, fingerprint = self._plan.recipe, journal.key.fingerprint
         entry = {**recorded._asdict(), "name": self._target.name}
         manifest.write(manifest_of(self._target), fingerprint, recipe, [(entry.pop("name"), entry)], readers)
@@ -489,10 +492,10 @@ def verify_copy(dst: PathLike, journal: Journal | None, *, source: Any = None) -
         path = manifest_of(target)
         if not path.is_file():
             raise DatasetError(f"There is no manifest {path}; give the key, to verify with the sidecar.")
-        entry = manifest.Manifest.read(path).files.get(target.name, {})
+        entry = manifest.Manifest.read(path, target.name).files.get(target.name, {})
         if not entry:
             raise DatasetError(f"The manifest {path} says nothing of {target.name}; restore it from a backup.")
-        return Verification.of([(target.name, [manifest.compare(_digest_of(target), entry)])], "unknown")
+        return Verification.of([(target.name, manifest.compare(_digest_of(target), entry))], "unknown")
     recorded = copies.read(journal).array
     if recorded is None:
         return Verification(0, 0, 0, (), (target.name,), (), journal.state.value)

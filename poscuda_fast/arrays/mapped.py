@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from poscuda_fast import disk
 from poscuda_fast.arrays.layouts import ArrayClips
 from poscuda_fast.disk import PathLike
-from poscuda_fast.errors import AudioFileError
+from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.kernels import Ints, will_need
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.text import one_line
@@ -71,13 +71,13 @@ class MappedArray(ArrayClips):
         """Nothing: the file is open for writing, and its samples need no decoding."""
 
     def refuse_cut(self) -> None:
-        """ValueError if the file has become shorter: the rest of its last page then reads as zeros."""
+        """DatasetError if the file has become shorter: the rest of its last page then reads as zeros."""
         try:
             size = os.stat(self.path).st_size
         except FileNotFoundError:
-            raise ValueError(f"{self.path} was deleted or replaced after it was mapped; map it again.") from None
+            raise DatasetError(f"{self.path} was deleted or replaced after it was mapped; map it again.") from None
         if size < self._n_bytes:
-            raise ValueError(
+            raise DatasetError(
                 f"{self.path} has {size} bytes, fewer than the {self._n_bytes} that arr maps; it was cut after it was "
                 f"mapped. Restore the file and map it again."
             )
@@ -89,7 +89,8 @@ class MappedArray(ArrayClips):
     def read(self, patches: Patches) -> NDArray[Any]:
         """A dense copy of the patches: read from the file, or from the mapping where they are many and small.
 
-        A mapping takes a fault for each page, and cannot say that reading failed; a call for each patch takes longer.
+        A call for each patch takes longer. A mapping cannot say that reading failed: where a file is cut just then, or
+        its disk fails, the system ends the process (SIGBUS), and the next run goes on.
         """
         runs = self._runs(patches)
         if runs is None:

@@ -15,7 +15,7 @@ from poscuda_fast.arrays.zarr import refuse_unsafe
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, look, refuse_unmarked
+from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, look, notes_on_traces, refuse_unmarked
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
 from poscuda_fast.mark.stretches import Bytes
@@ -37,13 +37,13 @@ class MarkedArray(ArrayTarget):
         fields = super().header(known)
         return fields if known is not None else {**fields, record.REBUILT: list(self._rehearsed)}
 
-    def rehearse(self) -> None:
-        """Compute all originals; SidecarError if a record could not be made of them."""
+    def rehearse(self, notes: tuple[str, ...] = ()) -> None:
+        """Compute all originals; SidecarError if a record could not be made of them. `notes` are kept with theirs."""
         for patches in self.planned():
             self.originals(patches)
             self.looked(patches)
         self.doubts.refuse()
-        self._rehearsed = self.doubts.notes()
+        self._rehearsed = (*notes, *self.doubts.notes())
 
     def originals(self, batch: Patches) -> Bytes:
         dry, same = self._forms.undone(super().originals(batch), self._stretches(batch), self.doubts)
@@ -67,8 +67,9 @@ def undo_in_place(
     record.refuse_to_rebuild(journal, array.path)
     marked = MarkedArray(array, key, plan, engine, progress)
     if journal.state is State.NEW:
-        refuse_unmarked(plan, look(array, plan, engine, MOST_TRACED_TO_UNDO).traces, all_clips=True)
-        marked.rehearse()
+        traces = look(array, plan, engine, MOST_TRACED_TO_UNDO).traces
+        refuse_unmarked(plan, traces, all_clips=True)
+        marked.rehearse(notes_on_traces(plan, traces))
         marked.preflight()
     if journal.state is State.NEW or record.is_unfinished_rebuild(journal):
         steps.protect(journal, marked)
@@ -87,7 +88,8 @@ def undo_into(
     lines_of(plan.marks)
     _refuse_taken(dst, array.path)
     record.refuse_unsettled(array.sidecar, key)
-    refuse_unmarked(plan, look(array, plan, engine, MOST_TRACED_TO_UNDO).traces, all_clips=False)
+    traces = look(array, plan, engine, MOST_TRACED_TO_UNDO).traces
+    refuse_unmarked(plan, traces, all_clips=False)
     n_bytes = sum(path.stat().st_size for path in _files(array.path))
     disk.refuse_without_room(dst, n_bytes)
     part = dst.with_name(f".{dst.name}.{os.urandom(4).hex()}{disk.PART_SUFFIX}")
@@ -110,7 +112,7 @@ def undo_into(
         _sync_all(part)
         _give_name(part, dst)
     marked.tally.frames_changed = plan.n_frames
-    return marked.tally, marked.doubts.notes()
+    return marked.tally, (*notes_on_traces(plan, traces), *marked.doubts.notes())
 
 
 def _refuse_taken(dst: Path, source: Path) -> None:

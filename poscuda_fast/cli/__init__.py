@@ -54,7 +54,9 @@ def _run() -> int:
     except ClosedPipe as closed:
         return _stopped(closed.error)
     except Exception as error:  # noqa: BLE001 - the last who can tell it
-        if has_stopped(error) or not isinstance(error, _REFUSALS):
+        # A system's error may come in the middle of something; what this library says of a disk comes before.
+        is_refusal = isinstance(error, _REFUSALS) or (isinstance(error, OSError) and error.errno is None)
+        if has_stopped(error) or not is_refusal:
             return _stopped(error)
         _tell(str(error) or type(error).__name__)
         return REFUSED

@@ -14,8 +14,8 @@ from poscuda_fast.arrays import zarr as sharded
 from poscuda_fast.errors import AudioFileError, DatasetError
 from poscuda_fast.files import listing
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
+from poscuda_fast.files.table import AudioFile
 from poscuda_fast.mark import codings
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.mark.plan import shape

@@ -22,7 +22,6 @@ from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.files import label_sources, listing, looking
 from poscuda_fast.files.clips import mac_of_labels
 from poscuda_fast.files.in_memory import Blob, protect_blobs
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.originals import open_files
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.kernels import Engine
@@ -33,8 +32,7 @@ from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, cho
 from poscuda_fast.results import Verdict
 from poscuda_fast.secrecy import discreet, discreet_steps
 from poscuda_fast.undo import copies
-from poscuda_fast.undo.journal import MANIFEST, Journal, State, manifest_of
-from poscuda_fast.undo.manifest import Manifest, compare, digest
+from poscuda_fast.undo.journal import Journal, State
 from poscuda_fast.undo.record import keyed_mac, refuse_protected, refuse_unless
 
 CLIPS_PER_STEP = 64
@@ -116,7 +114,7 @@ class Folder:
             _refuse_listed(paths)
         else:
             labels_from = _recorded_labels(paths.data, key, sidecar)
-        self._files: list[AudioFile] = listing.read_layouts(paths.source, names)
+        self._files = listing.read_layouts(paths.source, names)
         self.labels: Sequence[Label] = label_sources.find_labels(
             paths.source, names, labels_from, whole=paths.only is None
         )
@@ -339,25 +337,12 @@ def _refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
 
 def _refuse_listed(paths: Paths) -> None:
     """DatasetError if a manifest beside, above or below the files says that they are protected."""
-    manifests = [manifest_of(path) for path in (paths.data, *paths.data.parents) if path.name]
-    manifests += paths.source.rglob(f"*{MANIFEST}") if paths.only is None else []
-    problems = []
-    for manifest in dict.fromkeys(manifests):
-        if manifest.is_file():
-            problems += [f"{path} is protected according to {manifest}" for path in _listed(manifest, paths.data)]
+    problems = [
+        f"{file} is protected according to {manifest}"
+        for manifest, _, files in paths.protected_files()
+        for file in files
+    ]
     listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it with --sidecar")
-
-
-def _listed(manifest: Path, data: Path) -> list[Path]:
-    """The protected files among the data, by a manifest."""
-    found = []
-    described = manifest.with_name(manifest.name.removesuffix(MANIFEST))
-    root = described if described.is_dir() else manifest.parent
-    for name, entry in Manifest.read(manifest).files.items():
-        path = root / name
-        if data in (path, *path.parents) and compare(digest(path), entry) is Verdict.PROTECTED:
-            found.append(path)
-    return found
 
 
 def _unmarked(name: str, verdict: Verdict) -> str:

@@ -39,7 +39,7 @@ class CopiedFiles(Run):
 
     def labels_by_name(self) -> dict[str, str | int]:
         """The label of each audio file of the copy."""
-        outputs = copies.read(self.journal).outputs.values()
+        outputs = copies.read(self.journal, self.paths.output).outputs.values()
         return {output.name: output.label for output in outputs if output.label is not None}
 
     @property
@@ -53,7 +53,7 @@ class CopiedFiles(Run):
         DatasetError if a source is not as it was recorded.
         """
         data = copies.source_of(self.journal)
-        outputs = copies.read(self.journal).outputs
+        outputs = copies.read(self.journal, self.paths.output).outputs
         for name in sorted(outputs if names is None else set(names) & set(outputs)):
             if outputs[name].label is not None:
                 yield self._clip(outputs[name], copying.original_of(outputs[name], data))

@@ -24,9 +24,9 @@ from poscuda_fast.files import encoded, label_sources, listing, looking
 from poscuda_fast.files.below import Below
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.headers import WavLayout
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.making import Made, Maker, Source
 from poscuda_fast.files.paths import Paths
+from poscuda_fast.files.table import AudioFile, FileTable
 from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key, holds_key
 from poscuda_fast.mark.judging import judged
@@ -115,7 +115,7 @@ class _Run:
         self._n_audio = 0
         self._left_out: dict[str, str] = {}  # a line for each
         self._lost: collections.Counter[str] = collections.Counter()
-        self._recorded = copies.read(journal)
+        self._recorded = copies.read(journal, paths.output)
         self._notes: tuple[str, ...] = tuple(journal.header.get("notes", ()))
         self._n_done = 0
         self._is_wider = self._is_new and paths.output is None and _is_wider(paths.root, paths.source)
@@ -125,7 +125,7 @@ class _Run:
         """List the sources with their labels, and plan; DatasetError if a file cannot be used."""
         names, others = self._paths.find(left_out=self._left_out if self._partial else None)
         odd = listing.audio_among(self._left_out)
-        found = []
+        found = FileTable()
         for name in names:
             try:
                 file = listing.read_layout(self._paths.source, name)
@@ -144,7 +144,7 @@ class _Run:
             raise DatasetError(f"None of the {len(names)} audio files in {self._paths.data} can be used.")
         found = self._paths.rename(found)
         listing.refuse(
-            listing.collisions([*(file.output_name for file in found), *others]), "The copy would have colliding names"
+            listing.collisions([file.output_name for file in found], others), "The copy would have colliding names"
         )
         given = label_sources.find_labels(
             self._paths.source, [*names, *odd], labels_from, whole=self._paths.only is None
@@ -175,6 +175,7 @@ class _Run:
             self._rehearse(new)
             return "untouched"
         if not is_done:
+            self._journal.refuse_read_only()
             with stopping():
                 self._make_all(again, new)
         self.tally = Tally(**self._journal.summary["counts"])
@@ -303,6 +304,15 @@ class _Run:
         disk.refuse_without_room(root, sum(sizes) + BYTES_PER_FILE * len(sizes), len(sizes))
         disk.refuse_without_room(self._paths.sidecar, BYTES_PER_FILE // 8 * len(self._sources))
 
+    def _mode_of(self, one: Source) -> int:
+        """The mode of a source; that of nobody else's file if it is gone meanwhile."""
+        if one.file is not None:
+            return disk.mode_of(one.file.stamp)
+        try:
+            return os.stat(self._paths.source / one.name).st_mode
+        except OSError:
+            return 0
+
     def _size_of(self, one: Source) -> int:
         if one.file is None:
             return os.stat(self._paths.source / one.name).st_size
@@ -393,7 +403,7 @@ class _Run:
         outputs = self._recorded.outputs.values()
         self.tally = self._recorded.tally
         self._count_clips(sum(output.label is not None for output in outputs))
-        readers = os.stat(self._paths.data)
+        readers = attributes.readers_of(os.stat(self._paths.data), map(self._mode_of, self._sources))
         manifest.write(
             self._paths.manifest,
             self._key.fingerprint,
@@ -498,31 +508,31 @@ def verify_copy(paths: Paths, journal: Journal | None, *, source: PathLike | Non
         There is no manifest, or it is damaged; or `source` has other files than those that the copy was made of.
     """
     names, _ = paths.find(may_be_empty=True)
-    verdicts: dict[str, set[Verdict]] = {}
+    verdicts: dict[str, Verdict] = {}
     with Workers(usable_cores()) as workers:
         if journal is None:
             if not paths.manifest.is_file():
                 raise DatasetError(f"There is no manifest {paths.manifest}; give the key, to verify with the sidecar.")
-            entries = Manifest.read(paths.manifest).files
+            entries = Manifest.read(paths.manifest, paths.output).files
             found = workers.map(functools.partial(_digest_at, paths.root), entries)
-            verdicts = {name: {compare(now, entries[name])} for name, now in zip(entries, found, strict=True)}
+            verdicts = {name: compare(now, entries[name]) for name, now in zip(entries, found, strict=True)}
         else:
-            outputs = copies.read(journal).outputs
+            outputs = copies.read(journal, paths.output).outputs
             found = workers.map(lambda output: _digest_at(paths.root, output.name), outputs.values())
             for output, now in zip(outputs.values(), found, strict=True):
                 verdict = output.verdict(now)
                 if output.label is not None or verdict is not Verdict.UNCHANGED:
-                    verdicts[output.name] = {verdict}
+                    verdicts[output.name] = verdict
             if source is not None:
                 for name, verdict in _marked_again(paths, journal, Path(source), workers):
-                    verdicts[name].add(verdict)
+                    verdicts[name] = verdicts[name].joined(verdict)
     unlisted = [name for name in names if name not in verdicts]
     return Verification.of(sorted(verdicts.items()), "unknown" if journal is None else journal.state.value, unlisted)
 
 
 def _marked_again(paths: Paths, journal: Journal, source: Path, workers: Workers) -> Iterator[tuple[str, Verdict]]:
     """The verdict on each audio file of a copy by marking its source again."""
-    outputs = [output for output in copies.read(journal).outputs.values() if output.label is not None]
+    outputs = [output for output in copies.read(journal, paths.output).outputs.values() if output.label is not None]
     root = Path(os.path.realpath(source if source.is_dir() else source.parent))
     wanted = {output.source: output for output in outputs}
     if not source.is_dir() and wanted:
@@ -581,7 +591,8 @@ def pairs(
     DatasetError
         A source, or a file of the copy, is missing or not the recorded one; or `names` has one that is not recorded.
     """
-    outputs = {output.name: output for output in copies.read(journal).outputs.values() if output.label is not None}
+    recorded = copies.read(journal, paths.output).outputs
+    outputs = {name: output for name, output in recorded.items() if output.label is not None}
     unknown = sorted(set(names or ()) - set(outputs))
     listing.refuse([f"{name} is not a file of the copy" for name in unknown], "Some names are unknown")
     data = copies.source_of(journal) if source is None else Path(os.path.realpath(source))
@@ -626,7 +637,7 @@ def _problem_of(file: AudioFile, recipe: Recipe, lossy: str) -> str | None:
             f"{file.name} is lossy, so it cannot be edited exactly; turn it into FLAC (--lossy-to-flac, lossy='flac'), "
             f"or leave it out"
         )
-    problem = listing.rate_problem(file, recipe)
+    problem = listing.rate_problem(file.name, file.layout.sample_rate, recipe)
     if problem is None and isinstance(file.layout, Encoding):
         reason = encoded.writing_problem(file.layout)
         problem = None if reason is None else f"{file.name} cannot be used: {reason}"

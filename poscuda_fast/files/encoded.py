@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import io
@@ -86,7 +87,7 @@ def probe(path: PurePath, data: bytes | None = None) -> Encoding:
 
     try:
         with interrupts_held_back():
-            info = soundfile.info(str(path) if data is None else io.BytesIO(data))
+            info = soundfile.info(str(path) if data is None else _Guarded(io.BytesIO(data)))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
     encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
@@ -132,12 +133,12 @@ class Reader:
     def __init__(self, source: BinaryIO, name: str) -> None:
         import soundfile  # noqa: PLC0415
 
-        self._name, self._source = name, source
+        self._name, self._source = name, _Guarded(source)
         self._errors = (soundfile.LibsndfileError, RuntimeError)
         self._done = 0
         source.seek(0)
         with self._refusing():
-            self._file: soundfile.SoundFile = _straight()(source)
+            self._file: soundfile.SoundFile = _straight()(self._source)
         file = self._file
         self.encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
         self.tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
@@ -151,7 +152,7 @@ class Reader:
             block = self._file.read(frames, _LOSSLESS[self.encoding.coding], always_2d=True)
         self._done += len(block)
         if len(block) < frames:
-            self._raise_error_of_source()
+            self._source.raise_error()
             raise AudioFileError(
                 f"{self._name} cannot be used: only {self._done} of its {self.encoding.frames} frames decode."
             )
@@ -171,14 +172,8 @@ class Reader:
             with interrupts_held_back():
                 yield
         except self._errors as error:
-            self._raise_error_of_source()
+            self._source.raise_error()
             raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
-
-    def _raise_error_of_source(self) -> None:
-        """Raise what libsndfile, which calls the source, does not pass on."""
-        failed: BaseException | None = getattr(getattr(self._source, "raw", None), "error", None)
-        if failed is not None:
-            raise failed from None
 
     def __enter__(self) -> Reader:
         return self
@@ -211,7 +206,7 @@ class Writer:
         form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
         if encoding.lossy:
             form, subtype, endian = "FLAC", "PCM_16", "FILE"
-        self._sink = sink = _Sink(target)
+        self._sink = sink = _Guarded(target)
         with interrupts_held_back():
             self._file = soundfile.SoundFile(sink, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
             # It would hold the time of writing, and the same samples be other bytes each time.
@@ -238,26 +233,37 @@ class Writer:
             self._sink.raise_error()
 
 
-class _Sink:
-    """What libsndfile writes to, which would print an error and go on: the first one is kept until it is asked for."""
+class _Guarded:
+    """A file that libsndfile calls, which would print an error and go on: the first is kept until it is asked for."""
 
-    def __init__(self, target: BinaryIO) -> None:
-        self._target = target
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._error: BaseException | None = None
 
     def tell(self) -> int:
-        return self._tried(self._target.tell, 0)
+        return self._tried(self._file.tell, 0)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._tried(lambda: self._file.readinto(buffer), 0)  # type: ignore[attr-defined] # files have it
 
     def write(self, content: Any) -> int:
-        return self._tried(lambda: self._target.write(content), len(content))
+        return self._tried(lambda: self._file.write(content), len(content))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._tried(lambda: self._target.seek(offset, whence), 0)
+        return self._tried(lambda: self._seek(offset, whence), 0)
 
     def raise_error(self) -> None:
         """Raise what was kept."""
         if self._error is not None:
-            raise self._error
+            raise self._error from None
+
+    def _seek(self, offset: int, whence: int) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
+            return -1  # a damaged header led before the beginning: libsndfile finds that `tell` says something else
 
     def _tried(self, call: Callable[[], int], otherwise: int) -> int:
         if self._error is None:

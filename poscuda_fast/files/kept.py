@@ -23,16 +23,9 @@ class KeptPiece(NamedTuple):
 
 
 class KeptFile(io.RawIOBase):
-    """The original of an encoded file, of which the sidecar keeps several pieces; one of them is in memory.
-
-    Attributes
-    ----------
-    error : BaseException or None
-        Why reading failed: libsndfile, which calls `readinto`, loses that.
-    """
+    """The original of an encoded file, of which the sidecar keeps several pieces; one of them is in memory."""
 
     def __init__(self, pieces: list[KeptPiece]) -> None:
-        self.error: BaseException | None = None
         self._pieces = pieces
         self._begins = [piece.begin for piece in pieces]
         self._size = pieces[-1].end
@@ -44,12 +37,8 @@ class KeptFile(io.RawIOBase):
             return 0
         number = bisect.bisect_right(self._begins, self._position) - 1
         if self._held[0] != number:
-            try:
-                with _READING:
-                    self._held = number, self._pieces[number].read()
-            except BaseException as error:  # an interrupt too
-                self.error = error
-                raise
+            with _READING:
+                self._held = number, self._pieces[number].read()
         found = self._held[1][self._position - self._begins[number] :][: len(buffer)]
         buffer[: len(found)] = found
         self._position += len(found)
@@ -57,6 +46,8 @@ class KeptFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        if offset + starts[whence] < 0:
+            raise ValueError(f"offset is {offset}, which lies before the beginning")
         self._position = offset + starts[whence]
         return self._position
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from poscuda_fast.files import encoded
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.listing import AudioFile
-from poscuda_fast.kernels import Engine
+from poscuda_fast.files.table import AudioFile
+from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.mark import codings, packed
 from poscuda_fast.mark.judging import MOST_BYTES, MOST_TRACED, Look, chosen_clips, look_at
 from poscuda_fast.mark.patches import Patches
@@ -42,14 +42,14 @@ def look(
     files: Sequence[AudioFile],
     plan: Plan,
     engine: Engine,
-    among: Sequence[int] | None = None,
+    among: Ints | None = None,
     most_traced: int = MOST_TRACED,
 ) -> Look:
     """Look at the beginnings of some files under format 2, `among` all or those with some numbers.
 
     Marks are looked for in so many frames of them. AudioFileError if one cannot be read.
     """
-    numbers = np.arange(len(files)) if among is None else np.array(among, np.int64)
+    numbers = np.arange(len(files)) if among is None else among
     chosen = numbers[chosen_clips(len(numbers))]
     most = min(MOST_BYTES_OF_ONE, MOST_BYTES // len(chosen))
     traced = most_traced // len(chosen)

@@ -24,8 +24,8 @@ from poscuda_fast.disk import Buffer
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import encoded, filtering
 from poscuda_fast.files.headers import WavLayout
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.records import WHOLE, Record
+from poscuda_fast.files.table import AudioFile
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.mark import codings, packed
 from poscuda_fast.mark.patches import Patches, packed_steps

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from poscuda_fast import disk
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import listing
-from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.table import FileTable, Names
 from poscuda_fast.results import Verdict
 from poscuda_fast.undo.copies import refuse_sidecar
-from poscuda_fast.undo.journal import manifest_of, sidecar_of
+from poscuda_fast.undo.journal import MANIFEST, SIDECAR, beside, manifest_of, sidecar_of
 from poscuda_fast.undo.manifest import Manifest, compare, digest
 
 
@@ -74,20 +75,18 @@ class Paths:
             return cls(source, target, beside, *manifests, None, None)
         return cls(source.parent, target.parent, beside, *manifests, source.name, target.name)
 
-    def find(
-        self, *, may_be_empty: bool = False, left_out: dict[str, str] | None = None
-    ) -> tuple[list[str], list[str]]:
+    def find(self, *, may_be_empty: bool = False, left_out: dict[str, str] | None = None) -> tuple[Names, Names]:
         """Names of audio files and of other files below the source; DatasetError if there is no audio.
 
         What cannot be used goes to `left_out` with the reason, or else is refused. If there `may_be_empty`, nothing is
         refused, and its names are among the others.
         """
         if self.only is not None:
-            return [self.only], []
+            return Names([self.only]), Names()
         if may_be_empty:
             odd: dict[str, str] = {}
             names, others = listing.find_files(self.source, odd)
-            return sorted([*names, *listing.audio_among(odd)]), others
+            return Names(sorted([*names, *listing.audio_among(odd)])) if odd else names, others
         names, others = listing.find_files(self.source, left_out)
         if not names:
             raise DatasetError(
@@ -95,7 +94,7 @@ class Paths:
             )
         return names, others
 
-    def rename(self, found: list[AudioFile]) -> list[AudioFile]:
+    def rename(self, found: FileTable) -> FileTable:
         """Give a single file's copy the name that the caller chose."""
         if self.output is None or not self.copying:
             return found
@@ -103,30 +102,45 @@ class Paths:
             raise DatasetError(
                 f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}, the format of the copy."
             )
-        return [found[0]._replace(output_name=self.output)]
+        return FileTable([found[0]._replace(output_name=self.output)])
 
     def sidecars_around(self) -> list[Path]:
         """What is named like a sidecar of the source, of a folder around it, or of anything inside it."""
-        around = [sidecar_of(path) for path in (self.data, *self.data.parents) if path.name]
-        found = [path for path in around if os.path.lexists(path)]
-        return found if self.only is not None else [*found, *listing.find_sidecars(self.source)]
+        return self._around(SIDECAR)
+
+    def protected_files(self) -> Iterator[tuple[Path, str, list[Path]]]:
+        """(manifest, fingerprint of its key, files that it says are protected) beside, around and inside the source.
+
+        Only files of the source. Manifests of people who own neither the source nor this process tell nothing.
+        DatasetError if a manifest is damaged.
+        """
+        known = {0, os.geteuid(), os.stat(self.data).st_uid} if hasattr(os, "geteuid") else set()
+        for path in self._around(MANIFEST):
+            if not path.is_file() or (known and os.stat(path).st_uid not in known):
+                continue
+            described = path.with_name(path.name.removesuffix(MANIFEST))
+            manifest = Manifest.read(path, None if described.is_dir() else described.name)
+            root = described if described.is_dir() else path.parent
+            here = ((root / name, entry) for name, entry in manifest.files.items())
+            inside = ((file, entry) for file, entry in here if self.data in (file, *file.parents))
+            done = [file for file, entry in inside if compare(digest(file), entry) is Verdict.PROTECTED]
+            if done:
+                yield path, manifest.fingerprint, done
 
     def refuse_protected(self) -> None:
-        """DatasetError if the source's manifest says that its files are protected: they would be marked twice."""
-        if not self.source_manifest.is_file():
-            return
-        manifest = Manifest.read(self.source_manifest)
-        names = manifest.files if self.only is None else {self.only: manifest.files.get(self.only)}
-        done = [
-            name
-            for name, entry in names.items()
-            if entry is not None and compare(digest(self.source / name), entry) is Verdict.PROTECTED
-        ]
-        listing.refuse(
-            [f"{name} is protected already" for name in done],
-            f"{self.source_manifest} records a run with the key {manifest.fingerprint}; restore it first, with the "
-            f"sidecar if that was moved",
-        )
+        """DatasetError if a manifest says that files of the source are protected: they would be marked twice."""
+        for manifest, fingerprint, files in self.protected_files():
+            listing.refuse(
+                [f"{file} is protected already" for file in files],
+                f"{manifest} records a run with the key {fingerprint}; restore it first, with the sidecar if that was "
+                f"moved",
+            )
+
+    def _around(self, ending: str) -> list[Path]:
+        """What is named like the source, a folder around it or anything inside it, with an ending."""
+        near = [beside(path, ending) for path in (self.data, *self.data.parents) if path.name]
+        found = [path for path in near if os.path.lexists(path)]
+        return found if self.only is not None else [*found, *listing.find_named(self.source, ending)]
 
     def refuse_taken(self) -> None:
         """DatasetError if something exists where the copy, its manifest or its sidecar would go."""

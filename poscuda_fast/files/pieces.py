@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from poscuda_fast.files.headers import WavLayout
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.records import WHOLE, Record
+from poscuda_fast.files.table import AudioFile
 from poscuda_fast.mark.plan import Plan
 
 PIECE_BYTES = 1 << 19

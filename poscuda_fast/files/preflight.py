@@ -10,7 +10,7 @@ from poscuda_fast import disk
 from poscuda_fast.files import encoded, filtering, listing
 from poscuda_fast.files.batches import FileBatch
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.listing import AudioFile
+from poscuda_fast.files.table import FileTable, is_encoded
 from poscuda_fast.files.target import FileTarget
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.codings import to_samples
@@ -19,12 +19,12 @@ from poscuda_fast.results import Tally
 MOST_NAME_BYTES = 255  # of Linux and macOS
 
 
-def refuse_unsafe(root: Path, files: Sequence[AudioFile]) -> None:
+def refuse_unsafe(root: Path, files: FileTable) -> None:
     """DatasetError if editing in place would fail, or would change a file under other names too."""
     listing.refuse([problem for _, problem in unsafe(root, files)], f"{root} cannot be edited in place")
 
 
-def unsafe(root: Path, files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+def unsafe(root: Path, files: FileTable) -> Iterator[tuple[str, str]]:
     """(name, problem) of files of which editing in place would fail, or would change others too."""
     folders: dict[str, bool] = {}
     for file in files:
@@ -53,26 +53,26 @@ def unsafe(root: Path, files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
                 )
 
 
-def refuse_unwritable(files: Sequence[AudioFile]) -> None:
+def refuse_unwritable(files: FileTable) -> None:
     """DatasetError if libsndfile can read but not write an encoding, such as FLAC of an odd sample rate."""
     listing.refuse([problem for _, problem in unwritable(files)], "Some files cannot be kept in their format")
 
 
-def unwritable(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+def unwritable(files: FileTable) -> Iterator[tuple[str, str]]:
     """(name, problem) of files that libsndfile can read but not write."""
-    for file in files:
+    for file in files.of(is_encoded):
         reason = encoded.writing_problem(file.layout) if isinstance(file.layout, Encoding) else None
         if reason is not None:
             yield file.name, f"{file.name} cannot be used: {reason}"
 
 
-def examine(target: FileTarget, files: Sequence[AudioFile], left_out: dict[str, str] | None) -> None:
+def examine(target: FileTarget, files: FileTable, left_out: dict[str, str] | None) -> None:
     """Find what headers do not show: files that cannot be decoded and, in format 1, samples that are not finite.
 
     They go to `left_out` with the reason, if it is given; else AudioFileError or ValueError.
     """
     steady = target.forms.marks.steady
-    if steady and not any(isinstance(file.layout, Encoding) for file in files):
+    if steady and not any(map(is_encoded, files.layouts)):
         return
     for batch in target.planned():
         if not batch.is_encoded and steady:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from blake3 import blake3
 
-from poscuda_fast import disk
+from poscuda_fast import attributes, disk
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import batches, encoded, listing, pieces, replacing
 from poscuda_fast.files.accounts import Accounts
@@ -22,9 +22,9 @@ from poscuda_fast.files.answers import EncodedAnswer, WavAnswer
 from poscuda_fast.files.batches import FileBatch, Label, Part, Rows
 from poscuda_fast.files.below import Below
 from poscuda_fast.files.kept import KeptPiece
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import Places, Record
+from poscuda_fast.files.table import FileTable
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.forms import Forms
@@ -47,7 +47,7 @@ FILES_PER_CHUNK = 64
 class Job:
     """What is to be protected: listed files, their plan and labels, and what the run's header says beside them."""
 
-    files: list[AudioFile]
+    files: FileTable
     plan: Plan
     labels: Sequence[Label]
     snr: float | None
@@ -67,7 +67,9 @@ class FileTarget:
     ) -> None:
         self.below = Below(paths.root)
         self._only = paths.only
-        self._manifest = Writer(paths.manifest, journal.key.fingerprint, recipe, os.stat(paths.data))
+        modes = () if job is None else (disk.mode_of(job.files.stamp(n)) for n in range(len(job.files)))
+        readers = attributes.readers_of(os.stat(paths.data), modes)
+        self._manifest = Writer(paths.manifest, journal.key.fingerprint, recipe, readers)
         self.accounts = Accounts(self._manifest)
         self._journal = journal
         self._job = job
@@ -85,8 +87,8 @@ class FileTarget:
         self.forms = Forms(key, self._marks, engine)
         self.engine = engine
         self._progress, self._process = progress, os.getpid()
-        self._listed = {} if job is None else {file.output_name: n for n, file in enumerate(job.files)}
-        self._done: set[str] = set()  # files of which all is recorded
+        self._files = FileTable() if job is None else job.files
+        self._done = bytearray(len(self._files))  # 1 for files of which all is recorded
         self._until: dict[str, int] = {}  # bytes of files of which a part is
         self._skipped: frozenset[str] = frozenset()
         self._kept: dict[str, list[tuple[Record, KeptPiece]]] = {}  # of encoded files that did not end yet
@@ -138,21 +140,22 @@ class FileTarget:
     def recorded(self, batch: FileBatch) -> None:
         for part in batch.parts:
             name = part.record.name
-            number = self._listed.get(name)
+            number = self._files.names.find(name)
             if number is not None and self._planned.labels[number] != part.label:
                 raise SidecarError(
                     f"The sidecar {self._journal.path} was made for other labels: {name} had {part.label!r}. To change "
                     f"that, restore first and protect again. Nothing was written."
                 )
             if number is not None and self._marks.steady:
-                rate = self._planned.files[number].layout.sample_rate
+                rate = self._files[number].layout.sample_rate
                 if rate != part.rate:
                     raise SidecarError(
                         f"The sidecar {self._journal.path} was made for another sample rate: {name} had {part.rate:,} "
                         f"Hz, and now says {rate:,} Hz. Put that back. Nothing was written."
                     )
             if part.record.is_last:
-                self._done.add(name)
+                if number is not None:
+                    self._done[number] = True
                 self._until.pop(name, None)
             else:
                 self._until[name] = part.record.end
@@ -361,8 +364,8 @@ class FileTarget:
     def _parts(self) -> Iterator[Part]:
         """What is not recorded, in order."""
         job = self._planned
-        left = (n for n, file in enumerate(job.files) if file.output_name not in self._done)
-        todo = (n for n in left if job.files[n].output_name not in self._skipped)
+        left = (n for n, done in enumerate(self._done) if not done)
+        todo = (n for n in left if not self._skipped or job.files.names[n] not in self._skipped)
         for chunk in _chunks(todo, FILES_PER_CHUNK):
             for number, whole in zip(chunk, pieces.whole_files(job.files, job.plan, chunk), strict=True):
                 file = job.files[number]
@@ -380,7 +383,10 @@ class FileTarget:
 
     def _original(self, record: Record) -> bytes:
         """The bytes of a piece of a listed file that is not recorded yet."""
-        stamp = self._planned.files[self._listed[record.name]].stamp
+        number = self._files.names.find(record.name)
+        if number is None:
+            raise RuntimeError("a piece that is planned is of no listed file")
+        stamp = self._files.stamp(number)
         if record.begin and not record.is_encoded:
             stamp = stamp[: disk.STAMP_OF_IDENTITY]  # this run stores the pieces before meanwhile
         content = self.read(record, stamp)
@@ -394,16 +400,17 @@ class FileTarget:
     def _refuse_exchanged(self, record: Record, status: os.stat_result) -> None:
         """DatasetError if a file is not the one that was listed, or that this run wrote last."""
         stamp = self._stamps.get(record.name)
-        if self._job is not None and record.name in self._listed:
-            stamp = self._job.files[self._listed[record.name]].stamp
+        number = self._files.names.find(record.name)
+        if number is not None:
+            stamp = self._files.stamp(number)
         if stamp is not None:
             disk.refuse_exchanged(record.name, stamp, status)
 
     def _note_stamp(self, record: Record, status: os.stat_result) -> None:
         """Remember how this run left a file."""
-        if self._job is not None and record.name in self._listed:
-            number = self._listed[record.name]
-            self._job.files[number] = self._job.files[number]._replace(stamp=disk.stamp_of(status))
+        number = self._files.names.find(record.name)
+        if number is not None:
+            self._files.restamp(number, disk.stamp_of(status))
         elif record.is_last:
             self._stamps.pop(record.name, None)
         else:

@@ -14,14 +14,13 @@ from poscuda_fast import attributes, disk
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import encoded, listing, looking, preflight
 from poscuda_fast.files.batches import FileBatch, Part
-from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.pieces import bytes_kept
 from poscuda_fast.files.records import Places, Record
+from poscuda_fast.files.table import FileTable, is_encoded
 from poscuda_fast.files.target import FileTarget, Job, recorded
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, refuse_unmarked
+from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, notes_on_traces, refuse_unmarked
 from poscuda_fast.mark.traces import Traces
 from poscuda_fast.mark.unmarking import Doubts, Unmarking, lines_of, shown
 from poscuda_fast.results import Progress, Tally
@@ -43,13 +42,13 @@ class MarkedFiles(FileTarget):
         fields = super().header(known)
         return fields if known is not None else {**fields, runs.REBUILT: list(self._rehearsed)}
 
-    def rehearse(self) -> None:
-        """Compute all originals; SidecarError if a record could not be made of them."""
+    def rehearse(self, notes: tuple[str, ...] = ()) -> None:
+        """Compute all originals; SidecarError if a record could not be made of them. `notes` are kept with theirs."""
         for batch in self.planned():
             self.originals(batch)
             self.looked(batch)
         self.doubts.refuse()
-        self._rehearsed = self.doubts.notes()
+        self._rehearsed = (*notes, *self.doubts.notes())
 
     def originals(self, batch: FileBatch) -> list[bytes]:
         return self.undone(batch, super().originals(batch))
@@ -83,11 +82,12 @@ def undo_in_place(
     runs.refuse_protected(paths.data, others, journal.key)
     _refuse_encoded(job.files)
     preflight.refuse_unsafe(paths.root, job.files)
-    manifest = Manifest.read(paths.manifest) if paths.manifest.is_file() else None
+    manifest = Manifest.read(paths.manifest, paths.only) if paths.manifest.is_file() else None
     with contextlib.closing(MarkedFiles(paths, journal, engine, progress, job)) as marked:
         if journal.state is State.NEW:
-            refuse_unmarked(job.plan, _traces(paths, job, engine), all_clips=True)
-            marked.rehearse()
+            traces = _traces(paths, job, engine)
+            refuse_unmarked(job.plan, traces, all_clips=True)
+            marked.rehearse(notes_on_traces(job.plan, traces))
             disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
         if journal.state is State.NEW or runs.is_unfinished_rebuild(journal):
             steps.protect(journal, marked)
@@ -107,8 +107,9 @@ def undo_into(
     dst = _free(dst, paths)
     runs.refuse_unsettled(paths.sidecar, key)
     preflight.refuse_unwritable(job.files)
-    manifest = Manifest.read(paths.source_manifest) if paths.source_manifest.is_file() else None
-    refuse_unmarked(job.plan, _traces(paths, job, engine), all_clips=False)
+    manifest = Manifest.read(paths.source_manifest, paths.only) if paths.source_manifest.is_file() else None
+    traces = _traces(paths, job, engine)
+    refuse_unmarked(job.plan, traces, all_clips=False)
     disk.refuse_without_room(dst, sum(file.size for file in job.files))
     part = dst.with_name(f".{dst.name}.{os.urandom(4).hex()}{disk.PART_SUFFIX}")
     os.mkdir(part, 0o700)
@@ -122,7 +123,7 @@ def undo_into(
         for name in others:
             _make_folder(paths.source, part, name)
             disk.copy_part(paths.source / name, part / name)
-        notes = (*marked.doubts.notes(), *_confirmed(manifest, job.files, part))
+        notes = (*notes_on_traces(job.plan, traces), *marked.doubts.notes(), *_confirmed(manifest, job.files, part))
         _publish(part, dst, paths, [*written, *others])
     return marked.tally, notes
 
@@ -216,23 +217,22 @@ def _free(dst: Path, paths: Paths) -> Path:
     return target
 
 
-def _refuse_encoded(files: Sequence[AudioFile]) -> None:
+def _refuse_encoded(files: FileTable) -> None:
     listing.refuse(
         [
             f"{file.name} was encoded again, so that its original bytes cannot be computed, only its samples; give a "
             f"new path for a copy (dst, DST)"
-            for file in files
-            if isinstance(file.layout, Encoding)
+            for file in files.of(is_encoded)
         ],
         "Some files cannot be undone in place without their sidecar",
     )
 
 
-def _confirmed(manifest: Manifest | None, files: Sequence[AudioFile], root: Path) -> Iterator[str]:
+def _confirmed(manifest: Manifest | None, files: FileTable, root: Path) -> Iterator[str]:
     """Notes on how many files are the originals that a manifest tells, and which are not."""
-    again = {file.name for file in files if isinstance(file.layout, Encoding)}
+    again = {file.name for file in files.of(is_encoded)}
     if manifest is not None:
-        known = [file.name for file in files if file.name in manifest.files]
+        known = [name for name in files.names if name in manifest.files]
         exact = {name for name in known if digest(root / name) == manifest.files[name]["blake3_before"]}
         yield f"confirmed exact by the manifest: {len(exact):,} of {len(files):,} files"
         other = [name for name in known if name not in exact | again]
@@ -240,4 +240,4 @@ def _confirmed(manifest: Manifest | None, files: Sequence[AudioFile], root: Path
             yield f"not the original to the byte: {len(other):,} files ({shown(other)})"
         again -= exact
     if again:
-        yield f"encoded again, so that bytes may differ where samples do not: {len(again):,} files"
+        yield f"encoded again, so that bytes may differ even where no sample does: {len(again):,} files"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import heapq
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +18,12 @@ from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import AudioFileError, DatasetError, SidecarError
 from poscuda_fast.files import label_sources, listing, looking, preflight
 from poscuda_fast.files.copying import copy_folder, verify_copy
-from poscuda_fast.files.listing import AudioFile
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.pieces import bytes_kept
+from poscuda_fast.files.table import FileTable, Names, is_lossy
 from poscuda_fast.files.target import FileTarget, Job, recorded
 from poscuda_fast.files.unmarking import undo_in_place, undo_into
-from poscuda_fast.kernels import Engine
+from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key, holds_key
 from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked
 from poscuda_fast.mark.plan import make_plan
@@ -360,18 +361,25 @@ def verify_folder(
                 refuse_unless(journal, "files")  # nothing is left to compare with
             found: Verification = dataclasses.replace(verify_copy(paths, None), state=journal.state.value)
             return found
-        verdicts: dict[str, set[Verdict]] = {}
+        names = paths.find(may_be_empty=True)[0]
+        verdicts: list[Verdict | None] = [None] * len(names)
+        gone: dict[str, Verdict] = {}
         with contextlib.closing(recorded(journal, paths, None)) as target:
             for name, verdict in steps.verdicts(journal, target):
-                verdicts.setdefault(name, set()).add(verdict)
-        names, _ = paths.find(may_be_empty=True)
-        unlisted = [name for name in names if name not in verdicts]
-        return Verification.of(sorted(verdicts.items()), journal.state.value, unlisted)
+                number = names.find(name)
+                if number is None:
+                    gone[name] = verdict.joined(gone.get(name, verdict))
+                else:
+                    before = verdicts[number]
+                    verdicts[number] = verdict if before is None else verdict.joined(before)
+        here = ((name, verdict) for name, verdict in zip(names, verdicts, strict=True) if verdict is not None)
+        unlisted = (name for name, verdict in zip(names, verdicts, strict=True) if verdict is None)
+        return Verification.of(heapq.merge(here, sorted(gone.items())), journal.state.value, unlisted)
 
 
 def _listed(
     paths: Paths, labels_from: str | Mapping[str, str | int], recipe: Recipe, left_out: dict[str, str] | None = None
-) -> tuple[list[AudioFile], list[str], list[str | int]]:
+) -> tuple[FileTable, Names, list[str | int]]:
     """The audio files, the names of others, and the labels; what cannot be used goes to `left_out`, if one is given.
 
     DatasetError else; and if a key lies among the files, or nothing is left.
@@ -382,71 +390,75 @@ def _listed(
         [f"{name} holds a key; move it out of the folder" for name in others if holds_key(paths.source / name)],
         f"Anyone who gets {paths.root} would get a key with it",
     )
-    given = label_sources.find_labels(paths.source, [*names, *odd], labels_from, whole=paths.only is None)
+    given = label_sources.find_labels(
+        paths.source, [*names, *odd] if odd else names, labels_from, whole=paths.only is None
+    )
     if left_out is None:
         found = listing.read_layouts(paths.source, names)
         listing.refuse([problem for _, problem in _lossy(found)], "Some files cannot be kept in their format")
         listing.refuse_rates(found, recipe)
         return found, others, given
-    found = []
+    found = FileTable()
     for name in names:
         try:
             found.append(listing.read_layout(paths.source, name))
         except (AudioFileError, OSError) as error:
             left_out[name] = str(error)
-    rates = ((file.name, listing.rate_problem(file, recipe)) for file in found)
-    left_out.update((name, problem) for name, problem in rates if problem is not None)
-    for problems in (_lossy(found), preflight.unwritable(found), preflight.unsafe(paths.root, found)):
+    for problems in (
+        listing.unmarkable(found, recipe),
+        _lossy(found),
+        preflight.unwritable(found),
+        preflight.unsafe(paths.root, found),
+    ):
         left_out.update(problems)
-    found = [file for file in found if file.name not in left_out]
+    found = FileTable(file for file in found if file.name not in left_out)
     if not found:
         raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
     labels = dict(zip([*names, *odd], given, strict=True))
     return found, others, [labels[file.name] for file in found]
 
 
-def _lossy(files: Sequence[AudioFile]) -> Iterator[tuple[str, str]]:
+def _lossy(files: FileTable) -> Iterator[tuple[str, str]]:
     """(name, problem) of lossy files."""
-    for file in files:
-        if file.lossy:
-            yield (
-                file.name,
-                f"{file.name} is lossy, so it cannot be edited exactly; protect a copy, which can turn it into FLAC",
-            )
+    for file in files.of(is_lossy):
+        yield (
+            file.name,
+            f"{file.name} is lossy, so it cannot be edited exactly; protect a copy, which can turn it into FLAC",
+        )
 
 
-def _job(key: Key, recipe: Recipe, found: list[AudioFile], labels: Sequence[str | int]) -> Job:
-    lengths = np.array([file.frames for file in found], np.int64)
-    rates = np.array([file.layout.sample_rate for file in found], np.int64)
-    return Job(found, make_plan(key, recipe, labels, None, lengths, rates), labels, None, ())
+def _job(key: Key, recipe: Recipe, found: FileTable, labels: Sequence[str | int]) -> Job:
+    return Job(found, make_plan(key, recipe, labels, None, found.frames, found.rates), labels, None, ())
 
 
 def _usable(
     journal: Journal, paths: Paths, key: Key, job: Job, engine: Engine, left_out: dict[str, str] | None
-) -> tuple[Job, list[int]]:
+) -> tuple[Job, Ints]:
     """The job, and the numbers of its files that no record has; those to be marked anew are examined.
 
     See `preflight.examine`; what goes to `left_out` is not in the job that is returned.
     """
     if journal.state is State.FINAL:
-        return job, []
-    names: set[str] = set()
+        return job, np.empty(0, np.int64)
+    known = bytearray(len(job.files))
     bad: dict[str, str] | None = None if left_out is None else {}
     with contextlib.closing(FileTarget(paths, journal, job.plan.recipe, engine, None, job)) as target:
         if journal.state is not State.NEW:
             steps.refuse_other_data(journal, target.header(journal.header))
             for one in steps.Records(journal, target):
-                names.update(record.name for record in one.batch.records)
+                for number in map(job.files.names.find, {record.name for record in one.batch.records}):
+                    if number is not None:
+                        known[number] = True
                 if journal.state is not State.UNDONE:  # of an undone run all is marked anew
                     target.recorded(one.batch)
         preflight.examine(target, job.files, bad)
     if bad and left_out is not None:
         left_out.update(bad)
-        kept = [n for n, file in enumerate(job.files) if file.name not in bad]
+        kept = [n for n in range(len(job.files)) if job.files.names[n] not in bad]
         if not kept:
             raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
-        job = _job(key, job.plan.recipe, [job.files[n] for n in kept], [job.labels[n] for n in kept])
-    return job, [n for n, file in enumerate(job.files) if file.output_name not in names]
+        job = _job(key, job.plan.recipe, FileTable(job.files[n] for n in kept), [job.labels[n] for n in kept])
+    return job, np.flatnonzero(np.frombuffer(known, np.bool_) == 0)
 
 
 def _protect(
@@ -454,12 +466,15 @@ def _protect(
     target: FileTarget,
     paths: Paths,
     job: Job,
-    added: Sequence[int],
+    added: Ints,
     *,
     partial: bool,
     dry_run: bool,
 ) -> tuple[str, tuple[str, ...]]:
     """Protect files, of which those numbered in `added` have no record."""
+    if journal.state is State.FINAL:
+        steps.refuse_other_run(journal, target.header(journal.header))
+        return "already protected", _others_than_recorded(journal, paths, job, partial=partial)
     if journal.state in (State.NEW, State.UNDONE):
         disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
         if dry_run:
@@ -467,8 +482,8 @@ def _protect(
             return "untouched", ()
     elif dry_run:
         steps.refuse_other_run(journal, target.header(journal.header))
-        return ("already protected" if journal.state in (State.COMPLETE, State.FINAL) else "untouched"), ()
-    if journal.state not in (State.NEW, State.FINAL):
+        return ("already protected" if journal.state is State.COMPLETE else "untouched"), ()
+    if journal.state is not State.NEW:
         _refuse_marked(journal, paths, job, target.engine, added)
     with contextlib.ExitStack() as closing:
         undone = None
@@ -477,14 +492,38 @@ def _protect(
         return steps.protect(journal, target, partial=partial, undone=undone)
 
 
-def _refuse_marked(journal: Journal, paths: Paths, job: Job, engine: Engine, added: Sequence[int]) -> None:
+def _others_than_recorded(journal: Journal, paths: Paths, job: Job, *, partial: bool) -> tuple[str, ...]:
+    """The files that a run whose undo was dropped did not mark, and those that it marked and that are gone.
+
+    Their names, if the manifest is there. SidecarError if there are any, unless `partial`.
+    """
+    if paths.only is not None:  # it may have another name now
+        return ()
+    if paths.manifest.is_file():
+        known = Manifest.read(paths.manifest, paths.only).files
+        names = {file.output_name for file in job.files}
+        new = [f"{name} is new, and not protected" for name in sorted(names - known.keys())]
+        others = [*new, *(f"{name} is missing" for name in sorted(known.keys() - names))]
+    else:
+        n = journal.summary["counts"]["clips"]
+        others = [] if n == len(job.files) else [f"there were {n:,} files, and there are {len(job.files):,} now"]
+    if others and not partial:
+        raise SidecarError(
+            f"The undo of {paths.data} was dropped, and so it cannot grow. Protect new files in a folder of their own "
+            f"and move them here then, put back what is missing, or leave all as it is (partial, --partial). Nothing "
+            f"was written:{copies.shown(others)}"
+        )
+    return tuple(others)
+
+
+def _refuse_marked(journal: Journal, paths: Paths, job: Job, engine: Engine, added: Ints) -> None:
     """SidecarError if files that the sidecar does not record are marked with this key already."""
-    if added and job.plan.marks.steady:
+    if len(added) and job.plan.marks.steady:
         seen = looking.look(paths.source, job.files, job.plan, engine, added)
         try:
             refuse_marked(job.plan, seen.traces)
         except SidecarError as error:
-            names = ", ".join(job.files[n].name for n in added[:NAMES_SHOWN])
+            names = ", ".join(job.files.names[n] for n in added[:NAMES_SHOWN])
             raise SidecarError(f"{len(added)} files that {journal.path} does not know ({names}): {error}") from None
 
 

@@ -230,6 +230,23 @@ def refuse_unmarked(plan: Plan, traces: Traces, *, all_clips: bool) -> None:
         )
 
 
+def notes_on_traces(plan: Plan, traces: Traces) -> tuple[str, ...]:
+    """What the report of an undo without a sidecar says of clips that may not be marked."""
+    n, absent = len(plan.lengths), int(traces.absent.sum())
+    notes = []
+    if absent:
+        notes.append(
+            f"{absent} of the {len(traces.rows):,} clips that were looked at do not hold their marks; these were "
+            f"subtracted all the same, so that they are not the originals"
+        )
+    if len(traces.rows) < n:
+        notes.append(
+            f"{len(traces.rows):,} of {n:,} clips were looked at for their marks, which were subtracted from all: what "
+            f"was not marked is not the original now"
+        )
+    return tuple(notes)
+
+
 def _by_class(plan: Plan, traces: Traces) -> Traces:
     """What was found in each class, at whatever sample rate."""
     return traces.by_class(traces.rows % len(plan.labels.tokens))

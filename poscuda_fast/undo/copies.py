@@ -22,6 +22,7 @@ from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Tally, Verdict
 from poscuda_fast.undo import record
 from poscuda_fast.undo.journal import Journal, Kind, State, manifest_of, pack_json, sidecar_of, unpack_json
+from poscuda_fast.undo.manifest import named
 
 COPY = "copy"  # the kind of a run, in its header
 FILES, ARRAY = "audio files", "an array"  # what a copy is of
@@ -111,15 +112,18 @@ def append(journal: Journal, outputs: Sequence[Output], tally: Tally) -> None:
     journal.append(Kind.OUTPUTS, pack_json({"counts": tally.to_dict(), "outputs": outputs}))
 
 
-def read(journal: Journal) -> Recorded:
-    """What a sidecar records; of an output that was made again, what was found then."""
+def read(journal: Journal, only: str | None = None) -> Recorded:
+    """What a sidecar records; of an output that was made again, what was found then.
+
+    `only` is the name that a single file has now: it may have been renamed with its sidecar.
+    """
     found = Recorded({}, Tally())
     for one in journal.records(Kind.OUTPUTS):
         fields, _ = unpack_json(one.payload)
         if "outputs" in fields:
             found.outputs.update((name, Output(name, *rest)) for name, *rest in fields["outputs"])
             found.tally.add(Tally(**fields["counts"]))
-    return found
+    return Recorded({name: one._replace(name=name) for name, one in named(found.outputs, only)}, found.tally)
 
 
 def append_clips(journal: Journal, rows: NDArray[Any], lengths: NDArray[Any] | None) -> None:

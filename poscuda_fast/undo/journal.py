@@ -49,15 +49,15 @@ class State(str, enum.Enum):
 
 def sidecar_of(data: Path) -> Path:
     """The default path of a sidecar: beside the file or folder, and never inside what may be published."""
-    return _beside(data, SIDECAR)
+    return beside(data, SIDECAR)
 
 
 def manifest_of(data: Path) -> Path:
     """The path of a manifest: beside the file or folder."""
-    return _beside(data, MANIFEST)
+    return beside(data, MANIFEST)
 
 
-def _beside(data: Path, suffix: str) -> Path:
+def beside(data: Path, suffix: str) -> Path:
     """A path beside data; of an array in a Zarr group, beside the outermost group, with the names of all in it."""
     outermost, name = data, data.name
     while (outermost.parent / ZARR_METADATA).is_file():
@@ -123,6 +123,11 @@ class Journal:
         self.append(Kind.MORE, pack_json(header) + rest)
         self.header, self.state = header, State.APPLYING
 
+    def refuse_read_only(self) -> None:
+        """SidecarError if there is a sidecar, and it may only be read."""
+        if self._log is not None:
+            self._log.refuse_read_only()
+
     def settle(self) -> None:
         """Make durable what a killed run recorded, before data are changed by it."""
         self._opened.settle()
@@ -155,6 +160,7 @@ class Journal:
         hidden = disk.part_of(self.path)
         if self.state is State.COMPLETE:
             log = self._opened
+            log.refuse_read_only()
             hidden.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a file system without links
                 os.link(self.path, hidden)

@@ -30,6 +30,7 @@ from poscuda_fast.key import Key
 MAGIC = b"POSCUDA\x02"
 SECTOR = 512  # bytes that a disk writes whole or not at all
 MOST_BYTES = 1 << 26  # in a record
+SALT_BYTES = 32  # of a session
 SESSION = 0  # the kind of the records that begin a session; the caller's kinds are 1 to 255
 
 _TAG = 16  # bytes in a tag
@@ -73,7 +74,8 @@ class _Place(NamedTuple):
 class Log:
     """An existing log, locked against every other process until `close`.
 
-    A last record that a crash tore is left out, and is cut off before another is appended.
+    A last record that a crash tore is left out, and is cut off before another is appended. Where the file may only be
+    read, so may the log.
 
     Raises
     ------
@@ -146,14 +148,20 @@ class Log:
                 body = self._read(place.end - _TAG, place.end)
             tag = body[-_TAG:]
 
-    def count(self, kind: int) -> int:
-        """How many records of a kind there are."""
-        return sum(place.kind == kind for place in self._places())
+    def refuse_read_only(self) -> None:
+        """SidecarError if the file, or its file system, may only be read."""
+        if fcntl.fcntl(self._file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise SidecarError(
+                f"The sidecar {self.path} may only be read, and what is done to the data is recorded in it. Make it "
+                f"writable (chmod u+w), or copy it to where it may be written and name the copy (sidecar, --sidecar). "
+                f"Nothing was written."
+            )
 
     def destroy_key(self) -> None:
         """Overwrite the wrapped key, durably: nothing in the file can be opened again. The log is then closed."""
         descriptor = self._file.fileno()
         try:
+            self.refuse_read_only()
             os.lseek(descriptor, _HEADER.size - 32 - _TAG, os.SEEK_SET)
             disk.write_all(descriptor, secrets.token_bytes(32 + _TAG))
             os.fsync(descriptor)
@@ -228,7 +236,7 @@ class Log:
                 end, number, tag = before
         if number < 2:
             raise _damaged(self.path, "its first record is missing")
-        self._refuse_unless_torn(end)
+        self._refuse_unless_torn(end, number)
         return append, end, number, tag
 
     def _session_of(self, place: _Place, tag: bytes) -> ChaCha20Poly1305 | None:
@@ -237,20 +245,38 @@ class Log:
         except InvalidTag:
             return None
 
-    def _refuse_unless_torn(self, begin: int) -> None:
-        """SidecarError if there is anything from `begin` on but an append of which some sectors are missing."""
+    def _refuse_unless_torn(self, begin: int, number: int) -> None:
+        """SidecarError if there is anything from `begin` on but an append of which some sectors are missing.
+
+        `number` is that of its first record.
+        """
         size = os.fstat(self._file.fileno()).st_size
         if size - begin < _HEAD.size:
             return
-        place = self._keys.place(self._read(begin, begin + _HEAD.size), begin, None)
+        place = self._place_at(begin)
         if place is not None and place.end > size:
             return
         if size - begin <= MOST_BYTES + SECTOR:
             edges = [begin, *range(begin // SECTOR * SECTOR + SECTOR, size, SECTOR), size]
-            tail = self._read(begin, size)
-            if any(not any(tail[a - begin : b - begin]) for a, b in itertools.pairwise(edges)):
+            tail, own = self._read(begin, size), [*self._zeros_of_numbers(begin, number)]
+            missing = [(a, b) for a, b in itertools.pairwise(edges) if not any(tail[a - begin : b - begin])]
+            if any(not any(low <= a and b <= high for low, high in own) for a, b in missing):
                 return
         raise _damaged(self.path, "its last record was changed")
+
+    def _zeros_of_numbers(self, begin: int, number: int) -> Iterator[tuple[int, int]]:
+        """Where zeros lie in an append because the numbers of its records begin with them: they are not missing."""
+        yield begin, begin + _leading_zeros(number)
+        second = begin + _HEAD.size + SALT_BYTES + _TAG  # a session was begun, and then a record was appended
+        first = self._place_at(begin)
+        if (first is not None and first.kind == SESSION) or self._place_at(second) is not None:
+            yield second, second + _leading_zeros(number + 1)
+
+    def _place_at(self, begin: int) -> _Place | None:
+        """The record whose head lies there and authenticates."""
+        if begin + _HEAD.size > os.fstat(self._file.fileno()).st_size:
+            return None
+        return self._keys.place(self._read(begin, begin + _HEAD.size), begin, None)
 
     def _read(self, begin: int, end: int) -> bytes:
         disk.refuse_fork(self._process)
@@ -317,7 +343,7 @@ class _Seal:
 
     def __init__(self, keys: _Keys, number: int, tag: bytes) -> None:
         self._keys, self._number = keys, number + 1
-        salt = secrets.token_bytes(32)
+        salt = secrets.token_bytes(SALT_BYTES)
         head = keys.head(number, SESSION, len(salt) + _TAG)
         self._tag = keys.session_tag(head, salt, tag)
         self._cipher = keys.session(head, salt + self._tag, tag)
@@ -349,6 +375,11 @@ def _new_header(key: Key) -> bytes:
 
 def _wrapper(key: Key) -> ChaCha20Poly1305:
     return ChaCha20Poly1305(key.derive(b"sidecar", b"wrap", length=32))
+
+
+def _leading_zeros(number: int) -> int:
+    """Bytes of zeros with which a number begins in a head."""
+    return 8 - (number.bit_length() + 7) // 8
 
 
 def _nonce(number: int) -> bytes:

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from blake3 import blake3
 
@@ -23,6 +23,7 @@ PIECE_BYTES = 1 << 20  # of a file that are read at a time
 _ENTRY_FIELDS = {"label", "bytes_before", "bytes_after", "blake3_before", "blake3_after", "snr_db"}
 
 Entry = Mapping[str, Any]
+Described = TypeVar("Described")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,13 +46,16 @@ class Manifest:
     recipe: Recipe
     files: dict[str, dict[str, Any]]
 
-    def write(self, path: Path, readers: os.stat_result | None = None) -> None:
+    def write(self, path: Path, readers: attributes.Readers | None = None) -> None:
         """`write` the manifest to its file."""
         write(path, self.fingerprint, self.recipe, ((name, self.files[name]) for name in sorted(self.files)), readers)
 
     @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read a manifest; DatasetError if it is damaged or newer, or names files outside its folder."""
+    def read(cls, path: Path, only: str | None = None) -> Manifest:
+        """Read a manifest; DatasetError if it is damaged or newer, or names files outside its folder.
+
+        `only` is the name that a single file has now: it may have been renamed with its manifest.
+        """
         try:
             fields = json.loads(disk.read_regular(path))
             if fields["poscuda"] != VERSION:
@@ -65,7 +69,7 @@ class Manifest:
             for name in files:
                 if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                     raise DatasetError(f"The manifest {path} names {name!r}, outside its folder, so it is not used.")
-            return cls(str(fields["fingerprint"]), Recipe.from_dict(fields["recipe"]), files)
+            return cls(str(fields["fingerprint"]), Recipe.from_dict(fields["recipe"]), dict(named(files, only)))
         except DatasetError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -74,13 +78,18 @@ class Manifest:
             ) from None
 
 
+def named(files: Mapping[str, Described], only: str | None) -> Iterable[tuple[str, Described]]:
+    """What describes files, by their names; `only` is the name that a single one has now."""
+    return files.items() if only is None or len(files) != 1 else [(only, next(iter(files.values())))]
+
+
 class Writer:
     """Writes a manifest entry by entry, in the order given; it takes the place of another when it is finished.
 
-    Only the user can read it or, with the status of the data that it describes, those who can read these.
+    Only the user can read it, and `readers`: those of the data that it describes.
     """
 
-    def __init__(self, path: Path, fingerprint: str, recipe: Recipe, readers: os.stat_result | None = None) -> None:
+    def __init__(self, path: Path, fingerprint: str, recipe: Recipe, readers: attributes.Readers | None = None) -> None:
         self._path, self._readers, self._process = path, readers, os.getpid()
         fields = {"poscuda": VERSION, "fingerprint": fingerprint, "recipe": recipe.to_dict(), "files": {}}
         self._head, self._tail = json.dumps(fields, indent=1, ensure_ascii=False).split("{}")
@@ -138,7 +147,7 @@ def write(
     fingerprint: str,
     recipe: Recipe,
     entries: Iterable[tuple[str, Entry]],
-    readers: os.stat_result | None = None,
+    readers: attributes.Readers | None = None,
 ) -> None:
     """Write a manifest, atomically and durably; see `Writer`."""
     writer = Writer(path, fingerprint, recipe, readers)

@@ -255,6 +255,7 @@ def protect(
     first = next(batches, None) if announced is None else announced
     if first is None and findings.protected and not left_out and journal.state is State.COMPLETE:
         return "already protected", ()
+    journal.refuse_read_only()
     with stopping():
         interrupted = _settle(journal)
         if journal.state is not State.APPLYING:
@@ -279,6 +280,7 @@ def restore(journal: Journal, target: Target[Batch], *, partial: bool = False) -
     left_out = _left_out(journal, changed, partial=partial, foreign=findings.foreign)
     if findings.original and not left_out and journal.state is State.UNDONE:
         return "already original", ()
+    journal.refuse_read_only()
     with stopping():
         interrupted = _settle(journal)
         if journal.state is not State.UNDOING:

@@ -44,10 +44,11 @@ def moments(scene: Scene) -> list[Moment]:
 def mixtures(scene: Scene, every: int = 1) -> Iterator[tuple[str, str | None]]:
     """(what was mixed, what is wrong) for each verb on each sidecar and each data of a history, or one in so many.
 
-    One from the middle of protecting that is older than the data may be refused, and then nothing changes; no
-    other may. What is left out: one
-    from the middle of protecting with data from the middle of restoring. It tells what the batch that it names next
-    was, and that is the original again, but nothing of those behind.
+    A sidecar from the middle of protecting that has recorded less than the one that was beside the data may be
+    refused, and then nothing changes; no other may. Moments are told by that and not by their numbers: each is of a run
+    of its own, and threads do not write in the same order twice. What is left out: a sidecar from the middle of
+    protecting with data from the middle of restoring. It tells what the batch that it names next was, and that is the
+    original again, but nothing of those behind.
     """
     known = moments(scene)
     first = next(n for n, moment in enumerate(known) if moment.sidecar is not None)
@@ -68,6 +69,6 @@ def _wrong(scene: Scene, sidecar: Moment, data: Moment, verb: str) -> str | None
     except PoscudaError as error:
         if scene.bytes() != data.data:
             return "it was refused after something was written"
-        is_older = sidecar.verb == "protect" and sidecar.number < data.number
+        is_older = sidecar.verb == "protect" and len(sidecar.sidecar) < len(data.sidecar or b"")
         return None if is_older else f"{type(error).__name__}: {error}"
     return scene.wrong_after(verb)

@@ -76,6 +76,8 @@ class CachedFile:
                 self.write(time - 0.5, begin, new[:half].tobytes())
             if len(changed):
                 self.write(time, begin, new.tobytes())
+            else:
+                self.touch(time, begin, end - begin)
 
     def touch(self, time: float, offset: int, n_bytes: int) -> None:
         """The same content once more: it is to be written again."""

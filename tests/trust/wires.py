@@ -256,10 +256,10 @@ class Wires:
                 def perform(count: int | None = None, first: int = first, last: int = last) -> None:
                     stop = last if count is None else first + count
                     if first < stop:
-                        before = array.path.read_bytes()
+                        some = patches.some(slice(first, stop))
                         low = int(ends[first - 1]) if first else 0
-                        ArrayClips.write(array, patches.some(slice(first, stop)), dense[low : int(ends[stop - 1])])
-                        self.operations += stores(str(name), before, array.path.read_bytes())
+                        ArrayClips.write(array, some, dense[low : int(ends[stop - 1])])
+                        self.operations += stores(str(name), array, some)
 
                 self._step(("store", name, 0, bytes(last - first)), perform)
 
@@ -313,12 +313,17 @@ class _Raw(io.RawIOBase):
             os.close(self._descriptor)
 
 
-def stores(name: str, before: bytes, after: bytes) -> list[Operation]:
-    """What changed in a file, sector by sector."""
+def stores(name: str, array: MappedArray, patches: Patches) -> list[Operation]:
+    """What was stored in a file through its mapping, sector by sector, if it was the same as before too."""
+    content = array.path.read_bytes()
+    touched = np.zeros(len(content), np.uint8)
+    twin = np.ndarray(array.shape, array.dtype, touched, array.offset, array.array.strides)
+    n_bytes = patches.n_frames * array.channels * array.dtype.itemsize
+    ArrayClips(twin, None).write(patches, np.full(n_bytes, 255, np.uint8).view(array.dtype))
     return [
-        ("store", name, low, after[low : low + SECTOR])
-        for low in range(0, len(after), SECTOR)
-        if before[low : low + SECTOR] != after[low : low + SECTOR]
+        ("store", name, low, content[low : low + SECTOR])
+        for low in range(0, len(content), SECTOR)
+        if touched[low : low + SECTOR].any()
     ]
 
 
