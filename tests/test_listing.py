@@ -72,7 +72,8 @@ def test_sidecars_and_parts_of_killed_runs_are_found(tmp_path):
              "in/.e.wav.poscuda-part", "in/f.flac.poscuda-part", ".in/.g.flac.poscuda-part",
              ".txt.poscuda-part"]  # fmt: skip
     write_tree(tmp_path, dict.fromkeys(names, b""))
-    assert find_named(tmp_path, ".poscuda") == [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
+    sidecars = [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
+    assert find_named(tmp_path, ".poscuda") == sidecars
     assert find_parts(tmp_path) == ["in/d.flac"]
 
 
