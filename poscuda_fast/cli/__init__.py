@@ -55,7 +55,8 @@ def _run() -> int:
         return _stopped(closed.error)
     except Exception as error:  # noqa: BLE001 - the last who can tell it
         # A system's error may come in the middle of something; what this library says of a disk comes before.
-        is_refusal = isinstance(error, _REFUSALS) or (isinstance(error, OSError) and error.errno is None)
+        is_ours = isinstance(error, OSError) and error.errno is None and bool(error.args)
+        is_refusal = isinstance(error, _REFUSALS) or is_ours
         if has_stopped(error) or not is_refusal:
             return _stopped(error)
         _tell(str(error) or type(error).__name__)
