@@ -498,6 +498,14 @@ def sidecar_cases() -> Iterator[tuple[str, Case]]:
 
         return edit
 
+    def flipped(place: int) -> Callable[[Path], object]:
+        def edit(path: Path) -> None:
+            whole = bytearray(path.read_bytes())
+            whole[place] ^= 1
+            path.write_bytes(whole)
+
+        return edit
+
     first = 76  # the first record, behind the header
     spoilt: dict[str, Callable[[Path], object]] = {
         "empty": lambda path: path.write_bytes(b""),
@@ -513,8 +521,8 @@ def sidecar_cases() -> Iterator[tuple[str, Case]]:
         "an endless record": overwritten(first + 8, b"\xff\xff\xff\xff"),
         "an empty record": overwritten(first + 8, bytes(4)),
         "a record of another kind": overwritten(first + 12, b"\x07"),
-        "a record in the middle": overwritten(400, b"x"),
-        "its last byte": overwritten(-1, b"x"),
+        "a record in the middle": flipped(400),
+        "its last byte": flipped(-1),
         "half of it": lambda path: os.truncate(path, path.stat().st_size // 2),
         "much behind it": lambda path: path.write_bytes(path.read_bytes() + b"x" * 100_000),
         "gigabytes behind it": lambda path: os.truncate(path, 5 << 30),
