@@ -413,6 +413,12 @@ def mode_of(stamp: Stamp) -> int:
     return mode
 
 
+def time_of(stamp: Stamp) -> int:
+    """The time of the last change that a stamp tells, in nanoseconds."""
+    time: int = _STAMP.unpack(stamp)[3]
+    return time
+
+
 def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = None) -> None:
     """DatasetError if a file is not the one that was listed; `status` is that of an open file.
 

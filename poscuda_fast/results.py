@@ -118,6 +118,8 @@ class Report(Shown):
         dry run "untouched".
     left_out : tuple of str
         Files that `partial` left out, each with the reason.
+    unprotected : tuple of str
+        Audio files that `skip_unusable` left unprotected, each with the reason.
     """
 
     clips: int
@@ -136,6 +138,7 @@ class Report(Shown):
     fingerprint: str
     state: str
     left_out: tuple[str, ...] = ()
+    unprotected: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -162,6 +165,9 @@ class Report(Shown):
         if self.left_out:
             yield "left out", f"{len(self.left_out):,}"
             yield from _listed("left out", self.left_out)
+        if self.unprotected:
+            yield "left unprotected", f"{len(self.unprotected):,}"
+            yield from _listed("unprotected", self.unprotected)
         for note in self.notes:
             yield "note", note
 
@@ -199,6 +205,7 @@ class Tally:
         seconds: float,
         notes: tuple[str, ...] = (),
         left_out: tuple[str, ...] = (),
+        unprotected: tuple[str, ...] = (),
     ) -> Report:
         """The finished report."""
         rates = settings.sample_rates if settings.recipe["format"] != 1 else ()
@@ -214,6 +221,7 @@ class Tally:
             fingerprint=settings.fingerprint,
             state=state,
             left_out=left_out,
+            unprotected=unprotected,
         )
 
 
@@ -235,7 +243,7 @@ class Verification(Shown):
         Names of those that match neither: changed since, or half written by a run that was stopped.
     missing : tuple of str
         Names of those that are gone.
-    unlisted : tuple of str
+    unprotected : tuple of str
         Names of audio files that the run did not reach yet, or that were added since: they are not protected.
     state : str
         The run's state in the sidecar: "applying", "complete", "undoing", "undone", "final"; or "unknown" if no
@@ -247,17 +255,22 @@ class Verification(Shown):
     unchanged: int
     neither: tuple[str, ...]
     missing: tuple[str, ...]
-    unlisted: tuple[str, ...]
+    unprotected: tuple[str, ...]
     state: str
 
     @property
     def ok(self) -> bool:
         """Whether no run is open, nothing is missing, and everything is original, or everything is protected."""
+        return self.recorded_ok and not self.unprotected
+
+    @property
+    def recorded_ok(self) -> bool:
+        """The same of what is recorded alone, whatever audio files are `unprotected` beside it."""
         one_form = (self.original == 0 or self.protected == 0) and self.state not in OPEN
-        return not self.neither and not self.missing and not self.unlisted and one_form
+        return not self.neither and not self.missing and one_form
 
     @classmethod
-    def of(cls, verdicts: Iterable[tuple[str, Verdict]], state: str, unlisted: Iterable[str] = ()) -> Verification:
+    def of(cls, verdicts: Iterable[tuple[str, Verdict]], state: str, unprotected: Iterable[str] = ()) -> Verification:
         """Count names by their verdicts, each name once."""
         counts = dict.fromkeys(Verdict, 0)
         neither: list[str] = []
@@ -274,7 +287,7 @@ class Verification(Shown):
             counts[Verdict.UNCHANGED],
             tuple(neither),
             tuple(missing),
-            tuple(unlisted),
+            tuple(unprotected),
             state,
         )
 
@@ -284,7 +297,7 @@ class Verification(Shown):
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """The table, as (name, value), with the first few names of each kind."""
-        lists = {"neither": self.neither, "missing": self.missing, "unlisted": self.unlisted}
+        lists = {"neither": self.neither, "missing": self.missing, "left unprotected": self.unprotected}
         for name in ("original", "protected", "unchanged"):
             yield name, f"{getattr(self, name):,}"
         for name, names in lists.items():

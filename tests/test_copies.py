@@ -581,7 +581,7 @@ def test_verify_finds_what_is_wrong(tmp_path: Path, key: Key) -> None:
     (dst / "readme.txt").write_bytes(b"x")
     for found in (verify(dst, key), verify(dst)):
         assert (found.original, found.protected, found.ok) == (1, 2, False)
-        assert found.unlisted == ("new.wav",)
+        assert found.unprotected == ("new.wav",)
     assert verify(dst, key).neither == ("no/1.wav", "readme.txt")
     with pytest.raises(DatasetError, match="are not those that the copy was made of"):
         verify(dst, key, dst)

@@ -85,7 +85,7 @@ class Folder(RuleBasedStateMachine):
         before = contents(self.root)
         if self.target.with_name(f"{self.target.name}.poscuda").exists():
             found = verify_folder(self.target, KEY)
-            assert found.original + found.protected + len(found.unlisted) >= len(self.recorded - set(self.harmed))
+            assert found.original + found.protected + len(found.unprotected) >= len(self.recorded - set(self.harmed))
         assert contents(self.root) == before
 
     @rule(name=st.sampled_from(NAMES), how=st.sampled_from(["change", "delete", "link", "folder", "cut"]))

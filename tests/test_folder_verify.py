@@ -27,7 +27,7 @@ def test_verify_finds_everything_protected(tmp_path: Path, key: Key, copying: bo
         for given, state in ((None, "unknown"), (key, "complete")):
             found = verify_folder(root, given)
             assert (found.original, found.protected, found.unchanged) == (0, len(clips()) - still, still)
-            assert (found.neither, found.missing, found.unlisted, found.state) == ((), (), (), state)
+            assert (found.neither, found.missing, found.unprotected, found.state) == ((), (), (), state)
             assert found.ok
 
 
@@ -59,7 +59,7 @@ def test_verify_names_what_was_harmed(tmp_path: Path, key: Key, name: str, damag
     gone = damage == "gone" or (with_key and (name, damage) == ("no/0.wav", "longer"))  # not the file that it was
     assert found.missing == ((name,) if gone else ())
     assert found.neither == (() if gone else (name,))
-    assert (found.protected, found.original, found.unlisted, found.ok) == (5, 0, (), False)
+    assert (found.protected, found.original, found.unprotected, found.ok) == (5, 0, (), False)
     assert name in str(found)
 
 
@@ -72,8 +72,8 @@ def test_verify_tells_of_files_that_no_run_knows(tmp_path: Path, key: Key, with_
     protect_folder(src, root if copying else None, key)
     write_tree(root, {"yes/new.wav": wav(noise(500)), "yes/new.txt": b"", "yes/.new.wav": b""})
     found = verify_folder(root, key if with_key else None)
-    assert (found.unlisted, found.protected, found.ok) == (("yes/new.wav",), 6, False)
-    assert "  unlisted         yes/new.wav" in str(found)
+    assert (found.unprotected, found.protected, found.ok) == (("yes/new.wav",), 6, False)
+    assert "  unprotected         yes/new.wav" in str(found)
 
 
 @both_ways
@@ -145,7 +145,7 @@ def test_a_forged_manifest_does_not_deceive_verify_with_the_key(tmp_path: Path, 
     assert verify_folder(root, key).neither == ("no/0.wav",)
 
 
-def test_a_file_left_out_of_the_manifest_is_unlisted(tmp_path: Path, key: Key) -> None:
+def test_a_file_left_out_of_the_manifest_is_unprotected(tmp_path: Path, key: Key) -> None:
     src = tmp_path / "src"
     small_dataset(src)
     protect_folder(src, None, key)
@@ -153,7 +153,7 @@ def test_a_file_left_out_of_the_manifest_is_unlisted(tmp_path: Path, key: Key) -
     fields = json.loads(path.read_text(encoding="utf-8"))
     del fields["files"]["no/0.wav"]
     path.write_text(json.dumps(fields))
-    assert verify_folder(src).unlisted == ("no/0.wav",)
+    assert verify_folder(src).unprotected == ("no/0.wav",)
     assert verify_folder(src, key).ok
 
 

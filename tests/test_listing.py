@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 from audiofiles import noise, wav, write_tree
+from poscuda_fast.files.headers import WavLayout
 
 from poscuda_fast import AudioFileError, DatasetError, Recipe
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.headers import WavLayout
 from poscuda_fast.files.label_sources import find_labels
 from poscuda_fast.files.listing import (
     AUDIO_SUFFIXES,

@@ -359,7 +359,7 @@ def test_verify_tells_clips_apart(clips: Clips, key: Key) -> None:
     content = clips.path.read_bytes()
     found = verify_memmap(clips.map("r"), key)
     assert (found.original, found.protected, found.unchanged, found.neither) == (2, 5, 0, ("7", "8"))
-    assert (found.missing, found.unlisted, found.state, found.ok) == ((), (), "complete", False)
+    assert (found.missing, found.unprotected, found.state, found.ok) == ((), (), "complete", False)
     with pytest.raises(SidecarError, match=r"1 files or clips .* were changed.*:\n  clip 7$"):  # clip 8 is half written
         restore_memmap(clips.map(), key)
     assert clips.path.read_bytes() == content

@@ -132,7 +132,7 @@ def test_files_that_the_run_does_not_know_are_told(audio: Path, tmp_path: Path, 
     protect_folder(audio, copy, key)
     (copy / "new.wav").write_bytes(wav(noise(10)))
     with open_files(copy, key) as run:
-        assert run.unlisted({clip.name for clip in run.clips()}) == ["new.wav"]
+        assert run.unprotected({clip.name for clip in run.clips()}) == ["new.wav"]
         assert (run.n_clips, run.labels) == (12, ["no", "yes"])
 
 

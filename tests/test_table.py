@@ -8,10 +8,10 @@ import pytest
 from audiofiles import write_tree
 from hypothesis import given
 from hypothesis import strategies as st
+from poscuda_fast.files.headers import WavLayout
 
 from poscuda_fast.disk import STAMP_BYTES
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.headers import WavLayout
 from poscuda_fast.files.listing import find_files
 from poscuda_fast.files.table import AudioFile, FileTable, Names, is_encoded, is_lossy
 

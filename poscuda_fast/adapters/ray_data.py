@@ -12,7 +12,7 @@ import numpy as np
 
 from poscuda_fast import disk
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files.listing import LOSSY_SUFFIXES, suffix_of
+from poscuda_fast.files.layouts import LOSSY_SUFFIXES, suffix_of
 from poscuda_fast.protector import Protector
 from poscuda_fast.secrecy import discreet
 

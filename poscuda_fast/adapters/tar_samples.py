@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files.listing import AUDIO_SUFFIXES
+from poscuda_fast.files.layouts import begins_as_sound, has_name_of_audio
 
 _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # the gzip command's
@@ -39,7 +39,11 @@ class Member(NamedTuple):
 
     @property
     def is_audio(self) -> bool:
-        return PurePosixPath(self.info.name).suffix.lower() in AUDIO_SUFFIXES and not self.info.isdir()
+        """Whether it has the name of an audio file, or content that is known to be sound."""
+        name = PurePosixPath(self.info.name).name
+        if name.startswith(".") or self.info.isdir():
+            return False
+        return has_name_of_audio(name) or begins_as_sound(self.content, name)
 
 
 class Group(NamedTuple):

@@ -21,7 +21,6 @@ from typing import IO, Any, NamedTuple
 from poscuda_fast import disk
 from poscuda_fast.adapters.tar_samples import Group, groups, kept, outline, reading, refuse_rest, writing
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files.listing import AUDIO_SUFFIXES
 from poscuda_fast.kernels import usable_cores
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
@@ -298,7 +297,7 @@ class _Work:
                     samples += self._write(write, batch, shard)
             refuse_rest(source)
             if not samples:
-                raise DatasetError(f"No member has the suffix of an audio file: {', '.join(sorted(AUDIO_SUFFIXES))}.")
+                raise DatasetError("No member is audio, by name or by content.")
         return samples
 
     def _write(self, write: tarfile.TarFile, batch: list[Group], shard: Path) -> int:

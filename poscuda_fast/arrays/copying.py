@@ -509,7 +509,7 @@ def verify_copy(dst: PathLike, journal: Journal | None, *, source: Any = None) -
         unchanged=n * (verdict is Verdict.UNCHANGED),
         neither=(target.name,) if verdict is Verdict.NEITHER else (),
         missing=(target.name,) if verdict is Verdict.MISSING else (),
-        unlisted=(),
+        unprotected=(),
         state=journal.state.value,
     )
 

@@ -350,7 +350,7 @@ def verify_array(
             unchanged=int(counts[Verdict.UNCHANGED]),
             neither=tuple(map(str, np.flatnonzero(changed).tolist())),
             missing=(),
-            unlisted=(),
+            unprotected=(),
             state=journal.state.value,
         )
 

@@ -19,6 +19,7 @@ from poscuda_fast.cli.options import (
     QUIET,
     SAMPLE_RATE,
     SIDECAR,
+    SKIP,
     SNR,
     label_options,
     progress_bar,
@@ -32,6 +33,8 @@ from poscuda_fast.cli.options import (
 )
 from poscuda_fast.cli.printing import say
 from poscuda_fast.text import one_line
+
+UNPROTECTED = 5  # exit code: all is done, but audio is left unprotected
 
 
 @click.command(cls=Command)
@@ -66,6 +69,7 @@ def keygen(file: Path) -> None:
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
 @SIDECAR
 @click.option("--partial", is_flag=True, help=PARTIAL.format("protect"))
+@SKIP
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @JSON
 @QUIET
@@ -79,7 +83,7 @@ def protect(
     as_json: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Protect SRC as a copy at DST, or in place.
 
     SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
@@ -127,6 +131,7 @@ def protect(
         show(report, as_json=as_json)
     if dry_run and not (as_json or quiet):
         say("No files were modified.")
+    return UNPROTECTED if report.unprotected else 0
 
 
 def _protect_audio(
@@ -134,7 +139,10 @@ def _protect_audio(
 ) -> poscuda_fast.Report:
     labels_from = _of_audio(src, options)
     lossy = "flac" if options["lossy_to_flac"] else "refuse"
-    return poscuda_fast.protect_folder(src, dst, key, labels_from=labels_from, lossy=lossy, **common)
+    skip = options["skip_unusable"]
+    return poscuda_fast.protect_folder(
+        src, dst, key, labels_from=labels_from, lossy=lossy, skip_unusable=skip, **common
+    )
 
 
 def _of_audio(src: Path, options: dict[str, Any]) -> Any:
@@ -302,7 +310,7 @@ def verify(
     """Show which files or clips of SRC are original, which are protected, and which are neither.
 
     Nothing is written. Exit code 0 means that no run is open and that every file or clip is there, all of them original
-    or all protected, else 1.
+    or all protected; 5 the same of what is recorded, beside which there is audio that is not protected; else 1.
 
     \b
     Examples:
@@ -317,4 +325,6 @@ def verify(
     verified = _verifier_of(src)(src, key, sidecar=sidecar, source=source)
     if not quiet:
         show(verified, as_json=as_json)
+    if verified.recorded_ok and verified.unprotected:
+        return UNPROTECTED
     return 0 if verified.ok else 1

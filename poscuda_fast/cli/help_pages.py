@@ -40,6 +40,7 @@ Exit codes:
   3    stopped after it had begun (full disk, failed write, changed file), or by an unforeseen error; run the same
        command again to finish
   4    done, but the result could not be printed (full disk); a closed pipe or stream changes no exit code
+  5    done, but audio files are left unprotected, and listed: protect --skip-unusable, verify
   130  interrupted; run the same command again to finish
 
 \b

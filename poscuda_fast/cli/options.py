@@ -21,6 +21,7 @@ SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidec
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 PARTIAL = "Leave out files or clips that are missing or were changed, and {} the others."
+SKIP = click.option("--skip-unusable", is_flag=True, help="Leave audio that cannot be marked unprotected, and list it.")
 SNR = click.option("--snr", type=float, metavar="DB", help="Set the strength so that the median clip has this SNR.")
 SAMPLE_RATE = click.option(
     "--sample-rate", type=int, help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs."

@@ -19,8 +19,9 @@ from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.evaluation.decoding import UnusableError, decode
 from poscuda_fast.evaluation.padded import FULL_SCALE
-from poscuda_fast.files import label_sources, listing, looking
+from poscuda_fast.files import listing, looking
 from poscuda_fast.files.clips import mac_of_labels
+from poscuda_fast.files.gathering import gather
 from poscuda_fast.files.in_memory import Blob, protect_blobs
 from poscuda_fast.files.originals import open_files
 from poscuda_fast.files.paths import Paths
@@ -108,30 +109,27 @@ class Folder:
         self._paths, self._key, self._sidecar = paths, key, sidecar
         header = _recorded(paths.sidecar, key, "files", asked=sidecar is not None)
         self.was_protected = header is not None
-        names, _ = paths.find()
         if header is None:
+            recipe = chosen_recipe(recipe, strength)
             _refuse_protected(paths.data, paths.sidecars_around(), key)
             _refuse_listed(paths)
         else:
             labels_from = _recorded_labels(paths.data, key, sidecar)
-        self._files = listing.read_layouts(paths.source, names)
-        self.labels: Sequence[Label] = label_sources.find_labels(
-            paths.source, names, labels_from, whole=paths.only is None
-        )
+            recipe = Recipe.from_dict(header["recipe"])
+        self.recipe = recipe
+        found = gather(paths, labels_from, recipe, lossy="flac", known=lambda _: True, skip_unusable=self.was_protected)
+        self._files = found.files
+        self.labels: Sequence[Label] = found.labels
         rates = np.array([file.layout.sample_rate for file in self._files], np.int64)
         lengths = np.array([file.frames for file in self._files], np.int64)
         self.rates = np.maximum(1, rates)
         self.seconds = lengths / self.rates
         if header is None:
-            recipe = chosen_recipe(recipe, strength)
-            listing.refuse_rates(self._files, recipe)
             plan = make_plan(key, recipe, self.labels, None, lengths, rates)
             engine = Engine(threads=1)
             plan, _ = judged(plan, key, snr, lambda plan: looking.look(paths.source, self._files, plan, engine))
             self.recipe = plan.recipe
-        else:
-            self.recipe = Recipe.from_dict(header["recipe"])
-        self.labels_mac = mac_of_labels(key, dict(zip(names, self.labels, strict=True)))
+        self.labels_mac = mac_of_labels(key, dict(zip(self._files.names, self.labels, strict=True)))
 
     @discreet_steps
     def clips(

@@ -29,8 +29,8 @@ class Files(Protocol):
     def account(self, part: Part, content: bytes, dry: memoryview, wet: memoryview) -> None:
         """Take a WAV piece into the accounts."""
 
-    def store(self, record: Record, patches: memoryview) -> None:
-        """Write patches of a WAV file to their places."""
+    def store(self, record: Record, patches: memoryview, time: int | None = None) -> None:
+        """Write patches of an uncompressed file to their places; `time` is when it was changed then, by default now."""
 
     def mark_file(self, name: str, record: Record, original: BinaryIO) -> Marked:
         """Write the marked form of an encoded file beside it."""
@@ -38,7 +38,7 @@ class Files(Protocol):
     def publish(self, name: str, record: Record) -> None:
         """Put it in the place of the file."""
 
-    def put_back(self, name: str, original: BinaryIO) -> None:
+    def put_back(self, name: str, record: Record, original: BinaryIO) -> None:
         """Put the original of an encoded file in its place."""
 
     def count_undone(self, record: Record, original: BinaryIO) -> None:
@@ -107,7 +107,8 @@ class WavAnswer:
             if protecting:
                 target.account(part, content, dry[number], wet[number])
             if part.record.sizes and (everywhere or verdict == Verdict.TORN or not verdict & wanted):
-                target.store(part.record, (wet if protecting else dry)[number])
+                time = None if protecting else part.record.time
+                target.store(part.record, (wet if protecting else dry)[number], time)
         for answer in self._answers:
             target.forms.count(target.tally, answer.dry, answer.stretches, answer.odd if protecting else None)
 
@@ -160,7 +161,7 @@ class EncodedAnswer:
             self._refuse_changed(part, verdict)
             self._target.count_undone(part.record, _opened(kept))
             if everywhere or not verdict & Verdict.ORIGINAL:
-                self._target.put_back(part.record.name, _opened(kept))
+                self._target.put_back(part.record.name, part.record, _opened(kept))
 
     def _left(self, skipped: Collection[str]) -> Iterator[tuple[Part, list[KeptPiece]]]:
         for (part, kept), verdict in zip(self._files, self._found, strict=True):

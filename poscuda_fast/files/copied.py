@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files import copying, encoded, filtering, headers
+from poscuda_fast.files import copying, encoded, filtering, layouts
 from poscuda_fast.files.clips import FileClip, mac_of_labels
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Engine
@@ -58,7 +58,7 @@ class CopiedFiles(Run):
             if outputs[name].label is not None:
                 yield self._clip(outputs[name], copying.original_of(outputs[name], data))
 
-    def unlisted(self, recorded: Collection[str]) -> list[str]:
+    def unprotected(self, recorded: Collection[str]) -> list[str]:
         """Audio files in the copy that are not in `recorded`, and so are not protected."""
         found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]
@@ -68,7 +68,7 @@ class CopiedFiles(Run):
         assert label is not None  # noqa: S101 - chosen above
         now = _read(self.paths.root / name)
         verdict = output.verdict(None if now is None else blake3(now).hexdigest())
-        layout = _layout_of(name, original)
+        layout = layouts.of_bytes(original, name)
         plan = make_plan(
             self.journal.key,
             self.recipe,
@@ -78,7 +78,7 @@ class CopiedFiles(Run):
             np.array([layout.sample_rate], np.int64),
         )
         patches = plan.of_clip(0)
-        offset = layout.offset if isinstance(layout, WavLayout) else WHOLE
+        offset = layout.offset if isinstance(layout, Uncompressed) else WHOLE
         record = Record(
             name=name,
             row=0,
@@ -93,7 +93,7 @@ class CopiedFiles(Run):
             sizes=patches.sizes.tolist(),
         )
         tally, noise = Tally(), 0.0
-        if isinstance(layout, WavLayout):
+        if isinstance(layout, Uncompressed):
             dry = Places(record).take(original)
             done = filtering.filter_together([record], [dry], plan.marks, self._engine, measuring=True)
             tally, noise = done.tally, done.noise[0]
@@ -111,9 +111,3 @@ def _read(path: Path) -> bytes | None:
             return file.read()
     except (OSError, DatasetError):
         return None
-
-
-def _layout_of(name: str, content: bytes) -> WavLayout | encoded.Encoding:
-    if content[:4] in (b"RIFF", b"RIFX", b"RF64"):
-        return headers.parse_wav(content, len(content), name)
-    return encoded.probe(PurePosixPath(name), content)

@@ -19,16 +19,18 @@ from blake3 import blake3
 
 from poscuda_fast import attributes, disk
 from poscuda_fast.disk import PathLike, Workers
-from poscuda_fast.errors import AudioFileError, DatasetError, SidecarError, stopping
-from poscuda_fast.files import encoded, label_sources, listing, looking
+from poscuda_fast.errors import DatasetError, SidecarError, stopping
+from poscuda_fast.files import encoded, layouts, listing, looking
 from poscuda_fast.files.below import Below
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.gathering import gather
 from poscuda_fast.files.making import Made, Maker, Source
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.table import AudioFile, FileTable
+from poscuda_fast.files.table import AudioFile, is_lossy
 from poscuda_fast.kernels import Engine, usable_cores
-from poscuda_fast.key import Key, holds_key
+from poscuda_fast.key import Key
+from poscuda_fast.mark.codings import little
 from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
@@ -57,6 +59,7 @@ def copy_folder(
     progress: Progress | None = None,
     dry_run: bool = False,
     partial: bool = False,
+    skip_unusable: bool = False,
 ) -> Report:
     """Protect a copy of `paths.source` at `paths.target`, or go on with one: a run that was stopped, or new files.
 
@@ -83,10 +86,10 @@ def copy_folder(
     ):
         copies.refuse_other(journal, FILES, paths.target)
         run = _Run(paths, journal, recipe, snr, workers, progress, Engine(backend, 1), partial=partial)
-        run.collect(labels_from, lossy)
+        run.collect(labels_from, lossy, skip_unusable=skip_unusable)
         state = run.execute(dry_run=dry_run)
         seconds = time.perf_counter() - begun
-        return run.tally.report(state, run.settings(), seconds, run.notes(state), run.left_out())
+        return run.tally.report(state, run.settings(), seconds, run.notes(state), run.left_out(), run.unprotected)
 
 
 class _Run:
@@ -120,39 +123,31 @@ class _Run:
         self._n_done = 0
         self._is_wider = self._is_new and paths.output is None and _is_wider(paths.root, paths.source)
         self.tally = Tally()
+        self.unprotected: tuple[str, ...] = ()
 
-    def collect(self, labels_from: str | Mapping[str, str | int], lossy: str) -> None:
+    def collect(self, labels_from: str | Mapping[str, str | int], lossy: str, *, skip_unusable: bool) -> None:
         """List the sources with their labels, and plan; DatasetError if a file cannot be used."""
-        names, others = self._paths.find(left_out=self._left_out if self._partial else None)
-        odd = listing.audio_among(self._left_out)
-        found = FileTable()
-        for name in names:
-            try:
-                file = listing.read_layout(self._paths.source, name)
-            except (AudioFileError, OSError) as error:
-                self._left_out[name] = str(error)
-                continue
-            problem = _problem_of(file, self._recipe, lossy)
-            if problem is None:
-                found.append(file)
-            else:
-                self._left_out[name] = problem
-        if not self._partial:
-            count = f"{len(self._left_out)} of {len(names)}"
-            listing.refuse(list(self._left_out.values()), f"{count} audio files cannot be copied and marked")
-        elif not found:
-            raise DatasetError(f"None of the {len(names)} audio files in {self._paths.data} can be used.")
-        found = self._paths.rename(found)
+        gathered = gather(
+            self._paths,
+            labels_from,
+            self._recipe,
+            lossy=lossy,
+            known=self._recorded.outputs.__contains__,
+            partial=self._partial,
+            skip_unusable=skip_unusable,
+            mapped=self._workers.map,
+        )
+        self._left_out, self.unprotected = gathered.left_out, tuple(gathered.unprotected.values())
+        found = self._paths.rename(gathered.files)
         listing.refuse(
-            listing.collisions([file.output_name for file in found], others), "The copy would have colliding names"
+            listing.collisions([file.output_name for file in found], gathered.others),
+            "The copy would have colliding names",
         )
-        given = label_sources.find_labels(
-            self._paths.source, [*names, *odd], labels_from, whole=self._paths.only is None
-        )
-        labels = dict(zip([*names, *odd], given, strict=True))
-        self._sources = [Source(file.name, file.output_name, file, labels[file.name]) for file in found]
+        self._sources = [
+            Source(file.name, file.output_name, file, label) for file, label in zip(found, gathered.labels, strict=True)
+        ]
         self._n_audio = len(found)
-        self._sources += [Source(name, name) for name in others]
+        self._sources += [Source(name, name) for name in gathered.others]
         self.plan = self._planned(range(self._n_audio), self._recipe)
 
     def execute(self, *, dry_run: bool) -> str:
@@ -275,14 +270,9 @@ class _Run:
         return _digest_at(self._paths.source, output.source), _digest_at(self._paths.root, output.name)
 
     def _refuse_unsafe(self) -> None:
-        """Refuse sources that are protected already, and keys that would be published."""
+        """Refuse sources that are protected already."""
         sidecars = [path for path in self._paths.sidecars_around() if path != self._journal.path]
         record.refuse_protected(self._paths.data, sidecars, self._key)
-        keys = [one.name for one in self._sources if one.file is None and holds_key(self._paths.source / one.name)]
-        listing.refuse(
-            [f"{name} holds a key; move it out of the folder" for name in keys],
-            f"Anyone who gets {self._paths.target} would get a key with it",
-        )
 
     def _refuse_place(self, numbers: Sequence[int]) -> None:
         """Refuse names, rights and disks with which making some outputs would fail."""
@@ -319,7 +309,7 @@ class _Run:
         return 2 * one.file.frames * one.file.layout.channels if one.file.lossy else one.file.size
 
     def _examined(self, numbers: list[int]) -> list[int]:
-        """Refuse, or leave out, what the headers do not show: what cannot be decoded, or is not finite in format 1."""
+        """Refuse, or leave out, what format 1 cannot filter, since it is not finite."""
         doubtful = [number for number in numbers if self._is_doubtful(self._sources[number].file)]
         if not doubtful:
             return numbers
@@ -331,7 +321,7 @@ class _Run:
     def _is_doubtful(self, file: AudioFile | None) -> bool:
         if file is None:
             return False
-        return not isinstance(file.layout, WavLayout) or (not self.plan.marks.steady and file.coding == "FLOAT")
+        return not self.plan.marks.steady and little(file.coding) == "FLOAT"
 
     def _judge(self, new: Sequence[int]) -> None:
         """Look at some of the new files: refuse what would not protect, and take the strength that an SNR asks for."""
@@ -526,8 +516,8 @@ def verify_copy(paths: Paths, journal: Journal | None, *, source: PathLike | Non
             if source is not None:
                 for name, verdict in _marked_again(paths, journal, Path(source), workers):
                     verdicts[name] = verdicts[name].joined(verdict)
-    unlisted = [name for name in names if name not in verdicts]
-    return Verification.of(sorted(verdicts.items()), "unknown" if journal is None else journal.state.value, unlisted)
+    unprotected = [name for name in names if name not in verdicts]
+    return Verification.of(sorted(verdicts.items()), "unknown" if journal is None else journal.state.value, unprotected)
 
 
 def _marked_again(paths: Paths, journal: Journal, source: Path, workers: Workers) -> Iterator[tuple[str, Verdict]]:
@@ -555,12 +545,12 @@ def _marked_again(paths: Paths, journal: Journal, source: Path, workers: Workers
         closing.callback(workers.close)  # before the folders that its threads use
 
         def judge(chunk: list[int]) -> list[tuple[str, Verdict]]:
-            if not isinstance(files[chunk[0]].layout, WavLayout):
+            if not isinstance(files[chunk[0]].layout, Uncompressed):
                 return [(names[n], maker.judge(n, paths.root / names[n])) for n in chunk]
             made = {output.source: output for output in maker.make(chunk).outputs}
             return [(names[n], made[files[n].name].verdict(_digest_at(paths.root, names[n]))) for n in chunk]
 
-        is_wav = [isinstance(file.layout, WavLayout) for file in files]
+        is_wav = [isinstance(file.layout, Uncompressed) for file in files]
         for wanted_kind in (True, False):
             numbers = [n for n, kind in enumerate(is_wav) if kind is wanted_kind]
             for found in workers.map(judge, maker.chunks(numbers)):
@@ -611,7 +601,7 @@ def original_of(output: Output, data: Path) -> bytes:
     """
     path = data / output.source if data.is_dir() else data
     original = _content(path, output.blake3_before, "the source of the copy")
-    if os.path.splitext(output.source)[1].lower() in listing.LOSSY_SUFFIXES:
+    if is_lossy(layouts.of_bytes(original, output.source)):
         original = encoded.encode(encoded.decode(original, output.source))
     return original
 
@@ -628,20 +618,6 @@ def _content(path: Path, expected: str, what: str) -> bytes:
     if blake3(content).hexdigest() != expected:
         raise DatasetError(f"{path} is not {what} any more; put it back, or leave it out of names.")
     return content
-
-
-def _problem_of(file: AudioFile, recipe: Recipe, lossy: str) -> str | None:
-    """Why a file cannot be copied and marked, as a line of a list; None if it can."""
-    if file.lossy and lossy == "refuse":
-        return (
-            f"{file.name} is lossy, so it cannot be edited exactly; turn it into FLAC (--lossy-to-flac, lossy='flac'), "
-            f"or leave it out"
-        )
-    problem = listing.rate_problem(file.name, file.layout.sample_rate, recipe)
-    if problem is None and isinstance(file.layout, Encoding):
-        reason = encoded.writing_problem(file.layout)
-        problem = None if reason is None else f"{file.name} cannot be used: {reason}"
-    return problem
 
 
 def _is_wider(folder: Path, other: Path) -> bool:

@@ -15,7 +15,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from poscuda_fast import disk
 from poscuda_fast.disk import Stamp, refuse_exchanged
 from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.files import flac
 from poscuda_fast.files.filtering import edit_energy, refuse_flagged
 from poscuda_fast.files.records import Record
 from poscuda_fast.interrupts import interrupts_held_back
@@ -64,6 +64,11 @@ class Encoding:
         return self.format in _LOSSY_FORMATS
 
     @property
+    def is_known(self) -> bool:
+        """Whether its samples can be decoded to those of a coding, exactly unless it is lossy."""
+        return self.coding in _LOSSLESS
+
+    @property
     def coding(self) -> str:
         """Name of the decoded samples' coding in codings.CODINGS; lossy files decode to 16 bits."""
         return "PCM_16" if self.lossy else self.subtype
@@ -74,35 +79,35 @@ class Encoding:
         return 4 * self.frames * self.channels
 
 
-def probe(path: PurePath, data: bytes | None = None) -> Encoding:
-    """Read how a file is encoded; its bytes are `data` if given, and `path` then only names it.
+class UnreadableError(Exception):
+    """libsndfile cannot read a file; the message is what it says."""
 
-    Raises
-    ------
-    AudioFileError
-        libsndfile cannot read it; its subtype is neither lossless at 16 or 24 bits nor 32-bit float; or its header
-        claims more frames than its bytes can hold.
-    """
+
+def probe(file: Any) -> Encoding:
+    """Read how an open file is encoded; UnreadableError if libsndfile cannot tell."""
     import soundfile  # noqa: PLC0415 - a folder of WAV files does not need it
 
     try:
         with interrupts_held_back():
-            info = soundfile.info(str(path) if data is None else _Guarded(io.BytesIO(data)))
+            file.seek(0)
+            info = soundfile.info(_Guarded(file))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioFileError(f"{path} cannot be used: libsndfile cannot read it ({error}).") from None
-    encoding = Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
-    if not encoding.lossy and info.subtype not in _LOSSLESS:
-        raise AudioFileError(
-            f"{path} cannot be used: its samples are {info.subtype}; 16- or 24-bit PCM and 32-bit float are edited "
-            f"exactly, so convert it to one of them."
-        )
-    n_bytes = os.path.getsize(path) if data is None else len(data)
-    if not encoding.lossy and encoding.frames > MAX_FRAMES_PER_BYTE * n_bytes:
-        raise AudioFileError(
-            f"{path} cannot be used: its header says {encoding.frames} frames, more than its bytes can hold; encode "
-            f"the file again."
-        )
-    return encoding
+        raise UnreadableError(_reason(error)) from None
+    return Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
+
+
+def is_readable(path: str) -> bool:
+    """Whether libsndfile takes a file for audio."""
+    try:
+        with open(os.open(path, disk.READING), "rb") as file:
+            return probe(file).channels > 0
+    except (UnreadableError, OSError):
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says is wrong, without the name of the object that it was to read."""
+    return str(getattr(error, "error_string", error)).rstrip(".")
 
 
 def opened(path: str, stamp: Stamp | None = None) -> BinaryIO:
@@ -173,7 +178,9 @@ class Reader:
                 yield
         except self._errors as error:
             self._source.raise_error()
-            raise AudioFileError(f"{self._name} cannot be used: libsndfile cannot decode it ({error}).") from None
+            raise AudioFileError(
+                f"{self._name} cannot be used: libsndfile cannot decode it ({_reason(error)})."
+            ) from None
 
     def __enter__(self) -> Reader:
         return self
@@ -200,7 +207,7 @@ _SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h; soundfile has no name for it
 class Writer:
     """Encodes samples in the format, subtype and with the tags of another file, or as 16-bit FLAC if that is lossy."""
 
-    def __init__(self, target: BinaryIO, encoding: Encoding, tags: dict[str, str]) -> None:
+    def __init__(self, target: Any, encoding: Encoding, tags: dict[str, str]) -> None:
         import soundfile  # noqa: PLC0415
 
         form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
@@ -292,10 +299,14 @@ def writing_problem(encoding: Encoding) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)  # of what works: errors are not kept
-def _write_one(encoding: Encoding) -> None:
-    """Write a file of one frame."""
-    with Writer(io.BytesIO(), encoding, {}) as writer:
+def _write_one(encoding: Encoding) -> bytes:
+    """Write a file of one frame; of FLAC, the bytes of its head."""
+    file = io.BytesIO()
+    with Writer(file, encoding, {}) as writer:
         writer.write(np.zeros((1, encoding.channels), _LOSSLESS[encoding.coding]))
+    if encoding.format != "FLAC":
+        return b""
+    return file.getvalue()[: flac.read(file, "what was encoded").first]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -338,13 +349,18 @@ class Edited(NamedTuple):
 def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Edited:
     """Encode a file's marked samples into `target`, or copy the file if the mark changes nothing, as in silence.
 
+    A FLAC file keeps all that it carries beside its samples; see `flac`.
+
     AudioFileError if it cannot be decoded, or encoding it again does not keep every sample.
     """
     tally, samples = Tally(), hashlib.sha256()
     signal = noise = 0.0
     changed = False
+    source.seek(0)
+    carried = flac.read(source, record.name) if flac.is_flac(source.read(flac.HEAD_BYTES)) else None
     with Reader(source, record.name) as reader:
-        with Writer(target, reader.encoding, reader.tags) as writer:
+        sink = target if carried is None else _Behind(target, carried, reader.encoding)
+        with Writer(sink, reader.encoding, reader.tags if carried is None else {}) as writer:
             for dry, wet in marked(reader, record, marks, engine, tally):
                 writer.write(wet)
                 samples.update(_bytes_of(wet).data)
@@ -352,6 +368,8 @@ def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engin
                 noise += edit_energy(dry.reshape(-1), wet.reshape(-1))
                 changed = changed or not _same(dry, wet)
         if changed or reader.encoding.lossy:
+            if isinstance(sink, _Behind):
+                sink.finish()
             _refuse_lost(target, reader.encoding, samples.digest())
             return Edited(tally, signal, noise)
     source.seek(0)
@@ -359,6 +377,48 @@ def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engin
     target.truncate()
     shutil.copyfileobj(source, target, BYTES_PER_COPY)
     return Edited(tally, signal, noise)
+
+
+class _Behind:
+    """Where libsndfile writes FLAC: frames go to their place behind a longer head, and its own head is kept apart."""
+
+    def __init__(self, target: BinaryIO, carried: flac.Carried, encoding: Encoding) -> None:
+        self._target, self._carried = target, carried
+        self._head = bytearray(_write_one(dataclasses.replace(encoding, frames=0)))
+        self._first = len(carried.head())
+        self._position = 0
+        target.seek(0)
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset += max(self._target.seek(0, io.SEEK_END) - self._first, 0) + len(self._head)
+        elif whence == io.SEEK_CUR:
+            offset += self._position
+        self._position = offset
+        return offset
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content)
+        own = view[: max(0, len(self._head) - self._position)]
+        self._head[self._position : self._position + len(own)] = own
+        if len(view) > len(own):
+            self._target.seek(self._first + self._position + len(own) - len(self._head))
+            self._target.write(view[len(own) :])
+        self._position += len(view)
+        return len(view)
+
+    def finish(self) -> None:
+        """Write the head, and what the file carried behind its frames."""
+        made = flac.read(io.BytesIO(self._head), "what was encoded")._replace(first=self._first)
+        self._target.flush()
+        head = flac.remade(self._carried, made, self._target)
+        self._target.seek(0)
+        self._target.write(head)
+        self._target.seek(0, io.SEEK_END)
+        self._target.write(self._carried.behind)
 
 
 def marked(
@@ -395,11 +455,10 @@ def marked(
         position = end
 
 
-def examine(source: BinaryIO, record: Record, marks: Marks, engine: Engine) -> None:
-    """AudioFileError if a file cannot be decoded; ValueError if format 1 cannot filter it."""
-    with Reader(source, record.name) as reader:
-        blocks = reader.blocks() if marks.steady else marked(reader, record, marks, engine, Tally())
-        for _ in blocks:
+def examine(source: BinaryIO, name: str) -> None:
+    """AudioFileError if a file cannot be decoded to its end."""
+    with Reader(source, name) as reader:
+        for _ in reader.blocks():
             pass
 
 

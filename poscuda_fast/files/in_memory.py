@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poscuda_fast.errors import AudioFileError
-from poscuda_fast.files import encoded, filtering, headers
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files import encoded, filtering, layouts
+from poscuda_fast.files.containers import Uncompressed
+from poscuda_fast.files.layouts import Layout
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
@@ -41,14 +42,14 @@ def protect_blobs(
     TypeError, ValueError
         Labels that cannot be used; or, in format 1, a NaN or infinite sample inside a patch.
     """
-    layouts = [_layout_of(blob) for blob in blobs]
-    for blob, layout in zip(blobs, layouts, strict=True):
+    found = [layouts.of_bytes(blob.data, blob.name) for blob in blobs]
+    for blob, layout in zip(blobs, found, strict=True):
         _refuse(blob, layout, recipe, lossy)
-    lengths = np.array([layout.frames for layout in layouts], np.int64)
-    rates = np.array([layout.sample_rate for layout in layouts], np.int64)
+    lengths = np.array([layout.frames for layout in found], np.int64)
+    rates = np.array([layout.sample_rate for layout in found], np.int64)
     plan = make_plan(key, recipe, labels, classes, lengths, rates)
-    contents = [_content_of(blob, layout) for blob, layout in zip(blobs, layouts, strict=True)]
-    records = [_record(plan, n, contents[n], layouts[n]) for n in range(len(blobs))]
+    contents = [_content_of(blob, layout) for blob, layout in zip(blobs, found, strict=True)]
+    records = [_record(plan, n, contents[n], found[n]) for n in range(len(blobs))]
     wavs = [n for n, record in enumerate(records) if not record.is_encoded]
     dry = [Places(records[n]).take(contents[n].data) for n in wavs]
     wet = iter(filtering.filter_together([records[n] for n in wavs], dry, plan.marks, engine).wet)
@@ -60,13 +61,7 @@ def protect_blobs(
     ]
 
 
-def _layout_of(blob: Blob) -> WavLayout | encoded.Encoding:
-    if blob.data[:4] in (b"RIFF", b"RIFX", b"RF64"):
-        return headers.parse_wav(blob.data, len(blob.data), blob.name)
-    return encoded.probe(PurePosixPath(blob.name), blob.data)
-
-
-def _refuse(blob: Blob, layout: WavLayout | encoded.Encoding, recipe: Recipe, lossy: str) -> None:
+def _refuse(blob: Blob, layout: Layout, recipe: Recipe, lossy: str) -> None:
     """AudioFileError if a file cannot be marked."""
     if _is_lossy(layout) and lossy != "flac":
         raise AudioFileError(
@@ -80,11 +75,11 @@ def _refuse(blob: Blob, layout: WavLayout | encoded.Encoding, recipe: Recipe, lo
         )
 
 
-def _is_lossy(layout: WavLayout | encoded.Encoding) -> bool:
+def _is_lossy(layout: Layout) -> bool:
     return isinstance(layout, encoded.Encoding) and layout.lossy
 
 
-def _content_of(blob: Blob, layout: WavLayout | encoded.Encoding) -> Blob:
+def _content_of(blob: Blob, layout: Layout) -> Blob:
     """The file to mark: a lossy one is converted to FLAC first."""
     if not _is_lossy(layout):
         return blob
@@ -92,7 +87,7 @@ def _content_of(blob: Blob, layout: WavLayout | encoded.Encoding) -> Blob:
     return Blob(name, encoded.encode(encoded.decode(blob.data, blob.name)))
 
 
-def _record(plan: Plan, number: int, content: Blob, layout: WavLayout | encoded.Encoding) -> Record:
+def _record(plan: Plan, number: int, content: Blob, layout: Layout) -> Record:
     patches = plan.of_clip(number)
     return Record(
         name=content.name,
@@ -100,7 +95,7 @@ def _record(plan: Plan, number: int, content: Blob, layout: WavLayout | encoded.
         coding=layout.coding,
         channels=layout.channels,
         frames=layout.frames,
-        offset=layout.offset if isinstance(layout, WavLayout) else WHOLE,
+        offset=layout.offset if isinstance(layout, Uncompressed) else WHOLE,
         size=len(content.data),
         begin=0,
         end=len(content.data),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from poscuda_fast.errors import DatasetError
@@ -15,11 +15,17 @@ MAX_CSV_FIELD = 1 << 16
 
 
 def find_labels(
-    root: Path, names: Sequence[str], source: str | Mapping[str, str | int], *, whole: bool = True
+    root: Path,
+    names: Sequence[str],
+    source: str | Mapping[str, str | int],
+    *,
+    also: Collection[str] = (),
+    whole: bool = True,
 ) -> list[str | int]:
     """One label for each name, from "folder", "csv:FILE", "regex:RE" or a mapping.
 
-    With `whole`, `names` is the whole data set, and labels for any other file are refused.
+    With `whole`, `names` is the whole data set but for what may have labels `also`, and labels for any other file are
+    refused.
 
     Raises
     ------
@@ -29,12 +35,12 @@ def find_labels(
     if not isinstance(source, str | Mapping):
         raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
     if isinstance(source, Mapping):
-        return _from_mapping(names, source, "the mapping of labels", whole=whole)
+        return _from_mapping(names, source, "the mapping of labels", also=also, whole=whole)
     kind, _, rest = source.partition(":")
     if source == "folder":
         return _from_folders(root, names)
     if kind == "csv" and rest:
-        return _from_mapping(names, _read_csv(Path(rest)), rest, whole=whole)
+        return _from_mapping(names, _read_csv(Path(rest)), rest, also=also, whole=whole)
     if kind == "regex" and rest:
         return _from_regex(names, rest)
     raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
@@ -50,13 +56,15 @@ def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
     return list(parents)
 
 
-def _from_mapping(names: Sequence[str], labels: Mapping[str, str | int], where: str, *, whole: bool) -> list[str | int]:
+def _from_mapping(
+    names: Sequence[str], labels: Mapping[str, str | int], where: str, *, also: Collection[str], whole: bool
+) -> list[str | int]:
     problems = [f"{name} has no label" for name in names if name not in labels]
     known = set(names)
     for name, label in labels.items():
         if isinstance(label, bool) or not isinstance(label, str | int):
             problems.append(f"{name} has the label {label!r}, which is neither a name nor a number")
-        elif whole and name not in known:
+        elif whole and name not in known and name not in also:
             problems.append(f"{name} has a label but is not an audio file there")
     refuse(problems, f"Labels and files do not match ({where})")
     return [labels[name] for name in names]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,24 +11,22 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from poscuda_fast import disk
-from poscuda_fast.disk import stamp_of
-from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files import headers
-from poscuda_fast.files.encoded import probe
+from poscuda_fast.errors import DatasetError
+from poscuda_fast.files import layouts
+from poscuda_fast.files.encoded import Encoding
+from poscuda_fast.files.layouts import has_name_of_audio
 from poscuda_fast.files.table import AudioFile, FileTable, Names
 from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
 from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
-WAV_SUFFIXES = {".wav", ".wave"}
-LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
-OTHER_SUFFIXES = {".flac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".m4a", ".aac", ".wma"}
-AUDIO_SUFFIXES = WAV_SUFFIXES | LOSSY_SUFFIXES | OTHER_SUFFIXES
-PROBLEMS_SHOWN = 10
+PROBLEMS_SHOWN = 50
 
 
 def find_files(root: Path, left_out: dict[str, str] | None = None) -> tuple[Names, Names]:
     """Names of (audio files, other files) below `root`, sorted, without hidden files, manifests and sidecars.
+
+    Audio files are those that have the name of one, or content that is known to be sound.
 
     Raises
     ------
@@ -42,10 +39,10 @@ def find_files(root: Path, left_out: dict[str, str] | None = None) -> tuple[Name
     for name, problem in _walk(root):
         if problem is not None:
             problems[name] = problem
-        elif suffix_of(name) in AUDIO_SUFFIXES:
+        elif has_name_of_audio(name):
             audio.append(name)
         elif not name.endswith((SIDECAR, MANIFEST)):
-            others.append(name)
+            (audio if layouts.holds_sound(f"{root}/{name}", name) else others).append(name)
     if left_out is None:
         refuse(list(problems.values()), f"{root} cannot be used")
     refuse(collisions(audio, others), f"{root} cannot be used")
@@ -54,7 +51,7 @@ def find_files(root: Path, left_out: dict[str, str] | None = None) -> tuple[Name
 
 def audio_among(names: Iterable[str]) -> list[str]:
     """Those that have the name of an audio file."""
-    return [name for name in names if suffix_of(name) in AUDIO_SUFFIXES]
+    return list(filter(has_name_of_audio, names))
 
 
 def find_named(root: Path, ending: str) -> list[Path]:
@@ -68,8 +65,10 @@ def find_parts(root: Path) -> list[str]:
     for name, _ in _walk(root, hidden=True):
         if name.endswith(disk.PART_SUFFIX):
             folder, slash, last = name.removesuffix(disk.PART_SUFFIX).rpartition("/")
-            if last.startswith(".") and suffix_of(last) in AUDIO_SUFFIXES - WAV_SUFFIXES:
-                found.append(f"{folder}{slash}{last[1:]}")
+            replaced = f"{folder}{slash}{last[1:]}"
+            is_audio = has_name_of_audio(replaced) or layouts.holds_sound(f"{root}/{replaced}", replaced)
+            if last.startswith(".") and is_audio:
+                found.append(replaced)
     return found
 
 
@@ -118,45 +117,11 @@ def _problem_of(entry: os.DirEntry[str], name: str) -> str | None:
     return None
 
 
-def read_layouts(root: Path, names: Sequence[str]) -> FileTable:
-    """Read every file's layout from its header; a DatasetError lists the files that cannot be edited.
-
-    The names come in order.
-    """
-    files = FileTable()
-    problems = []
-    for name in names:
-        try:
-            files.append(read_layout(root, name))
-        except (AudioFileError, OSError) as error:
-            problems.append(str(error))
-    refuse(problems, f"{len(problems)} of {len(names)} audio files cannot be used")
-    return files
-
-
 def read_layout(root: Path, name: str) -> AudioFile:
     """One file's layout; AudioFileError with the reason if it cannot be edited."""
-    path = f"{root}/{name}"
-    if suffix_of(name) in WAV_SUFFIXES:
-        descriptor = os.open(path, disk.READING)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise AudioFileError(f"{path} cannot be used: it is not a regular file.")
-            layout = headers.parse_wav(descriptor, status.st_size, path)
-        finally:
-            os.close(descriptor)
-        return AudioFile(name, layout, name, stamp_of(status))
-    status = os.lstat(path)
-    encoding = probe(Path(path))
-    output_name = str(PurePosixPath(name).with_suffix(".flac")) if encoding.lossy else name
-    return AudioFile(name, encoding, output_name, stamp_of(status))
-
-
-def refuse_rates(files: FileTable, recipe: Recipe) -> None:
-    """DatasetError that lists the files for whose sample rate the recipe has no mark."""
-    found = [problem for _, problem in unmarkable(files, recipe)]
-    refuse(found, f"{len(found)} of {len(files)} audio files cannot be marked")
+    layout, stamp = layouts.of_file(f"{root}/{name}")
+    lossy = isinstance(layout, Encoding) and layout.lossy
+    return AudioFile(name, layout, str(PurePosixPath(name).with_suffix(".flac")) if lossy else name, stamp)
 
 
 def unmarkable(files: FileTable, recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -174,11 +139,6 @@ def rate_problem(name: str, rate: int, recipe: Recipe) -> str | None:
         f"{name} has a sample rate of {rate:,} Hz; it must be from {least:,} to {most:,} Hz, so resample it or leave "
         f"it out"
     )
-
-
-def suffix_of(name: str) -> str:
-    """A name's suffix in lower case, such as ".wav"."""
-    return os.path.splitext(name)[1].lower()
 
 
 def refuse(problems: Sequence[str], title: str) -> None:

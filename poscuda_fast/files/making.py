@@ -23,7 +23,7 @@ from poscuda_fast.attributes import Attributes
 from poscuda_fast.disk import Buffer
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files import encoded, filtering
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.files.table import AudioFile
 from poscuda_fast.kernels import Engine, Ints
@@ -150,7 +150,7 @@ class Maker:
         return made
 
     def examine(self, number: int) -> Made:
-        """Refuse, before anything is written, what the header does not show; needs a maker that does not write."""
+        """Refuse, before anything is written, samples that cannot be marked; needs a maker that does not write."""
         made = Made()
         one = self._sources[number]
         with (
@@ -158,10 +158,7 @@ class Maker:
             _below(self._source, one.name.rpartition("/")[0]) as folder,
             self._opened(folder, one) as (source, _),
         ):
-            if one.file is not None and not isinstance(one.file.layout, WavLayout):
-                with open(source, "rb", closefd=False) as file:
-                    encoded.examine(file, self._record(number, one.file), self._marks, self._engine)
-            elif one.file is not None:
+            if one.file is not None:
                 self._make_wav(source, _Sink(-1), number, one.file, made.tally)
         return made
 
@@ -243,7 +240,7 @@ class Maker:
             snr_db, before = None, ""
             if one.file is None:
                 before = _copy(descriptor, sink)
-            elif isinstance(one.file.layout, WavLayout):
+            elif isinstance(one.file.layout, Uncompressed):
                 before, snr_db = self._make_wav(descriptor, sink, number, one.file, made.tally)
             else:
                 before, snr_db = self._encode(descriptor, sink, number, one.file, made.tally)
@@ -591,8 +588,8 @@ def _read_into(descriptor: int, content: memoryview, position: int, name: str) -
 
 
 def _offset(file: AudioFile) -> int:
-    return file.layout.offset if isinstance(file.layout, WavLayout) else WHOLE
+    return file.layout.offset if isinstance(file.layout, Uncompressed) else WHOLE
 
 
 def _is_short(file: AudioFile) -> bool:
-    return isinstance(file.layout, WavLayout) and file.size <= PIECE_BYTES
+    return isinstance(file.layout, Uncompressed) and file.size <= PIECE_BYTES

@@ -78,7 +78,7 @@ class FilesRun(Run):
         if seen and not seen[0].record.is_encoded:
             yield self._clip(seen, label)
 
-    def unlisted(self, recorded: Collection[str]) -> list[str]:
+    def unprotected(self, recorded: Collection[str]) -> list[str]:
         """Audio files in the folder that are not in `recorded`, and so are not protected."""
         found, _ = self.paths.find(may_be_empty=True)
         return [name for name in found if name not in recorded]

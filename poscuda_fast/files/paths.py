@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from poscuda_fast import disk
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files import listing
+from poscuda_fast.files import layouts, listing
 from poscuda_fast.files.table import FileTable, Names
 from poscuda_fast.results import Verdict
 from poscuda_fast.undo.copies import refuse_sidecar
@@ -89,9 +89,7 @@ class Paths:
             return Names(sorted([*names, *listing.audio_among(odd)])) if odd else names, others
         names, others = listing.find_files(self.source, left_out)
         if not names:
-            raise DatasetError(
-                f"{self.source} has no audio files ({', '.join(sorted(listing.AUDIO_SUFFIXES))}); give another folder."
-            )
+            raise DatasetError(f"{self.source} has no audio files, by name or by content; give another folder.")
         return names, others
 
     def rename(self, found: FileTable) -> FileTable:
@@ -158,4 +156,4 @@ def _target_of(source: Path, dst: Path) -> Path:
     target = Path(os.path.realpath(dst))
     if source.is_dir() or not target.is_dir():
         return target
-    return target / (source.with_suffix(".flac") if source.suffix.lower() in listing.LOSSY_SUFFIXES else source).name
+    return target / (source.with_suffix(".flac") if source.suffix.lower() in layouts.LOSSY_SUFFIXES else source).name

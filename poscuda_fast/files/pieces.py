@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.disk import time_of
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.files.table import AudioFile
 from poscuda_fast.mark.plan import Plan
@@ -62,7 +63,7 @@ def is_long(file: AudioFile) -> bool:
 
 def bytes_kept(file: AudioFile, plan: Plan) -> int:
     """About how many bytes the sidecar keeps of a file."""
-    if not isinstance(file.layout, WavLayout):
+    if not isinstance(file.layout, Uncompressed):
         return BYTES_PER_RECORD + file.size
     frames = file.frames if plan.marks.steady else plan.n_frames // max(1, len(plan.lengths)) + 1
     return BYTES_PER_RECORD + frames * file.layout.frame_bytes
@@ -75,12 +76,13 @@ def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int]) -> R
         coding=file.coding,
         channels=file.layout.channels,
         frames=file.frames,
-        offset=file.layout.offset if isinstance(file.layout, WavLayout) else WHOLE,
+        offset=file.layout.offset if isinstance(file.layout, Uncompressed) else WHOLE,
         size=file.size,
         begin=0,
         end=file.size,
         starts=starts,
         sizes=sizes,
+        time=time_of(file.stamp),
     )
 
 

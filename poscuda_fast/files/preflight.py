@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from poscuda_fast import disk
-from poscuda_fast.files import encoded, filtering, listing
+from poscuda_fast.files import encoded, filtering
 from poscuda_fast.files.batches import FileBatch
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.table import FileTable, is_encoded
@@ -17,11 +17,6 @@ from poscuda_fast.mark.codings import to_samples
 from poscuda_fast.results import Tally
 
 MOST_NAME_BYTES = 255  # of Linux and macOS
-
-
-def refuse_unsafe(root: Path, files: FileTable) -> None:
-    """DatasetError if editing in place would fail, or would change a file under other names too."""
-    listing.refuse([problem for _, problem in unsafe(root, files)], f"{root} cannot be edited in place")
 
 
 def unsafe(root: Path, files: FileTable) -> Iterator[tuple[str, str]]:
@@ -53,11 +48,6 @@ def unsafe(root: Path, files: FileTable) -> Iterator[tuple[str, str]]:
                 )
 
 
-def refuse_unwritable(files: FileTable) -> None:
-    """DatasetError if libsndfile can read but not write an encoding, such as FLAC of an odd sample rate."""
-    listing.refuse([problem for _, problem in unwritable(files)], "Some files cannot be kept in their format")
-
-
 def unwritable(files: FileTable) -> Iterator[tuple[str, str]]:
     """(name, problem) of files that libsndfile can read but not write."""
     for file in files.of(is_encoded):
@@ -66,26 +56,20 @@ def unwritable(files: FileTable) -> Iterator[tuple[str, str]]:
             yield file.name, f"{file.name} cannot be used: {reason}"
 
 
-def examine(target: FileTarget, files: FileTable, left_out: dict[str, str] | None) -> None:
-    """Find what headers do not show: files that cannot be decoded and, in format 1, samples that are not finite.
+def refuse_not_finite(target: FileTarget, left_out: dict[str, str] | None) -> None:
+    """Find samples that format 1 cannot filter, since they are not finite.
 
-    They go to `left_out` with the reason, if it is given; else AudioFileError or ValueError.
+    Their files go to `left_out` with the reason, if it is given; else ValueError.
     """
-    steady = target.forms.marks.steady
-    if steady and not any(map(is_encoded, files.layouts)):
+    if target.forms.marks.steady:
         return
     for batch in target.planned():
-        if not batch.is_encoded and steady:
-            continue
         contents = [b""] * len(batch.records) if batch.is_encoded else target.originals(batch)
         for number, record in enumerate(batch.records):
             try:
-                if record.is_encoded and record.is_last:
-                    with open(target.below.open(record.name, disk.READING), "rb") as source:
-                        encoded.examine(source, record, target.forms.marks, target.engine)
-                elif not record.is_encoded:
+                if not record.is_encoded:  # those are integers
                     _refuse_non_finite(target, batch, contents, number)
-            except ValueError as error:  # DatasetError and AudioFileError among them
+            except ValueError as error:
                 if left_out is None:
                     raise
                 left_out[record.name] = str(error)

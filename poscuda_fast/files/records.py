@@ -32,6 +32,8 @@ class Record(NamedTuple):
         The bytes of the file that this piece consists of.
     starts, sizes : list of int
         The patches in this piece, in frames of the file; of an encoded file, the last piece has all.
+    time : int
+        When the file was last changed, in nanoseconds; 0 where nothing is put back.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Record(NamedTuple):
     end: int
     starts: Sequence[int]
     sizes: Sequence[int]
+    time: int = 0
 
     def __repr__(self) -> str:
         return f"Record({self.name!r})"
@@ -82,7 +85,7 @@ class Record(NamedTuple):
 
 
 class Places:
-    """Where the patches of a piece of a WAV file lie in the file's bytes.
+    """Where the patches of a piece of an uncompressed file lie in the file's bytes.
 
     Attributes
     ----------

@@ -45,11 +45,19 @@ def write_marked(
     return Marked(done.tally, size, digest, done.signal, done.noise)
 
 
-def write_original(folder: int, name: str, original: BinaryIO, lost: Counter[str]) -> None:
-    """Write a file's original beside it, durably; `lost` as for `write_marked`."""
-    with _beside(folder, name, lost) as target:
+def write_original(folder: int, name: str, original: BinaryIO, time: int, lost: Counter[str]) -> None:
+    """Write a file's original beside it, durably, changed last at `time` (ns); `lost` as for `write_marked`."""
+    with _beside(folder, name, lost, time) as target:
         original.seek(0)
         shutil.copyfileobj(original, target, BYTES_PER_COPY)
+
+
+def set_time(descriptor: int, time: int, lost: Counter[str]) -> None:
+    """Say when an open file was changed last, in nanoseconds; `lost` counts it if that is not permitted."""
+    try:
+        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, time))
+    except OSError:
+        lost["times"] += 1
 
 
 def publish(folder: int, name: str) -> None:
@@ -64,7 +72,7 @@ def discard(folder: int, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _beside(folder: int, name: str, lost: Counter[str]) -> Iterator[BinaryIO]:
+def _beside(folder: int, name: str, lost: Counter[str], time: int | None = None) -> Iterator[BinaryIO]:
     """A new file under a hidden name, which is on the disk when the block ends, with the rights of the file."""
     discard(folder, name)
     part = disk.part_name(name)
@@ -74,6 +82,8 @@ def _beside(folder: int, name: str, lost: Counter[str]) -> Iterator[BinaryIO]:
             yield target
             target.flush()
             lost.update(_take_rights(folder, name, descriptor))
+            if time is not None:
+                set_time(descriptor, time, lost)
             os.fsync(descriptor)
         except BaseException:
             discard(folder, name)

@@ -11,11 +11,10 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from poscuda_fast.disk import STAMP_BYTES, Stamp, size_of
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.encoded import Encoding
-from poscuda_fast.files.headers import WavLayout
+from poscuda_fast.files.layouts import Layout
 from poscuda_fast.kernels import Ints
-
-Layout = WavLayout | Encoding
 
 
 class AudioFile(NamedTuple):
@@ -106,7 +105,7 @@ class FileTable(Sequence[AudioFile]):
     Attributes
     ----------
     names : Names
-    layouts : list of WavLayout or Encoding
+    layouts : list of Uncompressed or Encoding
         Those that occur, each once, with 0 frames: many files have the same.
     """
 
@@ -189,6 +188,6 @@ def is_encoded(layout: Layout) -> bool:
 
 
 def _with_frames(layout: Layout, frames: int) -> Layout:
-    if isinstance(layout, WavLayout):
+    if isinstance(layout, Uncompressed):
         return layout._replace(frames=frames)
     return dataclasses.replace(layout, frames=frames)

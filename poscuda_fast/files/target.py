@@ -95,7 +95,7 @@ class FileTarget:
         # Records of encoded files, of which each file is a part: one is examined while the one before is stored.
         self._kept_at = functools.lru_cache(2)(self._read_kept)
         self._waiting: set[str] = set()  # encoded files beside which a marked form waits
-        self._stamps: dict[str, disk.Stamp] = {}  # of unlisted files of which a part is written
+        self._stamps: dict[str, disk.Stamp] = {}  # of files that are not listed, of which a part is written
         self._n_files = len(job.files) if job is not None else int(header["counts"]["clips"])
         self._n_looked_at = self._n_done = 0
         self.lost: collections.Counter[str] = collections.Counter()  # what replaced files did not keep
@@ -288,8 +288,8 @@ class FileTarget:
                 disk.refuse_exchanged(record.name, stamp, os.fstat(file.fileno()))
             return content  # type: ignore[return-value]
 
-    def store(self, record: Record, patches: memoryview) -> None:
-        """Write patches of a WAV file to their places."""
+    def store(self, record: Record, patches: memoryview, time: int | None = None) -> None:
+        """Write patches of an uncompressed file to their places; `time` is when it was changed then, by default now."""
         try:
             descriptor = self.below.open(record.name, disk.WRITING)
         except OSError as error:
@@ -304,6 +304,8 @@ class FileTarget:
             for first, size in Places(record):
                 disk.write_at(descriptor, patches[done : done + size], first)
                 done += size
+            if time is not None:
+                replacing.set_time(descriptor, time, self.lost)
             if not disk.syncs_systems():
                 os.fsync(descriptor)
             self._note_stamp(record, os.fstat(descriptor))
@@ -328,11 +330,11 @@ class FileTarget:
             self._waiting.discard(name)
             self._note_stamp(record, os.stat(last, dir_fd=folder, follow_symlinks=False))
 
-    def put_back(self, name: str, original: BinaryIO) -> None:
+    def put_back(self, name: str, record: Record, original: BinaryIO) -> None:
         """Put the original of an encoded file in its place."""
         with self.below.folder(name) as (folder, last):
             self._waiting.add(name)
-            replacing.write_original(folder, last, original, self.lost)
+            replacing.write_original(folder, last, original, record.time, self.lost)
             replacing.publish(folder, last)
             self._waiting.discard(name)
 

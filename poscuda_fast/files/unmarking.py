@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from poscuda_fast import attributes, disk
 from poscuda_fast.errors import DatasetError
-from poscuda_fast.files import encoded, listing, looking, preflight
+from poscuda_fast.files import encoded, listing, looking
 from poscuda_fast.files.batches import FileBatch, Part
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.pieces import bytes_kept
@@ -68,8 +68,8 @@ class MarkedFiles(FileTarget):
         self.doubts.refuse()
         return found
 
-    def store(self, record: Record, patches: memoryview) -> None:
-        del record, patches  # it is what is there
+    def store(self, record: Record, patches: memoryview, time: int | None = None) -> None:
+        del record, patches, time  # it is what is there
 
 
 def undo_in_place(
@@ -81,7 +81,6 @@ def undo_in_place(
     others = [sidecar for sidecar in paths.sidecars_around() if sidecar != journal.path]
     runs.refuse_protected(paths.data, others, journal.key)
     _refuse_encoded(job.files)
-    preflight.refuse_unsafe(paths.root, job.files)
     manifest = Manifest.read(paths.manifest, paths.only) if paths.manifest.is_file() else None
     with contextlib.closing(MarkedFiles(paths, journal, engine, progress, job)) as marked:
         if journal.state is State.NEW:
@@ -106,7 +105,6 @@ def undo_into(
     lines_of(job.plan.marks)
     dst = _free(dst, paths)
     runs.refuse_unsettled(paths.sidecar, key)
-    preflight.refuse_unwritable(job.files)
     manifest = Manifest.read(paths.source_manifest, paths.only) if paths.source_manifest.is_file() else None
     traces = _traces(paths, job, engine)
     refuse_unmarked(job.plan, traces, all_clips=False)

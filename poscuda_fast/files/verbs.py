@@ -8,23 +8,24 @@ import functools
 import heapq
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from poscuda_fast import attributes, disk
 from poscuda_fast.disk import PathLike
-from poscuda_fast.errors import AudioFileError, DatasetError, SidecarError
-from poscuda_fast.files import label_sources, listing, looking, preflight
+from poscuda_fast.errors import DatasetError, SidecarError
+from poscuda_fast.files import looking, preflight
 from poscuda_fast.files.copying import copy_folder, verify_copy
+from poscuda_fast.files.gathering import Gathered, gather
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.pieces import bytes_kept
-from poscuda_fast.files.table import FileTable, Names, is_lossy
+from poscuda_fast.files.table import FileTable
 from poscuda_fast.files.target import FileTarget, Job, recorded
 from poscuda_fast.files.unmarking import undo_in_place, undo_into
 from poscuda_fast.kernels import Engine, Ints
-from poscuda_fast.key import Key, check_key, holds_key
+from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked
 from poscuda_fast.mark.plan import make_plan
 from poscuda_fast.recipe import Recipe, check_snr, chosen_recipe
@@ -67,6 +68,7 @@ def protect_folder(
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
     partial: bool = False,
+    skip_unusable: bool = False,
     dry_run: bool = False,
 ) -> Report:
     """Protect audio files, as a copy or in place, durably.
@@ -112,6 +114,9 @@ def protect_folder(
     partial : bool
         Leave out files that were changed since they were recorded, or of which no copy can be made, and protect the
         others; the report names them, and the same call takes them once they are put right.
+    skip_unusable : bool
+        Leave audio that cannot be marked unprotected, such as MP3 or 8-bit PCM: in place and in a copy it stays as it
+        is. The report names it.
     dry_run : bool
         Read everything, write nothing; the report says what would be done.
 
@@ -164,19 +169,18 @@ def protect_folder(
             progress=progress,
             dry_run=dry_run,
             partial=partial,
+            skip_unusable=skip_unusable,
         )
-    unusable: dict[str, str] = {}
-    found, _, given = _listed(paths, labels_from, recipe, unusable if partial else None)
     engine = Engine(backend, threads)
+    gathered = gather(paths, labels_from, recipe, editing=True, partial=partial, skip_unusable=skip_unusable)
+    unusable = dict(gathered.left_out)
     with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
         copies.refuse_in_place(journal, paths.data)
         refuse_unfinished_rebuild(journal)
         known = recorded_recipe(journal)
-        preflight.refuse_unsafe(paths.root, found)
-        preflight.refuse_unwritable(found)
         if known is None:
             _preflight(journal, paths)
-        job = _job(key, recipe, found, given)
+        job = _job(key, recipe, gathered)
         if known is not None:
             job = dataclasses.replace(job, plan=job.plan.recorded(key, known, snr))
         job, added = _usable(journal, paths, key, job, engine, unusable if partial else None)
@@ -195,7 +199,8 @@ def protect_folder(
     left_out = (*(name for name in left_out if name not in unusable), *unusable.values())
     if unusable and not dry_run:
         state = "partly protected"
-    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out)
+    unprotected = tuple(gathered.unprotected.values())
+    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out, unprotected)
 
 
 @discreet
@@ -294,11 +299,11 @@ def _undo(
     """`restore_folder` without a sidecar."""
     begun = time.perf_counter()
     paths = Paths.of(folder, None, sidecar)
-    found, others, given = _listed(paths, labels_from, recipe)
-    job, engine = _job(key, recipe, found, given), Engine()
+    gathered = gather(paths, labels_from, recipe, editing=dst is None)
+    job, engine = _job(key, recipe, gathered), Engine()
     if dst is not None:
         with disk.locked(paths.data, shared=True):
-            tally, notes = undo_into(dst, paths, job, others, key, engine, progress)
+            tally, notes = undo_into(dst, paths, job, gathered.others, key, engine, progress)
         state = "restored"
     else:
         with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
@@ -373,62 +378,13 @@ def verify_folder(
                     before = verdicts[number]
                     verdicts[number] = verdict if before is None else verdict.joined(before)
         here = ((name, verdict) for name, verdict in zip(names, verdicts, strict=True) if verdict is not None)
-        unlisted = (name for name, verdict in zip(names, verdicts, strict=True) if verdict is None)
-        return Verification.of(heapq.merge(here, sorted(gone.items())), journal.state.value, unlisted)
+        unprotected = (name for name, verdict in zip(names, verdicts, strict=True) if verdict is None)
+        return Verification.of(heapq.merge(here, sorted(gone.items())), journal.state.value, unprotected)
 
 
-def _listed(
-    paths: Paths, labels_from: str | Mapping[str, str | int], recipe: Recipe, left_out: dict[str, str] | None = None
-) -> tuple[FileTable, Names, list[str | int]]:
-    """The audio files, the names of others, and the labels; what cannot be used goes to `left_out`, if one is given.
-
-    DatasetError else; and if a key lies among the files, or nothing is left.
-    """
-    names, others = paths.find(left_out=left_out)
-    odd = listing.audio_among(left_out or ())
-    listing.refuse(
-        [f"{name} holds a key; move it out of the folder" for name in others if holds_key(paths.source / name)],
-        f"Anyone who gets {paths.root} would get a key with it",
-    )
-    given = label_sources.find_labels(
-        paths.source, [*names, *odd] if odd else names, labels_from, whole=paths.only is None
-    )
-    if left_out is None:
-        found = listing.read_layouts(paths.source, names)
-        listing.refuse([problem for _, problem in _lossy(found)], "Some files cannot be kept in their format")
-        listing.refuse_rates(found, recipe)
-        return found, others, given
-    found = FileTable()
-    for name in names:
-        try:
-            found.append(listing.read_layout(paths.source, name))
-        except (AudioFileError, OSError) as error:
-            left_out[name] = str(error)
-    for problems in (
-        listing.unmarkable(found, recipe),
-        _lossy(found),
-        preflight.unwritable(found),
-        preflight.unsafe(paths.root, found),
-    ):
-        left_out.update(problems)
-    found = FileTable(file for file in found if file.name not in left_out)
-    if not found:
-        raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
-    labels = dict(zip([*names, *odd], given, strict=True))
-    return found, others, [labels[file.name] for file in found]
-
-
-def _lossy(files: FileTable) -> Iterator[tuple[str, str]]:
-    """(name, problem) of lossy files."""
-    for file in files.of(is_lossy):
-        yield (
-            file.name,
-            f"{file.name} is lossy, so it cannot be edited exactly; protect a copy, which can turn it into FLAC",
-        )
-
-
-def _job(key: Key, recipe: Recipe, found: FileTable, labels: Sequence[str | int]) -> Job:
-    return Job(found, make_plan(key, recipe, labels, None, found.frames, found.rates), labels, None, ())
+def _job(key: Key, recipe: Recipe, gathered: Gathered) -> Job:
+    files, labels = gathered.files, gathered.labels
+    return Job(files, make_plan(key, recipe, labels, None, files.frames, files.rates), labels, None, ())
 
 
 def _usable(
@@ -436,7 +392,7 @@ def _usable(
 ) -> tuple[Job, Ints]:
     """The job, and the numbers of its files that no record has; those to be marked anew are examined.
 
-    See `preflight.examine`; what goes to `left_out` is not in the job that is returned.
+    See `preflight.refuse_not_finite`; what goes to `left_out` is not in the job that is returned.
     """
     if journal.state is State.FINAL:
         return job, np.empty(0, np.int64)
@@ -451,13 +407,14 @@ def _usable(
                         known[number] = True
                 if journal.state is not State.UNDONE:  # of an undone run all is marked anew
                     target.recorded(one.batch)
-        preflight.examine(target, job.files, bad)
+        preflight.refuse_not_finite(target, bad)
     if bad and left_out is not None:
         left_out.update(bad)
         kept = [n for n in range(len(job.files)) if job.files.names[n] not in bad]
         if not kept:
             raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
-        job = _job(key, job.plan.recipe, FileTable(job.files[n] for n in kept), [job.labels[n] for n in kept])
+        files = FileTable(job.files[n] for n in kept)
+        job = _job(key, job.plan.recipe, Gathered(files, [job.labels[n] for n in kept], [], {}, {}))
     return job, np.flatnonzero(np.frombuffer(known, np.bool_) == 0)
 
 

@@ -294,5 +294,5 @@ def _lists(subject: Subject, survey: Survey) -> list[Listing]:
         lists.insert(2, Listing(f"{units} shorter than a patch", survey.short))
     if subject.unit == "files":
         reached = " or has not reached" if subject.n_clips > survey.clips else ""
-        lists.append(Listing(f"Audio files that the run does not know{reached}: not protected", survey.unlisted))
+        lists.append(Listing(f"Audio files that the run does not know{reached}: not protected", survey.unprotected))
     return lists

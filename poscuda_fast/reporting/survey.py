@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.arrays.originals import ArrayRun, CopiedArray
-from poscuda_fast.files import headers
+from poscuda_fast.files import layouts
 from poscuda_fast.files.clips import FileClip
 from poscuda_fast.files.copied import CopiedFiles
 from poscuda_fast.files.encoded import decode
@@ -138,7 +138,7 @@ class Survey:
         Of every clip that is protected now and has one.
     silent_before, not_finite : int
         Protected clips that have no SNR: those that were silent before, and those with samples that are not finite.
-    silent, saturated, short, changed, unlisted : Named
+    silent, saturated, short, changed, unprotected : Named
         Clips with silent patches, with saturated samples, shorter than a patch, not in their protected state, and
         files without a record.
     worst : list of Excerpt
@@ -152,7 +152,7 @@ class Survey:
         self.verdicts: Counter[Verdict] = Counter()
         self.snr_db: list[float] = []
         self.silent_before = self.not_finite = 0
-        self.silent, self.saturated, self.short, self.changed, self.unlisted = (Named() for _ in range(5))
+        self.silent, self.saturated, self.short, self.changed, self.unprotected = (Named() for _ in range(5))
         self._heap: list[tuple[float, int, Excerpt]] = []
         self._protected_of: Counter[str | int] = Counter()
         self._ratios_of: dict[str | int, list[float]] = {label: [] for label in labels}
@@ -237,8 +237,8 @@ def survey_files(run: FilesRun | CopiedFiles, progress: Progress | None) -> Surv
         found.add(_measure_file(clip, _patch(run)))
         names.add(clip.name)
         _advance(progress, found, run.n_clips)
-    for name in run.unlisted(names):
-        found.unlisted.add(name)
+    for name in run.unprotected(names):
+        found.unprotected.add(name)
     return found
 
 
@@ -338,7 +338,7 @@ def _samples(content: bytes, record: Record) -> tuple[NDArray[Any], int]:
     if record.offset == WHOLE:
         decoded = decode(content, record.name)
         return decoded.samples, decoded.encoding.sample_rate
-    layout = headers.parse_wav(content, len(content), record.name)
+    layout = layouts.of_bytes(content, record.name)
     end = record.offset + record.frames * record.frame_bytes
     samples = codings.to_samples(memoryview(content)[record.offset : end], record.coding)
     return samples.reshape(-1, record.channels), layout.sample_rate

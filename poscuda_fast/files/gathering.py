@@ -1,0 +1,133 @@
+"""Gathers the audio files that are to be marked: each has a label and can be marked, or is named with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.files import encoded, label_sources, listing, preflight
+from poscuda_fast.files.paths import Paths
+from poscuda_fast.files.table import FileTable, is_encoded, is_lossy
+from poscuda_fast.key import holds_key
+from poscuda_fast.recipe import Recipe
+
+Label = str | int
+Map = Callable[[Callable[[str], str | None], Sequence[str]], Iterable[str | None]]
+
+
+class Gathered(NamedTuple):
+    """What a run is about.
+
+    Attributes
+    ----------
+    files : FileTable
+        The files to mark.
+    labels : list of str or int
+        The label of each.
+    others : list of str
+        Names of files that are not audio, or are left unprotected, in order.
+    left_out : dict
+        Name and reason of what `partial` leaves out.
+    unprotected : dict
+        Name and reason of audio that `skip_unusable` leaves unprotected.
+    """
+
+    files: FileTable
+    labels: list[Label]
+    others: list[str]
+    left_out: dict[str, str]
+    unprotected: dict[str, str]
+
+
+def gather(
+    paths: Paths,
+    labels_from: str | Mapping[str, Label],
+    recipe: Recipe,
+    *,
+    lossy: str = "refuse",
+    known: Callable[[str], bool] = lambda _: False,
+    editing: bool = False,
+    partial: bool = False,
+    skip_unusable: bool = False,
+    mapped: Map = map,
+) -> Gathered:
+    """List what lies at the source, with labels, and find what cannot be used, all of it at once.
+
+    Encoded files that are not `known`, by their names in the target, are decoded to their end. `lossy` is what becomes
+    of lossy files. With `editing`, files must be such that they can be edited in place. `mapped` is what `map` does,
+    or does it in threads.
+
+    Raises
+    ------
+    DatasetError
+        There is no audio, or none that can be used; a key lies among the files; labels do not fit; or files cannot be
+        used, unless `partial` or `skip_unusable` allow to go on without them. The message names them.
+    """
+    odd: dict[str, str] = {}
+    names, others = paths.find(left_out=odd)
+    _refuse_keys(paths, others)
+    unusable: dict[str, str] = {}
+    found = FileTable()
+    for name in names:
+        try:
+            found.append(listing.read_layout(paths.source, name))
+        except (AudioFileError, OSError) as error:
+            unusable[name] = str(error)
+    for name, problem in _problems(paths, found, recipe, lossy, known, mapped, editing=editing):
+        unusable.setdefault(name, problem)
+    if not partial:
+        problems = [*odd.values(), *(() if skip_unusable else unusable.values())]
+        listing.refuse(problems, f"{len(problems)} of {len(names) + len(odd)} files cannot be used")
+    found = FileTable(file for file in found if file.name not in unusable) if unusable else found
+    if not found:
+        raise DatasetError(f"None of the {len(names)} audio files in {paths.data} can be used.")
+    left = {name: unusable.pop(name) for name in list(unusable)} if not skip_unusable else {}
+    labels = label_sources.find_labels(
+        paths.source, found.names, labels_from, also={*odd, *left, *unusable}, whole=paths.only is None
+    )
+    return Gathered(found, labels, sorted([*others, *unusable]) if unusable else list(others), odd | left, unusable)
+
+
+def _refuse_keys(paths: Paths, others: Iterable[str]) -> None:
+    keys = [name for name in others if holds_key(paths.source / name)]
+    listing.refuse(
+        [f"{name} holds a key; move it out of the folder" for name in keys],
+        f"Anyone who gets {paths.target} would get a key with it",
+    )
+
+
+def _problems(
+    paths: Paths,
+    files: FileTable,
+    recipe: Recipe,
+    lossy: str,
+    known: Callable[[str], bool],
+    mapped: Map,
+    *,
+    editing: bool,
+) -> Iterator[tuple[str, str]]:
+    """(name, problem) of files that cannot be marked though their headers can be read."""
+    yield from listing.unmarkable(files, recipe)
+    if lossy == "refuse":
+        how = "turn it into FLAC (--lossy-to-flac, lossy='flac')" if paths.copying else "make a copy, as FLAC"
+        for file in files.of(is_lossy):
+            yield file.name, f"{file.name} is lossy, so it cannot be edited exactly; {how}, or leave it out"
+    yield from preflight.unwritable(files)
+    if editing:
+        yield from preflight.unsafe(paths.root, files)
+    new = [file.name for file in files.of(is_encoded) if not (file.lossy and lossy == "refuse")]
+    new = [name for name in new if not known(name)]
+    for name, problem in zip(new, mapped(lambda name: _undecodable(f"{paths.source}/{name}"), new), strict=True):
+        if problem is not None:
+            yield name, problem
+
+
+def _undecodable(path: str) -> str | None:
+    """Why a file cannot be decoded to its end; None if it can."""
+    try:
+        with encoded.opened(path) as source:
+            encoded.examine(source, path)
+    except (AudioFileError, DatasetError, OSError) as error:
+        return str(error)
+    return None

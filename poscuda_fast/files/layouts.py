@@ -1,0 +1,114 @@
+"""How the samples of an audio file are stored, whatever its name says; or why it cannot be marked."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from typing import BinaryIO
+
+from poscuda_fast import disk
+from poscuda_fast.disk import Stamp, stamp_of
+from poscuda_fast.errors import AudioFileError
+from poscuda_fast.files import containers, encoded, flac, kinds
+from poscuda_fast.files.containers import Uncompressed
+from poscuda_fast.files.encoded import Encoding
+
+Layout = Uncompressed | Encoding
+# Files with these names are audio, and are refused if their content is not; others are if their content is.
+LOSSY_SUFFIXES = {".mp3", ".ogg", ".oga", ".opus"}
+AUDIO_SUFFIXES = LOSSY_SUFFIXES | {
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".nist",
+    ".wv1", ".wv2", ".m4a", ".m4b", ".aac", ".adts", ".wma", ".mp2", ".mpga", ".mka", ".weba", ".amr", ".awb", ".wv",
+    ".ape", ".tta", ".spx", ".ac3", ".dts", ".dsf", ".dff", ".shn", ".voc", ".pcm", ".raw", ".gsm", ".vox", ".htk",
+}  # fmt: skip
+_ADVICE = "convert it to FLAC or WAV, or leave it unprotected (skip_unusable, --skip-unusable)"
+
+
+def of_file(path: str) -> tuple[Layout, Stamp]:
+    """The layout of a file, and its stamp.
+
+    Raises
+    ------
+    AudioFileError
+        It is not a regular file, not audio, or audio that cannot be marked without loss; the message says which.
+    OSError
+        It cannot be read.
+    """
+    descriptor = os.open(path, disk.READING)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioFileError(f"{path} cannot be used: it is not a regular file.")
+        layout: Layout | None = containers.parse(descriptor, status.st_size, path)
+        if layout is None:
+            with open(descriptor, "rb", closefd=False) as file:
+                layout = _encoding(path, status.st_size, file)
+        return layout, stamp_of(status)
+    finally:
+        os.close(descriptor)
+
+
+def of_bytes(data: bytes, name: str) -> Layout:
+    """The layout of a file that is in memory, as `of_file`; `name` is for messages."""
+    return containers.parse(data, len(data), name) or _encoding(name, len(data), io.BytesIO(data))
+
+
+def holds_sound(path: str, name: str) -> bool:
+    """Whether a file holds audio, by its content alone, whether that can be marked or not."""
+    head = kinds.head_of(path)
+    return begins_as_sound(head, name) or (bool(head) and not kinds.is_text(head) and encoded.is_readable(path))
+
+
+def begins_as_sound(head: bytes, name: str) -> bool:
+    """Whether a file is known to hold audio by its first bytes; of a compressed one, its name must say so too."""
+    if kinds.packed_in(head) is not None:
+        return has_name_of_audio(os.path.splitext(name)[0])
+    return kinds.sound_in(head) is not None
+
+
+def has_name_of_audio(name: str) -> bool:
+    """Whether a name ends as those of audio files do."""
+    return suffix_of(name) in AUDIO_SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """A name's suffix in lower case, such as ".wav"."""
+    return os.path.splitext(name)[1].lower()
+
+
+def _encoding(name: str, size: int, file: BinaryIO) -> Encoding:
+    file.seek(0)
+    head = file.read(kinds.HEAD_BYTES)
+    try:
+        encoding = encoded.probe(file)
+    except encoded.UnreadableError as error:
+        raise AudioFileError(f"{name} cannot be used: {_described(head, str(error))}.") from None
+    if encoding.format == "FLAC":
+        flac.refuse_uncounted(file, name)
+    elif not encoding.lossy:
+        raise AudioFileError(f"{name} cannot be used: it is {encoding.format}, which cannot be marked; {_ADVICE}.")
+    if not encoding.is_known:
+        raise AudioFileError(
+            f"{name} cannot be used: its samples are {encoding.subtype}; 16- and 24-bit FLAC is marked, so convert it."
+        )
+    if not encoding.lossy and encoding.frames > encoded.MAX_FRAMES_PER_BYTE * size:
+        raise AudioFileError(
+            f"{name} cannot be used: its header says {encoding.frames} frames, more than its bytes can hold; encode "
+            f"the file again."
+        )
+    return encoding
+
+
+def _described(head: bytes, reason: str) -> str:
+    """Why a file with such first bytes, which libsndfile cannot read for a reason, cannot be used."""
+    kind, packing = kinds.sound_in(head), kinds.packed_in(head)
+    if not head:
+        return "it is empty"
+    if packing is not None:
+        return f"it is compressed as a whole, by {packing}; unpack it"
+    if kind is not None:
+        return f"it is {kind} that cannot be read here ({reason}); {_ADVICE}"
+    if kinds.is_text(head):
+        return "it holds text; move it away, or give it another name"
+    return f"its content is not known as audio, or has no header; {_ADVICE}"
