@@ -15,7 +15,7 @@ from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.labels import ClassRows, encode, integer_token, name_token
+from poscuda_fast.mark.labels import ClassRows, encode, plain, token_of
 from poscuda_fast.mark.plan import Plan, plan_of
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Shown
@@ -275,10 +275,7 @@ def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Se
         )
     if predicted.dtype.kind == "O" and all(isinstance(item, str) for item in predicted):
         predicted = predicted.astype(np.str_)
-    named = rows.tokens[0][:1] == b"n" and classes is None
-    if predicted.dtype.kind not in ("U" if named else "iu"):
-        kind = "names" if named else "integers"
-        raise TypeError(f"predict returned dtype {predicted.dtype}; expected {kind}, since the labels are {kind}.")
+    _refuse_kind(predicted, rows, classes)
     known = {token: row for row, token in enumerate(rows.tokens)}
     values, inverse = np.unique(predicted, return_inverse=True)
     found = np.array([known.get(_token(value, classes), NO_CLASS) for value in values.tolist()], np.int64)
@@ -286,10 +283,26 @@ def _ask(predict: Callable[[Any], Any], batch: Any, rows: ClassRows, classes: Se
     return answers
 
 
+def _refuse_kind(predicted: np.ndarray[Any, Any], rows: ClassRows, classes: Sequence[str] | None) -> None:
+    """TypeError if predictions are names and the labels integers, or the other way round."""
+    kinds = {token[:1] for token in rows.tokens}
+    expected = {b"n": "names", b"i": "integers"}[kinds.pop()] if len(kinds) == 1 else "names or integers"
+    if classes is not None:
+        expected = "integers"
+    found = {"U": "names", "i": "integers", "u": "integers"}.get(predicted.dtype.kind)
+    if found == "names" and all(isinstance(plain(name), int) for name in set(predicted.tolist())):
+        found = "integers"
+    if found is None or found not in expected:
+        raise TypeError(
+            f"predict returned dtype {predicted.dtype}; expected {expected}, since the labels are {expected}."
+        )
+
+
 def _token(prediction: int | str, classes: Sequence[str] | None) -> bytes:
     """The class token of a prediction; empty if it cannot be a class."""
-    if isinstance(prediction, str):
-        return name_token(prediction)
+    label = plain(prediction)
+    if isinstance(label, str):
+        return token_of(label)
     if classes is None:
-        return integer_token(prediction) if prediction >= 0 else b""
-    return name_token(classes[prediction]) if 0 <= prediction < len(classes) else b""
+        return token_of(label) if label >= 0 else b""
+    return token_of(classes[label]) if 0 <= label < len(classes) else b""

@@ -352,7 +352,7 @@ class _Work:
             )
         try:
             text = sample[extension].decode()
-            found = json.loads(text) if field else _number_or_name(text.strip())
+            found = json.loads(text) if field else text.strip()
         except (ValueError, RecursionError) as error:
             raise DatasetError(
                 f"Sample {group.key} has a label {extension!r} that is not {'JSON' if field else 'text'} in UTF-8 "
@@ -363,10 +363,6 @@ class _Work:
         if not isinstance(found, dict) or field not in found:
             raise DatasetError(f"Sample {group.key} has no field {field!r} in its {extension!r}.")
         return found[field]  # type: ignore[no-any-return]
-
-
-def _number_or_name(text: str) -> str | int:
-    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
 
 
 def _refuse_other(shard: Path, copy: Path) -> None:

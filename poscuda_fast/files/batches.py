@@ -14,7 +14,7 @@ from poscuda_fast.errors import SidecarError
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Ints
 from poscuda_fast.mark.codings import CODINGS, little, turned
-from poscuda_fast.mark.labels import integer_token, name_token
+from poscuda_fast.mark.labels import token_of
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.stretches import Bytes, Stretches
 from poscuda_fast.secrecy import Secret
@@ -32,9 +32,8 @@ class Rows:
 
     def of(self, label: Label, rate: int) -> int:
         """The row; SidecarError if a record names a class or rate that its header does not."""
-        token = name_token(label) if isinstance(label, str) else integer_token(label)
         try:
-            return self._tokens[token] + (self._rates[rate] if self._steady else 0)
+            return self._tokens[token_of(label)] + (self._rates[rate] if self._steady else 0)
         except KeyError:
             raise SidecarError(
                 "A record of the sidecar names a class that it does not describe; restore a backup of it."

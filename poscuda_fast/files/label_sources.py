@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -59,15 +60,17 @@ def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
 def _from_mapping(
     names: Sequence[str], labels: Mapping[str, str | int], where: str, *, also: Collection[str], whole: bool
 ) -> list[str | int]:
-    problems = [f"{name} has no label" for name in names if name not in labels]
-    known = set(names)
+    labels = {_composed(name): label for name, label in labels.items()}
+    here = {_composed(name) for name in names}
+    problems = [f"{name} has no label" for name in names if _composed(name) not in labels]
+    known = here | {_composed(name) for name in also}
     for name, label in labels.items():
         if isinstance(label, bool) or not isinstance(label, str | int):
             problems.append(f"{name} has the label {label!r}, which is neither a name nor a number")
-        elif whole and name not in known and name not in also:
+        elif whole and name not in known:
             problems.append(f"{name} has a label but is not an audio file there")
     refuse(problems, f"Labels and files do not match ({where})")
-    return [labels[name] for name in names]
+    return [labels[_composed(name)] for name in names]
 
 
 def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
@@ -89,6 +92,11 @@ def _from_regex(names: Sequence[str], pattern: str) -> list[str | int]:
     return labels
 
 
+def _composed(name: str) -> str:
+    """A name as systems differ in writing it, in one form: NFC."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def _read_csv(path: Path) -> dict[str, str]:
     """`path,label` rows; paths are relative to the audio folder."""
     if not path.is_file():
@@ -103,7 +111,7 @@ def _read_csv(path: Path) -> dict[str, str]:
                     f"{path} has the columns {rows.fieldnames}; its first line must name path and label."
                 )
             for row in rows:
-                name, label = row["path"] or "", row["label"] or ""
+                name, label = row["path"] or "", (row["label"] or "").strip()
                 if max(len(name), len(label)) > MAX_CSV_FIELD:  # csv's own limit is for the whole process
                     raise csv.Error(f"line {rows.line_num} has a field of more than {MAX_CSV_FIELD:,} characters")
                 pure = PurePosixPath(name)

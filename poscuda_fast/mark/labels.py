@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 LABELS_PER_STEP = 1 << 16  # bounds NumPy's copies when it indexes with them
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
+_ADVICE = {
+    "f": "Convert them first, for example labels.astype(np.int64).",
+    "V": "Give one field of them, such as labels['label'].",
+    "b": "Convert them first, for example labels.astype(np.int64).",
+}
 DENSE_LABELS = 1 << 20  # integer labels below this are ranked by a table instead of a sort
 
 
@@ -47,8 +54,27 @@ def integer_token(label: int) -> bytes:
 
 
 def name_token(name: str) -> bytes:
-    """The class token of a named label; equal for all spellings with the same NFC form."""
+    """The class token of a name; equal for all spellings with the same NFC form."""
     return b"n" + unicodedata.normalize("NFC", name).encode("utf-8")
+
+
+def token_of(label: str | int) -> bytes:
+    """The class token of a label, once it is `plain`."""
+    label = plain(label)
+    return name_token(label) if isinstance(label, str) else integer_token(label)
+
+
+def plain(label: str | int) -> str | int:
+    """The class that a label names: text without the blanks around it, which is a number if it is written like one.
+
+    So "1", " 1" and 1 are one class wherever they stand; "01" is a name (FORMAT.md, "Labels").
+    """
+    if not isinstance(label, str):
+        return label
+    text = label.strip()
+    if _NUMBER.fullmatch(text) and int(text) < 2**64:
+        return int(text)
+    return text
 
 
 def label_of(token: bytes) -> str | int:
@@ -69,19 +95,20 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
     Raises
     ------
     TypeError
-        A label is neither an integer nor a string (a bool is neither), both kinds are mixed, `classes` is given with
-        names, or `classes` is not a sequence of names.
+        A label is missing, or neither an integer nor a string (a bool is neither); `classes` is given with names, or is
+        not a sequence of names.
     ValueError
-        Wrong number or shape of labels; an integer that is negative, 2**64 or more, or beyond `classes`; a name that is
-        empty, not valid Unicode or ends in NUL; or `classes` has a name twice.
+        Wrong number or shape of labels; one that is masked; an integer that is negative, 2**64 or more, or beyond
+        `classes`; a name that is empty, not valid Unicode or ends in NUL; or `classes` has a name twice.
     """
-    values, names = _read(labels)
+    values, given = _read(labels)
     if len(values) != n_clips:
         raise ValueError(f"labels has {len(values)} entries for {n_clips} clips; give one label for each clip.")
-    if names is not None:
+    if given is not None:
+        found = [_checked(label) for label in given]
         if classes is not None:
-            raise TypeError("labels are names and classes is given too; give names alone, or indexes with classes.")
-        return _named(names, values, np.arange(len(names), dtype=np.int32))
+            found = _of_classes(found, check_classes(classes))
+        return _rows(found, values, np.arange(len(found), dtype=np.int32))
     if values.size and int(values.min()) < 0:
         first = int(np.flatnonzero(values < 0)[0])
         raise ValueError(f"labels[{first}] is {values[first]}; integer labels start at 0.")
@@ -92,25 +119,42 @@ def encode(labels: Any, classes: Sequence[str] | None, n_clips: int) -> ClassRow
     if present.size and int(present[-1]) >= len(names_given):
         first = int(np.flatnonzero(table[values] == len(present) - 1)[0])
         raise ValueError(f"labels[{first}] is {present[-1]}, but classes has {len(names_given)} names.")
-    return _named([names_given[int(label)] for label in present], values, table)
+    return _rows([_checked(names_given[int(label)]) for label in present], values, table)
 
 
-def _named(names: list[str], values: NDArray[Any], table: NDArray[np.int32]) -> ClassRows:
-    """Rows for names; spellings with the same NFC form are one class."""
-    tokens: dict[bytes, int] = {}
-    order = np.empty(len(names), np.int32)
-    for index, name in enumerate(names):
-        if not name:
-            raise ValueError("A label is an empty name; give every clip the name of its class.")
+def _checked(label: str | int) -> str | int:
+    """A label that is `plain`; ValueError if it is an empty or impossible name."""
+    found = plain(label)
+    if found == "":
+        raise ValueError("A label is an empty name; give every clip the name of its class.")
+    if isinstance(found, str):
+        if found.endswith("\0"):  # NumPy's text drops it, so that the same names in an array would be other classes
+            raise ValueError("A class name ends in a NUL character; rename the class.")
         try:
-            token = name_token(name)
+            found.encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError(f"The label {name!r} is not valid Unicode text; rename the class.") from None
-        order[index] = tokens.setdefault(token, len(tokens))
+            raise ValueError(f"The label {label!r} is not valid Unicode text; rename the class.") from None
+    return found
+
+
+def _of_classes(labels: list[str | int], classes: list[str]) -> list[str | int]:
+    """The names that numbers index."""
+    for label in labels:
+        if isinstance(label, str):
+            raise TypeError("labels are names and classes is given too; give names alone, or indexes with classes.")
+        if label >= len(classes):
+            raise ValueError(f"A label is {label}, but classes has {len(classes)} names.")
+    return [_checked(classes[label]) for label in labels if isinstance(label, int)]
+
+
+def _rows(labels: list[str | int], values: NDArray[Any], table: NDArray[np.int32]) -> ClassRows:
+    """Rows for different labels; spellings of one class are one."""
+    tokens: dict[bytes, int] = {}
+    order = np.array([tokens.setdefault(token_of(label), len(tokens)) for label in labels], np.int32)
     # Sorted, because sidecars store rows: a run may then be resumed with its names in another order.
     ranked = {token: rank for rank, token in enumerate(sorted(tokens))}
     ranks = np.array([ranked[token] for token in tokens], np.int32)
-    return ClassRows(tuple(ranked), values, ranks[order][table] if len(names) else table)
+    return ClassRows(tuple(ranked), values, ranks[order][table] if len(labels) else table)
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
@@ -149,32 +193,60 @@ def _small(indexes: NDArray[Any]) -> NDArray[Any]:
     return indexes.astype(np.min_scalar_type(int(indexes.max(initial=0))))
 
 
-def _read(labels: Any) -> tuple[NDArray[Any], list[str] | None]:
-    """An integer for each label, without coercion; and the names that these are numbers of, or None for integers."""
+def _read(labels: Any) -> tuple[NDArray[Any], list[str | int] | None]:
+    """An integer for each label, without coercion; and the labels that these are numbers of, or None for integers."""
     if isinstance(labels, str | bytes):
         raise TypeError(f"labels is the single text {labels!r}; give one label for each clip.")
-    if not (hasattr(labels, "__array__") or isinstance(labels, Sequence)):
-        raise TypeError(f"labels is {labels!r}; expected an array or a sequence with one label for each clip.")
-    if not hasattr(labels, "__array__"):
+    if hasattr(labels, "to_pylist"):  # Arrow, in which null is None
+        labels = labels.to_pylist()
+    if isinstance(labels, Sequence | ValuesView) and not hasattr(labels, "__array__"):
         return _from_sequence(labels if isinstance(labels, list) else list(labels))
-    values = np.asarray(labels)
+    if not hasattr(labels, "__array__"):
+        raise TypeError(f"labels is {labels!r}; expected an array or a sequence with one label for each clip.")
+    if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():
+        first = np.flatnonzero(np.ma.getmaskarray(labels))[0]
+        raise ValueError(f"labels[{first}] is masked; leave such clips out, or give them a label.")
+    return _from_array(np.asarray(labels))
+
+
+def _from_array(values: NDArray[Any]) -> tuple[NDArray[Any], list[str | int] | None]:
     if values.shape == (0,):
         return np.empty(0, np.int64), None
-    if values.dtype.kind == "O":
-        return _from_sequence(values.tolist())
     if values.ndim != 1:
-        raise ValueError(f"labels has shape {values.shape}; expected one dimension, one label for each clip.")
-    if values.dtype.kind == "U":
-        return _numbered(values)
-    if values.dtype.kind not in "iu":
-        raise TypeError(
-            f"labels has dtype {values.dtype}; labels are integers from 0 or class names. "
-            f"Convert them first, for example labels.astype(np.int64)."
+        raise ValueError(
+            f"labels has shape {values.shape}; expected one dimension, one label for each clip{_flattened(values)}."
         )
-    return values, None
+    kind = values.dtype.kind
+    if kind in "iu":
+        return values, None
+    if kind == "U":
+        return _numbered(values)
+    if kind in "OT":
+        return _from_sequence(values.tolist())
+    if kind == "S":
+        return _from_sequence([_decoded(text, n) for n, text in enumerate(values.tolist())])
+    raise TypeError(
+        f"labels has dtype {values.dtype}; labels are integers from 0 or class names. {_ADVICE.get(kind, _ADVICE['f'])}"
+    )
 
 
-def _from_sequence(items: list[Any]) -> tuple[NDArray[Any], list[str] | None]:
+def _flattened(values: NDArray[Any]) -> str:
+    """What makes one dimension of two, as the end of a sentence."""
+    if values.ndim != 2:
+        return ""
+    return ": labels.reshape(-1)" if values.shape[1] == 1 else ": labels.argmax(axis=1) of one-hot rows, for example"
+
+
+def _decoded(text: bytes, number: int) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"labels[{number}] is {text!r}, which is not text in UTF-8; decode the labels first."
+        ) from None
+
+
+def _from_sequence(items: list[Any]) -> tuple[NDArray[Any], list[str | int] | None]:
     """NumPy would turn [1, "a"] into text and [True, 2] into numbers: the kinds are checked first."""
     if not items:
         return np.empty(0, np.int64), None
@@ -186,31 +258,40 @@ def _from_sequence(items: list[Any]) -> tuple[NDArray[Any], list[str] | None]:
             values = np.array(items, np.int64)
             if values.min() >= 0:
                 return values, None
-    named = isinstance(items[0], str)
-    for index, item in enumerate(items):
-        is_name = isinstance(item, str)
-        if isinstance(item, bool | np.bool_) or not (is_name or isinstance(item, numbers.Integral)):
-            raise TypeError(f"labels[{index}] is {item!r}; labels are integers from 0 or class names.")
-        if is_name != named:
-            raise TypeError(f"labels[{index}] is {item!r} and labels[0] is {items[0]!r}; do not mix numbers and names.")
-        if not is_name and not 0 <= item < 2**64:
-            raise ValueError(f"labels[{index}] is {item}; integer labels go from 0 to 2**64 - 1.")
-    if named:
-        return _numbered(items)
-    return np.array(items, dtype=np.uint64 if max(items) >= 2**63 else np.int64), None
+    found = [_plain_item(item, index) for index, item in enumerate(items)]
+    whole = [item for item in found if isinstance(item, int)]
+    if len(whole) == len(found):
+        return np.array(whole, dtype=np.uint64 if max(whole) >= 2**63 else np.int64), None
+    return _numbered(found)
 
 
-def _numbered(names: list[str] | NDArray[np.str_]) -> tuple[NDArray[Any], list[str]]:
-    """A number for each name, and the different names in the order of their numbers."""
-    found: dict[str, int] = {}
-    values = np.empty(len(names), np.int32)
-    for first in range(0, len(names), LABELS_PER_STEP):
-        part = names[first : first + LABELS_PER_STEP]
-        some: list[str] = part if isinstance(part, list) else part.tolist()
-        for name in dict.fromkeys(some):
-            found.setdefault(name, len(found))
+def _plain_item(item: Any, index: int) -> str | int:
+    """A label of a list as plain text or number."""
+    if isinstance(item, np.ndarray) and item.ndim == 0:
+        item = item.item()
+    if isinstance(item, bytes):
+        return _decoded(item, index)
+    if isinstance(item, str):
+        return str(item)
+    if item is None or item != item:  # noqa: PLR0124 - as no missing value does
+        raise TypeError(f"labels[{index}] is {item!r}, so it is missing; leave such clips out, or give them a label.")
+    if isinstance(item, bool | np.bool_) or not isinstance(item, numbers.Integral):
+        of_frame = " Give one column, such as frame['label']." if isinstance(item, list | np.ndarray) else ""
+        raise TypeError(f"labels[{index}] is {item!r}; labels are integers from 0 or class names.{of_frame}")
+    number = int(item)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"labels[{index}] is {number}; integer labels go from 0 to 2**64 - 1.")
+    return number
+
+
+def _numbered(labels: Sequence[str | int] | NDArray[np.str_]) -> tuple[NDArray[Any], list[str | int]]:
+    """A number for each label, and the different labels in the order of their numbers."""
+    found: dict[str | int, int] = {}
+    values = np.empty(len(labels), np.int32)
+    for first in range(0, len(labels), LABELS_PER_STEP):
+        part = labels[first : first + LABELS_PER_STEP]
+        some: list[str | int] = part.tolist() if isinstance(part, np.ndarray) else list(part)
+        for label in dict.fromkeys(some):
+            found.setdefault(label, len(found))
         values[first : first + len(some)] = np.fromiter(map(found.__getitem__, some), np.int32, len(some))
-    # NumPy's text drops trailing NULs, so that the same names in an array would be other classes.
-    if any(name.endswith("\0") for name in found):
-        raise ValueError("A class name ends in a NUL character; rename the class.")
-    return _small(values), list(map(str, found))
+    return _small(values), list(found)
