@@ -30,25 +30,33 @@ def with_data(size: int, *, riff_size: int | None = None, data: bytes = DATA) ->
 
 
 STREAM = "its header does not say how long its data is"
+UNCOUNTED = "its header counts 44 of its 144 bytes, and what follows may be sound"
 CODING = "16- or 24-bit PCM and 32-bit float are edited exactly, so convert it to one of them"
 
+# Files with the name of a WAV file that are none, and what is said of each.
+NOT_WAVS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "it is empty"),
+    "one byte": (b"R", "it holds text"),
+    "text": (b"not audio at all, only text", "it holds text; move it away, or give it another name"),
+    "wrong form": (
+        riff(FMT, chunk(b"data", DATA), form=b"FFIR"),
+        "its content is not known as audio, or has no header",
+    ),
+    "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "its content is not known as audio"),
+    "packed": (b"\x1f\x8b\x08\0" + bytes(60), "it is compressed as a whole, by gzip; unpack it"),
+    "WebM": (b"\x1a\x45\xdf\xa3" + bytes(60), "it is WebM or Matroska that cannot be read here"),
+}
+
 BAD_WAVS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "it ends within its header, at byte 0"),
-    "one byte": (b"R", "it ends within its header, at byte 1"),
-    "text": (b"not audio at all, only text", "it does not begin with RIFF....WAVE"),
-    "wrong form": (riff(FMT, chunk(b"data", DATA), form=b"FFIR"), "it does not begin with RIFF....WAVE"),
-    "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "it does not begin with RIFF....WAVE"),
-    "RIFX": (riff(FMT, chunk(b"data", DATA), form=b"RIFX"), "it is big-endian (RIFX); convert it"),
-    "RIFF size past the end": (riff(FMT, chunk(b"data", DATA), size=10**6), "promises 1000008 bytes but it has 144"),
-    "RIFF size one too many": (riff(FMT, chunk(b"data", DATA), size=138), "promises 146 bytes but it has 144"),
-    "RIFF size huge": (riff(FMT, chunk(b"data", DATA), size=UNKNOWN - 1), "promises 4294967302 bytes"),
+    "RIFX with sizes of RIFF": (riff(FMT, chunk(b"data", DATA), form=b"RIFX"), "it has no data chunk"),
     "data size past the end": (with_data(102), "its data chunk of 102 bytes ends past the file's 144 bytes"),
     "data size huge": (with_data(UNKNOWN - 1), "its data chunk of 4294967294 bytes ends past the file's 144 bytes"),
-    "data size unknown": (with_data(UNKNOWN), STREAM),
-    "both sizes unknown": (with_data(UNKNOWN, riff_size=UNKNOWN), STREAM),
-    "both sizes 0": (with_data(0, riff_size=0), STREAM),
-    "sizes as a recorder begins": (with_data(0, riff_size=36), STREAM),
-    "data size 0 in a file of unknown size": (with_data(0, riff_size=UNKNOWN), STREAM),
+    "both sizes 0": (with_data(0, riff_size=0), UNCOUNTED),
+    "sizes as a recorder begins": (with_data(0, riff_size=36), UNCOUNTED),
+    "data size 0 in a file of unknown size": (with_data(0, riff_size=UNKNOWN), UNCOUNTED),
+    "a quarter of the data counted": (with_data(24), "its header counts 68 of its 144 bytes, and what follows may be"),
+    "two files in one": (GOOD + GOOD, "its header counts 144 of its 288 bytes, and what follows may be sound"),
+    "more than a few bytes behind all": (GOOD + b"\x01" * 17, "its header counts 144 of its 161 bytes"),
     "data size odd": (with_data(99), "its data chunk of 99 bytes is not a whole number of 2-byte frames"),
     "half a frame": (
         riff(chunk(b"fmt ", format_body(channels=8)), chunk(b"data", DATA)),
@@ -67,13 +75,13 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "align 1": (with_format(align=1), "its header says 1 bytes a frame, but 1 channels of 16 bits"),
     "align 4": (with_format(align=4), "its header says 4 bytes a frame, but 1 channels of 16 bits"),
     "align of other channels": (with_format(channels=2, align=2), "says 2 bytes a frame, but 2 channels of 16 bits"),
-    "8 bits": (with_format(bits=8, align=1), f"its samples are 8-bit of WAV format code 1; {CODING}"),
-    "12 bits": (with_format(bits=12), f"its samples are 12-bit of WAV format code 1; {CODING}"),
-    "20 bits": (with_format(bits=20, align=3), "its samples are 20-bit of WAV format code 1"),
-    "32 bits": (with_format(bits=32, align=4), "its samples are 32-bit of WAV format code 1"),
-    "0 bits": (with_format(bits=0, align=0), "its samples are 0-bit of WAV format code 1"),
-    "float 64": (with_format(code=3, bits=64, align=8), "its samples are 64-bit of WAV format code 3"),
-    "float 16": (with_format(code=3), "its samples are 16-bit of WAV format code 3"),
+    "8 bits": (with_format(bits=8, align=1), f"its samples are 8-bit PCM; {CODING}"),
+    "12 bits": (with_format(bits=12), f"its samples are 12-bit PCM; {CODING}"),
+    "20 bits": (with_format(bits=20, align=3), "its samples are 20-bit PCM"),
+    "32 bits": (with_format(bits=32, align=4), "its samples are 32-bit PCM"),
+    "0 bits": (with_format(bits=0, align=0), "its samples are 0-bit PCM"),
+    "float 64": (with_format(code=3, bits=64, align=8), "its samples are 64-bit float"),
+    "float 16": (with_format(code=3), "its samples are 16-bit float"),
     "A-law": (with_format(code=6, bits=8, align=1), "its samples are 8-bit of WAV format code 6"),
     "mu-law": (with_format(code=7, bits=8, align=1), "its samples are 8-bit of WAV format code 7"),
     "ADPCM": (with_format(code=2, bits=4, align=256), "its samples are 4-bit of WAV format code 2"),
@@ -108,7 +116,7 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
         "more than 1000 chunks",
     ),
     "thousands of empty chunks": (riff(chunk(b"none") * 100_000), "it has more than 1000 chunks"),
-    "a megabyte of zeros": (riff(bytes(1 << 20)), "it has more than 1000 chunks"),
+    "a megabyte of zeros": (riff(bytes(1 << 20)), "it has no fmt chunk"),
     "huge chunk before fmt": (riff(chunk(b"LIST", b"", UNKNOWN - 1), FMT, chunk(b"data", DATA)), "it has no fmt chunk"),
     "huge odd chunk": (riff(FMT, chunk(b"LIST", b"", UNKNOWN), chunk(b"data", DATA)), "it has no data chunk"),
     "RF64 without ds64": (riff(FMT, chunk(b"data", DATA, UNKNOWN), form=b"RF64", size=UNKNOWN), STREAM),
@@ -120,9 +128,15 @@ BAD_WAVS: dict[str, tuple[bytes, str]] = {
     "RF64 of 2**63 bytes": (rf64(SAMPLES, data_size=2**63), "its data chunk of 9223372036854775808 bytes ends past"),
     "RF64 of 2**64-1 bytes": (rf64(SAMPLES, data_size=2**64 - 1), "data chunk of 18446744073709551615 bytes ends past"),
     "RF64 of half a frame": (rf64(SAMPLES, data_size=99), "its data chunk of 99 bytes is not a whole number of 2-byte"),
-    "ds64 in a RIFF file": (
-        riff(chunk(b"ds64", struct.pack("<QQQI", 0, 100, 50, 0)), FMT, chunk(b"data", DATA, UNKNOWN)),
-        STREAM,
+}
+STREAMED_WAVS = {
+    "data size unknown": with_data(UNKNOWN),
+    "both sizes unknown": with_data(UNKNOWN, riff_size=UNKNOWN),
+    "as sox writes to a pipe": with_data(0x7FFFF000, riff_size=0x7FFFF024),
+    "as arecord writes to a pipe": with_data(0x80000000, riff_size=0x80000024),
+    "INT32_MAX": with_data(0x7FFFFFFF, riff_size=0x7FFFFFFF),
+    "ds64 in a RIFF file": riff(
+        chunk(b"ds64", struct.pack("<QQQI", 0, 100, 50, 0)), FMT, chunk(b"data", DATA, UNKNOWN)
     ),
 }
 

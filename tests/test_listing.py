@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import unicodedata
@@ -11,23 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 from audiofiles import noise, wav, write_tree
-from poscuda_fast.files.headers import WavLayout
 
 from poscuda_fast import AudioFileError, DatasetError, Recipe
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.label_sources import find_labels
-from poscuda_fast.files.listing import (
-    AUDIO_SUFFIXES,
-    collisions,
-    find_files,
-    find_named,
-    find_parts,
-    read_layout,
-    read_layouts,
-    refuse,
-    refuse_rates,
-)
-from poscuda_fast.files.preflight import refuse_unsafe
+from poscuda_fast.files.layouts import AUDIO_SUFFIXES
+from poscuda_fast.files.listing import collisions, find_files, find_named, find_parts, read_layout, refuse, unmarkable
+from poscuda_fast.files.preflight import unsafe
+from poscuda_fast.files.table import FileTable
 
 NAMES = ["no/1.wav", "yes/1.wav", "yes/2.flac"]
 
@@ -36,6 +29,10 @@ def csv_source(tmp_path, content: str | bytes) -> str:
     path = tmp_path / "labels.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return f"csv:{path}"
+
+
+def layouts_of(root, names):
+    return FileTable(read_layout(root, name) for name in names)
 
 
 def found(root):
@@ -103,10 +100,10 @@ def test_read_layout_of_wav_lossless_and_lossy_files(tmp_path):
     (tmp_path / "s/a.WAV").write_bytes(wav(noise(100, 2), rate=8000))
     audiofiles.encoded(tmp_path / "s/b.flac", noise(200), "FLAC", "PCM_24")
     audiofiles.lossy(tmp_path / "s/c.x.mp3", "MP3", "MPEG_LAYER_III", 8000)
-    found = read_layouts(tmp_path, ["s/a.WAV", "s/b.flac", "s/c.x.mp3"])
+    found = layouts_of(tmp_path, ["s/a.WAV", "s/b.flac", "s/c.x.mp3"])
     assert [file.name for file in found] == ["s/a.WAV", "s/b.flac", "s/c.x.mp3"]
     assert [file.size for file in found] == [(tmp_path / file.name).stat().st_size for file in found]
-    assert found[0].layout == WavLayout(44, 100, 2, "PCM_16", 8000)
+    assert found[0].layout == Uncompressed(44, 100, 2, "PCM_16", 8000)
     assert found[1].layout == Encoding("FLAC", "PCM_24", 200, 1, 16000)
     assert [file.output_name for file in found] == ["s/a.WAV", "s/b.flac", "s/c.x.flac"]
     assert [file.lossy for file in found] == [False, False, True]
@@ -114,31 +111,78 @@ def test_read_layout_of_wav_lossless_and_lossy_files(tmp_path):
     assert [file.frames for file in found] == [100, 200, found[2].layout.frames]
 
 
-def test_a_wav_name_on_another_format_is_refused(tmp_path):
+def test_content_tells_the_format_whatever_the_name_says(tmp_path):
     audiofiles.encoded(tmp_path / "a.wav", noise(200), "FLAC", "PCM_16")
-    with pytest.raises(AudioFileError, match=r"a\.wav cannot be used: it does not begin with RIFF"):
-        read_layout(tmp_path, "a.wav")
+    (tmp_path / "b.flac").write_bytes(wav(noise(200)))
+    (tmp_path / "c.txt").write_bytes(wav(noise(200)))
+    (tmp_path / "d").write_bytes(wav(noise(200)))
+    assert found(tmp_path) == (["a.wav", "b.flac", "c.txt", "d"], [])
+    assert read_layout(tmp_path, "a.wav").layout.format == "FLAC"
+    assert {read_layout(tmp_path, name).layout for name in ("b.flac", "c.txt", "d")} == {
+        Uncompressed(44, 200, 1, "PCM_16", 16000)
+    }
 
 
-def test_read_layouts_tells_of_every_file_that_cannot_be_used(tmp_path):
-    write_tree(tmp_path, {"good.wav": wav(noise(5)), "bad.wav": b"RIFF", "worse.flac": b"no"})
-    with pytest.raises(DatasetError) as caught:
-        read_layouts(tmp_path, ["bad.wav", "good.wav", "gone.wav", "worse.flac"])
-    lines = str(caught.value).split("\n  ")
-    assert lines[0] == "3 of 4 audio files cannot be used; nothing was written:"
-    assert [name in line for name, line in zip(["bad.wav", "gone.wav", "worse.flac"], lines[1:], strict=True)] == [
-        True
-    ] * 3
+SOUND = {
+    "AIFF": b"FORM\0\0\0\x20AIFFCOMM",
+    "AMR": b"#!AMR\n\x3c",
+    "WebM": b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\1",
+    "MP4": b"\0\0\0\x20ftypM4A \0\0\2\0",
+    "Ogg": b"OggS\0\2" + bytes(22),
+    "WavPack": b"wvpk\x30\0\0\0",
+    "MP3 behind a tag": b"ID3\3\0\0\0\0\0\0",
+    "MP2": (b"\xff\xfd\x84\0" + bytes(416 - 4)) * 2,
+    "AAC": (b"\xff\xf1\x50\x80\2\x1f\xfc" + bytes(9)) * 2,
+    "VOC": b"Creative Voice File\x1a\x1a\0",
+    "SPHERE": b"NIST_1A\n   1024\n",
+}
+NO_SOUND = {
+    "text": b"a table of files\n",
+    "JSON": b'{"RIFF": 1}',
+    "NumPy": b"\x93NUMPY\1\0v\0{'descr': '<i2'}",
+    "PNG": b"\x89PNG\r\n\x1a\n" + bytes(20),
+    "JPEG": b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(20),
+    "UTF-16": "some text, in two bytes each".encode("utf-16"),
+    "AVI": b"RIFF\x20\0\0\0AVI LIST",
+    "ZIP": b"PK\3\4" + bytes(30),
+    "pickle": b"\x80\4\x95\x10\0\0\0\0\0\0\0",
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0",
+    "empty": b"",
+    "gzip of text": b"\x1f\x8b\x08\0" + bytes(30),
+}
 
 
-@pytest.mark.parametrize(("n", "last"), [(10, "  p9"), (11, "  and 1 more"), (2010, "  and 2,000 more")])
-def test_a_refusal_shows_the_first_ten_problems(n, last):
+@pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
+def test_a_file_that_holds_sound_is_audio_under_any_name(tmp_path, content):
+    write_tree(tmp_path, {"noext": content, "x.bin": content, "x.wav.bak": content})
+    assert found(tmp_path) == (["noext", "x.bin", "x.wav.bak"], [])
+    with pytest.raises(AudioFileError, match=r"noext cannot be used: "):
+        read_layout(tmp_path, "noext")
+
+
+@pytest.mark.parametrize("content", NO_SOUND.values(), ids=NO_SOUND)
+def test_a_file_that_holds_something_else_is_another_file(tmp_path, content):
+    write_tree(tmp_path, {"noext": content, "x.bin": content})
+    assert found(tmp_path) == ([], ["noext", "x.bin"])
+
+
+def test_sound_that_is_compressed_as_a_whole_is_audio_if_its_name_says_so(tmp_path):
+    write_tree(tmp_path, {"a.wav.gz": gzip.compress(wav(noise(9))), "b.csv.gz": gzip.compress(b"a,b")})
+    assert found(tmp_path) == (["a.wav.gz"], ["b.csv.gz"])
+    with pytest.raises(
+        AudioFileError, match=r"a\.wav\.gz cannot be used: it is compressed as a whole, by gzip; unpack it"
+    ):
+        read_layout(tmp_path, "a.wav.gz")
+
+
+@pytest.mark.parametrize(("n", "last"), [(50, "  p49"), (51, "  and 1 more"), (2050, "  and 2,000 more")])
+def test_a_refusal_shows_the_first_fifty_problems(n, last):
     with pytest.raises(DatasetError) as caught:
         refuse([f"p{i}" for i in range(n)], "It cannot be used")
     lines = str(caught.value).split("\n")
     assert lines[:2] == ["It cannot be used; nothing was written:", "  p0"]
     assert lines[-1] == last
-    assert len(lines) == 1 + min(n, 11)
+    assert len(lines) == 1 + min(n, 51)
 
 
 def test_nothing_to_refuse_is_not_refused():
@@ -147,22 +191,20 @@ def test_nothing_to_refuse_is_not_refused():
 
 def test_hard_links_are_unsafe_to_edit_in_place(tmp_path):
     write_tree(tmp_path, {"a.wav": wav(noise(9)), "b.wav": wav(noise(9))})
-    files = read_layouts(tmp_path, ["a.wav", "b.wav"])
-    refuse_unsafe(tmp_path, files)
+    files = layouts_of(tmp_path, ["a.wav", "b.wav"])
+    assert list(unsafe(tmp_path, files)) == []
     os.link(tmp_path / "a.wav", tmp_path / "c.txt")
-    with pytest.raises(
-        DatasetError, match=r"cannot be edited in place; .*:\n  a\.wav has 2 names \(hard links\).*copy"
-    ):
-        refuse_unsafe(tmp_path, files)
+    ((name, problem),) = unsafe(tmp_path, files)
+    assert name == "a.wav"
+    assert re.fullmatch(r"a\.wav has 2 names \(hard links\).* copy it", problem)
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write every file")
 def test_files_that_may_not_be_written_are_unsafe_to_edit_in_place(tmp_path):
     write_tree(tmp_path, {"a.wav": wav(noise(9)), "b.wav": wav(noise(9))})
-    files = read_layouts(tmp_path, ["a.wav", "b.wav"])
+    files = layouts_of(tmp_path, ["a.wav", "b.wav"])
     (tmp_path / "a.wav").chmod(0o444)
-    with pytest.raises(DatasetError, match=r"you may not read and write a\.wav; change its permissions"):
-        refuse_unsafe(tmp_path, files)
+    assert list(unsafe(tmp_path, files)) == [("a.wav", "you may not read and write a.wav; change its permissions")]
 
 
 def test_labels_from_folders_are_the_nearest_folder(tmp_path):
@@ -192,6 +234,13 @@ def test_loose_files_beside_class_folders_have_no_label(tmp_path):
 )
 def test_labels_from_csv(tmp_path, content):
     assert find_labels(tmp_path, NAMES, csv_source(tmp_path, content)) == ["no", "yes", "yes"]
+
+
+def test_labels_from_csv_are_stripped_and_names_match_in_any_unicode_form(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "café.wav") for form in ("NFC", "NFD"))
+    source = csv_source(tmp_path, f"path,label\n{composed}, yes \n")
+    assert find_labels(tmp_path, [decomposed], source) == ["yes"]
+    assert find_labels(tmp_path, [composed], {decomposed: "no"}) == ["no"]
 
 
 def test_labels_from_csv_may_hold_commas_and_any_script(tmp_path):
@@ -303,11 +352,9 @@ def test_a_source_of_labels_that_is_no_text_is_refused(tmp_path, source):
 def test_files_whose_rate_has_no_mark_are_listed(tmp_path):
     for name, rate in {"a": 1999, "b": 2000, "c": 512_000, "d": 512_001}.items():
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(50, np.int16), rate)
-    files = read_layouts(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
-    refuse_rates(files, Recipe.paper())
-    refuse_rates(files[1:3], Recipe.strong())
-    sentence = (
-        r"2 of 4 audio files cannot be marked; .*\n  a\.wav has a sample rate of 1,999 Hz.*\n  d\.wav has .*512,001 Hz"
-    )
-    with pytest.raises(DatasetError, match=sentence):
-        refuse_rates(files, Recipe.strong())
+    files = layouts_of(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    assert list(unmarkable(files, Recipe.paper())) == []
+    assert list(unmarkable(files[1:3], Recipe.strong())) == []
+    (low, _), (high, problem) = unmarkable(files, Recipe.strong())
+    assert (low, high) == ("a.wav", "d.wav")
+    assert problem.startswith("d.wav has a sample rate of 512,001 Hz")

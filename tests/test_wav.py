@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from recipes import protect_folder
 
 from poscuda_fast import DatasetError, Key, Recipe, restore_folder, verify_folder
-from poscuda_fast.files import headers, pieces
-from poscuda_fast.files.listing import read_layouts
+from poscuda_fast.files import containers, pieces
+from poscuda_fast.files.listing import read_layout
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import Places, Record
+from poscuda_fast.files.table import FileTable
 from poscuda_fast.files.target import FileTarget, Job
 from poscuda_fast.kernels import Engine
 from poscuda_fast.undo.journal import Journal
@@ -33,8 +34,8 @@ def write(path: Path, coding: str, channels: int, places: list[tuple[int, int]])
     """A WAV file with chunks on both sides of its samples, and its record."""
     content = wav(noise(FRAMES, channels, coding), coding, before=EXTRA, after=EXTRA)
     path.write_bytes(content)
-    with open(path, "rb") as file:
-        layout = headers.read_wav(file, "a.wav")
+    layout = containers.parse(content, len(content), "a.wav")
+    assert layout is not None
     starts, sizes = [start for start, _ in places], [size for _, size in places]
     record = Record(
         "a.wav", 0, coding, channels, FRAMES, layout.offset, len(content), 0, len(content), starts, sizes
@@ -96,7 +97,7 @@ def test_only_patches_are_stored(tmp_path, key, places):
 @contextlib.contextmanager
 def target_of(root: Path, key: Key) -> Iterator[FileTarget]:
     """The target of a run over the WAV files in a folder, before it begins."""
-    files = read_layouts(root, ["a.wav"])
+    files = FileTable([read_layout(root, "a.wav")])
     plan = audiofiles.plan_of(files[0].frames, "yes", key, Recipe.strong())
     paths = Paths.of(root, None, None)
     with Journal(paths.sidecar, key) as journal:
@@ -120,7 +121,7 @@ def test_a_file_is_divided_into_whole_frames_and_whole_patches(data):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patching:
         patching.setattr(pieces, "PIECE_BYTES", piece)
         (Path(folder) / "a.wav").write_bytes(content)
-        (file,) = read_layouts(Path(folder), ["a.wav"])
+        file = read_layout(Path(folder), "a.wav")
         plan = audiofiles.plan_of(frames, "yes", key, recipe)
         found = list(pieces.wav_pieces(file, plan, 0))
         later = data.draw(st.sampled_from(found)).begin

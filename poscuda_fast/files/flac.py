@@ -16,6 +16,7 @@ import numpy as np
 from poscuda_fast.errors import AudioFileError
 
 MARKER = b"fLaC"
+BITS = (16, 24)
 HEAD_BYTES = 1 << 16  # by which `is_flac` tells: an ID3v2 tag may come first
 STREAMINFO, SEEKTABLE = 0, 3
 _INFO_BYTES = 34
@@ -34,10 +35,11 @@ for _byte in range(256):
 
 
 class Info(NamedTuple):
-    """What of STREAMINFO tells where frames lie: frames per block, bytes of the longest, and the number of samples."""
+    """What STREAMINFO tells: frames per block, bytes of the longest, bits per sample, and the number of samples."""
 
     block: int
     longest: int
+    bits: int
     samples: int
 
 
@@ -63,11 +65,12 @@ class Carried(NamedTuple):
 
     @property
     def info(self) -> Info:
-        """What STREAMINFO says of the frames."""
+        """What STREAMINFO says."""
         content = self.blocks[0][1]
         return Info(
             int.from_bytes(content[2:4], "big"),
             int.from_bytes(content[7:10], "big"),
+            (int.from_bytes(content[12:14], "big") >> 4 & 31) + 1,
             int.from_bytes(content[13:18], "big") & (1 << 36) - 1,
         )
 
@@ -118,10 +121,17 @@ def read(source: BinaryIO, name: str) -> Carried:
     return Carried(before, blocks, behind, first)
 
 
-def refuse_uncounted(source: BinaryIO, name: str) -> None:
-    """AudioFileError if STREAMINFO counts fewer samples than the frames have: the others would be dropped."""
+def refuse_unmarkable(source: BinaryIO, name: str) -> None:
+    """AudioFileError for samples that cannot be marked.
+
+    Also if STREAMINFO counts fewer than the frames have: the others would be dropped.
+    """
     carried = read(source, name)
     info = carried.info
+    if info.bits not in BITS:
+        raise AudioFileError(
+            f"{name} cannot be used: it is FLAC of {info.bits} bits; 16 and 24 are marked, so convert it."
+        )
     if info.samples == 0:
         raise AudioFileError(
             f"{name} cannot be used: its header does not say how long it is, as if it had been streamed; encode the "

@@ -79,19 +79,15 @@ def suffix_of(name: str) -> str:
 
 def _encoding(name: str, size: int, file: BinaryIO) -> Encoding:
     file.seek(0)
-    head = file.read(kinds.HEAD_BYTES)
+    head = file.read(flac.HEAD_BYTES)
+    if flac.is_flac(head):
+        flac.refuse_unmarkable(file, name)
     try:
         encoding = encoded.probe(file)
     except encoded.UnreadableError as error:
-        raise AudioFileError(f"{name} cannot be used: {_described(head, str(error))}.") from None
-    if encoding.format == "FLAC":
-        flac.refuse_uncounted(file, name)
-    elif not encoding.lossy:
+        raise AudioFileError(f"{name} cannot be used: {_described(head[: kinds.HEAD_BYTES], str(error))}.") from None
+    if not encoding.is_known or not (encoding.lossy or encoding.format == "FLAC"):
         raise AudioFileError(f"{name} cannot be used: it is {encoding.format}, which cannot be marked; {_ADVICE}.")
-    if not encoding.is_known:
-        raise AudioFileError(
-            f"{name} cannot be used: its samples are {encoding.subtype}; 16- and 24-bit FLAC is marked, so convert it."
-        )
     if not encoding.lossy and encoding.frames > encoded.MAX_FRAMES_PER_BYTE * size:
         raise AudioFileError(
             f"{name} cannot be used: its header says {encoding.frames} frames, more than its bytes can hold; encode "

@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 RUNS = {"wav": 60_000, "npy": 30_000, "csv": 30_000, "key": 30_000, "manifest": 30_000, "sidecar": 10_000}
 SEED = 2026
-INSTRUMENTED = ("arrays.mapped", "files.headers", "files.label_sources", "key", "undo.journal", "undo.manifest")
+INSTRUMENTED = ("arrays.mapped", "files.containers", "files.label_sources", "key", "undo.journal", "undo.manifest")
 
 
 def main() -> None:
@@ -159,13 +159,15 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
 
 def read_wav(path: Path, data: bytes) -> None:
     from poscuda_fast import AudioFileError
-    from poscuda_fast.files import headers
+    from poscuda_fast.files import containers
 
     try:
-        layout = headers.parse_wav(data, len(data), "a.wav")
+        layout = containers.parse(data, len(data), "a.wav")
     except AudioFileError as error:
         hold(str(error).startswith("a.wav cannot be used: ") and str(error).endswith("."))
     else:
+        if layout is None:
+            return
         hold(layout.frames >= 0 and layout.offset > 0)
         hold(layout.offset + layout.frames * layout.frame_bytes <= len(data))
 

@@ -28,8 +28,10 @@ from poscuda_fast import (
     verify_memmap,
 )
 from poscuda_fast.arrays import mapped
-from poscuda_fast.files import headers, pieces
+from poscuda_fast.files import pieces
 from poscuda_fast.files import target as files
+from poscuda_fast.files.containers import Uncompressed
+from poscuda_fast.files.containers import riff as wav_headers
 from poscuda_fast.mark import plan
 from poscuda_fast.undo.journal import SIDECAR
 
@@ -54,19 +56,19 @@ def small_batches() -> Iterator[None]:
         patching.setattr(files, "PIECES_PER_BATCH", 2)
         patching.setattr(files, "KEPT_BYTES", 2000)
         patching.setattr(pieces, "PIECE_BYTES", 1100)
-        patching.setattr(headers, "_any_layout", _odd_layout)
+        patching.setattr(wav_headers, "_any", _odd_layout)
         yield
 
 
-def _odd_layout(reader: Any, size: int) -> headers.WavLayout:
+def _odd_layout(reader: Any) -> Uncompressed:
     """No WAV file has samples at an odd byte, since chunks are padded; what is edited need not be one."""
-    layout = _any_layout(reader, size)
+    layout = _any_layout(reader)
     if "odd" not in reader._name:
         return layout
     return layout._replace(offset=layout.offset + 1, frames=layout.frames - 1)
 
 
-_any_layout = headers._any_layout
+_any_layout = wav_headers._any
 
 
 class Scene:

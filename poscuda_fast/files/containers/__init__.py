@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import BinaryIO
 
 from poscuda_fast.files.containers import aiff, au, caf, riff, sphere, wave64
 from poscuda_fast.files.containers.layout import Reader, Uncompressed
 
-__all__ = ["Uncompressed", "parse", "read_open"]
+__all__ = ["Uncompressed", "parse"]
 
 
 def parse(source: int | bytes, size: int, name: str) -> Uncompressed | None:
@@ -26,11 +24,6 @@ def parse(source: int | bytes, size: int, name: str) -> Uncompressed | None:
     reader = Reader(source, size, name)
     parser = _parser_of(reader.head)
     return None if parser is None else parser(reader)
-
-
-def read_open(file: BinaryIO, name: str) -> Uncompressed | None:
-    """`parse` for an open file."""
-    return parse(file.fileno(), os.fstat(file.fileno()).st_size, name)
 
 
 def _parser_of(head: bytes) -> Callable[[Reader], Uncompressed] | None:

@@ -14,6 +14,8 @@ MAX_CHANNELS = 1024
 MAX_CHUNKS = 1000
 HEAD_BYTES = 4096  # read at once: few headers are longer
 UNCOUNTED_BYTES = 1 << 16  # read at a time
+FEW_BYTES = 16  # that nobody hears
+MOST_ZEROS = 1 << 24
 
 # (bits per sample, whether they are floating point, whether the first byte is the highest) -> coding.
 _CODING_OF = {
@@ -127,14 +129,14 @@ class Reader:
     def refuse_uncounted(self, end: int) -> None:
         """AudioFileError if what lies behind the last byte that a header counts may be sound: it would not be marked.
 
-        Zeros and tags are not.
+        A few bytes, zeros and tags are not.
         """
         position = end
-        while position < self.size:
+        while position < self.size and self.size - end > FEW_BYTES:
             content = self._read(position, UNCOUNTED_BYTES)
             if position == end and content.startswith((b"TAG", b"ID3", b"APETAGEX")):
                 return
-            if not content or any(content):
+            if not content or any(content) or position - end > MOST_ZEROS:
                 raise self.refuse(
                     f"its header counts {end:,} of its {self.size:,} bytes, and what follows may be sound that would "
                     f"not be protected; save it again with an audio tool that reads all of it, or cut the rest off"

@@ -90,7 +90,9 @@ def _chunks(reader: Reader, *, is_wide: bool, is_big: bool) -> Iterator[tuple[by
         position += head.size
         if tag == b"ds64" and is_wide:
             wide_size = int(struct.unpack("<8xQ", reader.take(position, 16))[0])
-        if tag == b"data" and length == UNKNOWN_SIZE and wide_size is not None:
+        if tag == b"data" and length == UNKNOWN_SIZE and is_wide:
+            if wide_size is None:
+                raise reader.refuse("its header does not say how long its data is; save it again with any audio tool")
             length = wide_size
         yield tag, position, length
         position += length
