@@ -42,6 +42,9 @@ def lp(*fields: bytes) -> bytes:
 
 def class_token(label: int | str) -> bytes:
     if isinstance(label, str):
+        label = label.strip(" \t\n\v\f\r")
+        if label.isascii() and label.isdigit() and label == str(int(label)) and int(label) < 2**64:
+            return b"i" + struct.pack(">Q", int(label))
         return b"n" + unicodedata.normalize("NFC", label).encode("utf-8")
     return b"i" + struct.pack(">Q", label)
 

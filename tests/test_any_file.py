@@ -1,4 +1,4 @@
-"""Two hundred files at random, of every kind that libsndfile writes, go through everything and come back to the byte."""
+"""Two hundred files at random, of every kind that libsndfile writes, go through everything and come back."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ N_FILES = 200
 
 def random_file(rng: random.Random) -> tuple[bytes, str, str, int] | None:
     """(content, format, subtype, rate) of a file; None if libsndfile does not write it."""
-    form = rng.choice([*soundfile.available_formats(), *PLAIN, "FLAC"])
+    form = rng.choice([*sorted(soundfile.available_formats()), *sorted(PLAIN), "FLAC"])
     if form == "SD2":  # two files
         return None
-    subtypes = list(soundfile.available_subtypes(form))
-    subtype = rng.choice([*subtypes, *(CODINGS.intersection(subtypes) if rng.random() < 0.8 else ())])
+    rates = RATES[:9] if form == "OGG" else RATES  # libsndfile crashes when it writes Vorbis of 600 kHz
+    subtypes = sorted(soundfile.available_subtypes(form))
+    subtype = rng.choice([*subtypes, *(sorted(CODINGS.intersection(subtypes)) if rng.random() < 0.8 else ())])
     endian = rng.choice([one for one in ("FILE", "LITTLE", "BIG") if soundfile.check_format(form, subtype, one)])
-    channels, rate = rng.choice([1, 1, 2, 3, 6, 8]), rng.choice(RATES)
+    channels, rate = rng.choice([1, 1, 2, 3, 6, 8]), rng.choice(rates)
     coding = subtype if subtype in CODINGS else "PCM_16"
     samples = noise(rng.choice([0, 1, 100, 3_000, 5_000]), channels, coding, seed=rng.randrange(99))
     samples = samples // 4 if coding != "FLOAT" else samples / np.float32(4)
@@ -45,9 +46,10 @@ def random_file(rng: random.Random) -> tuple[bytes, str, str, int] | None:
             for first in range(0, len(samples), 1_000):  # libsndfile writes longer runs of Vorbis to the stack
                 part = samples[first : first + 1_000]
                 out.write(part << 8 if coding == "PCM_24" else part)
-    except (soundfile.LibsndfileError, RuntimeError):
+    except (soundfile.LibsndfileError, RuntimeError, AssertionError):  # the last where not all was written
         return None
-    return decorated(rng, file.getvalue(), form), form, subtype, rate
+    content = file.getvalue()
+    return (decorated(rng, content, form), form, subtype, rate) if content else None
 
 
 def decorated(rng: random.Random, content: bytes, form: str) -> bytes:
@@ -62,7 +64,7 @@ def decorated(rng: random.Random, content: bytes, form: str) -> bytes:
     if form == "AIFF":
         content += bytes(len(content) % 2) + b"MARK" + struct.pack(">I", len(body)) + body + bytes(len(body) % 2)
         return content[:4] + struct.pack(">I", len(content) - 8) + content[8:]
-    if form == "FLAC" and rng.random() < 0.7:
+    if form == "FLAC" and content[:4] == b"fLaC" and rng.random() < 0.7:
         first = 4 + 4 + 34
         block = bytes([2]) + (4 + len(body)).to_bytes(3, "big") + b"test" + body
         seek = bytes([3]) + (18).to_bytes(3, "big") + struct.pack(">QQH", 0, 0, 1)
@@ -99,15 +101,16 @@ def test_any_file_is_protected_and_comes_back_or_is_named(tmp_path: Path, key, r
     assert contents(copy) == contents(src)
     is_paper = recipe.format == 1
     for name, (form, subtype, rate) in made.items():
-        named = any(f"{name} " in line for line in report.unprotected)
+        lines = [line for line in report.unprotected if f"{name} " in line]
+        named = bool(lines)
         markable = can_be_marked(form, subtype, 8_000 if is_paper else rate)
         if markable and form == "FLAC" and rate in (1, 1_999, 600_000):
             continue  # libsndfile writes only some of these
-        assert not (markable and named), report.unprotected
+        assert not (markable and named), (lines, form, subtype, rate)
         if not markable and form != "RAW":
             assert named, (name, form, subtype, rate)
         if contents(src)[name] == before[name]:
-            assert named or form == "RAW" or soundfile.info(str(src / name)).frames in (0, 1)
+            assert named or form == "RAW" or soundfile.info(str(src / name)).frames in (0, 1), (name, form, subtype)
     assert verify_folder(src, key).recorded_ok
     restore_folder(src, key)
     assert contents(src) == before

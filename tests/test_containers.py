@@ -388,7 +388,7 @@ def test_samples_lie_where_they_were_put(tmp_path, content, coding, container):
     layout = layout_of(path)
     assert layout[1:] == (40, 1, coding, 16000, container)
     assert samples_at(path, layout).tobytes() == SOUND.tobytes()
-    if container != "BW64":  # which libsndfile does not know
+    if container != "BW64" and b"data" + bytes([255] * 8) not in content:  # which libsndfile does not read
         agree_with_soundfile(path, layout)
 
 

@@ -11,9 +11,10 @@ import audiofiles
 import numpy as np
 import pytest
 import soundfile
-from audiofiles import noise, wav, write_tree
+from audiofiles import noise, untouched, wav, write_tree
+from recipes import protect_folder
 
-from poscuda_fast import AudioFileError, DatasetError, Recipe
+from poscuda_fast import AudioFileError, DatasetError, Recipe, verify_folder
 from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.label_sources import find_labels
@@ -71,7 +72,7 @@ def test_sidecars_and_parts_of_killed_runs_are_found(tmp_path):
     write_tree(tmp_path, dict.fromkeys(names, b""))
     sidecars = [tmp_path / name for name in ("a.wav.poscuda", "in/.poscuda", "in/b.poscuda")]
     assert find_named(tmp_path, ".poscuda") == sidecars
-    assert find_parts(tmp_path) == ["in/d.flac"]
+    assert find_parts(tmp_path) == ["in/d.flac", "in/e.wav"]
 
 
 def test_an_empty_folder_has_no_files(tmp_path):
@@ -131,7 +132,7 @@ SOUND = {
     "Ogg": b"OggS\0\2" + bytes(22),
     "WavPack": b"wvpk\x30\0\0\0",
     "MP3 behind a tag": b"ID3\3\0\0\0\0\0\0",
-    "MP2": (b"\xff\xfd\x84\0" + bytes(416 - 4)) * 2,
+    "MP2": (b"\xff\xfd\x84\0" + bytes(384 - 4)) * 2,
     "AAC": (b"\xff\xf1\x50\x80\2\x1f\xfc" + bytes(9)) * 2,
     "VOC": b"Creative Voice File\x1a\x1a\0",
     "SPHERE": b"NIST_1A\n   1024\n",
@@ -153,11 +154,16 @@ NO_SOUND = {
 
 
 @pytest.mark.parametrize("content", SOUND.values(), ids=SOUND)
-def test_a_file_that_holds_sound_is_audio_under_any_name(tmp_path, content):
-    write_tree(tmp_path, {"noext": content, "x.bin": content, "x.wav.bak": content})
-    assert found(tmp_path) == (["noext", "x.bin", "x.wav.bak"], [])
-    with pytest.raises(AudioFileError, match=r"noext cannot be used: "):
-        read_layout(tmp_path, "noext")
+def test_a_file_that_holds_sound_is_audio_under_any_name(tmp_path, key, content):
+    write_tree(tmp_path, {"noext": content, "x.bin": content, "x.wav.bak": content, "a.wav": wav(noise(99))})
+    assert found(tmp_path) == (["a.wav", "noext", "x.bin", "x.wav.bak"], [])
+    with untouched(tmp_path), pytest.raises(DatasetError, match="3 of 4 files cannot be used") as caught:
+        protect_folder(tmp_path, None, key)
+    assert all(name in str(caught.value) for name in ("noext", "x.bin", "x.wav.bak"))
+    report = protect_folder(tmp_path, None, key, skip_unusable=True)
+    assert (report.clips, len(report.unprotected), report.state) == (1, 3, "protected")
+    assert verify_folder(tmp_path, key).unprotected == ("noext", "x.bin", "x.wav.bak")
+    assert (tmp_path / "noext").read_bytes() == content
 
 
 @pytest.mark.parametrize("content", NO_SOUND.values(), ids=NO_SOUND)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS_PER_STEP = 1 << 16  # bounds NumPy's copies when it indexes with them
+_BLANKS = " \t\n\v\f\r"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _ADVICE = {
     "f": "Convert them first, for example labels.astype(np.int64).",
@@ -71,7 +72,7 @@ def plain(label: str | int) -> str | int:
     """
     if not isinstance(label, str):
         return label
-    text = label.strip()
+    text = label.strip(_BLANKS)
     if _NUMBER.fullmatch(text) and int(text) < 2**64:
         return int(text)
     return text
@@ -273,7 +274,7 @@ def _plain_item(item: Any, index: int) -> str | int:
         return _decoded(item, index)
     if isinstance(item, str):
         return str(item)
-    if item is None or item != item:  # noqa: PLR0124 - as no missing value does
+    if _is_missing(item):
         raise TypeError(f"labels[{index}] is {item!r}, so it is missing; leave such clips out, or give them a label.")
     if isinstance(item, bool | np.bool_) or not isinstance(item, numbers.Integral):
         of_frame = " Give one column, such as frame['label']." if isinstance(item, list | np.ndarray) else ""
@@ -282,6 +283,13 @@ def _plain_item(item: Any, index: int) -> str | int:
     if not 0 <= number < 2**64:
         raise ValueError(f"labels[{index}] is {number}; integer labels go from 0 to 2**64 - 1.")
     return number
+
+
+def _is_missing(item: Any) -> bool:
+    """Whether a label is None, NaN, or what pandas puts where there is nothing."""
+    if isinstance(item, float | np.floating):
+        return bool(np.isnan(item))
+    return item is None or type(item).__name__ in ("NAType", "NaTType")
 
 
 def _numbered(labels: Sequence[str | int] | NDArray[np.str_]) -> tuple[NDArray[Any], list[str | int]]:
