@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:
     from poscuda_fast.errors import BusyError as BusyError
     from poscuda_fast.errors import DatasetError as DatasetError
     from poscuda_fast.errors import KeyFileError as KeyFileError
+    from poscuda_fast.errors import LabelWarning as LabelWarning
     from poscuda_fast.errors import PoscudaError as PoscudaError
     from poscuda_fast.errors import SidecarError as SidecarError
     from poscuda_fast.files.originals import originals_of_folder as originals_of_folder
@@ -59,7 +60,9 @@ _HOMES = {
     "arrays.verbs": (
         "protect_array", "protect_memmap", "restore_array", "restore_memmap", "verify_array", "verify_memmap",
     ),
-    "errors": ("AudioFileError", "BusyError", "DatasetError", "KeyFileError", "PoscudaError", "SidecarError"),
+    "errors": (
+        "AudioFileError", "BusyError", "DatasetError", "KeyFileError", "LabelWarning", "PoscudaError", "SidecarError",
+    ),
     "files.originals": ("originals_of_folder",),
     "files.verbs": ("protect_folder", "restore_folder", "verify_folder"),
     "key": ("Key",),

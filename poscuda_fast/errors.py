@@ -39,6 +39,10 @@ class BusyError(SidecarError):
     """Another process or thread is working on the same data."""
 
 
+class LabelWarning(UserWarning):
+    """Labels may not be the classes that were meant."""
+
+
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
     """What is raised inside stops a run that has begun, rather than refusing one: the same call goes on with it."""

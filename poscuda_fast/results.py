@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 import html
+import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from poscuda_fast.text import one_line
 
 NAMES_SHOWN = 20
+CLASSES_SHOWN = 12
 RATES_SHOWN = 4
 OPEN = ("applying", "undoing")  # states of a run that was stopped, or is at work
 
@@ -75,12 +78,41 @@ class Shown:
 
 
 class Settings(NamedTuple):
-    """With what clips were protected: the key's fingerprint, the recipe's fields, and the sample rates in Hz."""
+    """With what clips were protected: the key's fingerprint, the recipe's fields, the sample rates in Hz.
+
+    And how many clips each class has, by its label, where labels were given.
+    """
 
     fingerprint: str
     recipe: dict[str, Any]
     sample_rates: tuple[int, ...]
     rate_assumed: bool = False
+    class_sizes: tuple[tuple[str | int, int], ...] = ()
+
+
+class Ratios:
+    """The SNR of each file that was marked, in 4 bytes each, and the lowest with its name."""
+
+    def __init__(self) -> None:
+        self._values = array("f")
+        self._lowest: tuple[float, str] | None = None
+
+    def add(self, name: str, snr_db: float | None) -> None:
+        """Take in a file; None, where nothing changed, is left out."""
+        if snr_db is None or math.isnan(snr_db):
+            return
+        self._values.append(snr_db)
+        if self._lowest is None or snr_db < self._lowest[0]:
+            self._lowest = snr_db, name
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of a report."""
+        if self._lowest is None:
+            return {}
+        lowest, name = self._lowest
+        ordered, n = sorted(self._values), len(self._values)
+        median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+        return {"snr_db_median": round(median, 2), "snr_db_lowest": round(lowest, 2), "lowest_snr_file": name}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -120,6 +152,10 @@ class Report(Shown):
         Files that `partial` left out, each with the reason.
     unprotected : tuple of str
         Audio files that `skip_unusable` left unprotected, each with the reason.
+    class_sizes : tuple of (str or int, int)
+        Label and number of clips of each class, where labels were given, in the order of labels.
+    snr_db_median, snr_db_lowest, lowest_snr_file : float, float, str or None
+        Of audio files that this call marked: the median of their SNR over the whole clip in dB, the lowest, and whose.
     """
 
     clips: int
@@ -139,6 +175,10 @@ class Report(Shown):
     state: str
     left_out: tuple[str, ...] = ()
     unprotected: tuple[str, ...] = ()
+    class_sizes: tuple[tuple[str | int, int], ...] = ()
+    snr_db_median: float | None = None
+    snr_db_lowest: float | None = None
+    lowest_snr_file: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -159,7 +199,11 @@ class Report(Shown):
         if not self.sample_rates:
             shown += ["patches", "silent_patches", "short_clips"]
         for name in shown:
-            yield name.replace("_", " "), f"{getattr(self, name):,}"
+            sizes = f": {_sizes_shown(self.class_sizes)}" if name == "classes" and self.class_sizes else ""
+            yield name.replace("_", " "), f"{getattr(self, name):,}{sizes}"
+        if self.snr_db_median is not None:
+            lowest = f"{self.snr_db_lowest:.1f} dB ({self.lowest_snr_file})"
+            yield "SNR", f"median {self.snr_db_median:.1f} dB, lowest {lowest}"
         yield "seconds", f"{self.seconds:.3f}"
         yield "key fingerprint", self.fingerprint
         if self.left_out:
@@ -206,11 +250,13 @@ class Tally:
         notes: tuple[str, ...] = (),
         left_out: tuple[str, ...] = (),
         unprotected: tuple[str, ...] = (),
+        ratios: Ratios | None = None,
     ) -> Report:
         """The finished report."""
         rates = settings.sample_rates if settings.recipe["format"] != 1 else ()
         if self.classes == 1:
             notes = ("there is a single class: a model can learn nothing from the mark", *notes)
+        summary: dict[str, Any] = {} if ratios is None else ratios.summary()
         return Report(
             **self.to_dict(),
             recipe=settings.recipe,
@@ -222,7 +268,17 @@ class Tally:
             state=state,
             left_out=left_out,
             unprotected=unprotected,
+            class_sizes=settings.class_sizes,
+            snr_db_median=summary.get("snr_db_median"),
+            snr_db_lowest=summary.get("snr_db_lowest"),
+            lowest_snr_file=summary.get("lowest_snr_file"),
         )
+
+
+def _sizes_shown(sizes: tuple[tuple[str | int, int], ...]) -> str:
+    """The first classes with their numbers of clips."""
+    shown = ", ".join(f"{label} ({n:,})" for label, n in sizes[:CLASSES_SHOWN])
+    return shown + (f" and {len(sizes) - CLASSES_SHOWN:,} more" if len(sizes) > CLASSES_SHOWN else "")
 
 
 def _short(value: Any) -> str:

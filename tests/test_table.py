@@ -8,9 +8,9 @@ import pytest
 from audiofiles import write_tree
 from hypothesis import given
 from hypothesis import strategies as st
-from poscuda_fast.files.headers import WavLayout
 
 from poscuda_fast.disk import STAMP_BYTES
+from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.listing import find_files
 from poscuda_fast.files.table import AudioFile, FileTable, Names, is_encoded, is_lossy
@@ -18,7 +18,7 @@ from poscuda_fast.files.table import AudioFile, FileTable, Names, is_encoded, is
 texts = st.text(st.characters(exclude_characters="\0"), min_size=1)  # surrogates too: names that are not UTF-8
 layouts = st.one_of(
     st.builds(
-        WavLayout, st.just(44), st.integers(0, 9), st.just(1), st.sampled_from(["PCM_16", "FLOAT"]), st.just(8000)
+        Uncompressed, st.just(44), st.integers(0, 9), st.just(1), st.sampled_from(["PCM_16", "FLOAT"]), st.just(8000)
     ),
     st.builds(
         Encoding, st.sampled_from(["FLAC", "OGG"]), st.just("PCM_16"), st.integers(0, 9), st.just(2), st.just(16_000)
@@ -43,7 +43,7 @@ def test_names_out_of_order_are_refused(names: Sequence[str]) -> None:
 
 
 @given(st.dictionaries(texts, st.tuples(layouts, st.binary(min_size=STAMP_BYTES, max_size=STAMP_BYTES), st.booleans())))
-def test_a_table_of_files_is_as_a_list_of_them(given: dict[str, tuple[WavLayout | Encoding, bytes, bool]]) -> None:
+def test_a_table_of_files_is_as_a_list_of_them(given: dict[str, tuple[Uncompressed | Encoding, bytes, bool]]) -> None:
     files = [
         AudioFile(name, layout, f"{name}.flac" if renamed else name, stamp)
         for name, (layout, stamp, renamed) in sorted(given.items())
@@ -59,7 +59,7 @@ def test_a_table_of_files_is_as_a_list_of_them(given: dict[str, tuple[WavLayout 
 
 
 def test_a_new_stamp_is_that_of_one_file() -> None:
-    layout = WavLayout(44, 8, 1, "PCM_16", 8000)
+    layout = Uncompressed(44, 8, 1, "PCM_16", 8000)
     table = FileTable(AudioFile(name, layout, name, bytes([n]) * STAMP_BYTES) for n, name in enumerate("abc"))
     table.restamp(1, b"x" * STAMP_BYTES)
     assert [table.stamp(n)[:1] for n in range(3)] == [b"\0", b"x", b"\2"]

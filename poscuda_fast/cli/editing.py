@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ from poscuda_fast.cli.options import (
     take_recipe,
 )
 from poscuda_fast.cli.printing import say
-from poscuda_fast.text import one_line
+from poscuda_fast.results import table
+from poscuda_fast.text import message, one_line
 
 UNPROTECTED = 5  # exit code: all is done, but audio is left unprotected
 
@@ -70,6 +73,7 @@ def keygen(file: Path) -> None:
 @SIDECAR
 @click.option("--partial", is_flag=True, help=PARTIAL.format("protect"))
 @SKIP
+@click.option("--yes", is_flag=True, help="Do not ask about labels that look wrong.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @JSON
 @QUIET
@@ -112,26 +116,68 @@ def protect(
 
     key = poscuda_fast.Key.load(key_file)
     recipe, snr = take_recipe(options)
-    with progress_bar(quiet=quiet) as progress:
-        common = {
-            "recipe": recipe,
-            "snr": snr,
-            "backend": options["backend"],
-            "threads": options["threads"],
-            "sidecar": options["sidecar"],
-            "progress": progress,
-            "partial": options["partial"],
-            "dry_run": dry_run,
-        }
-        if is_array(src):
-            report = _protect_array(src, dst, key, options, common)
-        else:
-            report = _protect_audio(src, dst, key, options, common)
+    common = {
+        "recipe": recipe,
+        "snr": snr,
+        "backend": options["backend"],
+        "threads": options["threads"],
+        "sidecar": options["sidecar"],
+        "partial": options["partial"],
+        "dry_run": dry_run,
+    }
+    protect_this = _protect_array if is_array(src) else _protect_audio
+
+    def run() -> poscuda_fast.Report:
+        with progress_bar(quiet=quiet) as progress:
+            return protect_this(src, dst, key, options, {**common, "progress": progress})
+
+    report = _asked(run, yes=options["yes"], quiet=quiet)
     if not quiet:
         show(report, as_json=as_json)
     if dry_run and not (as_json or quiet):
         say("No files were modified.")
+    elif not (as_json or quiet):
+        say(_next_steps(src, dst, key_file, options["sidecar"]))
     return UNPROTECTED if report.unprotected else 0
+
+
+def _asked(run: Callable[[], poscuda_fast.Report], *, yes: bool, quiet: bool) -> poscuda_fast.Report:
+    """What a run reports; before it writes anything, a question if its labels are doubtful."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if yes else "error", poscuda_fast.LabelWarning)
+        try:
+            return run()
+        except poscuda_fast.LabelWarning as doubt:
+            doubtful = message(str(doubt))
+    if sys.stdin is not None and sys.stdin.isatty() and not quiet:
+        if not _confirmed(f"{doubtful} Go on?"):
+            raise click.ClickException("Nothing was written; --labels-from or --labels give other labels.")
+    elif not quiet:
+        say(f"Warning: {doubtful}", err=True)
+    return _asked(run, yes=True, quiet=quiet)
+
+
+def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | None) -> str:
+    """What a person does next: how to check, to undo, and what may be published."""
+    from poscuda_fast.undo.journal import manifest_of, sidecar_of  # noqa: PLC0415 - it needs NumPy
+
+    data = src if dst is None else dst
+    named = Path(os.path.realpath(data))
+    beside = sidecar_of(named) if sidecar is None else sidecar
+    option = "" if sidecar is None else f" --sidecar {_quoted(sidecar)}"
+    key = f"--key {_quoted(key_file)}{option}"
+    undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
+    rows = (
+        ("to check", f"poscuda verify {_quoted(data)} {key}"),
+        ("to undo", undo),
+        ("to publish", f"{_quoted(data)} alone; keep to yourself {_quoted(key_file)}, {_quoted(beside)} and "
+                       f"{_quoted(manifest_of(named))}"),
+    )  # fmt: skip
+    return table(rows)
+
+
+def _quoted(path: Path) -> str:
+    return one_line(shlex.quote(str(path)))
 
 
 def _protect_audio(
@@ -231,13 +277,11 @@ def restore(
         show(report, as_json=as_json)
 
 
-def _is_sure(src: Path) -> bool:
+def _confirmed(question: str) -> bool:
     if sys.stdin is None or sys.stderr is None:  # nobody can see the question, or answer
         return False
     try:
-        return click.confirm(
-            f"{one_line(str(src))} can then not be restored by its sidecar, not even with the key. Go on?", err=True
-        )
+        return click.confirm(question, err=True)
     except (click.Abort, OSError):  # likewise
         return False
 
@@ -262,7 +306,8 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
       poscuda drop-undo clips.npy --key my.key --yes
     """
     key = poscuda_fast.Key.load(key_file)
-    if not (yes or _is_sure(src)):
+    question = f"{one_line(str(src))} can then not be restored by its sidecar, not even with the key. Go on?"
+    if not (yes or _confirmed(question)):
         raise click.ClickException("The undo was not dropped; --yes drops it without asking.")
     _refuse_unprotected(src, key, sidecar)
     report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)

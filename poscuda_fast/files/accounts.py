@@ -10,6 +10,7 @@ from poscuda_fast.files.batches import Part
 from poscuda_fast.files.records import Places, Record
 from poscuda_fast.files.replacing import Marked
 from poscuda_fast.mark import codings, snr
+from poscuda_fast.results import Ratios
 from poscuda_fast.undo.manifest import Writer
 
 
@@ -19,6 +20,7 @@ class Accounts:
     def __init__(self, manifest: Writer) -> None:
         self._manifest = manifest
         self._sums: dict[str, _Sums] = {}
+        self.ratios = Ratios()
 
     def add(self, part: Part, content: Buffer, dry: Buffer, wet: Buffer) -> None:
         """Take in a piece of a WAV file: its bytes with either form of its patches, and the forms."""
@@ -47,6 +49,8 @@ class Accounts:
 
     def _finish(self, part: Part, size: int, size_after: int, after: str) -> None:
         sums = self._sums.pop(part.record.name)
+        snr_db = snr.ratio_db(sums.signal, sums.noise)
+        self.ratios.add(part.record.name, snr_db)
         self._manifest.add(
             part.record.name,
             {
@@ -55,7 +59,7 @@ class Accounts:
                 "bytes_after": size_after,
                 "blake3_before": sums.before.hexdigest(),
                 "blake3_after": after,
-                "snr_db": snr.ratio_db(sums.signal, sums.noise),
+                "snr_db": snr_db,
             },
         )
 

@@ -34,7 +34,7 @@ from poscuda_fast.mark.codings import little
 from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.results import Progress, Report, Settings, Tally, Verdict, Verification
+from poscuda_fast.results import Progress, Ratios, Report, Settings, Tally, Verdict, Verification
 from poscuda_fast.undo import copies, manifest, record
 from poscuda_fast.undo.copies import FILES, Output
 from poscuda_fast.undo.journal import Journal, State
@@ -89,7 +89,9 @@ def copy_folder(
         run.collect(labels_from, lossy, skip_unusable=skip_unusable)
         state = run.execute(dry_run=dry_run)
         seconds = time.perf_counter() - begun
-        return run.tally.report(state, run.settings(), seconds, run.notes(state), run.left_out(), run.unprotected)
+        return run.tally.report(
+            state, run.settings(), seconds, run.notes(state), run.left_out(), run.unprotected, run.ratios
+        )
 
 
 class _Run:
@@ -124,6 +126,7 @@ class _Run:
         self._is_wider = self._is_new and paths.output is None and _is_wider(paths.root, paths.source)
         self.tally = Tally()
         self.unprotected: tuple[str, ...] = ()
+        self.ratios = Ratios()
 
     def collect(self, labels_from: str | Mapping[str, str | int], lossy: str, *, skip_unusable: bool) -> None:
         """List the sources with their labels, and plan; DatasetError if a file cannot be used."""
@@ -178,7 +181,9 @@ class _Run:
 
     def settings(self) -> Settings:
         """What the report says of the run."""
-        return self.plan.settings() if self._journal.state is State.NEW else record.settings_of(self._journal)
+        if self._journal.state is State.NEW:
+            return self.plan.settings()
+        return record.settings_of(self._journal)._replace(class_sizes=self.plan.labels.sizes())
 
     def notes(self, state: str) -> tuple[str, ...]:
         """The notes of the report."""
@@ -187,6 +192,10 @@ class _Run:
             found.append(
                 f"{self._paths.target} was there before, and more people may look into it than into its source"
             )
+        if self._paths.only is None:
+            hidden, empty = listing.left_behind(self._paths.source)
+            if hidden or empty:
+                found.append(f"{hidden:,} hidden files or folders and {empty:,} empty folders are not in the copy")
         if state != "untouched":
             found.append(copies.note_of(self._paths.data, self._paths.target))
         return (*self._notes, *found)
@@ -357,6 +366,8 @@ class _Run:
         with self._making() as maker:
             for made in self._made(maker, new):
                 self.tally.add(made.tally)
+                self._lost.update(made.lost)
+                self._take_ratios(made.outputs)
                 self._advance(made.outputs, sum(number < self._n_audio for number in new))
         self.tally.add(self._recorded.tally)
         self._count_clips(self._n_audio)
@@ -435,6 +446,7 @@ class _Run:
             waiting += made.outputs
             tally.add(made.tally)
             self._lost.update(made.lost)
+            self._take_ratios(made.outputs)
             self._left_out.update(made.left_out)
             n_bytes += sum(output.bytes_after for output in made.outputs)
             self._advance(made.outputs, total)
@@ -444,6 +456,11 @@ class _Run:
         if waiting:
             record()
         return taken
+
+    def _take_ratios(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            if output.label is not None:
+                self.ratios.add(output.name, output.snr_db)
 
     def _make_folders(self, numbers: Sequence[int]) -> None:
         """Make the folders of some outputs, with the permissions of their sources."""

@@ -121,9 +121,9 @@ def _problems(
         yield from preflight.unsafe(paths.root, files)
     new = [file.name for file in files.of(is_encoded) if not (file.lossy and lossy == "refuse")]
     new = [name for name in new if not known(name)]
-    for name, problem in zip(new, mapped(lambda name: _undecodable(f"{paths.source}/{name}"), new), strict=True):
-        if problem is not None:
-            yield name, problem
+    for name, reason in zip(new, mapped(lambda name: _undecodable(f"{paths.source}/{name}"), new), strict=True):
+        if reason is not None:
+            yield name, reason
 
 
 def _undecodable(path: str) -> str | None:

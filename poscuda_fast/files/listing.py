@@ -72,6 +72,23 @@ def find_parts(root: Path) -> list[str]:
     return found
 
 
+def left_behind(root: Path) -> tuple[int, int]:
+    """How many hidden files or folders, and how many empty folders, lie below `root`: a copy has neither."""
+    hidden = empty = 0
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        empty += not found and folder != str(root)
+        for entry in found:
+            if entry.name.startswith("."):
+                hidden += 1
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+    return hidden, empty
+
+
 def _walk(root: Path, *, hidden: bool = False) -> Iterator[tuple[str, str | None]]:
     """(relative name, what is wrong with it) of all below a folder that is not itself a folder, in order of names."""
     open_folders = [_entries(root, "", hidden=hidden)]  # folders may lie in each other more deeply than calls may

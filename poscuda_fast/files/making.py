@@ -38,6 +38,7 @@ from poscuda_fast.undo.copies import Output, part_of
 PIECE_BYTES = 1 << 19  # of a file that are in memory at a time
 FILES_AT_ONCE = 64
 PAGE_BYTES = 4096  # of which a power cut may leave none
+CONVERTED = "pictures, and tags other than the usual texts, as FLAC"
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -244,6 +245,7 @@ class Maker:
                 before, snr_db = self._make_wav(descriptor, sink, number, one.file, made.tally)
             else:
                 before, snr_db = self._encode(descriptor, sink, number, one.file, made.tally)
+                made.lost[CONVERTED] += one.file.lossy
             size = os.fstat(descriptor).st_size
             sink.output = Output(
                 one.output_name, one.name, one.label, size, sink.size, before, sink.hexdigest(), snr_db

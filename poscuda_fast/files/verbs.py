@@ -196,11 +196,12 @@ def protect_folder(
             done = state == "already protected" and "counts" in journal.summary
             tally = Tally(**journal.summary["counts"]) if done else target.tally
             notes = (*notes, *attributes.notes(target.lost))
+            ratios = target.accounts.ratios
     left_out = (*(name for name in left_out if name not in unusable), *unusable.values())
     if unusable and not dry_run:
         state = "partly protected"
     unprotected = tuple(gathered.unprotected.values())
-    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out, unprotected)
+    return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out, unprotected, ratios)
 
 
 @discreet

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.errors import SidecarError
+from poscuda_fast.errors import LabelWarning, SidecarError
 from poscuda_fast.kernels import TOP, Engine, Ints
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import label_of
@@ -167,6 +168,9 @@ def judged(
     """
     if snr is not None:
         snr = check_snr(snr, plan.recipe)
+    doubt = plan.labels.doubt()
+    if doubt is not None:
+        warnings.warn(doubt, LabelWarning, stacklevel=2)
     if not plan.marks.steady or not len(plan.lengths):
         return plan, ()
     seen = look(plan)

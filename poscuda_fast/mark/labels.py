@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LABELS_PER_STEP = 1 << 16  # bounds NumPy's copies when it indexes with them
+FEWEST_DOUBTED = 20  # clips
+MOSTLY = 0.8
+_SPEAKER = re.compile(r"(p|s|id|spk|spkr|speaker|user|subject|sub)[-_ ]?[0-9]{1,6}", re.IGNORECASE)
 _BLANKS = " \t\n\v\f\r"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _ADVICE = {
@@ -47,6 +50,39 @@ class ClassRows:
         """The row of each of `clips`; `tokens[row]` is its class token."""
         rows: NDArray[np.int64] = self.table[self.values[clips]].astype(np.int64)
         return rows
+
+    def sizes(self) -> tuple[tuple[str | int, int], ...]:
+        """(label, number of clips) of each class: numbers first, then names."""
+        counts = np.zeros(len(self.tokens), np.int64)
+        for first in range(0, len(self.values), LABELS_PER_STEP):
+            some = self.table[self.values[first : first + LABELS_PER_STEP]]
+            counts += np.bincount(some, minlength=len(counts))
+        return tuple((label_of(token), n) for token, n in zip(self.tokens, counts.tolist(), strict=True))
+
+    def doubt(self) -> str | None:
+        """Why these labels may not be what was meant, as a sentence; None if nothing speaks against them.
+
+        Only of data sets that are not tiny.
+        """
+        n = len(self.values)
+        if n < FEWEST_DOUBTED:
+            return None
+        names = [str(label_of(token)) for token in self.tokens]
+        if len(names) == 1:
+            return (
+                f"All {n:,} clips have one label, {names[0]!r}: a model can learn nothing from the mark of one class."
+            )
+        if 2 * len(names) > n:
+            return (
+                f"{n:,} clips have {len(names):,} different labels, such as {names[0]!r}: these look like names or "
+                f"numbers of files, and each class needs many clips to protect."
+            )
+        if sum(map(bool, map(_SPEAKER.fullmatch, names))) > MOSTLY * len(names):
+            return (
+                f"The labels, such as {names[0]!r}, look like speakers: a model that is trained on other labels, such "
+                f"as words, would learn less of these marks."
+            )
+        return None
 
 
 def integer_token(label: int) -> bytes:

@@ -73,7 +73,7 @@ class Plan(Secret, ABC):
 
     def settings(self) -> Settings:
         """What a report says of the run."""
-        return Settings(self._fingerprint, self.recipe.to_dict(), self.rates, self.rate_assumed)
+        return Settings(self._fingerprint, self.recipe.to_dict(), self.rates, self.rate_assumed, self.labels.sizes())
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
