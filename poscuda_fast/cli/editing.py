@@ -159,7 +159,7 @@ def _asked(run: Callable[[], poscuda_fast.Report], *, yes: bool, quiet: bool) ->
 
 def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | None) -> str:
     """What a person does next: how to check, to undo, and what may be published."""
-    from poscuda_fast.undo.journal import manifest_of, sidecar_of  # noqa: PLC0415 - it needs NumPy
+    from poscuda_fast.undo.journal import sidecar_of  # noqa: PLC0415 - it needs NumPy
 
     data = src if dst is None else dst
     named = Path(os.path.realpath(data))
@@ -167,13 +167,8 @@ def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | Non
     option = "" if sidecar is None else f" --sidecar {_quoted(sidecar)}"
     key = f"--key {_quoted(key_file)}{option}"
     undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
-    rows = (
-        ("to check", f"poscuda verify {_quoted(data)} {key}"),
-        ("to undo", undo),
-        ("to publish", f"{_quoted(data)} alone; keep to yourself {_quoted(key_file)}, {_quoted(beside)} and "
-                       f"{_quoted(manifest_of(named))}"),
-    )  # fmt: skip
-    return table(rows)
+    publish = f"{_quoted(data)} alone; {_quoted(key_file)} and {_quoted(beside)} are for you only"
+    return table((("to check", f"poscuda verify {_quoted(data)} {key}"), ("to undo", undo), ("to publish", publish)))
 
 
 def _quoted(path: Path) -> str:

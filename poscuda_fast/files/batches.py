@@ -13,7 +13,7 @@ from poscuda_fast.disk import Buffer
 from poscuda_fast.errors import SidecarError
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Ints
-from poscuda_fast.mark.codings import CODINGS, little, turned
+from poscuda_fast.mark.codings import CODINGS
 from poscuda_fast.mark.labels import token_of
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.stretches import Bytes, Stretches
@@ -49,20 +49,14 @@ class Part(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Uncompressed pieces of one coding and number of channels: their numbers in the batch, and their patches.
-
-    The order of the bytes in a sample aside, which is that of the coding in joined patches.
-    """
+    """Uncompressed pieces of one coding and number of channels: their numbers in the batch, and their patches."""
 
     numbers: list[int]
     stretches: Stretches
 
     def join(self, contents: Sequence[Buffer], records: Sequence[Record]) -> Bytes:
         """The bytes of all patches, one behind the other."""
-        taken = [
-            turned(memoryview(Places(records[n]).take(contents[n], records[n].begin)), records[n].coding)
-            for n in self.numbers
-        ]
+        taken = [Places(records[n]).take(contents[n], records[n].begin) for n in self.numbers]
         return np.frombuffer(bytearray().join(taken), np.uint8)
 
     def split(self, dense: Bytes, records: Sequence[Record]) -> Iterator[tuple[int, memoryview]]:
@@ -70,7 +64,7 @@ class Group(NamedTuple):
         first = 0
         for n in self.numbers:
             size = records[n].kept
-            yield n, memoryview(turned(dense[first : first + size].data, records[n].coding))
+            yield n, dense[first : first + size].data
             first += size
 
 
@@ -104,7 +98,7 @@ class FileBatch(Secret):
         kinds: dict[tuple[str, int], list[int]] = {}
         for number, record in enumerate(self.records):
             if record.sizes:
-                kinds.setdefault((little(record.coding), record.channels), []).append(number)
+                kinds.setdefault((record.coding, record.channels), []).append(number)
         return [Group(numbers, self._stretches(*kind, numbers)) for kind, numbers in kinds.items()]
 
     def renamed(self, name: str) -> FileBatch:

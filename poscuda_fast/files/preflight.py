@@ -105,8 +105,8 @@ def _rehearsed(target: FileTarget, batch: FileBatch) -> Iterator[Tally]:
 def _refuse_non_finite(target: FileTarget, batch: FileBatch, contents: Sequence[bytes], number: int) -> None:
     part = FileBatch([batch.parts[number]], steady=False)
     for group in part.groups:
-        if group.stretches.coding == "FLOAT":
-            samples = to_samples(group.join([contents[number]], part.records).data, "FLOAT")
+        if group.stretches.is_float:
+            samples = to_samples(group.join([contents[number]], part.records).data, group.stretches.coding)
             patches, channels = group.stretches.patches, group.stretches.channels
             filtering.refuse_flagged(
                 part.records[0].name, packed.survey_dense(samples, patches, channels, target.engine)

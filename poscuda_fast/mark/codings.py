@@ -13,6 +13,11 @@ CODINGS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "PCM_16_BE": 2, "PCM_24_BE": 3,
 _BE = "_BE"
 
 
+def is_big(coding: str) -> bool:
+    """Whether the highest byte of each sample comes first."""
+    return coding.endswith(_BE)
+
+
 def little(coding: str) -> str:
     """The coding with the same samples, each with its lowest byte first."""
     return coding.removesuffix(_BE)
@@ -20,7 +25,7 @@ def little(coding: str) -> str:
 
 def turned(data: bytes | memoryview, coding: str) -> bytes | memoryview:
     """Samples with their bytes in the order of `little(coding)`, from that of `coding`, or the other way round."""
-    if not coding.endswith(_BE):
+    if not is_big(coding):
         return data
     rows = np.frombuffer(data, np.uint8).reshape(-1, CODINGS[coding])
     return rows[:, ::-1].tobytes()
@@ -52,7 +57,7 @@ def as_samples(content: bytearray | memoryview, coding: str, *, packed: bool) ->
 
     Of 24-bit samples the bytes themselves, if `packed` allows that.
     """
-    if coding.endswith(_BE):
+    if is_big(coding):
         return None
     if coding == "PCM_24":
         return np.frombuffer(content, np.uint8) if packed else None

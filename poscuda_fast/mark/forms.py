@@ -20,7 +20,7 @@ from poscuda_fast.errors import SidecarError
 from poscuda_fast.kernels import MARKED, ORIGINAL, Engine, Ints, LineTable
 from poscuda_fast.key import Key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.codings import as_samples, to_bytes, to_samples
+from poscuda_fast.mark.codings import as_samples, is_big, to_bytes, to_samples
 from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.patches import packed_steps
@@ -135,7 +135,7 @@ class Forms(Secret):
         dry = wet.copy()
         self._change(dry, stretches, unmarking.apply)
         doubts.saturated += unmarking.saturated
-        doubts.rounded |= stretches.coding == "FLOAT"
+        doubts.rounded |= stretches.is_float
         again = dry.copy()
         self.mark(again, stretches)
         return dry, stretches.pieces.every(stretches.pieces.alike(again, wet))
@@ -149,7 +149,7 @@ class Forms(Secret):
             flags = packed.survey_dense(samples, stretches.patches, stretches.channels, self.engine)
             packed.count_patches(tally, stretches.patches, flags)
         if odd is not None:
-            packed.count_odd(tally, np.dtype(np.float32 if stretches.coding == "FLOAT" else np.int16), odd)
+            packed.count_odd(tally, np.dtype(np.float32 if stretches.is_float else np.int16), odd)
 
     def fresh(self, dry: Bytes, stretches: Stretches, tally: Tally) -> Fresh:
         """The record and the marked form of originals."""
@@ -273,7 +273,7 @@ class Forms(Secret):
         patch = stretches.patches.some(slice(owner, owner + 1))
         one = dataclasses.replace(stretches, patches=patch, firsts=stretches.firsts[owner : owner + 1])
         values = np.zeros(one.n_bytes, np.uint8)
-        if stretches.coding != "FLOAT":
+        if not stretches.is_float:
             self.mark(values, one)  # marking silence gives the mark itself
         truth = exact * stretches.sample_bytes - part.start
         torn = Torn(
@@ -301,10 +301,10 @@ class Forms(Secret):
         """The samples that subtraction does not bring back, and those that lie in two pieces."""
         wrong = np.empty(0, np.int64)
         coded = b""
-        if stretches.coding == "FLOAT":
+        if stretches.is_float:
             undone = wet.copy()
             self.unmark(undone, stretches)
-            coded = _pack_differences(dry.view("<i4") - undone.view("<i4"))
+            coded = _pack_differences(_bits(dry, stretches) - _bits(undone, stretches))
         elif odd:
             undone = wet.copy()
             self.unmark(undone, stretches)
@@ -326,6 +326,11 @@ def _samples(dense: Bytes, coding: str, *, packed_24: bool) -> tuple[NDArray[Any
     """Bytes as kernel samples, and whether these share the memory."""
     samples = as_samples(dense.data, coding, packed=packed_24)
     return (to_samples(dense.data, coding), False) if samples is None else (samples, True)
+
+
+def _bits(dense: Bytes, stretches: Stretches) -> NDArray[np.int32]:
+    """(n_samples,) the bits of floats as numbers, which share the memory."""
+    return dense.view(">i4" if is_big(stretches.coding) else "<i4")
 
 
 def _by_sample(dense: Bytes, stretches: Stretches) -> Bytes:
@@ -352,7 +357,7 @@ def _put_kept(dense: Bytes, stretches: Stretches, kept: memoryview) -> Ints:
     """Complete what subtraction gave; returns the samples whose originals are kept whole."""
     straddling, places, lost, coded = _explicit(stretches, kept)
     if coded:
-        dense.view("<i4")[:] += _unpack_differences(coded, len(dense) // 4)
+        _bits(dense, stretches)[:] += _unpack_differences(coded, len(dense) // 4)
     _put(dense, stretches, places, lost)
     _put(dense, stretches, stretches.straddlers, straddling)
     return np.concatenate([stretches.straddlers, places])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.kernels import Ints
-from poscuda_fast.mark.codings import CODINGS
+from poscuda_fast.mark.codings import CODINGS, little
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.secrecy import Secret
 
@@ -58,6 +58,11 @@ class Stretches(Secret):
     def sample_bytes(self) -> int:
         """Bytes of one sample of one channel."""
         return CODINGS[self.coding]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the samples are floating-point numbers."""
+        return little(self.coding) == "FLOAT"
 
     @functools.cached_property
     def sizes(self) -> Ints:

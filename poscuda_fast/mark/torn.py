@@ -7,12 +7,12 @@ be both: then its low bytes are of one form and its high bytes of the other (FOR
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.mark.codings import CODINGS
+from poscuda_fast.mark.codings import CODINGS, is_big, little
 from poscuda_fast.mark.stretches import Bytes
 
 
@@ -63,22 +63,24 @@ def original_of_torn(torn: Torn, fits: Callable[[Bytes], NDArray[np.bool_]]) -> 
 def _mend_cut(torn: Torn, row: Bytes, k: int, *, head_marked: bool) -> None:
     """Put the original of the sample that byte k cuts, if one is cut."""
     width = CODINGS[torn.coding]
-    low = (k - torn.origin) % width  # bytes of it below the cut
-    first = k - low
-    if low == 0:
+    before = (k - torn.origin) % width  # bytes of it before the cut
+    first = k - before
+    if before == 0:
         return
     inside = slice(max(0, first), min(first + width, len(row)))
     if first in torn.exact:
         row[inside] = torn.undone[inside]
         return
-    if torn.coding == "FLOAT" or first < 0 or first + width > len(row):
+    if little(torn.coding) == "FLOAT" or first < 0 or first + width > len(row):
         return  # a float is stored at once, and a sample in two pieces is kept
-    now = int.from_bytes(torn.now[inside].tobytes(), "little")
-    mark = int.from_bytes(torn.values[inside].tobytes(), "little", signed=True)
+    order: Literal["big", "little"] = "big" if is_big(torn.coding) else "little"
+    low = width - before if is_big(torn.coding) else before  # bytes that are of another form than the high ones
+    now = int.from_bytes(torn.now[inside].tobytes(), order)
+    mark = int.from_bytes(torn.values[inside].tobytes(), order, signed=True)
     unit, top = 1 << 8 * low, 1 << 8 * (width - low)
     high, below = divmod(now, unit)
-    if head_marked:
+    if head_marked != is_big(torn.coding):
         below = (below - mark) % unit
     else:
         high = (high - (below + mark >> 8 * low)) % top
-    row[inside] = np.frombuffer((high * unit + below).to_bytes(width, "little"), np.uint8)
+    row[inside] = np.frombuffer((high * unit + below).to_bytes(width, order), np.uint8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import audiofiles
 import numpy as np
 import pytest
-from audiofiles import chunk, format_body, riff, wav, write_tree
+from audiofiles import chunk, format_body, packed, riff, wav, write_tree
 
 from poscuda_fast import (
     Key,
@@ -378,6 +378,33 @@ class FloatWav(OneWav):
         assert self.grain(self.data) == (58, 4)
 
 
+class BigEndian(WavFolder):
+    """AU files with the highest byte of each sample first, from odd bytes on, so that some lie in two blocks."""
+
+    data = "set"
+    offsets: ClassVar = {"yes/a.au": 45, "no/b.au": 55, "no/c.au": 58, "yes/long.au": 47}
+
+    def make(self) -> None:
+        rng = np.random.default_rng(11)
+        made = {
+            "yes/a.au": (3, 1, clips(rng, (260, 1), "<i2").astype(">i2").tobytes()),
+            "no/b.au": (4, 1, _turned(packed(noise(230, 1, "PCM_24"), "PCM_24"), 3)),
+            "no/c.au": (6, 1, clips(rng, (190, 1), "<f4").astype(">f4").tobytes()),
+            "yes/long.au": (3, 2, clips(rng, (600, 2), "<i2").astype(">i2").tobytes()),
+        }
+        for name, (encoding, channels, sound) in made.items():
+            offset = self.offsets[name]
+            head = b".snd" + struct.pack(">5I", offset, len(sound), encoding, 16000, channels)
+            write_tree(self.path, {name: head.ljust(offset, b"x") + sound})
+
+    def _grain(self, name: str) -> tuple[int, int]:
+        return (58, 4) if name.endswith("c.au") else (0, 1)
+
+
+def _turned(content: bytes, width: int) -> bytes:
+    return b"".join(content[n : n + width][::-1] for n in range(0, len(content), width))
+
+
 class EncodedFolder(WavFolder):
     """FLAC and AIFF files, one of which is kept in several records, and a WAV file between them."""
 
@@ -402,7 +429,7 @@ SCENES: dict[str, type[Scene]] = {
     scene.__name__: scene
     for scene in (
         RawArray, FloatArray, NpyArray, FortranArray, StridedArray, Format1Array,
-        Format1FloatArray, ZarrArray, WavFolder, OneWav, OddWav, FloatWav, EncodedFolder, Format1Folder,
+        Format1FloatArray, ZarrArray, WavFolder, OneWav, OddWav, FloatWav, BigEndian, EncodedFolder, Format1Folder,
     )
 }  # fmt: skip
 
