@@ -430,6 +430,9 @@ def refuse_exchanged(path: str, stamp: Stamp, status: os.stat_result | None = No
         )
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what systems without locks say
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Lock the data itself, a file or a folder, since it may have two names or be given two sidecars.
@@ -484,7 +487,7 @@ class _Lock(Descriptor):
             self.close()
             raise BusyError(f"{data} is in use: another run is at work on {path}. Wait for it to end.") from None
         except OSError as error:  # a file system without locks; the sidecar's own lock remains
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
+            if error.errno not in (*NO_LOCKS, errno.EBADF):
                 raise
 
 

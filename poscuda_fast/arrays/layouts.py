@@ -217,7 +217,10 @@ def check_array(array: NDArray[Any], name: str, *, writing: bool = True) -> None
             f'{name} is read-only, and protection happens in place; open it with mode="r+" or make a copy of it.'
         )
     if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
-        raise ValueError(f"{name} is not aligned to its {array.itemsize}-byte samples; make a copy of it.")
+        raise ValueError(
+            f"{name} is not aligned to its {array.itemsize}-byte samples; make a copy of it, or edit audio files by "
+            f"protect_folder, which needs no alignment."
+        )
     if not _addresses_differ(array):
         raise ValueError(
             f"{name} has strides {array.strides} for shape {array.shape}: some samples share one address and would "

@@ -15,10 +15,20 @@ from poscuda_fast.arrays.zarr import ZarrArray, is_zarr
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError
 
+NPY_MAGIC = b"\x93NUMPY"
+
 
 def is_array(path: Path) -> bool:
-    """Whether a path is that of an array rather than of audio files."""
-    return is_zarr(path) or (path.suffix == ".npy" and not path.is_dir())
+    """Whether a path is that of an array rather than of audio files: by content, or a name that says so."""
+    if path.is_dir() or path.suffix.lower() == ".npy":
+        return is_zarr(path) or not path.is_dir()
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(NPY_MAGIC)) == NPY_MAGIC
+    except OSError:
+        return False
 
 
 def open_stored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 
@@ -48,6 +49,8 @@ def _run() -> int:
         shown = io.StringIO()
         error.show(file=shown)
         printing.say(shown.getvalue().rstrip("\n"), err=True)
+        if isinstance(error, click.NoSuchOption) and any(one[:1] == "-" and os.path.lexists(one) for one in sys.argv):
+            printing.say('A file whose name begins with "-" stands behind "--", the last of all.', err=True)
         return REFUSED
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()

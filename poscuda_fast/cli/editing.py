@@ -188,6 +188,14 @@ def _protect_audio(
 
 def _of_audio(src: Path, options: dict[str, Any]) -> Any:
     """`labels_from` as the options give it."""
+    if options["labels_file"] is not None and src.is_file():
+        from poscuda_fast.files.layouts import describe  # noqa: PLC0415 - it needs NumPy
+
+        problem = describe(str(src))
+        if problem is not None:
+            raise click.UsageError(
+                f"--labels is for an array SRC, a .npy file or the folder of a Zarr array. {src} is neither: {problem}."
+            )
     refuse_array_options(options)
     if options["label"] is None:
         return options["labels_from"]

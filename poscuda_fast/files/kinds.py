@@ -58,6 +58,13 @@ _INSIDE = {"RIFF": b"WAVE", "RIFX": b"WAVE", "RF64": b"WAVE", "BW64": b"WAVE"}  
 _IFF = (b"AIFF", b"AIFC", b"8SVX", b"16SV")
 _PICTURES = (b"avif", b"heic", b"heix", b"mif1", b"msf1")  # that begin as MP4 does
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "Zstandard"}
+_OTHERS = (
+    (0, b"\x93NUMPY", "a NumPy array: it is protected as one, with labels for its clips"),
+    (0, b"PK\3\4", "a ZIP archive, as .npz, .pt and .zarr.zip are: save the array in it as .npy"),
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5: save the array in it as .npy"),
+    (0, b"PAR1", "Parquet: poscuda_fast.adapters.parquet protects it"),
+    (257, b"ustar", "a tar file: poscuda_fast.adapters.webdataset_shards protects shards"),
+)
 _MPEG_KBIT = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # layer III of MPEG-1
     2: (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -84,6 +91,11 @@ def sound_in(head: bytes) -> str | None:
 def packed_in(head: bytes) -> str | None:
     """How a file that begins so is compressed as a whole; None if it is not, as far as its first bytes tell."""
     return next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+
+
+def other_in(head: bytes) -> str | None:
+    """What a file that begins so is, and how to protect what it holds; None if that is not known."""
+    return next((what for place, magic, what in _OTHERS if head.startswith(magic, place)), None)
 
 
 def is_text(head: bytes) -> bool:

@@ -108,7 +108,8 @@ def _read_csv(path: Path) -> dict[str, str]:
             rows = csv.DictReader(file, strict=True)
             if not {"path", "label"} <= set(rows.fieldnames or ()):
                 raise DatasetError(
-                    f"{path} has the columns {rows.fieldnames}; its first line must name path and label."
+                    f"{path} has the columns {rows.fieldnames}; its first line must name path and label, "
+                    f"separated by commas."
                 )
             for row in rows:
                 name, label = row["path"] or "", (row["label"] or "").strip()

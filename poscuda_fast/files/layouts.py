@@ -67,6 +67,17 @@ def begins_as_sound(head: bytes, name: str) -> bool:
     return kinds.sound_in(head) is not None
 
 
+def describe(path: str) -> str | None:
+    """Why a file is no audio that can be marked, as a clause; None if it may be."""
+    try:
+        of_file(path)
+    except AudioFileError as error:
+        return str(error).partition(" cannot be used: ")[2].rstrip(".")
+    except OSError:
+        return None
+    return None
+
+
 def has_name_of_audio(name: str) -> bool:
     """Whether a name ends as those of audio files do."""
     return suffix_of(name) in AUDIO_SUFFIXES
@@ -105,6 +116,9 @@ def _described(head: bytes, reason: str) -> str:
         return f"it is compressed as a whole, by {packing}; unpack it"
     if kind is not None:
         return f"it is {kind} that cannot be read here ({reason}); {_ADVICE}"
+    other = kinds.other_in(head)
+    if other is not None:
+        return f"it is {other}"
     if kinds.is_text(head):
         return "it holds text; move it away, or give it another name"
     return f"its content is not known as audio, or has no header; {_ADVICE}"

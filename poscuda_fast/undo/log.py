@@ -111,6 +111,7 @@ class Log:
         keys = _Keys(path, key, header)
         seal = _Seal(keys, 0, keys.tag)
         with disk.appearing(path, mode=0o600, replacing=replacing) as file:
+            _lock(file.fileno(), path)  # before it appears: where there are no locks, nothing is written
             file.write(b"".join([header, seal.beginning, *(seal(*record) for record in records)]))
         return cls(path, key)
 
@@ -416,11 +417,24 @@ def _open(path: Path) -> disk.Descriptor:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise SidecarError(f"The sidecar {path} is not a regular file of your own; it is not used.")
-        try:
-            fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if os.pread(opened.fileno(), len(MAGIC), 0) != MAGIC:  # the data themselves, for one
-                raise _foreign(path) from None
-            raise BusyError(f"The sidecar {path} is in use: another run is at work. Wait for it to end.") from None
+        _lock(opened.fileno(), path)
         closing.pop_all()
     return opened
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock a sidecar that is open; SidecarError if that cannot be done."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if os.pread(descriptor, len(MAGIC), 0) != MAGIC:  # the data themselves, for one
+            raise _foreign(path) from None
+        raise BusyError(f"The sidecar {path} is in use: another run is at work. Wait for it to end.") from None
+    except OSError as error:
+        if error.errno not in disk.NO_LOCKS:
+            raise
+        raise SidecarError(
+            f"The sidecar {path} lies on a file system that gives no locks ({error.strerror}), and two runs at once "
+            f"would spoil it. Mount it with locks (Lustre: -o flock), or give a path elsewhere (sidecar, --sidecar). "
+            f"Nothing was written."
+        ) from None
