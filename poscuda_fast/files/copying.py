@@ -135,7 +135,7 @@ class _Run:
             labels_from,
             self._recipe,
             lossy=lossy,
-            known=self._recorded.outputs.__contains__,
+            known=self._is_marked,
             partial=self._partial,
             skip_unusable=skip_unusable,
             mapped=self._workers.map,
@@ -152,6 +152,11 @@ class _Run:
         self._n_audio = len(found)
         self._sources += [Source(name, name) for name in gathered.others]
         self.plan = self._planned(range(self._n_audio), self._recipe)
+
+    def _is_marked(self, name: str) -> bool:
+        """Whether an output is recorded that was marked."""
+        output = self._recorded.outputs.get(name)
+        return output is not None and output.label is not None
 
     def execute(self, *, dry_run: bool) -> str:
         """Do what is to be done; returns the state for the report."""
