@@ -413,7 +413,7 @@ def test_sources_that_cannot_be_copied_are_refused(tmp_path: Path, key: Key) -> 
     encoded(src / "no/cut.flac", sample(1, 9000), "FLAC", "PCM_16")
     whole = (src / "no/cut.flac").read_bytes()
     (src / "no/cut.flac").write_bytes(whole[: len(whole) // 2])
-    with untouched(tmp_path), pytest.raises(AudioFileError, match=r"cut\.flac"):
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"cut\.flac"):
         copy(src, dst, key)
     report = copy(src, dst, key, partial=True)
     assert set(contents(dst, hidden=True)) == set(files)
@@ -430,7 +430,7 @@ def test_rates_that_flac_cannot_be_written_with_are_refused(
     (tmp_path / "src/a").mkdir(parents=True)
     encoded(tmp_path / "src/a/f.flac", sample(1), "FLAC", "PCM_16")
     odd = copying.encoded.Encoding("FLAC", "PCM_16", 3000, 1, 65537)
-    monkeypatch.setattr(copying.listing, "probe", lambda _: odd)
+    monkeypatch.setattr(copying.encoded, "probe", lambda _: odd)
     with untouched(tmp_path), pytest.raises(DatasetError, match="65,537 Hz"):
         copy(tmp_path / "src", tmp_path / "dst", key)
 

@@ -1,4 +1,4 @@
-"""Audio that cannot be marked: all of it is named at once, or left unprotected and listed; nothing passes in silence."""
+"""Audio that cannot be marked: all of it is named at once, or left unprotected and listed."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_labels_are_not_needed_for_what_is_left_unprotected(tmp_path, key):
 
 def test_a_folder_in_which_nothing_can_be_marked_is_refused(tmp_path, key):
     write_tree(tmp_path / "src", {"yes/noext": b"#!AMR\n" + bytes(99)})
-    with untouched(tmp_path), pytest.raises(DatasetError, match="None of the 1 audio files in .* can be used"):
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"None of the 1 audio files in .* can be used"):
         protect_folder(tmp_path / "src", None, key, skip_unusable=True)
 
 
