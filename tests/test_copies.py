@@ -36,7 +36,7 @@ from poscuda_fast import Key, Recipe, disk
 from poscuda_fast.arrays import copying as array_copying
 from poscuda_fast.arrays.copying import copy_array
 from poscuda_fast.arrays.memory import protect
-from poscuda_fast.errors import AudioFileError, BusyError, DatasetError, SidecarError, has_stopped
+from poscuda_fast.errors import BusyError, DatasetError, SidecarError, has_stopped
 from poscuda_fast.files import copying, making
 from poscuda_fast.files.copying import copy_folder, pairs, verify_copy
 from poscuda_fast.files.paths import Paths
