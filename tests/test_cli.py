@@ -291,22 +291,28 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--in-place", "--key", "KEY"], "Give either DST"),
         (["protect", "SPEECH", "OUT", "--key", "NOKEY"], "There is no key file"),
         (["protect", "MISSING", "OUT", "--key", "KEY"], "does not exist"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "Recipe.strength is 0.0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "--taps is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "--blur is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "--strength is 0.0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "8000"], "audio files have their own"),
-        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "sample_rate is 0"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "--sample-rate is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "51"], "it must be from 0.01 to 50"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--snr", "20"], "give one of them"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "20", "--paper"], "--snr is of format 2"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "snr is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "--snr is nan"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "99"], "for which the strength would be"),
         (["inspect", "SPEECH", "--sample-rate", "8000"], "is not an array; audio files have their own"),
-        (["inspect", "CLIPS", "--sample-rate", "8"], "sample_rate is 8 Hz; it must be from 2000"),
+        (["inspect", "CLIPS", "--sample-rate", "8"], "--sample-rate is 8 Hz; it must be from 2000"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"],
+            "--threads is 0; expected a whole number from 1; leave it out",
+        ),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"],
+            "--labels-from is 'xml:a'; expected 'folder', 'csv:FILE' or 'regex:RE'.",
+        ),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "regex:^x"], "no group"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for an array SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
@@ -317,7 +323,7 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
             "does not exist; give a .npy",
         ),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
-        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
+        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "--labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
         (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored by it"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
@@ -498,7 +504,7 @@ def test_what_was_changed_is_left_out_by_partial_and_taken_later(speech: Path, k
     for command in (["protect", speech, "--in-place"], ["restore", speech]):
         refused = poscuda(*command, "--key", key_file)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.endswith("go on with the others alone (partial, --partial):\n  yes/1.wav\n")
+        assert refused.stderr.endswith("go on with the others alone (--partial):\n  yes/1.wav\n")
     for command, state in ((["protect", speech, "--in-place"], "partly protected"), (["restore", speech], "partly")):
         done = poscuda(*command, "--key", key_file, "--partial")
         assert done.returncode == 0, done.stderr

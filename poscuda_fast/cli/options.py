@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -13,8 +14,9 @@ from typing import IO, Any, cast
 import click
 
 from poscuda_fast.cli.printing import Patient, say
+from poscuda_fast.cli.wording import of_command
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.results import Progress
+from poscuda_fast.results import Progress, Report, Verification
 
 KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
 SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidecar path; by default beside the data.")
@@ -128,8 +130,13 @@ def refuse_without_options(dst: Path | None, options: dict[str, Any]) -> None:
         raise click.UsageError(f"{given[0]} is for --without-sidecar; otherwise the sidecar tells it.")
 
 
-def show(result: Any, *, as_json: bool) -> None:
-    """Print a result as text or JSON."""
+def show(result: Report | Verification, *, as_json: bool) -> None:
+    """Print a result as text or JSON; what a report tells of options is in the command's words."""
+    if isinstance(result, Report):
+        notes, left_out, unprotected = (
+            tuple(map(of_command, told)) for told in (result.notes, result.left_out, result.unprotected)
+        )
+        result = dataclasses.replace(result, notes=notes, left_out=left_out, unprotected=unprotected)
     say(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
 
 

@@ -110,7 +110,7 @@ def _problems(
     """(name, problem) of files that cannot be marked though their headers can be read."""
     yield from listing.unmarkable(files, recipe)
     if lossy == "refuse":
-        how = "turn it into FLAC (--lossy-to-flac, lossy='flac')" if paths.copying else "make a copy, as FLAC"
+        how = "turn it into FLAC (lossy='flac')" if paths.copying else "make a copy, as FLAC"
         for file in files.of(is_lossy):
             yield file.name, f"{file.name} is lossy, so it cannot be edited exactly; {how}, or leave it out"
     yield from preflight.unwritable(files)

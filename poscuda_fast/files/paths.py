@@ -64,7 +64,7 @@ class Paths:
         if not (source.name and target.name):
             raise DatasetError(f"{src if not source.name else dst} is the root of all folders; give one inside it.")
         if dst is not None and target == source:
-            raise DatasetError(f"{dst} is {src} itself; to edit in place, use --in-place or dst=None.")
+            raise DatasetError(f"{dst} is {src} itself; to edit in place, give dst=None.")
         if source.is_dir() and target != source and disk.overlap(source, target):
             raise DatasetError(f"One of {dst} and {src} lies inside the other; choose another path for the copy.")
         beside = sidecar_of(target) if sidecar is None else disk.in_full(sidecar)

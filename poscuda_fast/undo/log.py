@@ -153,7 +153,7 @@ class Log:
         if fcntl.fcntl(self._file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise SidecarError(
                 f"The sidecar {self.path} may only be read, and what is done to the data is recorded in it. Make it "
-                f"writable (chmod u+w), or copy it to where it may be written and name the copy (sidecar, --sidecar). "
+                f"writable (chmod u+w), or copy it to where it may be written and name the copy (sidecar=PATH). "
                 f"Nothing was written."
             )
 

@@ -234,7 +234,7 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
     sidecar.unlink()
     verbs.protect_array(path, np.arange(20) % 2, key, sample_rate=8000)
     assert open_array(tmp_path, key).was_protected
-    with pytest.raises(DatasetError, match="at a sample rate of 8,000 Hz, not 16,000; leave --sample-rate out"):
+    with pytest.raises(DatasetError, match="at a sample rate of 8,000 Hz, not 16,000; leave sample_rate out"):
         open_array(tmp_path, key, sample_rate=16_000)
     np.save(path, clips)
     with pytest.raises(DatasetError, match="Clip 0 is the original again"):
@@ -517,7 +517,7 @@ def evaluated(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["clips.npy", "--labels", "labels.npy", "--labels-from", "csv:a"], "--labels-from is for audio files"),
         (["src", "--sample-rate", "8000"], "--sample-rate is for an array SRC"),
         (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 2000 to 512000"),
-        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "sample_rate is 0"),
+        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "--sample-rate is 0"),
         (["src", "--snr", "99"], "snr is 99 dB, for which the strength would be"),
         (["dst", "--snr", "20"], "leave out --snr"),
         (["dst", "--strength", "1"], "leave out --strength"),
