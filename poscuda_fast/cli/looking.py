@@ -50,7 +50,8 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     default="evaluation.json",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="A new file for the result; the plot is written beside it, as .svg.",
+    help="A new file for the result. The plot is written beside it, as .svg; finished trainings, until then, as "
+    ".part.json.",
 )
 @label_options
 @SAMPLE_RATE
@@ -87,8 +88,8 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
     and are tested on clean clips of the last fifth. Protection "works" if, with 95 % certainty, at most a quarter is
     left of what the best model learns from clean clips, and "works in part" up to 60 %. The better of two attacks is
     judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only in part
-    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. Needs the extra
-    "experiments" (PyTorch).
+    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. If it is
+    stopped, the same command goes on behind what is trained already. Needs the extra "experiments" (PyTorch).
 
     \b
     Examples:
@@ -97,10 +98,17 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
       poscuda evaluate protected/ --key my.key --seeds 3 --no-attacks
       poscuda evaluate clips.npy --key my.key --labels labels.npy --sample-rate 8000
     """
-    plot = _plot_beside(out)
+    plot, finished = _plot_beside(out), out.with_suffix(".part.json")
     key = poscuda_fast.Key.load(key_file)
+
+    def tell(line: str) -> None:
+        if not quiet:
+            say(line, err=True)
+
+    tell("Loading PyTorch.")
     try:
-        from poscuda_fast.evaluation import study, words  # noqa: PLC0415 - they need torch
+        from poscuda_fast.evaluation import finished as trainings  # noqa: PLC0415 - it needs torch, as the next do
+        from poscuda_fast.evaluation import study, words  # noqa: PLC0415
 
         importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
     except ImportError as error:
@@ -110,6 +118,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
             f"pip install 'poscuda-fast[experiments]'."
         ) from None
+    trainings.refuse_other(finished)
     with contextlib.ExitStack() as stack:
         try:  # before hours of work
             file, picture = (stack.enter_context(disk.appearing(path, mode=None)) for path in (out, plot))
@@ -118,6 +127,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             raise click.ClickException(
                 f"{out} cannot be written ({reason}); choose another path for it with --out."
             ) from None
+        tell(f"Reading {one_line(str(src))}.")
         source = _source(src, key, options)
         with progress_bar(quiet=quiet) as progress:
             found = study.evaluate(
@@ -130,12 +140,14 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
                 seeds=options["seeds"],
                 attacks=options["attacks"],
                 progress=progress,
-                tell=None if quiet else lambda line: say(line, err=True),
+                finished=finished,
+                tell=tell,
             )
         if not quiet:
             say(words.text(found))
         file.write(words.stored(found))
         words.plot(found, picture)
+    finished.unlink(missing_ok=True)
     if not quiet:
         say(f"Wrote {one_line(str(out))} and {one_line(str(plot))}.")
 
