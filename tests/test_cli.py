@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -277,11 +278,16 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
     done = poscuda("protect", tmp_path / "in", tmp_path / "out", "--key", key_file, "--strength", 3)
     assert "recipe             format 2, strength 3\nsample rate        8,000, 44,100 Hz\n" in done.stdout
     facts = json.loads(poscuda("inspect", tmp_path / "in", "--json", "--strength", 3).stdout)
-    assert facts["frames marked"] == 1280
-    assert facts["mark"] == "format 2: two steady lines, -36.5 dB of full scale"
+    assert facts["mark"] == {"format": 2, "strength": 3.0, "level_db": -36.48, "frames": 1280}
+    assert (facts["usable"], facts["unusable"], facts["left_unprotected"]) == (True, [], 0)
     soundfile.write(tmp_path / "in" / "no" / "b.wav", np.ones(640, np.int16), 1000)
     facts = json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)
-    assert facts["refused"] == "no/b.wav: sample_rate is 1000 Hz; it must be from 2000 to 512000 Hz."
+    problem = "has a sample rate of 1,000 Hz; it must be from 2,000 to 512,000 Hz, so resample it or leave it out"
+    assert facts["unusable"] == [{"name": "no/b.wav", "problem": problem}]
+    assert (facts["usable"], facts["left_unprotected"]) == (False, 1)
+    alone = json.loads(poscuda("inspect", tmp_path / "in" / "no" / "b.wav", "--json").stdout)
+    assert (alone["usable"], alone["problem"]) == (False, problem)
+    assert json.loads(poscuda("inspect", tmp_path / "in" / "no" / "b.wav", "--json", "--paper").stdout)["usable"]
 
 
 @pytest.mark.parametrize(
@@ -434,39 +440,76 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path, subtype: str) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros((1000, 2), np.int16), 8000, subtype)
     done = poscuda("inspect", path, "--patches", 2, "--json")
+    size = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
     facts = json.loads(done.stdout)
-    assert facts["frames"] == 1000
-    assert facts["patches"] == 2
-    assert facts["frames in patches"] == 480
+    assert facts["mark"] == {"format": 1, "patches": 2, "frames": 480, "bytes": 480 * 2 * size}
     facts = json.loads(poscuda("inspect", path, "--json").stdout)
-    assert (facts["frames marked"], facts["edit"]) == (1000, "only the bytes of samples, in place")
-    assert facts["samples"] == f"{subtype}, 2 channels, 8000 Hz"
+    mark = {"format": 2, "strength": 1.0, "level_db": -46.02, "frames": 1000, "bytes": 2000 * size}
+    assert facts == {
+        "kind": "audio_file", "path": str(path), "format": "WAV", "coding": subtype, "channels": 2, "sample_rate": 8000,
+        "lossy": False, "frames": 1000, "seconds": 0.125, "mark": mark, "edit": "samples_in_place", "usable": True,
+        "problem": None, "sidecar": None, "sidecars": 0, "manifest": None, "state": None,
+    }  # fmt: skip
+    shown = poscuda("inspect", path).stdout
+    assert f"samples            {subtype}, 2 channels, 8000 Hz\n" in shown
+    assert "edit               only the bytes of samples, in place\n" in shown
+    assert "protected          not by this library, or" in shown
 
 
 def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path) -> None:
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json").stdout)
-    assert (facts["clips"], facts["frames"], facts["frames marked"], facts["bytes marked"]) == (20, 800, 16000, 32000)
-    assert facts["sample rate"] == "16,000 Hz (assumed; --sample-rate tells it)"
+    assert (facts["kind"], facts["clips"], facts["frames"], facts["dtype"]) == ("npy_array", 20, 800, "int16")
+    assert (facts["mark"]["frames"], facts["mark"]["bytes"]) == (16000, 32000)
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (16_000, True)
+    assert "16,000 Hz (assumed; --sample-rate tells it)" in poscuda("inspect", array / "clips.npy").stdout
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--sample-rate", 8000).stdout)
-    assert facts["sample rate"] == "8,000 Hz"
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (8000, False)
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--paper").stdout)
-    assert (facts["patches"], facts["bytes in patches"]) == (20, 9600)
+    assert facts["mark"] == {"format": 1, "patches": 20, "frames": 4800, "bytes": 9600}
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (None, False)
+    (speech / "notes.txt").write_text("of the speakers")
     facts = json.loads(poscuda("inspect", speech, "--json").stdout)
-    assert (facts["audio files"], facts["parent folders"]) == (6, 2)
+    assert (facts["kind"], facts["audio_files"], facts["other_files"]) == ("folder", 6, 1)
+    kind = {"format": "WAV", "coding": "PCM_16", "channels": 1, "sample_rate": 16_000, "lossy": False, "files": 6}
+    assert facts["kinds"] == [kind]
+    assert facts["classes"] == {"no": 3, "yes": 3}
     assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
+    assert "classes            2 by folder: no 3, yes 3\n" in poscuda("inspect", speech).stdout
+    (speech / "yes" / "0.wav").rename(speech / "0.wav")
+    assert json.loads(poscuda("inspect", speech, "--json").stdout)["classes"] is None
 
 
 def test_inspect_finds_the_sidecar_of_the_folder_above_and_counts_lossy_files(speech: Path, key_file: Path) -> None:
     lossy(speech / "yes" / "a.mp3", "MP3", "MPEG_LAYER_III")
     assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 2
-    assert "1 lossy files, unless a copy turns them into FLAC" in poscuda("inspect", speech).stdout
+    (speech / "yes" / "b.mp3").write_bytes((speech / "yes" / "a.mp3").read_bytes())
+    shown = "  2 of them        yes/a.mp3, yes/b.mp3: is lossy; a copy can turn it into FLAC (--lossy-to-flac)\n"
+    assert f"left unprotected   2\n{shown}" in poscuda("inspect", speech).stdout
+    alone = json.loads(poscuda("inspect", speech / "yes" / "a.mp3", "--json").stdout)
+    assert (alone["lossy"], alone["usable"], alone["edit"]) == (True, False, "flac_copy")
+    (speech / "yes" / "a.mp3").write_bytes(b"RIFF")
+    broken = json.loads(poscuda("inspect", speech / "yes" / "a.mp3", "--json").stdout)
+    assert (broken["usable"], broken["problem"]) == (False, "it holds text; move it away, or give it another name")
     (speech / "yes" / "a.mp3").unlink()
+    (speech / "yes" / "b.mp3").unlink()
     assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 0
     for path in (speech, speech / "yes", speech / "yes" / "0.wav"):
-        assert f"sidecar            {speech}.poscuda: poscuda verify shows" in poscuda("inspect", path).stdout
-    fingerprint = Key.load(key_file).fingerprint
-    shown = f"manifest           {speech}.poscuda.json: 6 files, key {fingerprint}\n"
-    assert shown in poscuda("inspect", speech).stdout
+        facts = json.loads(poscuda("inspect", path, "--json").stdout)
+        assert (facts["sidecar"], facts["sidecars"], facts["state"]) == (f"{speech}.poscuda", 1, "unknown")
+        assert facts["manifest"] == {
+            "path": f"{speech}.poscuda.json",
+            "files": 6,
+            "fingerprint": Key.load(key_file).fingerprint,
+            "recipe": {"format": 2, "strength": 1.0},
+            "problem": None,
+        }
+        shown = poscuda("inspect", path).stdout
+        assert "protected          unknown: a run is recorded beside it; poscuda verify tells" in shown
+        assert f"sidecar            {speech}.poscuda\nmanifest           {speech}.poscuda.json: 6 files, key " in shown
+    Path(f"{speech}.poscuda.json").write_text("{")
+    problem = json.loads(poscuda("inspect", speech, "--json").stdout)["manifest"]["problem"]
+    assert "is damaged" in problem
+    assert f"manifest           {problem}\n" in poscuda("inspect", speech).stdout
 
 
 @pytest.mark.parametrize("way", ["copy", "in place"])
@@ -625,9 +668,29 @@ def test_doctor_examines_every_backend() -> None:
     found = json.loads(done.stdout)
     assert list(found["backends"]) == list(BACKENDS)
     for backend, state in found["backends"].items():
-        assert state == (why_missing(backend) or "ok")
+        problem = why_missing(backend)
+        code = "ok" if problem is None else "missing"
+        assert state == {"ok": problem is None, "code": code, "problem": problem}
+    assert found["versions"]["numpy"] == np.__version__
     assert found["auto"] == next(name for name in AUTO if why_missing(name) is None)
     assert "backend cpu" in poscuda("doctor").stdout
+
+
+def names_of(value: object) -> list[str]:
+    """All names in JSON, at any depth, but those that are data."""
+    if isinstance(value, list):
+        return [name for one in value for name in names_of(one)]
+    if not isinstance(value, dict):
+        return []
+    inner = [name for key, one in value.items() if key not in {"classes", "extras"} for name in names_of(one)]
+    return [*value, *inner]
+
+
+def test_names_in_json_are_identifiers(array: Path, speech: Path, key_file: Path) -> None:
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").returncode == 0
+    for words in (["doctor"], ["inspect", speech], ["inspect", array / "clips.npy"], ["inspect", speech / "no/0.wav"]):
+        found = json.loads(poscuda(*words, "--json").stdout)
+        assert [name for name in names_of(found) if not re.fullmatch(r"[a-z][a-z0-9_]*", name)] == []
 
 
 def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,6 +701,8 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
     done = poscuda("doctor")
     assert done.returncode == 1
     assert "WRONG BITS" in done.stdout
+    found = json.loads(poscuda("doctor", "--json").stdout)
+    assert (found["ok"], found["backends"]["cpu"]["code"]) == (False, "wrong_bits")
 
 
 def test_help_and_version() -> None:

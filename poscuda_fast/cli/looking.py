@@ -271,7 +271,8 @@ def report(
 def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any) -> None:
     """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
-    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE are named.
+    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE, or beside a folder that it lies in,
+    are named; whether it is protected now, verify tells. Files that cannot be marked are counted, and listed by --json.
 
     \b
     Examples:
@@ -279,14 +280,14 @@ def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any
       poscuda inspect recordings/ --strength 2
       poscuda inspect clips.npy --sample-rate 8000 --json
     """
-    from poscuda_fast.cli import inspection  # noqa: PLC0415
+    from poscuda_fast.cli import describing, inspection  # noqa: PLC0415
 
     recipe, _ = take_recipe(fields)
     facts = inspection.inspect(file, recipe, sample_rate)
     if as_json:
         say(json.dumps(facts, indent=1))
     else:
-        say(table(facts.items()))
+        say(table(describing.of_inspection(facts)))
 
 
 @click.command(cls=Command)
@@ -321,15 +322,9 @@ def doctor(*, as_json: bool) -> int:
       poscuda doctor
       poscuda doctor --json
     """
+    from poscuda_fast.cli import describing  # noqa: PLC0415
     from poscuda_fast.cli import doctor as practice  # noqa: PLC0415
 
     found = practice.examine()
-    if as_json:
-        say(json.dumps(found, indent=1))
-        return 0 if found["ok"] else 1
-    for name, value in found.items():
-        if isinstance(value, dict):
-            say(table(((f"{name[:-1]} {part}", state) for part, state in value.items()), 22))
-        else:
-            say(table([(name, value)], 22))
+    say(json.dumps(found, indent=1) if as_json else table(describing.of_examination(found), 22))
     return 0 if found["ok"] else 1

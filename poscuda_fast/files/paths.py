@@ -106,6 +106,10 @@ class Paths:
         """What is named like a sidecar of the source, of a folder around it, or of anything inside it."""
         return self._around(SIDECAR)
 
+    def manifests_around(self) -> list[Path]:
+        """The same of manifests."""
+        return self._around(MANIFEST)
+
     def protected_files(self) -> Iterator[tuple[Path, str, list[Path]]]:
         """(manifest, fingerprint of its key, files that it says are protected) beside, around and inside the source.
 
@@ -113,7 +117,7 @@ class Paths:
         DatasetError if a manifest is damaged.
         """
         known = {0, os.geteuid(), os.stat(self.data).st_uid} if hasattr(os, "geteuid") else set()
-        for path in self._around(MANIFEST):
+        for path in self.manifests_around():
             if not path.is_file() or (known and os.stat(path).st_uid not in known):
                 continue
             described = path.with_name(path.name.removesuffix(MANIFEST))
