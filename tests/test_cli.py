@@ -310,7 +310,10 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "99"], "for which the strength would be"),
         (["inspect", "SPEECH", "--sample-rate", "8000"], "is not an array; audio files have their own"),
         (["inspect", "CLIPS", "--sample-rate", "8"], "--sample-rate is 8 Hz; it must be from 2000"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"],
+            "'gpu' is not one of 'auto', 'native', 'cpu'",
+        ),
         (
             ["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"],
             "--threads is 0; expected a whole number from 1; leave it out",

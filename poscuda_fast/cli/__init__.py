@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 
@@ -44,6 +45,8 @@ def main() -> None:
 
 def _run() -> int:
     """Run a command; its exit code. Whatever is raised is told in a sentence."""
+    if COMPLETE_VARIABLE in os.environ:
+        from poscuda_fast.cli import bash  # noqa: F401, PLC0415 - click knows it from then on
     try:
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
@@ -135,7 +138,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print the code that makes SHELL complete commands, options and paths.
+    """Print the code that makes SHELL complete commands, options, their values and paths.
 
     Nothing is written. Put the line for your shell into its start-up file: ~/.bashrc, ~/.zshrc (after compinit) or
     ~/.config/fish/config.fish.

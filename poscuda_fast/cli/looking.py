@@ -14,11 +14,13 @@ from click.core import ParameterSource
 
 import poscuda_fast
 from poscuda_fast import disk
+from poscuda_fast.cli import completing
 from poscuda_fast.cli.help_pages import Command
 from poscuda_fast.cli.options import (
     JSON,
     KEY,
     QUIET,
+    RATES,
     RECIPE_FIELDS,
     SAMPLE_RATE,
     SIDECAR,
@@ -217,9 +219,17 @@ def _refuse_given(names: set[str]) -> None:
 @KEY
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
 @click.option(
-    "--evaluation", type=click.Path(path_type=Path), help="A result of poscuda evaluate, to show on the page."
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    shell_complete=completing.files(".json"),
+    help="A result of poscuda evaluate, to show on the page.",
 )
-@click.option("--sample-rate", type=int, help="For an array SRC in format 1, which records none: its sample rate, Hz.")
+@click.option(
+    "--sample-rate",
+    type=int,
+    shell_complete=RATES,
+    help="For an array SRC in format 1, which records none: its sample rate, Hz.",
+)
 @SIDECAR
 @QUIET
 def report(
