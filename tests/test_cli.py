@@ -400,6 +400,9 @@ def test_a_failed_write_ends_with_code_3_and_the_next_run_finishes(
     )
     assert done.returncode == 3, done.stderr
     assert "Run the same command again" in done.stderr
+    assert ": File too large; raise the limit on the size of files" in done.stderr
+    assert str(out) in done.stderr
+    assert "[Errno" not in done.stderr
     assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
     assert poscuda("verify", out, "--key", key_file).returncode == 0
 
@@ -634,6 +637,16 @@ def test_what_may_not_be_looked_into_is_a_refusal(tmp_path: Path, speech: Path, 
             assert (done.returncode, "You may not look into" in done.stderr) == (2, True), done.stderr
     finally:
         folder.chmod(0o755)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_advice(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    (speech / "no" / "0.wav").chmod(0)
+    advice = "Permission denied; change its permissions, or those of its folder"
+    done = as_a_user("protect", speech, tmp_path / "out", "--key", key_file)
+    assert (done.returncode, f"\n  {speech}/no/0.wav: {advice}" in done.stderr) == (2, True), done.stderr
+    found = json.loads(as_a_user("inspect", speech, "--json").stdout)
+    assert [one["name"] for one in found["unusable"]] == ["no/0.wav"]
+    assert found["unusable"][0]["problem"].startswith(advice)
 
 
 @pytest.mark.parametrize("kind", ["original", "changed", "missing"])

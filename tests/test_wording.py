@@ -12,7 +12,8 @@ import click
 import pytest
 
 import poscuda_fast
-from poscuda_fast.cli import cli, system_errors, wording
+from poscuda_fast import system_errors
+from poscuda_fast.cli import cli, wording
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.text import HEAD_SHOWN, MOST_SHOWN, TAIL_SHOWN, message
 

@@ -11,10 +11,10 @@ import click
 
 import poscuda_fast
 from poscuda_fast.cli import editing, looking, printing
-from poscuda_fast.cli.help_pages import EPILOG, Group
-from poscuda_fast.cli.system_errors import SystemRefusalError, is_of_system, sentence
+from poscuda_fast.cli.help_pages import EPILOG, Group, SystemRefusalError
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import PoscudaError, has_stopped
+from poscuda_fast.system_errors import is_of_system, sentence
 from poscuda_fast.text import message
 
 PROGRAM = "poscuda"
@@ -59,7 +59,7 @@ def _run() -> int:
     except SystemRefusalError as refusal:
         return _refused_or_stopped(refusal.error, str(refusal))
     except Exception as error:  # noqa: BLE001 - the last who can tell it
-        said = sentence(error, ()) if isinstance(error, OSError) and is_of_system(error) else str(error)
+        said = sentence(error) if isinstance(error, OSError) and is_of_system(error) else str(error)
         return _refused_or_stopped(error, said)
     return code if isinstance(code, int) else 0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from poscuda_fast.cli.printing import say
-from poscuda_fast.cli.system_errors import SystemRefusalError, is_of_system
+from poscuda_fast.system_errors import is_of_system, sentence
 
 # An option that is not named here appears under "Options".
 SECTIONS = {
@@ -71,6 +72,20 @@ class _Page(click.Command):
         if option is not None:
             option.callback = _show_help
         return option
+
+
+class SystemRefusalError(Exception):
+    """Carries what the system refused past click, which takes every closed pipe for that of its output.
+
+    Attributes
+    ----------
+    error : OSError
+        What the system said.
+    """
+
+    def __init__(self, error: OSError, given: Sequence[Path]) -> None:
+        super().__init__(sentence(error, given))
+        self.error = error
 
 
 class Command(_Page):

@@ -21,6 +21,7 @@ from poscuda_fast.mark import codings
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.mark.plan import shape
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, StrongRecipe, check_rate
+from poscuda_fast.system_errors import reason
 from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import manifest_of, sidecar_of
 from poscuda_fast.undo.manifest import Manifest
@@ -147,6 +148,8 @@ def _inspect_folder(path: Path, recipe: Recipe) -> Facts:
             problem = _problem(files[-1], recipe)
         except AudioFileError as error:
             problem = _without_name(str(error), path, name)
+        except OSError as error:
+            problem = reason(error)
         if problem is not None:
             unusable.append({"name": name, "problem": problem})
     kinds = Counter(tuple(_samples(file).items()) for file in files)

@@ -22,7 +22,7 @@ _ADVICE = {
     errno.ENOTDIR: "a part of the path is a file: give another path",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "it is a link, or links go in a circle: give the file itself",
-    errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer --threads",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer threads",
     errno.ENFILE: "end other programs, which hold too many files open",
     errno.EIO: "look at the disk, which may be failing, and at the system's log",
     errno.ESTALE: "mount that network disk again",
@@ -31,28 +31,19 @@ _ADVICE = {
 _USUAL = "see that it can be read and written"
 
 
-class SystemRefusalError(Exception):
-    """Carries what the system refused past click, which takes every closed pipe for that of its output.
-
-    Attributes
-    ----------
-    error : OSError
-        What the system said.
-    """
-
-    def __init__(self, error: OSError, given: Sequence[Path]) -> None:
-        super().__init__(sentence(error, given))
-        self.error = error
-
-
 def is_of_system(error: OSError) -> bool:
     """Whether the system raised an error, rather than this library, which says all of it in a sentence."""
     return error.errno is not None or not error.args
 
 
-def sentence(error: OSError, given: Sequence[Path]) -> str:
+def reason(error: OSError) -> str:
+    """The system's reason, and what to do."""
+    said = error.strerror or f"the system refused it without a reason ({type(error).__name__})"
+    return f"{said}; {_ADVICE.get(error.errno or 0, _USUAL)}"
+
+
+def sentence(error: OSError, given: Sequence[Path] = ()) -> str:
     """The path, the reason and what to do. Where the system names no path, it is one of those `given`."""
     named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]
     places = " and ".join(named) or " or ".join(map(str, given)) or "a file"
-    reason = error.strerror or f"the system refused it without a reason ({type(error).__name__})"
-    return f"{places}: {reason}; {_ADVICE.get(error.errno or 0, _USUAL)}."
+    return f"{places}: {reason(error)}."
