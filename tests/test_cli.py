@@ -25,6 +25,7 @@ from poscuda_fast.cli import main, synth
 from poscuda_fast.kernels import AUTO, BACKENDS, why_missing
 
 WORDS = ("no", "yes")
+OF_PYTHON = r"\w+=(?:True|None|PATH|')|Recipe\.|(?<!-)\b(?:sample_rate|labels_from|skip_unusable|without_sidecar)\b"
 
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from poscuda_fast.cli import main; main()")
@@ -369,6 +370,7 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert re.findall(OF_PYTHON, done.stderr) == []
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
 

@@ -29,12 +29,12 @@ _RULES = [
         (r"'csv:FILE', 'regex:RE' or a mapping", "'csv:FILE' or 'regex:RE'"),
         (r"lossy='flac'", "--lossy-to-flac"),
         (r"dst=None", "--in-place"),
-        (r"dst=PATH", "DST"),
+        (r"dst=PATH|dst(?= is )", "DST"),
         (r"n_clips=NUMBER", "--clips NUMBER"),
         (_any(_SWITCHES) + "=True", lambda found: _option(found[1])),
         (_any(_VALUES) + r"=([A-Z][\w.]*)", lambda found: f"{_option(found[1])} {found[2]}"),
         (r"Recipe\." + _any(_FIELDS), lambda found: _option(found[1])),
-        (_any(_SUBJECTS) + r"(?= (?:is|has|are) |\[\d)", lambda found: _option(found[1])),
+        (_any(_SUBJECTS) + r"(?= (?:is|was|has|are) |\[\d)", lambda found: _option(found[1])),
         (r"leave sample_rate out", "leave --sample-rate out"),
     )
 ]
