@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# Characters of a line that are shown: a value that a message repeats may be a whole recording.
+MOST_SHOWN = 2000
+HEAD_SHOWN, TAIL_SHOWN = 1400, 500  # of a longer one; its end says what to do
 _LISTED = re.compile("\n(?=  )")  # a message may list problems, one a line, indented
 
 
@@ -13,8 +16,16 @@ def one_line(text: str) -> str:
 
 
 def message(text: str) -> str:
-    """The same for a message, which keeps the line ends before what it lists."""
-    return "\n".join(map(one_line, _LISTED.split(text)))
+    """The same for a message, which keeps the line ends before what it lists; the middle of a long line is left out."""
+    return "\n".join(_bounded(one_line(_bounded(line))) for line in _LISTED.split(text))
+
+
+def _bounded(line: str) -> str:
+    """At most `MOST_SHOWN` characters of a line: its beginning and its end."""
+    if len(line) <= MOST_SHOWN:
+        return line
+    left_out = len(line) - HEAD_SHOWN - TAIL_SHOWN
+    return f"{line[:HEAD_SHOWN]} ... ({left_out:,} characters left out) ... {line[-TAIL_SHOWN:]}"
 
 
 def _escaped(character: str) -> str:

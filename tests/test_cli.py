@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from poscuda_fast.cli import main, synth
 from poscuda_fast.kernels import AUTO, BACKENDS, why_missing
 
 WORDS = ("no", "yes")
+OF_PYTHON = r"\w+=(?:True|None|PATH|')|Recipe\.|(?<!-)\b(?:sample_rate|labels_from|skip_unusable|without_sidecar)\b"
 
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from poscuda_fast.cli import main; main()")
@@ -277,11 +279,16 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
     done = poscuda("protect", tmp_path / "in", tmp_path / "out", "--key", key_file, "--strength", 3)
     assert "recipe             format 2, strength 3\nsample rate        8,000, 44,100 Hz\n" in done.stdout
     facts = json.loads(poscuda("inspect", tmp_path / "in", "--json", "--strength", 3).stdout)
-    assert facts["frames marked"] == 1280
-    assert facts["mark"] == "format 2: two steady lines, -36.5 dB of full scale"
+    assert facts["mark"] == {"format": 2, "strength": 3.0, "level_db": -36.48, "frames": 1280}
+    assert (facts["usable"], facts["unusable"], facts["left_unprotected"]) == (True, [], 0)
     soundfile.write(tmp_path / "in" / "no" / "b.wav", np.ones(640, np.int16), 1000)
     facts = json.loads(poscuda("inspect", tmp_path / "in", "--json").stdout)
-    assert facts["refused"] == "no/b.wav: sample_rate is 1000 Hz; it must be from 2000 to 512000 Hz."
+    problem = "has a sample rate of 1,000 Hz; it must be from 2,000 to 512,000 Hz, so resample it or leave it out"
+    assert facts["unusable"] == [{"name": "no/b.wav", "problem": problem}]
+    assert (facts["usable"], facts["left_unprotected"]) == (False, 1)
+    alone = json.loads(poscuda("inspect", tmp_path / "in" / "no" / "b.wav", "--json").stdout)
+    assert (alone["usable"], alone["problem"]) == (False, problem)
+    assert json.loads(poscuda("inspect", tmp_path / "in" / "no" / "b.wav", "--json", "--paper").stdout)["usable"]
 
 
 @pytest.mark.parametrize(
@@ -291,22 +298,31 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "SPEECH", "OUT", "--in-place", "--key", "KEY"], "Give either DST"),
         (["protect", "SPEECH", "OUT", "--key", "NOKEY"], "There is no key file"),
         (["protect", "MISSING", "OUT", "--key", "KEY"], "does not exist"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "Recipe.taps is 0"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "Recipe.blur is nan"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "Recipe.strength is 0.0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--taps", "0"], "--taps is 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--blur", "nan"], "--blur is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "0"], "--strength is 0.0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--sample-rate", "8000"], "audio files have their own"),
-        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "sample_rate is 0"),
+        (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "--sample-rate is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "51"], "it must be from 0.01 to 50"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--snr", "20"], "give one of them"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "20", "--paper"], "--snr is of format 2"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "snr is nan"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "--snr is nan"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "99"], "for which the strength would be"),
         (["inspect", "SPEECH", "--sample-rate", "8000"], "is not an array; audio files have their own"),
-        (["inspect", "CLIPS", "--sample-rate", "8"], "sample_rate is 8 Hz; it must be from 2000"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"], "backend is 'gpu'"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"], "threads is 0"),
-        (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"], "labels_from is 'xml:a'"),
+        (["inspect", "CLIPS", "--sample-rate", "8"], "--sample-rate is 8 Hz; it must be from 2000"),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--backend", "gpu"],
+            "'gpu' is not one of 'auto', 'native', 'cpu'",
+        ),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--threads", "0"],
+            "--threads is 0; expected a whole number from 1; leave it out",
+        ),
+        (
+            ["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "xml:a"],
+            "--labels-from is 'xml:a'; expected 'folder', 'csv:FILE' or 'regex:RE'.",
+        ),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels-from", "regex:^x"], "no group"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--labels", "LABELS"], "--labels is for an array SRC"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--label", "yes"], "--label is for a single audio file"),
@@ -317,7 +333,7 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
             "does not exist; give a .npy",
         ),
         (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "KEY"], "is not a .npy file"),
-        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "labels has shape"),
+        (["protect", "CLIPS", "--in-place", "--key", "KEY", "--labels", "CLIPS"], "--labels has shape"),
         (["protect", "LABELS", "--in-place", "--key", "KEY", "--labels", "LABELS"], "expected int16"),
         (["restore", "SPEECH", "--key", "KEY"], "does not exist: nothing can be restored by it"),
         (["restore", "CLIPS", "--key", "KEY"], "sidecar"),
@@ -354,6 +370,7 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert re.findall(OF_PYTHON, done.stderr) == []
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
 
@@ -385,6 +402,9 @@ def test_a_failed_write_ends_with_code_3_and_the_next_run_finishes(
     )
     assert done.returncode == 3, done.stderr
     assert "Run the same command again" in done.stderr
+    assert ": File too large; raise the limit on the size of files" in done.stderr
+    assert str(out) in done.stderr
+    assert "[Errno" not in done.stderr
     assert poscuda("protect", speech, out, "--key", key_file).returncode == 0
     assert poscuda("verify", out, "--key", key_file).returncode == 0
 
@@ -428,39 +448,76 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path, subtype: str) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros((1000, 2), np.int16), 8000, subtype)
     done = poscuda("inspect", path, "--patches", 2, "--json")
+    size = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
     facts = json.loads(done.stdout)
-    assert facts["frames"] == 1000
-    assert facts["patches"] == 2
-    assert facts["frames in patches"] == 480
+    assert facts["mark"] == {"format": 1, "patches": 2, "frames": 480, "bytes": 480 * 2 * size}
     facts = json.loads(poscuda("inspect", path, "--json").stdout)
-    assert (facts["frames marked"], facts["edit"]) == (1000, "only the bytes of samples, in place")
-    assert facts["samples"] == f"{subtype}, 2 channels, 8000 Hz"
+    mark = {"format": 2, "strength": 1.0, "level_db": -46.02, "frames": 1000, "bytes": 2000 * size}
+    assert facts == {
+        "kind": "audio_file", "path": str(path), "format": "WAV", "coding": subtype, "channels": 2, "sample_rate": 8000,
+        "lossy": False, "frames": 1000, "seconds": 0.125, "mark": mark, "edit": "samples_in_place", "usable": True,
+        "problem": None, "sidecar": None, "sidecars": 0, "manifest": None, "state": None,
+    }  # fmt: skip
+    shown = poscuda("inspect", path).stdout
+    assert f"samples            {subtype}, 2 channels, 8000 Hz\n" in shown
+    assert "edit               only the bytes of samples, in place\n" in shown
+    assert "protected          not by this library, or" in shown
 
 
 def test_inspect_tells_what_an_array_and_a_folder_are(array: Path, speech: Path) -> None:
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json").stdout)
-    assert (facts["clips"], facts["frames"], facts["frames marked"], facts["bytes marked"]) == (20, 800, 16000, 32000)
-    assert facts["sample rate"] == "16,000 Hz (assumed; --sample-rate tells it)"
+    assert (facts["kind"], facts["clips"], facts["frames"], facts["dtype"]) == ("npy_array", 20, 800, "int16")
+    assert (facts["mark"]["frames"], facts["mark"]["bytes"]) == (16000, 32000)
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (16_000, True)
+    assert "16,000 Hz (assumed; --sample-rate tells it)" in poscuda("inspect", array / "clips.npy").stdout
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--sample-rate", 8000).stdout)
-    assert facts["sample rate"] == "8,000 Hz"
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (8000, False)
     facts = json.loads(poscuda("inspect", array / "clips.npy", "--json", "--paper").stdout)
-    assert (facts["patches"], facts["bytes in patches"]) == (20, 9600)
+    assert facts["mark"] == {"format": 1, "patches": 20, "frames": 4800, "bytes": 9600}
+    assert (facts["sample_rate"], facts["sample_rate_assumed"]) == (None, False)
+    (speech / "notes.txt").write_text("of the speakers")
     facts = json.loads(poscuda("inspect", speech, "--json").stdout)
-    assert (facts["audio files"], facts["parent folders"]) == (6, 2)
+    assert (facts["kind"], facts["audio_files"], facts["other_files"]) == ("folder", 6, 1)
+    kind = {"format": "WAV", "coding": "PCM_16", "channels": 1, "sample_rate": 16_000, "lossy": False, "files": 6}
+    assert facts["kinds"] == [kind]
+    assert facts["classes"] == {"no": 3, "yes": 3}
     assert "6 x WAV PCM_16" in poscuda("inspect", speech).stdout
+    assert "classes            2 by folder: no 3, yes 3\n" in poscuda("inspect", speech).stdout
+    (speech / "yes" / "0.wav").rename(speech / "0.wav")
+    assert json.loads(poscuda("inspect", speech, "--json").stdout)["classes"] is None
 
 
 def test_inspect_finds_the_sidecar_of_the_folder_above_and_counts_lossy_files(speech: Path, key_file: Path) -> None:
     lossy(speech / "yes" / "a.mp3", "MP3", "MPEG_LAYER_III")
     assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 2
-    assert "1 lossy files, unless a copy turns them into FLAC" in poscuda("inspect", speech).stdout
+    (speech / "yes" / "b.mp3").write_bytes((speech / "yes" / "a.mp3").read_bytes())
+    shown = "  2 of them        yes/a.mp3, yes/b.mp3: is lossy; a copy can turn it into FLAC (--lossy-to-flac)\n"
+    assert f"left unprotected   2\n{shown}" in poscuda("inspect", speech).stdout
+    alone = json.loads(poscuda("inspect", speech / "yes" / "a.mp3", "--json").stdout)
+    assert (alone["lossy"], alone["usable"], alone["edit"]) == (True, False, "flac_copy")
+    (speech / "yes" / "a.mp3").write_bytes(b"RIFF")
+    broken = json.loads(poscuda("inspect", speech / "yes" / "a.mp3", "--json").stdout)
+    assert (broken["usable"], broken["problem"]) == (False, "it holds text; move it away, or give it another name")
     (speech / "yes" / "a.mp3").unlink()
+    (speech / "yes" / "b.mp3").unlink()
     assert poscuda("protect", speech, "--in-place", "--key", key_file).returncode == 0
     for path in (speech, speech / "yes", speech / "yes" / "0.wav"):
-        assert f"sidecar            {speech}.poscuda: poscuda verify shows" in poscuda("inspect", path).stdout
-    fingerprint = Key.load(key_file).fingerprint
-    shown = f"manifest           {speech}.poscuda.json: 6 files, key {fingerprint}\n"
-    assert shown in poscuda("inspect", speech).stdout
+        facts = json.loads(poscuda("inspect", path, "--json").stdout)
+        assert (facts["sidecar"], facts["sidecars"], facts["state"]) == (f"{speech}.poscuda", 1, "unknown")
+        assert facts["manifest"] == {
+            "path": f"{speech}.poscuda.json",
+            "files": 6,
+            "fingerprint": Key.load(key_file).fingerprint,
+            "recipe": {"format": 2, "strength": 1.0},
+            "problem": None,
+        }
+        shown = poscuda("inspect", path).stdout
+        assert "protected          unknown: a run is recorded beside it; poscuda verify tells" in shown
+        assert f"sidecar            {speech}.poscuda\nmanifest           {speech}.poscuda.json: 6 files, key " in shown
+    Path(f"{speech}.poscuda.json").write_text("{")
+    problem = json.loads(poscuda("inspect", speech, "--json").stdout)["manifest"]["problem"]
+    assert "is damaged" in problem
+    assert f"manifest           {problem}\n" in poscuda("inspect", speech).stdout
 
 
 @pytest.mark.parametrize("way", ["copy", "in place"])
@@ -498,7 +555,7 @@ def test_what_was_changed_is_left_out_by_partial_and_taken_later(speech: Path, k
     for command in (["protect", speech, "--in-place"], ["restore", speech]):
         refused = poscuda(*command, "--key", key_file)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.endswith("go on with the others alone (partial, --partial):\n  yes/1.wav\n")
+        assert refused.stderr.endswith("go on with the others alone (--partial):\n  yes/1.wav\n")
     for command, state in ((["protect", speech, "--in-place"], "partly protected"), (["restore", speech], "partly")):
         done = poscuda(*command, "--key", key_file, "--partial")
         assert done.returncode == 0, done.stderr
@@ -584,6 +641,16 @@ def test_what_may_not_be_looked_into_is_a_refusal(tmp_path: Path, speech: Path, 
         folder.chmod(0o755)
 
 
+def test_a_file_that_may_not_be_read_is_named_with_advice(tmp_path: Path, speech: Path, key_file: Path) -> None:
+    (speech / "no" / "0.wav").chmod(0)
+    advice = "Permission denied; change its permissions, or those of its folder"
+    done = as_a_user("protect", speech, tmp_path / "out", "--key", key_file)
+    assert (done.returncode, f"\n  {speech}/no/0.wav: {advice}" in done.stderr) == (2, True), done.stderr
+    found = json.loads(as_a_user("inspect", speech, "--json").stdout)
+    assert [one["name"] for one in found["unusable"]] == ["no/0.wav"]
+    assert found["unusable"][0]["problem"].startswith(advice)
+
+
 @pytest.mark.parametrize("kind", ["original", "changed", "missing"])
 def test_the_undo_is_not_dropped_unless_all_is_protected(
     tmp_path: Path, speech: Path, key_file: Path, kind: str
@@ -619,9 +686,29 @@ def test_doctor_examines_every_backend() -> None:
     found = json.loads(done.stdout)
     assert list(found["backends"]) == list(BACKENDS)
     for backend, state in found["backends"].items():
-        assert state == (why_missing(backend) or "ok")
+        problem = why_missing(backend)
+        code = "ok" if problem is None else "missing"
+        assert state == {"ok": problem is None, "code": code, "problem": problem}
+    assert found["versions"]["numpy"] == np.__version__
     assert found["auto"] == next(name for name in AUTO if why_missing(name) is None)
     assert "backend cpu" in poscuda("doctor").stdout
+
+
+def names_of(value: object) -> list[str]:
+    """All names in JSON, at any depth, but those that are data."""
+    if isinstance(value, list):
+        return [name for one in value for name in names_of(one)]
+    if not isinstance(value, dict):
+        return []
+    inner = [name for key, one in value.items() if key not in {"classes", "extras"} for name in names_of(one)]
+    return [*value, *inner]
+
+
+def test_names_in_json_are_identifiers(array: Path, speech: Path, key_file: Path) -> None:
+    assert poscuda("protect", speech, "--in-place", "--key", key_file, "--quiet").returncode == 0
+    for words in (["doctor"], ["inspect", speech], ["inspect", array / "clips.npy"], ["inspect", speech / "no/0.wav"]):
+        found = json.loads(poscuda(*words, "--json").stdout)
+        assert [name for name in names_of(found) if not re.fullmatch(r"[a-z][a-z0-9_]*", name)] == []
 
 
 def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,6 +719,8 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
     done = poscuda("doctor")
     assert done.returncode == 1
     assert "WRONG BITS" in done.stdout
+    found = json.loads(poscuda("doctor", "--json").stdout)
+    assert (found["ok"], found["backends"]["cpu"]["code"]) == (False, "wrong_bits")
 
 
 def test_help_and_version() -> None:

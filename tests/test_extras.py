@@ -76,28 +76,29 @@ def described(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("described")
 def test_a_state_tells_what_is_missing_and_how_to_get_it(extra: str, lacking: str | None) -> None:
-    expected = "ok" if lacking is None else f"missing {lacking}; run pip install 'poscuda-fast[{extra}]'"
-    assert extras.states()[extra] == expected
+    expected = None if lacking is None else f"missing {lacking}; run pip install 'poscuda-fast[{extra}]'"
+    assert extras.problems()[extra] == expected
 
 
 @pytest.mark.usefixtures("described")
 def test_an_extra_that_is_not_for_this_python_says_so() -> None:
     here = f"Python {platform.python_version()} on {sys.platform}"
-    assert extras.states()["past"] == f'not for {here}: it needs python_version < "3.2"'
+    assert extras.problems()["past"] == f'not for {here}: it needs python_version < "3.2"'
 
 
 def test_the_real_metadata_is_understood() -> None:
     """What the tests themselves need is here; and no requirement is read as one of all extras or of none."""
-    states = extras.states()
-    assert states["test"] == "ok"
+    problems = extras.problems()
+    assert problems["test"] is None
     asked = list(extras._requirements("poscuda-fast"))
     assert len(asked) == len(metadata.requires("poscuda-fast") or [])
-    assert all(any(extras._is_of(each, extra) for each in asked) for extra in states)
-    assert doctor.examine()["extras"] == states
+    assert all(any(extras._is_of(each, extra) for each in asked) for extra in problems)
+    found = doctor.examine()["extras"]
+    assert found == {name: {"ok": text is None, "problem": text} for name, text in problems.items()}
 
 
 def test_asking_imports_no_package_of_an_extra() -> None:
-    code = "from poscuda_fast.cli import extras; import sys; extras.states(); print(*sorted(sys.modules))"
+    code = "from poscuda_fast.cli import extras; import sys; extras.problems(); print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"dask", "datasets", "matplotlib", "numba", "numpy", "pyarrow", "pytest", "ray", "scipy", "torch"}
     assert not heavy & set(done.stdout.split())

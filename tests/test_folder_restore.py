@@ -178,7 +178,7 @@ def test_partial_restore_leaves_out_what_has_changed_until_it_is_put_back(
     protected_bytes = (src / name).read_bytes()
     harm(src / name, damage, patches_of(700 if name == "no/0.wav" else 703, name.split("/", maxsplit=1)[0], key))
     harmed = contents(src)
-    sentence = rf"(?s)^1 files or clips .*; nothing was written\. Put them back, .*\(partial, --partial\):\n  {name}$"
+    sentence = rf"(?s)^1 files or clips .*; nothing was written\. Put them back, .*\(partial=True\):\n  {name}$"
     with untouched(tmp_path), pytest.raises(SidecarError, match=sentence):
         restore_folder(src, key)
     report = restore_folder(src, key, partial=True)

@@ -195,11 +195,14 @@ def test_an_array_that_lost_its_sidecar_is_refused(tmp_path: Path, key: Key) -> 
     protect_array(path, LABELS, key)
     path.rename(moved := tmp_path / "renamed.npy")
     for recipe in (Recipe.strong(), Recipe.strong(2), Recipe.strong(0.5)):
-        with untouched(tmp_path), pytest.raises(SidecarError, match=r"4 of the 4 classes .*\(0, 1, 2, 3\).*--sidecar"):
+        with (
+            untouched(tmp_path),
+            pytest.raises(SidecarError, match=r"4 of the 4 classes .*\(0, 1, 2, 3\).*sidecar=PATH"),
+        ):
             protect_array(moved, LABELS, key, recipe=recipe)
     with untouched(tmp_path), pytest.raises(SidecarError, match="marked with this key already"):
         protect_array(moved, LABELS, key, snr=20.0)
-    with untouched(tmp_path), pytest.raises(SidecarError, match="--without-sidecar"):
+    with untouched(tmp_path), pytest.raises(SidecarError, match="without_sidecar=True"):
         protect_array(moved, LABELS, key, dry_run=True)
     assert protect_array(moved, LABELS, key, sidecar=tmp_path / "clips.npy.poscuda").state == "already protected"
     assert protect_array(moved, LABELS, Key(bytes(32))).state == "protected"

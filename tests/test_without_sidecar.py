@@ -234,7 +234,7 @@ def test_arguments_of_either_way_are_told_apart(tmp_path: Path, key: Key) -> Non
             restore_array(path, key, **options)
     with pytest.raises(ValueError, match="labels_from is given"):
         restore_folder(tmp_path, key, labels_from="folder")
-    with pytest.raises(ValueError, match="partial is given"):
+    with pytest.raises(ValueError, match="partial=True is given"):
         restore_array(path, key, labels=LABELS, partial=True, **UNDO)
 
 
@@ -311,7 +311,7 @@ def test_encoded_files_come_back_in_a_copy(suffix: str, coding: str, tmp_path: P
     root = folder_of(tmp_path / "set", (coding,), suffix)
     before = {path.name: soundfile.read(path, dtype="int32")[0] for path in root.rglob(f"*.{suffix}")}
     orphan_folder(root, key)
-    with untouched(tmp_path), pytest.raises(DatasetError, match=r"encoded again.*\(dst, DST\)"):
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"encoded again.*\(dst=PATH\)"):
         restore_folder(root, key, **UNDO)
     notes = restore_folder(root, key, dst=tmp_path / "out", **UNDO).notes
     assert notes[0].startswith("confirmed exact by the manifest: ")

@@ -11,8 +11,10 @@ import click
 
 import poscuda_fast
 from poscuda_fast.cli import editing, looking, printing
-from poscuda_fast.cli.help_pages import EPILOG, ClosedPipe, Group
+from poscuda_fast.cli.help_pages import EPILOG, Group, SystemRefusalError
+from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import PoscudaError, has_stopped
+from poscuda_fast.system_errors import is_of_system, sentence
 from poscuda_fast.text import message
 
 PROGRAM = "poscuda"
@@ -43,6 +45,8 @@ def main() -> None:
 
 def _run() -> int:
     """Run a command; its exit code. Whatever is raised is told in a sentence."""
+    if COMPLETE_VARIABLE in os.environ:
+        from poscuda_fast.cli import bash  # noqa: F401, PLC0415 - click knows it from then on
     try:
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
@@ -54,17 +58,22 @@ def _run() -> int:
         return REFUSED
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()
-    except ClosedPipe as closed:
-        return _stopped(closed.error)
+    except SystemRefusalError as refusal:
+        return _refused_or_stopped(refusal.error, str(refusal))
     except Exception as error:  # noqa: BLE001 - the last who can tell it
-        # A system's error may come in the middle of something; what this library says of a disk comes before.
-        is_ours = isinstance(error, OSError) and error.errno is None and bool(error.args)
-        is_refusal = isinstance(error, _REFUSALS) or is_ours
-        if has_stopped(error) or not is_refusal:
-            return _stopped(error)
-        _tell(str(error) or type(error).__name__)
-        return REFUSED
+        said = sentence(error) if isinstance(error, OSError) and is_of_system(error) else str(error)
+        return _refused_or_stopped(error, said)
     return code if isinstance(code, int) else 0
+
+
+def _refused_or_stopped(error: Exception, said: str) -> int:
+    """Tell an error; the exit code."""
+    # A system's error may come in the middle of something; what this library says of a disk comes before.
+    is_ours = isinstance(error, OSError) and not is_of_system(error)
+    if has_stopped(error) or not (is_ours or isinstance(error, _REFUSALS)):
+        return _stopped(error, said)
+    _tell(said or type(error).__name__)
+    return REFUSED
 
 
 def _interrupted() -> int:
@@ -72,15 +81,14 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def _stopped(error: Exception) -> int:
+def _stopped(error: Exception, said: str) -> int:
     """Tell an error that may come in the middle of a run."""
     if isinstance(error.__context__, KeyboardInterrupt):  # click could not end its line
         return _interrupted()
-    said = str(error)
     if isinstance(error, MemoryError):
         _tell(f"there is too little memory{said and f' ({said})'}; close other programs, or use fewer --threads.")
     elif isinstance(error, OSError | PoscudaError):
-        _tell(said or f"the system refused something without a reason ({type(error).__name__})")
+        _tell(said or type(error).__name__)
     elif isinstance(error, RuntimeError) and "start new thread" in said:
         _tell(f"the system gives this process no more threads ({said}); end other programs, or use fewer --threads.")
     else:
@@ -102,8 +110,8 @@ def _place_of(error: Exception) -> str:
     return f"{own[-1][0]}, line {own[-1][1]}" if own else "outside of this package"
 
 
-def _tell(sentence: str) -> None:
-    printing.say(f"{PROGRAM}: {message(sentence)}", err=True)
+def _tell(text: str) -> None:
+    printing.say(f"{PROGRAM}: {message(of_command(text))}", err=True)
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's order
@@ -132,7 +140,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print the code that makes SHELL complete commands, options and paths.
+    """Print the code that makes SHELL complete commands, options, their values and paths.
 
     Nothing is written. Put the line for your shell into its start-up file: ~/.bashrc, ~/.zshrc (after compinit) or
     ~/.config/fish/config.fish.

@@ -24,57 +24,59 @@ VECTORS = (
     (Recipe.strong(), "<i2", "55603054b123e663"),
     (Recipe.strong(), "<f4", "b76c8f48d568ee55"),
 )
-WRONG = "WRONG BITS"
-COMPLETION = 'eval "$(poscuda completion bash)"; poscuda completion --help says where, and how for zsh and fish'
 
 
 def examine() -> dict[str, Any]:
     """Versions, cores, backends and extras as plain JSON values; `ok` tells whether the library can work.
 
-    Every backend marks vectors of both formats, so "ok" means that its bits are right.
+    Every backend marks vectors of both formats, so that one is "ok" only if its bits are right; "code" is "ok",
+    "missing" or "wrong_bits". Only problems are sentences, and null where there is none.
     """
     backends = {name: _try_backend(name) for name in kernels.BACKENDS}
+    is_wrong = any(state["code"] == "wrong_bits" for state in backends.values())
     return {
-        "poscuda-fast": metadata.version("poscuda-fast"),
-        "python": sys.version.split()[0],
+        "ok": backends["reference"]["ok"] and not is_wrong,
+        "versions": {
+            "poscuda_fast": metadata.version("poscuda-fast"),
+            "python": sys.version.split()[0],
+            **{name: _version(name) for name in PACKAGES},
+            "libsndfile": _libsndfile(),
+        },
         "platform": platform.platform(),
         "cores": kernels.usable_cores(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "libsndfile": _libsndfile(),
         "backends": backends,
-        "extras": extras.states(),
-        "completion": COMPLETION,
-        "auto": next((name for name, state in backends.items() if state == "ok"), None),
-        "ok": backends["reference"] == "ok" and not any(state.startswith(WRONG) for state in backends.values()),
+        "auto": next((name for name, state in backends.items() if state["ok"]), None),
+        "extras": {name: {"ok": problem is None, "problem": problem} for name, problem in extras.problems().items()},
     }
 
 
-def _try_backend(name: str) -> str:
-    """Mark vectors of both formats: "ok", or what is wrong as a sentence."""
+def _try_backend(name: str) -> dict[str, Any]:
+    """Mark vectors of both formats, and tell whether that went well."""
     problem = kernels.why_missing(name)
     if problem is not None:
-        return problem
+        return {"ok": False, "code": "missing", "problem": problem}
     for recipe, stored, expected in VECTORS:
         clips = (7919 * np.arange(16_000)[None]) % 65536 - 32768
         clips = (clips / 32768).astype(np.float32) if stored == "<f4" else clips.astype(np.int16)
         mark_batch(clips, [0], Key(bytes(range(32))), recipe=recipe, engine=kernels.Engine(name), sample_rate=16_000)
         found = hashlib.sha256(clips.astype(stored).tobytes()).hexdigest()[:16]
         if found != expected:
-            return f"{WRONG} ({found}, expected {expected}): do not use it, please report this."
-    return "ok"
+            problem = f"WRONG BITS ({found}, expected {expected}): do not use it, please report this."
+            return {"ok": False, "code": "wrong_bits", "problem": problem}
+    return {"ok": True, "code": "ok", "problem": None}
 
 
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return f"missing: run pip install {name}"
+        return None
 
 
-def _libsndfile() -> str:
+def _libsndfile() -> str | None:
     try:
         import soundfile  # noqa: PLC0415 - it loads a shared library, which may be missing
 
         return str(soundfile.__libsndfile_version__)
-    except (ImportError, OSError) as error:
-        return f"missing: {error}"
+    except (ImportError, OSError):
+        return None

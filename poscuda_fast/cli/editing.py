@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import poscuda_fast
+from poscuda_fast.cli.completing import BACKENDS, files
 from poscuda_fast.cli.help_pages import Command
 from poscuda_fast.cli.options import (
     JSON,
@@ -68,7 +69,13 @@ def keygen(file: Path) -> None:
 @recipe_options
 @SNR
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
-@click.option("--backend", default="auto", show_default=True, help="auto, native, cpu, reference or cuda; same bits.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What computes the marks; all give the same bits.",
+)
 @click.option("--threads", type=int, help="Threads to use; all cores by default.")
 @SIDECAR
 @click.option("--partial", is_flag=True, help=PARTIAL.format("protect"))
@@ -344,7 +351,11 @@ def _verifier_of(src: Path) -> Callable[..., poscuda_fast.Verification]:
 @click.command(cls=Command)
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option(
-    "--key", "key_file", type=click.Path(path_type=Path), help="The key file; without it only the manifest is used."
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    shell_complete=files(".key"),
+    help="The key file; without it only the manifest is used.",
 )
 @SIDECAR
 @click.option(

@@ -18,19 +18,19 @@ from packaging.version import InvalidVersion, Version
 DISTRIBUTION = "poscuda-fast"
 
 
-def states() -> dict[str, str]:
-    """Extra -> "ok", or what is missing and how to get it."""
+def problems() -> dict[str, str | None]:
+    """Extra -> what is missing and how to get it; None if it can be used."""
     names = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    return {name: _state(name) for name in map(canonicalize_name, names)}
+    return {name: _problem(name) for name in map(canonicalize_name, names)}
 
 
-def _state(extra: str) -> str:
+def _problem(extra: str) -> str | None:
     mine = [each for each in _requirements(DISTRIBUTION) if _is_of(each, extra)]
     if mine and not any(_holds(each, extra) for each in mine):
         condition = re.sub(r"\s*\band\s+extra\s*==\s*\S+", "", str(mine[0].marker)).strip()
         return f"not for Python {platform.python_version()} on {sys.platform}: it needs {condition}"
     lacking = dict.fromkeys(_lacking(DISTRIBUTION, extra, set()))
-    return f"missing {', '.join(lacking)}; run pip install '{DISTRIBUTION}[{extra}]'" if lacking else "ok"
+    return f"missing {', '.join(lacking)}; run pip install '{DISTRIBUTION}[{extra}]'" if lacking else None
 
 
 def _lacking(distribution: str, extra: str, seen: set[tuple[str, str]]) -> Iterator[str]:

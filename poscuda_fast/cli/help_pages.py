@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 
 from poscuda_fast.cli.printing import say
+from poscuda_fast.system_errors import is_of_system, sentence
 
 # An option that is not named here appears under "Options".
 SECTIONS = {
@@ -70,6 +74,20 @@ class _Page(click.Command):
         return option
 
 
+class SystemRefusalError(Exception):
+    """Carries what the system refused past click, which takes every closed pipe for that of its output.
+
+    Attributes
+    ----------
+    error : OSError
+        What the system said.
+    """
+
+    def __init__(self, error: OSError, given: Sequence[Path]) -> None:
+        super().__init__(sentence(error, given))
+        self.error = error
+
+
 class Command(_Page):
     """A command whose help shows its options in sections."""
 
@@ -85,23 +103,18 @@ class Command(_Page):
                 with formatter.section(name):
                     formatter.write_dl(records)
 
-
-class ClosedPipe(Exception):  # noqa: N818 - it carries an error and is none
-    """Carries an error of data past click, which takes every closed pipe for that of its output and exits with 1."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; SystemRefusalError, with the paths that were given, if the system refuses something."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if not is_of_system(error):
+                raise
+            given = [value for value in ctx.params.values() if isinstance(value, Path)]
+            raise SystemRefusalError(error, given) from None
 
 
 class Group(_Page, click.Group):
     """A group of such commands."""
 
     command_class = Command
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ClosedPipe(error) from None

@@ -1,4 +1,4 @@
-"""What a file, array or folder is, and what protecting it would do; no key needed, nothing written."""
+"""What a file, array or folder is, and what protecting it would do, as data; no key needed, nothing written."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import numpy as np
 
 from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays import zarr as sharded
+from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files import listing
+from poscuda_fast.files import layouts, listing
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.table import AudioFile
+from poscuda_fast.files.table import AudioFile, Names
 from poscuda_fast.mark import codings
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.mark.plan import shape
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, StrongRecipe, check_rate
+from poscuda_fast.system_errors import reason
+from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import manifest_of, sidecar_of
 from poscuda_fast.undo.manifest import Manifest
 
-_NEEDED = "--labels is needed, and --lengths where clips are padded"
+LOSSY = "is lossy; a copy can turn it into FLAC (--lossy-to-flac)"
+
+Facts = dict[str, Any]
 
 
-def inspect(path: Path, recipe: Recipe, sample_rate: int | None = None) -> dict[str, Any]:
-    """Facts by name, as plain JSON values.
+def inspect(path: Path, recipe: Recipe, sample_rate: int | None = None) -> Facts:
+    """Facts by name, as plain JSON values: numbers, codes, and a sentence only where there is a problem.
 
     Parameters
     ----------
@@ -41,11 +46,11 @@ def inspect(path: Path, recipe: Recipe, sample_rate: int | None = None) -> dict[
     Raises
     ------
     ValueError
-        Format 2 has no mark for the sample rate, or one was given for audio files, which have their own.
+        Format 2 has no mark for an array's sample rate, or one was given for audio files, which have their own.
     DatasetError
         It does not exist, or is a folder without audio.
     AudioFileError
-        It cannot be protected; the message says why.
+        It is neither audio nor an array of clips.
     """
     if sharded.is_zarr(path):
         return _inspect_zarr(path, recipe, sample_rate)
@@ -57,141 +62,189 @@ def inspect(path: Path, recipe: Recipe, sample_rate: int | None = None) -> dict[
         return _inspect_folder(path, recipe)
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give an audio file, an array or a folder.")
+    return _inspect_file(path, recipe)
+
+
+def _inspect_file(path: Path, recipe: Recipe) -> Facts:
     real = Path(os.path.realpath(path))
-    file = listing.read_layout(real.parent, real.name)
-    layout = file.layout
-    if isinstance(recipe, StrongRecipe):
-        check_rate(layout.sample_rate)
+    facts: Facts = {"kind": "audio_file", "path": str(path)}
+    paths = Paths.of(real, None, None)
+    try:
+        file = listing.read_layout(real.parent, real.name)
+    except AudioFileError as error:
+        if not layouts.has_name_of_audio(real.name) and not layouts.holds_sound(str(real), real.name):
+            raise
+        facts |= {"usable": False, "problem": _without_name(str(error), real.parent, real.name)}
+        return facts | _beside(paths.sidecars_around(), paths.manifests_around())
+    layout, problem = file.layout, _problem(file, recipe)
     return {
-        "what": f"{_kind(file)} audio file",
-        "samples": f"{file.coding}, {layout.channels} channels, {layout.sample_rate} Hz",
+        **facts,
+        **_samples(file),
         "frames": layout.frames,
         "seconds": round(layout.frames / max(1, layout.sample_rate), 3),
-        **_effect(recipe, [layout.frames], layout.channels * codings.CODINGS[file.coding]),
-        "edit": _manner(file, recipe),
-        **_beside(real, *Paths.of(real, None, None).sidecars_around()),
+        "mark": _mark(recipe, [layout.frames], layout.channels * codings.CODINGS[file.coding]),
+        "edit": _manner(file),
+        "usable": problem is None,
+        "problem": problem,
+        **_beside(paths.sidecars_around(), paths.manifests_around()),
     }
 
 
-def _inspect_npy(path: Path, recipe: Recipe, sample_rate: int | None) -> dict[str, Any]:
+def _inspect_npy(path: Path, recipe: Recipe, sample_rate: int | None) -> Facts:
     real = Path(os.path.realpath(path))
     with open(path, "rb") as file:
         layout = mapped.read_npy(file, str(path))
     return {
-        "what": "NumPy array of clips",
-        **_clips(layout.shape, layout.dtype, f"order {layout.order}", recipe, sample_rate),
-        "edit": f"{_marked_parts(recipe)} in place; {_NEEDED}",
-        **_beside(real, sidecar_of(real)),
+        "kind": "npy_array",
+        "path": str(path),
+        **_clips(layout.shape, layout.dtype, recipe, sample_rate),
+        "order": layout.order,
+        "edit": "samples_in_place",
+        **_beside([sidecar_of(real)], [manifest_of(real)]),
     }
 
 
-def _inspect_zarr(path: Path, recipe: Recipe, sample_rate: int | None) -> dict[str, Any]:
+def _inspect_zarr(path: Path, recipe: Recipe, sample_rate: int | None) -> Facts:
     real = Path(os.path.realpath(path))
-    array, by_tasks = sharded.open_exact(path), (path / sharded.TASKS).exists()
-    written = " x ".join(map(str, sharded.shards(array)))
+    array = sharded.open_exact(path)
     return {
-        "what": "Zarr array of clips",
-        **_clips(
-            array.shape, array.dtype, f"{'shards' if array.shards else 'chunks'} of {written}", recipe, sample_rate
-        ),
-        "edit": f"whole shards rewritten, each in one step; {_NEEDED}",
-        **({"sidecar": "none: a protected copy made by shard_tasks"} if by_tasks else _beside(real, sidecar_of(real))),
+        "kind": "zarr_array",
+        "path": str(path),
+        **_clips(array.shape, array.dtype, recipe, sample_rate),
+        "written_by": "shards" if array.shards else "chunks",
+        "written_shape": list(sharded.shards(array)),
+        "edit": "whole_shards",
+        "made_by_tasks": (path / sharded.TASKS).exists(),
+        **_beside([sidecar_of(real)], [manifest_of(real)]),
     }
 
 
-def _clips(
-    dimensions: tuple[int, ...], dtype: np.dtype[Any], layout: str, recipe: Recipe, sample_rate: int | None
-) -> dict[str, Any]:
+def _clips(dimensions: tuple[int, ...], dtype: np.dtype[Any], recipe: Recipe, sample_rate: int | None) -> Facts:
     """The facts about the clips of any kind of array."""
     n_clips, frames, channels = (*dimensions, 1)[:3]
-    rate = {}
-    if isinstance(recipe, StrongRecipe):
-        assumed = " (assumed; --sample-rate tells it)" * (sample_rate is None)
-        rate = {"sample rate": f"{check_rate(USUAL_RATE if sample_rate is None else sample_rate):,} Hz{assumed}"}
+    has_rate = isinstance(recipe, StrongRecipe)
     return {
-        "samples": f"{dtype.name}, {channels} channels, {layout}",
-        **rate,
+        "dtype": dtype.name,
+        "channels": channels,
+        "sample_rate": check_rate(USUAL_RATE if sample_rate is None else sample_rate) if has_rate else None,
+        "sample_rate_assumed": has_rate and sample_rate is None,
         "clips": n_clips,
         "frames": frames,
-        **_effect(recipe, [frames], channels * dtype.itemsize, n_clips),
+        "mark": _mark(recipe, [frames], channels * dtype.itemsize, n_clips),
+        "usable": True,
+        "problem": None,
     }
 
 
-def _inspect_folder(path: Path, recipe: Recipe) -> dict[str, Any]:
+def _inspect_folder(path: Path, recipe: Recipe) -> Facts:
     names, others = listing.find_files(path)
     if not names:
         raise DatasetError(f"{path} has no audio files; give another folder.")
     files: list[AudioFile] = []
-    refused: list[str] = []
+    unusable: list[Facts] = []
     for name in names:
         try:
             files.append(listing.read_layout(path, name))
-            if isinstance(recipe, StrongRecipe):
-                check_rate(files[-1].layout.sample_rate)
+            problem = _problem(files[-1], recipe)
         except AudioFileError as error:
-            refused.append(str(error))
-        except ValueError as error:
-            refused.append(f"{name}: {error}")
-    if n_lossy := sum(file.lossy for file in files):
-        refused.insert(0, f"{n_lossy} lossy files, unless a copy turns them into FLAC (--lossy-to-flac)")
-    kinds = Counter(
-        f"{_kind(file)} {file.coding} {file.layout.channels} ch {file.layout.sample_rate} Hz" for file in files
-    )
+            problem = _without_name(str(error), path, name)
+        except OSError as error:
+            problem = reason(error)
+        if problem is not None:
+            unusable.append({"name": name, "problem": problem})
+    kinds = Counter(tuple(_samples(file).items()) for file in files)
+    paths = Paths.of(path, None, None)
     return {
-        "what": "folder of audio files",
-        "audio files": len(names),
-        "other files": len(others),
-        "kinds": ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()),
-        "parent folders": len({os.path.dirname(name) for name in names}),
-        **_effect(recipe, [file.frames for file in files], None),
-        "refused": "; ".join(refused[:3]) + (f"; and {len(refused) - 3} more" if len(refused) > 3 else "") or "none",
-        **_beside(Path(os.path.realpath(path)), *Paths.of(path, None, None).sidecars_around()),
+        "kind": "folder",
+        "path": str(path),
+        "audio_files": len(names),
+        "other_files": len(others),
+        "kinds": [{**dict(kind), "files": count} for kind, count in kinds.most_common()],
+        "classes": _classes(names),
+        "frames": sum(file.frames for file in files),
+        "mark": _mark(recipe, [file.frames for file in files], None),
+        "usable": not unusable,
+        "problem": None,
+        "unusable": unusable,
+        "left_unprotected": len(unusable),
+        **_beside(paths.sidecars_around(), paths.manifests_around()),
     }
 
 
-def _effect(recipe: Recipe, lengths: list[int], frame_bytes: int | None, n: int = 1) -> dict[str, Any]:
+def _classes(names: Names) -> dict[str, int] | None:
+    """Audio files by the name of their folder; None if some lie in none, so that labels come from elsewhere."""
+    folders = Counter(os.path.basename(os.path.dirname(name)) for name in names)
+    return None if "" in folders else dict(sorted(folders.items()))
+
+
+def _samples(file: AudioFile) -> Facts:
+    """How a file's samples are stored."""
+    layout = file.layout
+    return {
+        "format": layout.format if isinstance(layout, Encoding) else layout.container,
+        "coding": file.coding,
+        "channels": layout.channels,
+        "sample_rate": layout.sample_rate,
+        "lossy": file.lossy,
+    }
+
+
+def _problem(file: AudioFile, recipe: Recipe) -> str | None:
+    """Why a file whose header can be read cannot be marked, without its name; None if it can."""
+    if file.lossy:
+        return LOSSY
+    problem = listing.rate_problem(file.name, file.layout.sample_rate, recipe)
+    return None if problem is None else problem.removeprefix(file.name).lstrip()
+
+
+def _without_name(problem: str, folder: Path, name: str) -> str:
+    """The reason that an error of the library gives, in the words of the command."""
+    reason = problem.removeprefix(f"{one_line(str(folder))}/{one_line(name)} cannot be used: ").removesuffix(".")
+    return of_command(reason)
+
+
+def _mark(recipe: Recipe, lengths: list[int], frame_bytes: int | None, n: int = 1) -> Facts:
     """What a recipe would change in clips of these lengths, `n` of each."""
     if isinstance(recipe, StrongRecipe):
-        frames = sum(lengths) * n
-        mark = f"format 2: two steady lines, {level_db(recipe):.1f} dB of full scale"
-        facts = {"mark": mark, "frames marked": frames}
-        return facts if frame_bytes is None else facts | {"bytes marked": frames * frame_bytes}
-    if not isinstance(recipe, PaperRecipe):
+        frames, facts = sum(lengths) * n, {"strength": recipe.strength, "level_db": round(level_db(recipe), 2)}
+    elif isinstance(recipe, PaperRecipe):
+        sizes, counts = shape(recipe, np.array(lengths, np.int64))
+        frames, facts = int((sizes * counts).sum()) * n, {"patches": int(counts.sum()) * n}
+    else:
         raise TypeError(f"recipe is a {type(recipe).__name__}; expected one of the two formats.")
-    sizes, counts = shape(recipe, np.array(lengths, np.int64))
-    patches, frames = int(counts.sum()) * n, int((sizes * counts).sum()) * n
-    facts = {"mark": "format 1: patches are filtered", "patches": patches, "frames in patches": frames}
-    return facts if frame_bytes is None else facts | {"bytes in patches": frames * frame_bytes}
+    n_bytes = {} if frame_bytes is None else {"bytes": frames * frame_bytes}
+    return {"format": recipe.format, **facts, "frames": frames, **n_bytes}
 
 
-def _kind(file: AudioFile) -> str:
-    return file.layout.format if isinstance(file.layout, Encoding) else "WAV"
-
-
-def _marked_parts(recipe: Recipe) -> str:
-    return "patches" if isinstance(recipe, PaperRecipe) else "samples"
-
-
-def _manner(file: AudioFile, recipe: Recipe) -> str:
+def _manner(file: AudioFile) -> str:
+    """A code for how a file would be edited."""
     if file.lossy:
-        return "refused: lossy, unless a copy turns it into FLAC (--lossy-to-flac)"
-    if isinstance(file.layout, Encoding):
-        return "decoded, marked and encoded again without loss"
-    return f"only the bytes of {_marked_parts(recipe)}, in place"
+        return "flac_copy"
+    return "encode_again" if isinstance(file.layout, Encoding) else "samples_in_place"
 
 
-def _beside(data: Path, *sidecars: Path) -> dict[str, Any]:
-    """What lies beside data that were protected, whole or as part of others."""
-    there = [path for path in sidecars if os.path.lexists(path)]
-    facts = {"sidecar": "none: not protected by this library, or the sidecar was moved away"}
-    if there:
-        more = f" and {len(there) - 1:,} more" if len(there) > 1 else ""
-        facts["sidecar"] = f"{there[0]}{more}: poscuda verify shows the state"
-    path = manifest_of(data)
-    if path.is_file():
-        try:
-            manifest = Manifest.read(path)
-        except DatasetError as error:
-            return {**facts, "manifest": str(error)}
-        facts["manifest"] = f"{path}: {len(manifest.files):,} files, key {manifest.fingerprint}"
-    return facts
+def _beside(sidecars: list[Path], manifests: list[Path]) -> Facts:
+    """What lies beside data that were protected, whole or as part of others, the nearest first."""
+    sidecars = [path for path in sidecars if os.path.lexists(path)]
+    manifests = [path for path in manifests if path.is_file()]
+    return {
+        "sidecar": str(sidecars[0]) if sidecars else None,
+        "sidecars": len(sidecars),
+        "manifest": _manifest(manifests[0]) if manifests else None,
+        "state": "unknown" if sidecars or manifests else None,
+    }
+
+
+def _manifest(path: Path) -> Facts:
+    """What a manifest records, or why it cannot be read."""
+    try:
+        manifest = Manifest.read(path)
+    except DatasetError as error:
+        return {"path": str(path), "files": None, "fingerprint": None, "recipe": None, "problem": str(error)}
+    return {
+        "path": str(path),
+        "files": len(manifest.files),
+        "fingerprint": manifest.fingerprint,
+        "recipe": manifest.recipe.to_dict(),
+        "problem": None,
+    }

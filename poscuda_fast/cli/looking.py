@@ -14,11 +14,13 @@ from click.core import ParameterSource
 
 import poscuda_fast
 from poscuda_fast import disk
+from poscuda_fast.cli import completing
 from poscuda_fast.cli.help_pages import Command
 from poscuda_fast.cli.options import (
     JSON,
     KEY,
     QUIET,
+    RATES,
     RECIPE_FIELDS,
     SAMPLE_RATE,
     SIDECAR,
@@ -50,7 +52,8 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     default="evaluation.json",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="A new file for the result; the plot is written beside it, as .svg.",
+    help="A new file for the result. The plot is written beside it, as .svg; finished trainings, until then, as "
+    ".part.json.",
 )
 @label_options
 @SAMPLE_RATE
@@ -87,8 +90,8 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
     and are tested on clean clips of the last fifth. Protection "works" if, with 95 % certainty, at most a quarter is
     left of what the best model learns from clean clips, and "works in part" up to 60 %. The better of two attacks is
     judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only in part
-    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. Needs the extra
-    "experiments" (PyTorch).
+    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. If it is
+    stopped, the same command goes on behind what is trained already. Needs the extra "experiments" (PyTorch).
 
     \b
     Examples:
@@ -97,10 +100,17 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
       poscuda evaluate protected/ --key my.key --seeds 3 --no-attacks
       poscuda evaluate clips.npy --key my.key --labels labels.npy --sample-rate 8000
     """
-    plot = _plot_beside(out)
+    plot, finished = _plot_beside(out), out.with_suffix(".part.json")
     key = poscuda_fast.Key.load(key_file)
+
+    def tell(line: str) -> None:
+        if not quiet:
+            say(line, err=True)
+
+    tell("Loading PyTorch.")
     try:
-        from poscuda_fast.evaluation import study, words  # noqa: PLC0415 - they need torch
+        from poscuda_fast.evaluation import finished as trainings  # noqa: PLC0415 - it needs torch, as the next do
+        from poscuda_fast.evaluation import study, words  # noqa: PLC0415
 
         importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
     except ImportError as error:
@@ -110,6 +120,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
             f"pip install 'poscuda-fast[experiments]'."
         ) from None
+    trainings.refuse_other(finished)
     with contextlib.ExitStack() as stack:
         try:  # before hours of work
             file, picture = (stack.enter_context(disk.appearing(path, mode=None)) for path in (out, plot))
@@ -118,6 +129,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             raise click.ClickException(
                 f"{out} cannot be written ({reason}); choose another path for it with --out."
             ) from None
+        tell(f"Reading {one_line(str(src))}.")
         source = _source(src, key, options)
         with progress_bar(quiet=quiet) as progress:
             found = study.evaluate(
@@ -130,12 +142,14 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
                 seeds=options["seeds"],
                 attacks=options["attacks"],
                 progress=progress,
-                tell=None if quiet else lambda line: say(line, err=True),
+                finished=finished,
+                tell=tell,
             )
         if not quiet:
             say(words.text(found))
         file.write(words.stored(found))
         words.plot(found, picture)
+    finished.unlink(missing_ok=True)
     if not quiet:
         say(f"Wrote {one_line(str(out))} and {one_line(str(plot))}.")
 
@@ -205,9 +219,17 @@ def _refuse_given(names: set[str]) -> None:
 @KEY
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
 @click.option(
-    "--evaluation", type=click.Path(path_type=Path), help="A result of poscuda evaluate, to show on the page."
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    shell_complete=completing.files(".json"),
+    help="A result of poscuda evaluate, to show on the page.",
 )
-@click.option("--sample-rate", type=int, help="For an array SRC in format 1, which records none: its sample rate, Hz.")
+@click.option(
+    "--sample-rate",
+    type=int,
+    shell_complete=RATES,
+    help="For an array SRC in format 1, which records none: its sample rate, Hz.",
+)
 @SIDECAR
 @QUIET
 def report(
@@ -259,7 +281,8 @@ def report(
 def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any) -> None:
     """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
 
-    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE are named.
+    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE, or beside a folder that it lies in,
+    are named; whether it is protected now, verify tells. Files that cannot be marked are counted, and listed by --json.
 
     \b
     Examples:
@@ -267,14 +290,14 @@ def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any
       poscuda inspect recordings/ --strength 2
       poscuda inspect clips.npy --sample-rate 8000 --json
     """
-    from poscuda_fast.cli import inspection  # noqa: PLC0415
+    from poscuda_fast.cli import describing, inspection  # noqa: PLC0415
 
     recipe, _ = take_recipe(fields)
     facts = inspection.inspect(file, recipe, sample_rate)
     if as_json:
         say(json.dumps(facts, indent=1))
     else:
-        say(table(facts.items()))
+        say(table(describing.of_inspection(facts)))
 
 
 @click.command(cls=Command)
@@ -309,15 +332,9 @@ def doctor(*, as_json: bool) -> int:
       poscuda doctor
       poscuda doctor --json
     """
+    from poscuda_fast.cli import describing  # noqa: PLC0415
     from poscuda_fast.cli import doctor as practice  # noqa: PLC0415
 
     found = practice.examine()
-    if as_json:
-        say(json.dumps(found, indent=1))
-        return 0 if found["ok"] else 1
-    for name, value in found.items():
-        if isinstance(value, dict):
-            say(table(((f"{name[:-1]} {part}", state) for part, state in value.items()), 22))
-        else:
-            say(table([(name, value)], 22))
+    say(json.dumps(found, indent=1) if as_json else table(describing.of_examination(found), 22))
     return 0 if found["ok"] else 1

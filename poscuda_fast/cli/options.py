@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -12,19 +13,34 @@ from typing import IO, Any, cast
 
 import click
 
+from poscuda_fast.cli import completing
 from poscuda_fast.cli.printing import Patient, say
+from poscuda_fast.cli.wording import of_command
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.results import Progress
+from poscuda_fast.results import Progress, Report, Verification
 
-KEY = click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="The key file.")
-SIDECAR = click.option("--sidecar", type=click.Path(path_type=Path), help="Sidecar path; by default beside the data.")
+KEY = click.option(
+    "--key", "key_file", required=True, type=click.Path(path_type=Path), shell_complete=completing.files(".key"),
+    help="The key file.",
+)  # fmt: skip
+SIDECAR = click.option(
+    "--sidecar", type=click.Path(path_type=Path), shell_complete=completing.files(".poscuda"),
+    help="Sidecar path; by default beside the data.",
+)  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 PARTIAL = "Leave out files or clips that are missing or were changed, and {} the others."
 SKIP = click.option("--skip-unusable", is_flag=True, help="Leave audio that cannot be marked unprotected, and list it.")
-SNR = click.option("--snr", type=float, metavar="DB", help="Set the strength so that the median clip has this SNR.")
+SNR = click.option(
+    "--snr", type=float, metavar="DB", shell_complete=completing.values(20, 25, 30),
+    help="Set the strength so that the median clip has this SNR.",
+)  # fmt: skip
+RATES = completing.values(8000, 16_000, 22_050, 44_100, 48_000)
 SAMPLE_RATE = click.option(
-    "--sample-rate", type=int, help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs."
+    "--sample-rate",
+    type=int,
+    shell_complete=RATES,
+    help="For an array SRC: its sample rate, Hz; 16000 is assumed. Audio files have theirs.",
 )
 
 SECONDS_SHOWN = 0.1  # a progress bar is drawn again after this
@@ -37,15 +53,19 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--identity", is_flag=True, default=None, help="Format 1: 1.0 on the filter's centre tap."),
         click.option("--patches", type=int, help="Format 1: patches per clip; 1 by default."),
-        click.option("--blur", type=float, help="Format 1: taps are drawn from U(0, BLUR); 0.01 by default."),
+        click.option(
+            "--blur", type=float, shell_complete=completing.values(0.01, 0.3),
+            help="Format 1: taps are drawn from U(0, BLUR); 0.01 by default.",
+        ),
         click.option("--taps", type=int, help="Format 1: filter length; 80 by default."),
         click.option("--every", type=int, help="Format 1: one patch per EVERY frames, instead of --patches."),
         click.option("--patch", type=int, help="Format 1: frames per patch; 240 by default."),
         click.option("--paper", is_flag=True, help="Format 1, the paper's method, which protects less."),
         click.option(
-            "--strength", type=float, help="Level of the mark, 0.01 to 50: 1, the default, is -46 dB, 2 is 6 dB more."
+            "--strength", type=float, shell_complete=completing.values(0.5, 1, 2, 4),
+            help="Level of the mark, 0.01 to 50: 1, the default, is -46 dB, 2 is 6 dB more.",
         ),
-    ):
+    ):  # fmt: skip
         command = option(command)
     return command
 
@@ -53,11 +73,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for the labels of audio files, or the labels and lengths of an array's clips."""
     for option in (
-        _path("--lengths", "For an array SRC: frames of each clip, .npy."),
-        _path("--classes", "For --labels: class names, one per line."),
-        _path("--labels", "For an array SRC: labels as .npy."),
+        _path("--lengths", ".npy", "For an array SRC: frames of each clip, .npy."),
+        _path("--classes", ".txt", "For --labels: class names, one per line."),
+        _path("--labels", ".npy", "For an array SRC: labels as .npy."),
         click.option(
             "--labels-from", metavar="SOURCE", default="folder", show_default=True,
+            shell_complete=completing.label_sources,
             help="folder (the parent folder's name), csv:FILE (columns path,label) or regex:RE (its first group, on "
             "the file name).",
         ),
@@ -66,8 +87,9 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _path(name: str, text: str) -> Callable[..., Any]:
-    return click.option(name, f"{name[2:]}_file", type=click.Path(path_type=Path), help=text)
+def _path(name: str, suffix: str, text: str) -> Callable[..., Any]:
+    offered = completing.files(suffix)
+    return click.option(name, f"{name[2:]}_file", type=click.Path(path_type=Path), shell_complete=offered, help=text)
 
 
 def read_label_files(options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -128,8 +150,13 @@ def refuse_without_options(dst: Path | None, options: dict[str, Any]) -> None:
         raise click.UsageError(f"{given[0]} is for --without-sidecar; otherwise the sidecar tells it.")
 
 
-def show(result: Any, *, as_json: bool) -> None:
-    """Print a result as text or JSON."""
+def show(result: Report | Verification, *, as_json: bool) -> None:
+    """Print a result as text or JSON; what a report tells of options is in the command's words."""
+    if isinstance(result, Report):
+        notes, left_out, unprotected = (
+            tuple(map(of_command, told)) for told in (result.notes, result.left_out, result.unprotected)
+        )
+        result = dataclasses.replace(result, notes=notes, left_out=left_out, unprotected=unprotected)
     say(json.dumps(result.to_dict(), indent=1) if as_json else str(result))
 
 

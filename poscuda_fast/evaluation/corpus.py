@@ -92,7 +92,7 @@ def gather(
     if most < FEWEST_A_CLASS * len(classes):
         raise DatasetError(
             f"{most} clips are too few for {len(classes)} classes; take {FEWEST_A_CLASS} for each, "
-            f"{FEWEST_A_CLASS * len(classes)} or more (--clips), or give fewer classes."
+            f"{FEWEST_A_CLASS * len(classes)} or more (n_clips=NUMBER), or give fewer classes."
         )
     index = {label: number for number, label in enumerate(classes)}
     rng = np.random.default_rng(0)
@@ -159,7 +159,7 @@ def _refuse_marked(clean: Clips, protected: Clips) -> None:
     if mean > max(0.5, CERTAIN * error):
         raise DatasetError(
             "These clips are protected with this key: they already hold the marks of their classes. Give the sidecar "
-            "with their originals (--sidecar), or clean clips."
+            "with their originals (sidecar=PATH), or clean clips."
         )
 
 

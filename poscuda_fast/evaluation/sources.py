@@ -202,7 +202,7 @@ class Array:
         sidecar: Path | None = None,
     ) -> None:
         if labels is None:
-            raise DatasetError("An array needs --labels FILE.npy with one label for each clip.")
+            raise DatasetError("An array needs labels=FILE.npy with one label for each clip.")
         given = read_vector(labels)
         self._clips = open_stored(path, sidecar, lengths=None if lengths is None else read_vector(lengths))
         self._lengths = self._clips.lengths
@@ -227,8 +227,8 @@ class Array:
         self.labels_mac = _labels_mac(key, plan)
         if header is not None and self.labels_mac != header["labels"]:
             raise DatasetError(
-                f"{path} was protected with other labels or lengths than these; give the --labels, --classes and "
-                f"--lengths that were given then."
+                f"{path} was protected with other labels or lengths than these; give the files of "
+                f"labels, classes and lengths that were given then."
             )
         self.rates = np.full(len(self._lengths), rate, np.int64)
         self.seconds = self._lengths / rate
@@ -285,7 +285,7 @@ def _rate_of_array(path: Path, recipe: Recipe, header: dict[str, Any] | None, gi
     (recorded,) = header["rates"]
     if given is not None and rate != recorded:
         raise DatasetError(
-            f"{path} was protected at a sample rate of {recorded:,} Hz, not {rate:,}; leave --sample-rate out, or "
+            f"{path} was protected at a sample rate of {recorded:,} Hz, not {rate:,}; leave sample_rate out, or "
             f"restore the array and protect it again."
         )
     return int(recorded)
@@ -297,7 +297,7 @@ def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, A
         if asked:
             raise SidecarError(
                 f"There is no sidecar {sidecar}; give the one that was written when the data were protected, or, if "
-                f"they are clean, leave --sidecar out."
+                f"they are clean, leave sidecar=PATH out."
             )
         return None
     with Journal(sidecar, key) as journal:
@@ -340,7 +340,7 @@ def _refuse_listed(paths: Paths) -> None:
         for manifest, _, files in paths.protected_files()
         for file in files
     ]
-    listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it with --sidecar")
+    listing.refuse(problems, "Protected files are not evaluated without their sidecar; give it (sidecar=PATH)")
 
 
 def _unmarked(name: str, verdict: Verdict) -> str:

@@ -15,12 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from poscuda_fast.disk import PathLike
+from poscuda_fast.evaluation import pace
 from poscuda_fast.evaluation.attacks import augmented, notched, shift
 from poscuda_fast.evaluation.corpus import Corpus, gather
+from poscuda_fast.evaluation.finished import Finished, identity
 from poscuda_fast.evaluation.models import TITLES
 from poscuda_fast.evaluation.quality import OWN, installed, measure
 from poscuda_fast.evaluation.sources import Clips, Source
-from poscuda_fast.evaluation.training import EPOCHS, Config, Part, Result, Step, train
+from poscuda_fast.evaluation.threads import one_thread
+from poscuda_fast.evaluation.training import EPOCHS, Config, Curve, Part, Step, train
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
 from poscuda_fast.mark.lines import period_of
@@ -67,6 +71,7 @@ def evaluate(
     epochs: int | None = None,
     seeds: int = 1,
     attacks: bool = True,
+    finished: PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Fields:
@@ -91,10 +96,14 @@ def evaluate(
     attacks : bool
         Also train on protected clips that are shifted at random and, of format 2, on ones with the lines of their
         classes notched out, as far as they can be found without the key.
+    finished : path, optional
+        A file for finished trainings, which is written after each. If the call is stopped, the same call takes them
+        from there, and trains the others; what was trained on other clips, by other code or otherwise is never taken.
+        No key, position or clip is in it. Delete it when the result is stored.
     progress : callable, optional
         Called with (steps done, steps in all): clips while they are gathered, then epochs.
     tell : callable, optional
-        Called with a line after each training.
+        Called with a line about what comes next, and after each training.
 
     Returns
     -------
@@ -109,27 +118,18 @@ def evaluate(
     Raises
     ------
     DatasetError, AudioFileError, SidecarError, OSError
-        The clips cannot be read, or have too few classes.
+        The clips cannot be read, or have too few classes; or `finished` is another file.
     """
     begun = time.perf_counter()
+    say = tell or _ignore
+    say(f"Decoding clips: at most {n_clips:,} of {len(source.labels):,}.")
     with tempfile.TemporaryDirectory(prefix="poscuda-evaluation-") as work:
         corpus = gather(source, Path(work), most=n_clips, seconds=seconds, progress=progress)
         trainings = list(_trainings(corpus, models, seeds, attacks=attacks))
-        given = {model: epochs or _epochs(model, len(corpus.training)) for model in {one.model for one in trainings}}
-        total, done = sum(given[one.model] for one in trainings), 0
-        found: dict[Training, Result] = {}
-
-        def log(_: dict[str, float]) -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done, total)
-
-        for number, one in enumerate(trainings, 1):
-            found[one] = _train(corpus, one, given[one.model], log)
-            if tell is not None:
-                best = found[one].peak("clean")
-                tell(f"{number} of {len(trainings)}  {one.title}: {best:.1f} % in {found[one].seconds:.0f} s")
+        given = {model: epochs or _epochs(model, len(corpus.training)) for model in (one.model for one in trainings)}
+        store = Finished(None, "", key) if finished is None else Finished(Path(finished), identity(corpus, key), key)
+        found = _train_all(corpus, trainings, given, store, say, progress)
+        say("Measuring the quality of the protected clips.")
         measured = _quality(corpus)
     rows = [_row(found, model, len(corpus.testing)) for model in models]
     chance = 100.0 * float(np.bincount(corpus.labels[corpus.testing]).max()) / len(corpus.testing)
@@ -172,6 +172,63 @@ def evaluate(
     }
 
 
+def _ignore(_: str) -> None:
+    """Nobody is told."""
+
+
+def _train_all(
+    corpus: Corpus,
+    trainings: Sequence[Training],
+    epochs: dict[str, int],
+    store: Finished,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None] | None,
+) -> dict[Training, Curve]:
+    """The curve of each training, in their order; those that are stored are not trained again."""
+    fields = {one: {**dataclasses.asdict(one), "epochs": epochs[one.model]} for one in trainings}
+    stored = {one: curve for one in trainings if (curve := store.curve(fields[one])) is not None}
+    missing = [one for one in trainings if one not in stored]
+    say(_announced(corpus, trainings, epochs))
+    if stored:
+        say(f"Already trained, taken from {store.path}: {len(stored)} of {len(trainings)}.")
+    if missing:
+        say(f"Training {missing[0].title}; after that, the time for the others can be told.")
+    total, done = sum(epochs[one.model] for one in missing), 0
+
+    def log(_: dict[str, float]) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    found: dict[Training, Curve] = dict(stored)
+    costs = {one: pace.cost(one.model, epochs[one.model]) for one in missing}
+    for number, one in enumerate(missing, 1):
+        with one_thread():
+            curve = found[one] = _train(corpus, one, epochs[one.model], log)
+        store.add(fields[one], curve)
+        line = f"{len(stored) + number} of {len(trainings)}  {one.title}: {curve.peak('clean'):.1f} % in "
+        line += f"{curve.seconds:.0f} s"
+        if left := missing[number:]:
+            measured = [(costs[past], found[past].seconds) for past in missing[:number]]
+            wait = pace.in_words(pace.seconds_left(measured, [costs[later] for later in left]))
+            line += f"; {wait} left, now {left[0].title}"
+        say(line)
+    return {one: found[one] for one in trainings}
+
+
+def _announced(corpus: Corpus, trainings: Sequence[Training], epochs: dict[str, int]) -> str:
+    """A line that says what is about to be trained."""
+    titles = ", ".join(TITLES[model] for model in epochs)
+    attacks = sum(one.kind in ATTACKS for one in trainings)
+    n_epochs = sum(epochs[one.model] for one in trainings)
+    of_attacks = f", {attacks} of them as an attacker might" if attacks else ""
+    return (
+        f"{len(trainings)} trainings of small models ({titles}){of_attacks}: {n_epochs:,} epochs of "
+        f"{len(corpus.training):,} clips."
+    )
+
+
 def _quality(corpus: Corpus) -> Fields:
     """How far protected test clips are from clean ones, by each metric that can be computed here."""
     found: Fields = {}
@@ -211,7 +268,7 @@ def _epochs(model: str, n_clips: int) -> int:
     return round(EPOCHS[model] * min(MOST_TIMES, max(1.0, USUAL_CLIPS / max(1, n_clips))))
 
 
-def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, float]], None]) -> Result:
+def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, float]], None]) -> Curve:
     rows, testing = corpus.training, corpus.testing
     labels = corpus.labels
     audio = corpus.clean if one.kind == "clean" else corpus.protected
@@ -244,12 +301,12 @@ def _notched(corpus: Corpus) -> Clips:
     return cleaned
 
 
-def _mean(found: dict[Training, Result], model: str, kind: str, value: Callable[[Result], float]) -> float:
+def _mean(found: dict[Training, Curve], model: str, kind: str, value: Callable[[Curve], float]) -> float:
     chosen = [value(result) for one, result in found.items() if (one.model, one.kind) == (model, kind)]
     return round(statistics.fmean(chosen), 1)
 
 
-def _row(found: dict[Training, Result], model: str, n_tested: int) -> Fields:
+def _row(found: dict[Training, Curve], model: str, n_tested: int) -> Fields:
     """A model's accuracies."""
     protected = _mean(found, model, "protected", lambda result: result.peak("clean"))
     return {
@@ -263,7 +320,7 @@ def _row(found: dict[Training, Result], model: str, n_tested: int) -> Fields:
     }
 
 
-def _attack_row(found: dict[Training, Result], one: Training, n_tested: int) -> Fields:
+def _attack_row(found: dict[Training, Curve], one: Training, n_tested: int) -> Fields:
     best = round(found[one].peak("clean"), 1)
     return {
         "attack": _name(one.kind),

@@ -70,10 +70,9 @@ class Step(Protocol):
 
 
 @dataclasses.dataclass
-class Result:
-    """A trained model and its history: one dict an epoch, accuracies in %."""
+class Curve:
+    """The history of a training, one dict an epoch with accuracies in %, and the seconds that it took."""
 
-    model: Model
     history: list[dict[str, float]]
     seconds: float
 
@@ -84,6 +83,13 @@ class Result:
     def peak(self, name: str) -> float:
         """The best accuracy after any epoch."""
         return max(epoch[name] for epoch in self.history)
+
+
+@dataclasses.dataclass
+class Result(Curve):
+    """A trained model and its history."""
+
+    model: Model
 
 
 def train(
@@ -180,7 +186,7 @@ def _train(
             log(result)
     final = fixed if fixed is not None else _Features(model, training, device)
     history[-1]["train"] = accuracy(predict_features(model, final), training.labels)
-    return Result(model, history, time.perf_counter() - begun)
+    return Result(history, time.perf_counter() - begun, model)
 
 
 def predict(model: Model, part: Part) -> NDArray[np.int64]:

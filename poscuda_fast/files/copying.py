@@ -274,7 +274,7 @@ class _Run:
             listed = copies.shown([line for _, line in sorted(problems.items())])
             raise SidecarError(
                 f"{len(problems):,} files are not as {self._journal.path} recorded them. Put them right, leave them as "
-                f"they are (partial, --partial), or copy to another path. Nothing was written:{listed}"
+                f"they are (partial=True), or copy to another path. Nothing was written:{listed}"
             )
         self._left_out.update(problems)
         new = [n for n, one in enumerate(self._sources) if one.output_name not in recorded]

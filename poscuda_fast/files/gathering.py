@@ -11,6 +11,7 @@ from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.table import FileTable, is_encoded, is_lossy
 from poscuda_fast.key import holds_key
 from poscuda_fast.recipe import Recipe
+from poscuda_fast.system_errors import sentence
 
 Label = str | int
 Map = Callable[[Callable[[str], str | None], Sequence[str]], Iterable[str | None]]
@@ -72,8 +73,10 @@ def gather(
     for name in names:
         try:
             found.append(listing.read_layout(paths.source, name))
-        except (AudioFileError, OSError) as error:
+        except AudioFileError as error:
             unusable[name] = str(error)
+        except OSError as error:
+            unusable[name] = sentence(error)
     for name, problem in _problems(paths, found, recipe, lossy, known, mapped, editing=editing):
         unusable.setdefault(name, problem)
     if not partial:
@@ -112,8 +115,8 @@ def _problems(
     if lossy == "refuse":
         for file in files.of(is_lossy):
             problem = (
-                f"{file.name} is lossy, so it cannot be edited exactly; a copy can turn it into FLAC (--lossy-to-flac, "
-                f"lossy='flac'), or leave it unprotected (skip_unusable, --skip-unusable)"
+                f"{file.name} is lossy, so it cannot be edited exactly; a copy can turn it into FLAC (lossy='flac'), or "
+                f"leave it unprotected (skip_unusable=True)"
             )
             yield file.name, problem
     yield from preflight.unwritable(files)
@@ -131,6 +134,8 @@ def _undecodable(path: str) -> str | None:
     try:
         with encoded.opened(path) as source:
             encoded.examine(source, path)
-    except (AudioFileError, DatasetError, OSError) as error:
+    except (AudioFileError, DatasetError) as error:
         return str(error)
+    except OSError as error:
+        return sentence(error)
     return None

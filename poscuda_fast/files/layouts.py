@@ -22,7 +22,7 @@ AUDIO_SUFFIXES = LOSSY_SUFFIXES | {
     ".wv1", ".wv2", ".m4a", ".m4b", ".aac", ".adts", ".wma", ".mp2", ".mpga", ".mka", ".weba", ".amr", ".awb", ".wv",
     ".ape", ".tta", ".spx", ".ac3", ".dts", ".dsf", ".dff", ".shn", ".voc", ".pcm", ".raw", ".gsm", ".vox", ".htk",
 }  # fmt: skip
-_ADVICE = "convert it to FLAC or WAV, or leave it unprotected (skip_unusable, --skip-unusable)"
+_ADVICE = "convert it to FLAC or WAV, or leave it unprotected (skip_unusable=True)"
 
 
 def of_file(path: str) -> tuple[Layout, Stamp]:

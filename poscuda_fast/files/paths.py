@@ -64,7 +64,7 @@ class Paths:
         if not (source.name and target.name):
             raise DatasetError(f"{src if not source.name else dst} is the root of all folders; give one inside it.")
         if dst is not None and target == source:
-            raise DatasetError(f"{dst} is {src} itself; to edit in place, use --in-place or dst=None.")
+            raise DatasetError(f"{dst} is {src} itself; to edit in place, give dst=None.")
         if source.is_dir() and target != source and disk.overlap(source, target):
             raise DatasetError(f"One of {dst} and {src} lies inside the other; choose another path for the copy.")
         beside = sidecar_of(target) if sidecar is None else disk.in_full(sidecar)
@@ -106,6 +106,10 @@ class Paths:
         """What is named like a sidecar of the source, of a folder around it, or of anything inside it."""
         return self._around(SIDECAR)
 
+    def manifests_around(self) -> list[Path]:
+        """The same of manifests."""
+        return self._around(MANIFEST)
+
     def protected_files(self) -> Iterator[tuple[Path, str, list[Path]]]:
         """(manifest, fingerprint of its key, files that it says are protected) beside, around and inside the source.
 
@@ -113,7 +117,7 @@ class Paths:
         DatasetError if a manifest is damaged.
         """
         known = {0, os.geteuid(), os.stat(self.data).st_uid} if hasattr(os, "geteuid") else set()
-        for path in self._around(MANIFEST):
+        for path in self.manifests_around():
             if not path.is_file() or (known and os.stat(path).st_uid not in known):
                 continue
             described = path.with_name(path.name.removesuffix(MANIFEST))

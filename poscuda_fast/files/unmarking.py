@@ -219,7 +219,7 @@ def _refuse_encoded(files: FileTable) -> None:
     listing.refuse(
         [
             f"{file.name} was encoded again, so that its original bytes cannot be computed, only its samples; give a "
-            f"new path for a copy (dst, DST)"
+            f"new path for a copy (dst=PATH)"
             for file in files.of(is_encoded)
         ],
         "Some files cannot be undone in place without their sidecar",

@@ -468,7 +468,7 @@ def _others_than_recorded(journal: Journal, paths: Paths, job: Job, *, partial: 
     if others and not partial:
         raise SidecarError(
             f"The undo of {paths.data} was dropped, and so it cannot grow. Protect new files in a folder of their own "
-            f"and move them here then, put back what is missing, or leave all as it is (partial, --partial). Nothing "
+            f"and move them here then, put back what is missing, or leave all as it is (partial=True). Nothing "
             f"was written:{copies.shown(others)}"
         )
     return tuple(others)

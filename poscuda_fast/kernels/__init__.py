@@ -165,7 +165,7 @@ class Engine:
 
     def __init__(self, backend: str = "auto", threads: int | None = None, *, on_device: bool = False) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads is {threads!r}; expected a whole number from 1, or None for all cores.")
+            raise ValueError(f"threads is {threads!r}; expected a whole number from 1; leave it out for all cores.")
         if on_device:
             if backend not in ("auto", "cuda"):
                 raise ValueError(f"backend is {backend!r}; clips on a GPU need 'auto' or 'cuda'.")

@@ -35,8 +35,8 @@ NAMES_SHOWN = 10
 LEAST_OFF = 0.1  # of a strength, that is taken for another one
 
 HOW_UNDONE = (
-    "If their sidecar was moved or renamed, give its path (sidecar, --sidecar); if it is lost, undo first without it "
-    "(restore_array, restore_folder: without_sidecar; poscuda restore --without-sidecar)."
+    "If their sidecar was moved or renamed, give its path (sidecar=PATH); if it is lost, undo first without it "
+    "(restore_array or restore_folder with without_sidecar=True)."
 )
 
 
@@ -223,14 +223,14 @@ def refuse_unmarked(plan: Plan, traces: Traces, *, all_clips: bool) -> None:
         strength = plan.recipe.to_dict()["strength"]
         raise SidecarError(
             f"The data look marked at a strength of about {level * strength:.2g}, and the recipe has {strength:g}; "
-            f"give the recipe that they were protected with (recipe, strength, --strength). Nothing was written."
+            f"give the recipe that they were protected with (strength=NUMBER). Nothing was written."
         )
     absent = int(traces.absent.sum())
     if absent and all_clips:
         raise SidecarError(
             f"{absent} of the {len(traces.rows)} clips that were looked at do not hold their marks, as where a run was "
             f"stopped or files were added; in place, nothing could be told apart later. Leave them out, or give a new "
-            f"path for a copy (dst, DST). Nothing was written."
+            f"path for a copy (dst=PATH). Nothing was written."
         )
 
 

@@ -125,7 +125,7 @@ class Doubts:
             raise SidecarError(
                 f"{len(self.unlike)} clips or files are not what marking an original gives, so that they were changed "
                 f"since they were protected ({shown(self.unlike)}): they cannot be undone in place. Give a new path "
-                f"for a copy (dst, DST), in which the mark is subtracted from what is there. Nothing was written."
+                f"for a copy (dst=PATH), in which the mark is subtracted from what is there. Nothing was written."
             )
 
 
@@ -134,7 +134,7 @@ def lines_of(marks: Marks) -> Lines:
     if not isinstance(marks, Lines):
         raise SidecarError(
             "The recipe is of format 1, whose filters cannot be inverted: only the sidecar has the originals. Give its "
-            "path (sidecar, --sidecar), without without_sidecar. Nothing was written."
+            "path (sidecar=PATH), without without_sidecar=True. Nothing was written."
         )
     return marks
 

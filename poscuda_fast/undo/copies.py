@@ -190,12 +190,12 @@ def refuse_restore(journal: Journal, target: Path) -> NoReturn:
     """DatasetError that says where the originals of a copy are, as far as that can be told without comparing them."""
     source = source_of(journal)
     if os.path.lexists(source):
-        where = f"your originals are at {source}; verify compares with them (source, --source)"
+        where = f"your originals are at {source}; verify compares with them (source=PATH)"
     else:
         where = f"it was made of {source}, which is not there"
     raise DatasetError(
         f"{target} is a copy, which keeps no originals: {where}. Of format 2, the key can subtract the mark into "
-        f"another path (without_sidecar, --without-sidecar). Nothing was written."
+        f"another path (without_sidecar=True). Nothing was written."
     )
 
 

@@ -154,7 +154,7 @@ class Log:
         if fcntl.fcntl(self._file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise SidecarError(
                 f"The sidecar {self.path} may only be read, and what is done to the data is recorded in it. Make it "
-                f"writable (chmod u+w), or copy it to where it may be written and name the copy (sidecar, --sidecar). "
+                f"writable (chmod u+w), or copy it to where it may be written and name the copy (sidecar=PATH). "
                 f"Nothing was written."
             )
 
@@ -435,6 +435,6 @@ def _lock(descriptor: int, path: Path) -> None:
             raise
         raise SidecarError(
             f"The sidecar {path} lies on a file system that gives no locks ({error.strerror}), and two runs at once "
-            f"would spoil it. Mount it with locks (Lustre: -o flock), or give a path elsewhere (sidecar, --sidecar). "
+            f"would spoil it. Mount it with locks (Lustre: -o flock), or give a path elsewhere (sidecar=PATH). "
             f"Nothing was written."
         ) from None

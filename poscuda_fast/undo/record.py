@@ -60,7 +60,7 @@ def refuse_unless(journal: Journal, kind: str) -> None:
         raise SidecarError(
             f"The undo in {journal.path} was dropped: what tells the originals is gone, so the data can be neither "
             f"restored by it nor compared with them. Of format 2, the key can subtract the mark into another path "
-            f"(without_sidecar, --without-sidecar). Nothing was written."
+            f"(without_sidecar=True). Nothing was written."
         )
 
 
@@ -109,7 +109,9 @@ def refuse_unless_without(**given: Any) -> None:
 def refuse_partial(*, partial: bool) -> None:
     """ValueError if an undo without a sidecar is asked to leave out what changed: it cannot tell."""
     if partial:
-        raise ValueError("partial is given, and so is without_sidecar, which undoes everything; leave one of them out.")
+        raise ValueError(
+            "partial=True is given, and so is without_sidecar=True, which undoes everything; leave one of them out."
+        )
 
 
 def refuse_to_rebuild(journal: Journal, data: Path) -> None:
@@ -121,9 +123,9 @@ def refuse_to_rebuild(journal: Journal, data: Path) -> None:
         found = f"{data} has a sidecar, {default}"
     else:
         return
-    way = "" if journal.state is State.FINAL else "restore by it (without without_sidecar), or "
+    way = "" if journal.state is State.FINAL else "restore by it, without without_sidecar=True, or "
     raise SidecarError(
-        f"{found}: {way}give a new path for a copy (dst, DST). To undo in place without it, move it away first. "
+        f"{found}: {way}give a new path for a copy (dst=PATH). To undo in place without it, move it away first. "
         f"Nothing was written."
     )
 
@@ -158,8 +160,8 @@ def refuse_without_run(journal: Journal) -> None:
     if journal.state is State.NEW:
         raise SidecarError(
             f"The sidecar {journal.path} does not exist: nothing can be restored by it, nor compared with its "
-            f"original. If it was moved, give its path (sidecar, --sidecar); if it is lost, key and labels undo format "
-            f"2 (without_sidecar, --without-sidecar)."
+            f"original. If it was moved, give its path (sidecar=PATH); if it is lost, key and labels undo format "
+            f"2 (without_sidecar=True)."
         )
 
 
@@ -174,7 +176,7 @@ def refuse_mounted(data: Path, sidecar: Path) -> None:
     if data.is_dir() and sidecar == sidecar_of(data) and os.stat(data).st_dev != os.stat(data.parent).st_dev:
         raise SidecarError(
             f"{data} and the folder that it lies in are different file systems, and a sidecar beside it would not go "
-            f"where it goes; name another one (sidecar, --sidecar). Nothing was written."
+            f"where it goes; name another one (sidecar=PATH). Nothing was written."
         )
 
 
@@ -197,7 +199,7 @@ def refuse_closed(*paths: Path) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise DatasetError(
                 f"You may not write in {folder}, where sidecar and manifest lie; change its permissions, or name "
-                f"another sidecar (sidecar, --sidecar). Nothing was written."
+                f"another sidecar (sidecar=PATH). Nothing was written."
             )
 
 

@@ -476,7 +476,7 @@ def _left_out(
         shown = "".join(f"\n  {name!r}" if not name.isprintable() else f"\n  {name}" for name in names[:NAMES_SHOWN])
         more = f"\n  and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
         why = "; or the sidecar is an older copy of itself" if pending else ""
-        advice = f"Put them back, or go on with the others alone (partial, --partial){hint}"
+        advice = f"Put them back, or go on with the others alone (partial=True){hint}"
         raise SidecarError(
             f"{len(names)} files or clips are missing, may not be written, or were changed since {journal.path} was "
             f"made{why}; nothing was written. {advice}:{shown}{more}"

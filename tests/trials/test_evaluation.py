@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -234,7 +235,7 @@ def test_an_array_is_not_taken_for_what_it_is_not(tmp_path: Path, key: Key) -> N
     sidecar.unlink()
     verbs.protect_array(path, np.arange(20) % 2, key, sample_rate=8000)
     assert open_array(tmp_path, key).was_protected
-    with pytest.raises(DatasetError, match="at a sample rate of 8,000 Hz, not 16,000; leave --sample-rate out"):
+    with pytest.raises(DatasetError, match="at a sample rate of 8,000 Hz, not 16,000; leave sample_rate out"):
         open_array(tmp_path, key, sample_rate=16_000)
     np.save(path, clips)
     with pytest.raises(DatasetError, match="Clip 0 is the original again"):
@@ -389,7 +390,15 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert steps[0] == (1, 21)
     assert steps[20] == (21, 21)
     assert steps[-1] == (12, 12)  # two epochs of four trainings and two attacks
-    assert len(told) == 6
+    assert told[:3] == [
+        "Decoding clips: at most 3,000 of 23.",
+        "6 trainings of small models (CNN (log-mel), M5), 2 of them as an attacker might: 12 epochs of 16 clips.",
+        "Training CNN (log-mel) on clean clips; after that, the time for the others can be told.",
+    ]
+    for number, line in enumerate(told[3:8], 1):
+        assert re.fullmatch(rf"{number} of 6  .* clips.*: [\d.]+ % in \d+ s; about \d+ s left, now .* clips.*", line)
+    assert re.fullmatch(r"6 of 6  CNN .* % in \d+ s", told[8])
+    assert told[9:] == ["Measuring the quality of the protected clips."]
     assert found["data"]["chance"] == 60.0
     assert [row["attack"] for row in found["attacks"]] == ["shifted at random", "class lines notched out"]
     assert set(found["quality"]) >= {"snr_db", "log_spectral_distance_db"}
@@ -424,6 +433,7 @@ def test_the_commands_of_readme_run(tmp_path: Path, key: Key) -> None:
     assert done.returncode == 0, done.stderr
     assert "Verdict: " in done.stdout
     assert "1 of 2  CNN (log-mel) on clean clips" in done.stderr
+    assert not (tmp_path / "evaluation.part.json").exists()
     again = readme.run_command(evaluate, tmp_path)
     assert again.returncode == 2
     assert "evaluation.json exists, and nothing is overwritten" in again.stderr
@@ -517,7 +527,7 @@ def evaluated(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["clips.npy", "--labels", "labels.npy", "--labels-from", "csv:a"], "--labels-from is for audio files"),
         (["src", "--sample-rate", "8000"], "--sample-rate is for an array SRC"),
         (["clips.npy", "--labels", "labels.npy", "--sample-rate", "0"], "from 2000 to 512000"),
-        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "sample_rate is 0"),
+        (["clips.npy", "--labels", "labels.npy", "--paper", "--sample-rate", "0"], "--sample-rate is 0"),
         (["src", "--snr", "99"], "snr is 99 dB, for which the strength would be"),
         (["dst", "--snr", "20"], "leave out --snr"),
         (["dst", "--strength", "1"], "leave out --strength"),
