@@ -115,8 +115,8 @@ def _problems(
     if lossy == "refuse":
         for file in files.of(is_lossy):
             problem = (
-                f"{file.name} is lossy, so it cannot be edited exactly; a copy can turn it into FLAC (lossy='flac'), or "
-                f"leave it unprotected (skip_unusable=True)"
+                f"{file.name} is lossy, so it cannot be edited exactly; a copy can turn it into FLAC (lossy='flac'), "
+                f"or leave it unprotected (skip_unusable=True)"
             )
             yield file.name, problem
     yield from preflight.unwritable(files)
