@@ -34,6 +34,7 @@ if _typing.TYPE_CHECKING:
     from poscuda_fast.errors import KeyFileError as KeyFileError
     from poscuda_fast.errors import PoscudaError as PoscudaError
     from poscuda_fast.errors import SidecarError as SidecarError
+    from poscuda_fast.errors import UnprotectedWarning as UnprotectedWarning
     from poscuda_fast.files.originals import originals_of_folder as originals_of_folder
     from poscuda_fast.files.verbs import protect_folder as protect_folder
     from poscuda_fast.files.verbs import restore_folder as restore_folder
@@ -59,7 +60,10 @@ _HOMES = {
     "arrays.verbs": (
         "protect_array", "protect_memmap", "restore_array", "restore_memmap", "verify_array", "verify_memmap",
     ),
-    "errors": ("AudioFileError", "BusyError", "DatasetError", "KeyFileError", "PoscudaError", "SidecarError"),
+    "errors": (
+        "AudioFileError", "BusyError", "DatasetError", "KeyFileError", "PoscudaError", "SidecarError",
+        "UnprotectedWarning",
+    ),
     "files.originals": ("originals_of_folder",),
     "files.verbs": ("protect_folder", "restore_folder", "verify_folder"),
     "key": ("Key",),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 
-from poscuda_fast.text import message
+from poscuda_fast.text import listed, message
 
 
 class PoscudaError(Exception):
@@ -37,6 +38,17 @@ class SidecarError(PoscudaError):
 
 class BusyError(SidecarError):
     """Another process or thread is working on the same data."""
+
+
+class UnprotectedWarning(UserWarning):
+    """Audio was left unprotected, as `skip_unusable` asks; the message says how much, and why."""
+
+
+def warn_of_unprotected(reasons: Sequence[str], total: int, where: str) -> None:
+    """Warn with some of the reasons, if anything was left unprotected at all."""
+    if total:
+        text = f"{total:,} audio entries or columns of {where} were left unprotected:{listed(reasons, total)}"
+        warnings.warn(text, UnprotectedWarning, stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+MOST_LISTED = 20
 _LISTED = re.compile("\n(?=  )")  # a message may list problems, one a line, indented
 
 
@@ -15,6 +17,13 @@ def one_line(text: str) -> str:
 def message(text: str) -> str:
     """The same for a message, which keeps the line ends before what it lists."""
     return "\n".join(map(one_line, _LISTED.split(text)))
+
+
+def listed(sentences: Sequence[str], total: int | None = None) -> str:
+    """At most 20 sentences, one a line, and how many of the total more there are."""
+    more = (len(sentences) if total is None else total) - len(sentences[:MOST_LISTED])
+    lines = [*sentences[:MOST_LISTED], *([f"and {more:,} more"] if more else [])]
+    return "".join(f"\n  {one_line(line)}" for line in lines)
 
 
 def _escaped(character: str) -> str:

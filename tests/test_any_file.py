@@ -1,4 +1,4 @@
-"""Two hundred files at random, of every kind that libsndfile writes, go through everything and come back to the byte."""
+"""Two hundred files at random, of every kind that libsndfile writes, go through everything and come back exactly."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_reading_what_is_not_whole_is_refused():
     content = encoded(noise(500))
     end = len(content) - len(parsed(content)[2])
     for n in range(end):
-        with pytest.raises(AudioFileError, match="^a cannot be used: "):
+        with pytest.raises(AudioFileError, match=r"^a cannot be used: "):
             flac.read(io.BytesIO(content[:n]), "a")
 
 
