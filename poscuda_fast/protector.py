@@ -182,7 +182,7 @@ class Protector:
         encode(labels, self.classes, len(entries))  # here, where messages give indexes in the whole batch
         names = [f"entry {n}{of}" for n in range(len(entries))] if names is None else names
         found: list[Any] = list(entries)
-        without = [n for n, entry in enumerate(entries) if is_empty(entry)]
+        without = [n for n, entry in enumerate(entries) if _is_empty(entry)]
         blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, names[n])) is not None}
         others = sorted({*range(len(entries))}.difference(blobs, without))
         clips = {n: _clip_of(entries[n], names[n]) for n in others}
@@ -285,7 +285,7 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def is_empty(entry: Any) -> bool:
+def _is_empty(entry: Any) -> bool:
     """Whether an entry has no audio: null, or a dict whose bytes or samples are null."""
     if isinstance(entry, Mapping):
         return ("bytes" in entry or "array" in entry) and entry.get("bytes") is None and entry.get("array") is None
@@ -299,7 +299,7 @@ def _first(column: Any) -> Any:
     if getattr(column, "ndim", 1) != 1 or getattr(getattr(column, "dtype", None), "kind", "O") not in "OSV":
         return None
     plain = (entry.as_py() if hasattr(entry, "as_py") else entry for entry in column)
-    return next((entry for entry in plain if not is_empty(entry)), None)
+    return next((entry for entry in plain if not _is_empty(entry)), None)
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Any:

@@ -15,7 +15,7 @@ _SHOWS_VALUES = "Could not convert"  # what follows is a value, which may be a w
 def said(failure: str, way_out: str) -> Iterator[None]:
     """Turn what Arrow raises inside into a DatasetError: "{failure} ({reason}); {way_out}.".
 
-    Errors of the system, which have a number, and exhausted memory stay what they are.
+    Errors of the system, which have a number or a class of their own, and exhausted memory stay what they are.
     """
     import pyarrow as pa  # noqa: PLC0415 - an extra
 
@@ -24,7 +24,7 @@ def said(failure: str, way_out: str) -> Iterator[None]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise
         raise DatasetError(f"{failure} ({_reason(error)}); {way_out}.") from None
 
