@@ -113,7 +113,7 @@ def _protect(
     run = [dataset._fingerprint, Key.load(key_file).fingerprint, options["recipe"].to_dict(), columns, label]  # noqa: SLF001
     run += [names, options["lossy"], skip, files]
     bytes_per_batch = BYTES_PER_BATCH // (UNPACKED if options["lossy"] == "flac" else 1)
-    features = datasets.Features(dataset.features | ({_LEFT: datasets.List(datasets.Value("string"))} if skip else {}))
+    features = datasets.Features(dataset.features | ({_LEFT: datasets.Sequence(datasets.Value("string"))} if skip else {}))
     with said(f"{where[0].upper()}{where[1:]} cannot be protected", "pass a smaller batch_size, or load it again"):
         done = dataset.with_format("arrow").map(
             _Batches(protector),
@@ -187,8 +187,10 @@ def _holds_audio(feature: Any) -> bool:
 
     if isinstance(feature, datasets.Audio):
         return True
-    inner = list(feature.values()) if isinstance(feature, dict) else getattr(feature, "feature", None)
-    return any(map(_holds_audio, inner if isinstance(inner, list) else [inner] if inner is not None else []))
+    if isinstance(feature, list | dict):
+        return any(map(_holds_audio, feature.values() if isinstance(feature, dict) else feature))
+    inner = getattr(feature, "feature", None)
+    return inner is not None and _holds_audio(inner)
 
 
 def _largest(column: pa.ChunkedArray, files: list[Any]) -> int:

@@ -191,7 +191,7 @@ def test_two_microphones_are_protected_together(key_file: Path) -> None:
         assert done.data.column(name).to_pylist() == expected != entries
     assert done.features == both.features
     lists = both.remove_columns("far").add_column("more", [[entry] for entry in far])
-    lists = lists.cast_column("more", datasets.List(datasets.Audio()))
+    lists = lists.cast_column("more", datasets.Sequence(datasets.Audio()))
     with pytest.raises(DatasetError, match="'more' holds audio too"):
         huggingface.protect_dataset(lists, key_file)
     with pytest.raises(TypeError, match="Give each clip a row of its own"):

@@ -72,7 +72,10 @@ def test_lists_of_samples_become_what_protect_makes_of_them(tmp_path, key, key_f
     coding = "PCM_16" if dtype == np.int16 else "FLOAT"
     clips = [noise(400 + more * n, 1, coding, seed=n)[:, 0] for n in range(5)]
     table = pa.table({"audio": pa.array([clip.tolist() for clip in clips], kind), "label": [0, 1, 2, 0, 1]})
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    try:
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    except pa.ArrowNotImplementedError:
+        pytest.skip(f"pyarrow {pa.__version__} does not write {kind}")
     paths = tmp_path / "a.parquet", tmp_path / "b.parquet"
     protect_parquet(*paths, key_file, recipe=RECIPE, sample_rate=22050)
     protect(clips, [0, 1, 2, 0, 1], key, recipe=RECIPE, sample_rate=22050)
