@@ -113,7 +113,7 @@ def _protect(
     run = [dataset._fingerprint, Key.load(key_file).fingerprint, options["recipe"].to_dict(), columns, label]  # noqa: SLF001
     run += [names, options["lossy"], skip, files]
     bytes_per_batch = BYTES_PER_BATCH // (UNPACKED if options["lossy"] == "flac" else 1)
-    features = datasets.Features(dataset.features | ({_LEFT: datasets.Sequence(datasets.Value("string"))} if skip else {}))
+    reasons = {_LEFT: datasets.Sequence(datasets.Value("string"))} if skip else {}
     with said(f"{where[0].upper()}{where[1:]} cannot be protected", "pass a smaller batch_size, or load it again"):
         done = dataset.with_format("arrow").map(
             _Batches(protector),
@@ -121,12 +121,12 @@ def _protect(
             batched=True,
             batch_size=max(1, min(batch_size, bytes_per_batch // max(1, largest))),
             num_proc=num_proc,
-            features=features,
+            features=datasets.Features(dataset.features | reasons),
             new_fingerprint=hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
             desc="protecting",
         )
     if skip and _LEFT in done.column_names:  # an empty data set has none
-        left += [reason for reasons in done.data.column(_LEFT).to_pylist() for reason in reasons]
+        left += [reason for some in done.data.column(_LEFT).to_pylist() for reason in some]
         done = done.remove_columns(_LEFT)
     warn_of_unprotected(left, len(left), where)
     return done.with_format(**dataset.format)
