@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -48,7 +49,15 @@ def warn_of_unprotected(reasons: Sequence[str], total: int, where: str) -> None:
     """Warn with some of the reasons, if anything was left unprotected at all."""
     if total:
         text = f"{total:,} audio entries or columns of {where} were left unprotected:{listed(reasons, total)}"
-        warnings.warn(text, UnprotectedWarning, stacklevel=3)
+        warnings.warn(text, UnprotectedWarning, stacklevel=_levels_to_caller())
+
+
+def _levels_to_caller() -> int:
+    """How many frames above the one that warns the first one is that is not this package's."""
+    frame, levels = sys._getframe(1), 1  # noqa: SLF001 - as warnings itself counts
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{__name__.partition('.')[0]}."):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 @contextlib.contextmanager

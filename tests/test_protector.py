@@ -287,6 +287,12 @@ def test_a_column_of_audio_that_is_not_named_is_never_left_in_silence(key_file: 
     assert found["far"] is other
 
 
+def test_the_warning_shows_the_line_that_called(key_file: Path) -> None:
+    with pytest.warns(UnprotectedWarning) as said:
+        Protector(key_file, skip_unusable=True)({"audio": [WEBM], "label": [0]})
+    assert [one.filename for one in said] == [__file__]
+
+
 def test_what_cannot_be_marked_is_named_all_at_once_or_left_and_counted(key_file: Path) -> None:
     good, eight_bit = wav(noise(500)), riff(chunk(b"fmt ", EIGHT_BIT), chunk(b"data", bytes(500)))
     odd = [WEBM, None, b"no audio", {"bytes": eight_bit, "path": "x/low.wav"}, *[WEBM] * 30]
