@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
     from poscuda_fast.errors import LabelWarning as LabelWarning
     from poscuda_fast.errors import PoscudaError as PoscudaError
     from poscuda_fast.errors import SidecarError as SidecarError
+    from poscuda_fast.errors import UnprotectedWarning as UnprotectedWarning
     from poscuda_fast.files.originals import originals_of_folder as originals_of_folder
     from poscuda_fast.files.verbs import protect_folder as protect_folder
     from poscuda_fast.files.verbs import restore_folder as restore_folder
@@ -62,6 +63,7 @@ _HOMES = {
     ),
     "errors": (
         "AudioFileError", "BusyError", "DatasetError", "KeyFileError", "LabelWarning", "PoscudaError", "SidecarError",
+        "UnprotectedWarning",
     ),
     "files.originals": ("originals_of_folder",),
     "files.verbs": ("protect_folder", "restore_folder", "verify_folder"),

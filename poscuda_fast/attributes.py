@@ -12,6 +12,7 @@ import operator
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 ACCESS_LIST = "system.posix_acl_access"
@@ -60,6 +61,21 @@ def give(target: int, source: Attributes, *, times: bool = True) -> set[str]:
             os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         except OSError:
             lost.add("times")
+    return lost
+
+
+def give_those_of(source: Path, target: int) -> set[str]:
+    """Give a new file, which is to replace another, all but the times of that one; returns what could not be kept.
+
+    A file that its owner may not write stays so.
+    """
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        found = read(descriptor)
+    finally:
+        os.close(descriptor)
+    lost = give(target, found, times=False)
+    os.fchmod(target, stat.S_IMODE(os.fstat(target).st_mode) & ~(0o600 & ~found.status.st_mode))
     return lost
 
 

@@ -50,9 +50,10 @@ _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(
 READING = os.O_RDONLY | _SAFELY
 WRITING = os.O_RDWR | _SAFELY
 CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+Mode = int | Callable[[int], object] | None  # permissions of a new file, or what gives them to it while it is open
 
 
-def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
+def create(path: Path, content: bytes | Iterable[bytes], *, mode: Mode, durable: bool = True) -> None:
     """Write a new file, durably unless told otherwise; FileExistsError if the name is taken.
 
     The content may come in pieces. `mode` None leaves the permissions to the process's umask. After an error no file is
@@ -67,20 +68,22 @@ def create(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, du
 
 
 @contextlib.contextmanager
-def _new(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+def _new(path: Path, mode: Mode) -> Iterator[BinaryIO]:
     """A new file, removed after an error; if `mode` is given, nobody else can read it before it is complete."""
     with open(os.open(path, CREATING, 0o666 if mode is None else 0o600), "w+b") as file:
         try:
             yield file
             file.flush()
-            if mode is not None and hasattr(os, "fchmod"):
+            if callable(mode):
+                mode(file.fileno())
+            elif mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
 
-def replace(path: Path, content: bytes | Iterable[bytes], *, mode: int | None, durable: bool = True) -> None:
+def replace(path: Path, content: bytes | Iterable[bytes], *, mode: Mode, durable: bool = True) -> None:
     """Replace the file at `path` in one step: old or new, never a mixture; durably unless told otherwise."""
     part = part_of(path)
     part.unlink(missing_ok=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
 
-from poscuda_fast.text import message
+from poscuda_fast.text import listed, message
 
 
 class PoscudaError(Exception):
@@ -41,6 +43,25 @@ class BusyError(SidecarError):
 
 class LabelWarning(UserWarning):
     """Labels may not be the classes that were meant."""
+
+
+class UnprotectedWarning(UserWarning):
+    """Audio was left unprotected, as `skip_unusable` asks; the message says how much, and why."""
+
+
+def warn_of_unprotected(reasons: Sequence[str], total: int, where: str) -> None:
+    """Warn with some of the reasons, if anything was left unprotected at all."""
+    if total:
+        text = f"{total:,} audio entries or columns of {where} were left unprotected:{listed(reasons, total)}"
+        warnings.warn(text, UnprotectedWarning, stacklevel=_levels_to_caller())
+
+
+def _levels_to_caller() -> int:
+    """How many frames above the one that warns the first one is that is not this package's."""
+    frame, levels = sys._getframe(1), 1  # noqa: SLF001 - as warnings itself counts
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{__name__.partition('.')[0]}."):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 @contextlib.contextmanager

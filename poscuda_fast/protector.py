@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poscuda_fast.arrays.memory import mark_batch
-from poscuda_fast.files.in_memory import Blob, protect_blobs
+from poscuda_fast.errors import AudioFileError, DatasetError, warn_of_unprotected
+from poscuda_fast.files.in_memory import Blob, holds_sound, protect_usable, refuse_unusable
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import check_classes, encode
 from poscuda_fast.recipe import Recipe, check_rate
 from poscuda_fast.secrecy import discreet
 
+_WAY_OUT = "drop such rows first, or leave them as they are, with skip_unusable=True."
 Labeller = Callable[[Mapping[str, Any], int], "str | int"]
 
 
@@ -38,10 +40,11 @@ class Protector:
         From `Recipe.strong` or `Recipe.paper`.
     classes : sequence of str, optional
         Class names that integer labels index; a class's mark then depends on its name, not on its number.
-    audio : str
-        The column of audio. Each entry is the bytes of an audio file; a dict with "bytes" and optionally "path"
-        (datasets, Parquet), or with "array" and "sampling_rate"; or an array of int16 or float32 samples,
-        (n_frames,) or (n_frames, n_channels).
+    audio : str or sequence of str
+        The column of audio, or all of them if there are several, such as those of two microphones; each is marked for
+        its row's label. An entry is the bytes of an audio file; a dict with "bytes" and optionally "path" (datasets,
+        Parquet), or with "array" and "sampling_rate"; or an array of int16 or float32 samples, (n_frames,) or
+        (n_frames, n_channels).
     label : str or callable
         The column of labels, or a function of (batch, number) that returns the label of one entry. It gets the batch
         unchanged; index a pandas Series in it by position, with `iloc`.
@@ -50,14 +53,22 @@ class Protector:
     sample_rate : int, optional
         Sample rate in Hz, from 2,000 to 512,000, of arrays that come without a "sampling_rate"; 16,000 is assumed if
         this is not given. Files tell their own. Format 1 has no use for it.
+    skip_unusable : bool
+        Leave as they are files that cannot be marked, entries without audio, and columns of audio that `audio` does not
+        name; they are counted, and an `UnprotectedWarning` names them. Otherwise they are refused.
+
+    Attributes
+    ----------
+    unprotected : int
+        How many entries and columns `skip_unusable` has left unprotected so far, in this process.
 
     Raises
     ------
     TypeError
-        `key_file` is a Key or not a path, `recipe` is not a Recipe, `classes` is not a sequence of names, or
-        `sample_rate` is not a whole number.
+        `key_file` is a Key or not a path, `recipe` is not a Recipe, `classes` is not a sequence of names, `audio` is
+        not a name or names, or `sample_rate` is not a whole number.
     ValueError
-        `classes` has a name twice, `lossy` is neither "refuse" nor "flac", or `sample_rate` is out of range.
+        `classes` or `audio` has a name twice, `lossy` is neither "refuse" nor "flac", or `sample_rate` is out of range.
     OSError, KeyFileError
         On the first batch, if the key file cannot be read there.
     """
@@ -69,10 +80,11 @@ class Protector:
         *,
         recipe: Recipe = Recipe.strong(),
         classes: Sequence[str] | None = None,
-        audio: str = "audio",
+        audio: str | Sequence[str] = "audio",
         label: str | Labeller = "label",
         lossy: str = "refuse",
         sample_rate: int | None = None,
+        skip_unusable: bool = False,
     ) -> None:
         if isinstance(key_file, Key):
             raise TypeError("key_file is a Key, which never leaves its process; give the path of its key file.")
@@ -83,10 +95,12 @@ class Protector:
         self.key_file = os.path.abspath(key_file)
         self.recipe = recipe
         self.classes = None if classes is None else check_classes(classes)
-        self.audio = audio
+        self.audio = check_columns(audio)
         self.label = label
         self.lossy = lossy
         self.sample_rate = None if sample_rate is None else check_rate(sample_rate)
+        self.skip_unusable = skip_unusable
+        self.unprotected = 0
         self._opened: tuple[Key, Engine] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,17 +129,29 @@ class Protector:
         KeyError
             The batch lacks the column of audio or of labels.
         AudioFileError, TypeError, ValueError
-            An entry's audio or label cannot be used (the message says which entry), or `batch` is a table instead of a
-            dict.
+            An entry's audio or label cannot be used (the message says which entries), or `batch` is a table instead of
+            a dict.
+        DatasetError
+            Another column holds audio too, by the first entry that is not null.
+
+        Warns
+        -----
+        UnprotectedWarning
+            `skip_unusable` left something unprotected.
         """
         if not isinstance(batch, Mapping):
             raise TypeError(
                 f"The batch is a {type(batch).__name__}; expected a dict of columns. Give dict(frame) of a pandas "
                 f"DataFrame, or table.to_pydict() of an Arrow table."
             )
-        column = _column(batch, self.audio)
+        columns = {name: _column(batch, name) for name in self.audio}
+        left = self._unnamed(batch)
         result = dict(batch)
-        result[self.audio] = self.protect(column, self._labels(batch, column))
+        for name, column in columns.items():
+            of_column = "" if len(columns) == 1 else f" of {name!r}"
+            result[name], reasons = self.protect_usable(column, self._labels(batch, column), of=of_column)
+            left += reasons
+        self.warn(left)
         return result
 
     @discreet
@@ -134,18 +160,41 @@ class Protector:
 
         `names` are what messages call entries that have no path: by default "entry 0" and so on.
         """
+        found, left = self.protect_usable(column, labels, names)
+        self.warn(left)
+        return found
+
+    @discreet
+    def warn(self, left: Sequence[str]) -> None:
+        """Count what was left unprotected, and warn of it."""
+        self.unprotected += len(left)
+        warn_of_unprotected(left, len(left), f"a batch ({self.unprotected:,} so far)")
+
+    @discreet
+    def protect_usable(
+        self, column: Any, labels: Any, names: Sequence[str] | None = None, *, of: str = ""
+    ) -> tuple[Any, list[str]]:
+        """As `protect`, without a warning: the column, and why each entry was left that `skip_unusable` leaves."""
         labels = plain_entries(labels, "The column of labels")
         if isinstance(column, np.ndarray) and column.dtype != object:
-            return self._protect_arrays(column, labels)
-        entries = _entries(column, f"The column {self.audio!r}")
+            return self._protect_arrays(column, labels), []
+        entries = _entries(column, f"The column {self.audio[0]!r}")
         encode(labels, self.classes, len(entries))  # here, where messages give indexes in the whole batch
-        names = [f"entry {n}" for n in range(len(entries))] if names is None else names
-        found: list[Any] = [None] * len(entries)
+        names = [f"entry {n}{of}" for n in range(len(entries))] if names is None else names
+        found: list[Any] = list(entries)
+        without = [n for n, entry in enumerate(entries) if _is_empty(entry)]
         blobs = {n: blob for n, entry in enumerate(entries) if (blob := _blob_of(entry, names[n])) is not None}
-        clips = {n: _clip_of(entry, names[n]) for n, entry in enumerate(entries) if n not in blobs}
+        others = sorted({*range(len(entries))}.difference(blobs, without))
+        clips = {n: _clip_of(entries[n], names[n]) for n in others}
+        left = [f"{names[n]} has no audio, neither a file's bytes nor samples; {_WAY_OUT}" for n in without]
         edited = self._protect_blobs(list(blobs.values()), [labels[n] for n in blobs])
-        for n, blob in zip(blobs, edited, strict=True):
-            found[n] = _like(entries[n], blob)
+        for n, one in zip(blobs, edited, strict=True):
+            if isinstance(one, Blob):
+                found[n] = _like(entries[n], one)
+            else:
+                left.append(str(one))
+        if not self.skip_unusable:
+            refuse_unusable(left)
         for rate, some in self._by_rate({n: entries[n] for n in clips}).items():
             self._protect_clips([clips[n] for n in some], [labels[n] for n in some], rate)
         for n, clip in clips.items():
@@ -153,8 +202,15 @@ class Protector:
         if isinstance(column, np.ndarray):
             as_objects = np.empty(len(found), object)
             as_objects[:] = found
-            return as_objects
-        return found
+            return as_objects, left
+        return found, left
+
+    def _unnamed(self, batch: Mapping[str, Any]) -> list[str]:
+        """A sentence for each column of audio that is not to be protected; DatasetError unless they may be skipped."""
+        others = [name for name in batch if name not in self.audio and holds_sound(_first(batch[name]))]
+        if others and not self.skip_unusable:
+            raise DatasetError(unnamed_columns(others, self.audio))
+        return [f"The column {name!r} holds audio, and was not named." for name in others]
 
     def _protect_arrays(self, column: NDArray[Any], labels: Any) -> NDArray[Any]:
         clips = column.copy()
@@ -176,11 +232,11 @@ class Protector:
                 clips, labels, key, recipe=self.recipe, engine=engine, sample_rate=sample_rate, classes=self.classes
             )
 
-    def _protect_blobs(self, blobs: list[Blob], labels: Any) -> list[Blob]:
+    def _protect_blobs(self, blobs: list[Blob], labels: Any) -> list[Blob | AudioFileError]:
         if not blobs:
             return []
         key, engine = self._open()
-        return protect_blobs(blobs, labels, key, self.recipe, engine, lossy=self.lossy, classes=self.classes)
+        return protect_usable(blobs, labels, key, self.recipe, engine, lossy=self.lossy, classes=self.classes)
 
     def _open(self) -> tuple[Key, Engine]:
         if self._opened is None:
@@ -189,7 +245,8 @@ class Protector:
 
     def _labels(self, batch: Mapping[str, Any], column: Any) -> Any:
         if callable(self.label):
-            return [self.label(batch, number) for number in range(len(_entries(column, f"The column {self.audio!r}")))]
+            entries = _entries(column, f"The column {self.audio[0]!r}")
+            return [self.label(batch, number) for number in range(len(entries))]
         return _column(batch, self.label)
 
 
@@ -202,6 +259,47 @@ def label_of_folder(batch: Mapping[str, Any], number: int) -> str:
     if not folder:
         raise ValueError(f"{path!r} lies in no folder that names its class; give labels another way.")
     return folder
+
+
+def check_columns(audio: Any) -> tuple[str, ...]:
+    """The names of the columns of audio; TypeError or ValueError unless they are one name or several."""
+    names = (audio,) if isinstance(audio, str) else tuple(audio) if isinstance(audio, Sequence) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"audio is {audio!r}; expected the name of the column of audio, or a sequence of names.")
+    if len(set(names)) != len(names):
+        raise ValueError(f"audio names a column twice: {list(names)}; give each one once.")
+    return names
+
+
+def unnamed_columns(others: Sequence[str], audio: Sequence[str]) -> str:
+    """The sentence that refuses columns of audio that `audio` does not name."""
+    hold = "holds" if len(others) == 1 else "hold"
+    return (
+        f"audio is {_quoted(audio)}, but {_quoted(others)} {hold} audio too and would stay unprotected; pass "
+        f"audio={[*audio, *others]!r} to protect all of them, drop the columns that are not needed, or leave them as "
+        f"they are, with skip_unusable=True."
+    )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _is_empty(entry: Any) -> bool:
+    """Whether an entry has no audio: null, or a dict whose bytes or samples are null."""
+    if isinstance(entry, Mapping):
+        return ("bytes" in entry or "array" in entry) and entry.get("bytes") is None and entry.get("array") is None
+    return entry is None
+
+
+def _first(column: Any) -> Any:
+    """The first entry of a column that is not null; None if there is none, or the column holds numbers or text."""
+    if isinstance(column, str | bytes) or not isinstance(column, Iterable):
+        return None
+    if getattr(column, "ndim", 1) != 1 or getattr(getattr(column, "dtype", None), "kind", "O") not in "OSV":
+        return None
+    plain = (entry.as_py() if hasattr(entry, "as_py") else entry for entry in column)
+    return next((entry for entry in plain if not _is_empty(entry)), None)
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Any:

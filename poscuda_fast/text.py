@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Characters of a line that are shown: a value that a message repeats may be a whole recording.
 MOST_SHOWN = 2000
 HEAD_SHOWN, TAIL_SHOWN = 1400, 500  # of a longer one; its end says what to do
+MOST_LISTED = 20
 _LISTED = re.compile("\n(?=  )")  # a message may list problems, one a line, indented
 
 
@@ -26,6 +28,13 @@ def _bounded(line: str) -> str:
         return line
     left_out = len(line) - HEAD_SHOWN - TAIL_SHOWN
     return f"{line[:HEAD_SHOWN]} ... ({left_out:,} characters left out) ... {line[-TAIL_SHOWN:]}"
+
+
+def listed(sentences: Sequence[str], total: int | None = None) -> str:
+    """At most 20 sentences, one a line, and how many of the total more there are."""
+    more = (len(sentences) if total is None else total) - len(sentences[:MOST_LISTED])
+    lines = [*sentences[:MOST_LISTED], *([f"and {more:,} more"] if more else [])]
+    return "".join(f"\n  {one_line(line)}" for line in lines)
 
 
 def _escaped(character: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,19 @@ from typing import Any
 import audiofiles
 import numpy as np
 import pytest
-from audiofiles import contents, noise, wav, write_tree
+from audiofiles import chunk, contents, noise, riff, wav, write_tree
 
-from poscuda_fast import AudioFileError, Key, KeyFileError, Protector, Recipe, protect, protect_folder
+from poscuda_fast import (
+    AudioFileError,
+    DatasetError,
+    Key,
+    KeyFileError,
+    Protector,
+    Recipe,
+    UnprotectedWarning,
+    protect,
+    protect_folder,
+)
 from poscuda_fast.protector import label_of_folder
 
 RECIPES = {"format 1": Recipe.paper(blur=0.3), "format 2": Recipe.strong(2.0)}
@@ -180,10 +191,12 @@ def test_an_empty_batch_stays_empty(key_file: Path) -> None:
         ({"label": [0]}, KeyError, "no column 'audio'; say which of"),
         ({"audio": [b"RIFF"]}, KeyError, "no column 'label'; say which of"),
         ({"audio": ["a.wav"], "label": [0]}, TypeError, "The audio of entry 0 is a str"),
-        ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, TypeError, "The audio of entry 0 is a dict"),
+        ({"audio": [{"path": "a.wav", "bytes": None}], "label": [0]}, AudioFileError, "entry 0 has no audio, neither"),
+        ({"audio": [None], "label": [0]}, AudioFileError, "entry 0 has no audio, neither"),
+        ({"audio": [{"path": "a.wav"}], "label": [0]}, TypeError, "The audio of entry 0 is a dict"),
         ({"audio": [b"RIFF...."], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
         ({"audio": [b"no audio"], "label": [0]}, AudioFileError, "entry 0 cannot be used"),
-        ({"audio": [wav(noise(50))], "label": [None]}, TypeError, "neither|integers from 0"),
+        ({"audio": [wav(noise(50))], "label": [None]}, TypeError, "is None, so it is missing"),
         ({"audio": np.zeros((2, 50)), "label": [0, 1]}, TypeError, "<f8"),
         ({"audio": np.zeros((2, 50), np.int16), "label": [0]}, ValueError, "1 entries for 2 clips"),
         ({"audio": wav(noise(50)), "label": [0]}, TypeError, "The column 'audio' is a bytes; expected a sequence"),
@@ -244,3 +257,79 @@ def test_real_speech_becomes_what_a_folder_becomes(fsdd: Path, tmp_path: Path, k
 def test_labels_that_do_not_fit_a_list_of_files_are_refused(key_file: Path) -> None:
     with pytest.raises(ValueError, match="labels has 1 entries for 2 clips"):
         Protector(key_file)({"audio": [wav(noise(50))] * 2, "label": [0]})
+
+
+EIGHT_BIT = struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8)
+WEBM = b"\x1aE\xdf\xa3" + bytes(99)
+
+
+def test_several_columns_of_audio_are_protected_by_the_label_of_their_row(key_file: Path) -> None:
+    one, two = [wav(noise(500, seed=n)) for n in range(2)], [wav(noise(600, seed=n + 2)) for n in range(2)]
+    both = Protector(key_file, audio=("near", "far"))({"near": one, "far": two, "label": ["a", "b"]})
+    for name, column in (("near", one), ("far", two)):
+        assert both[name] == Protector(key_file)({"audio": column, "label": ["a", "b"]})["audio"] != column
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [None, wav(noise(50))], [{"bytes": wav(noise(50)), "path": None}] * 2, [[wav(noise(50))]] * 2,
+        [{"array": noise(50)[:, 0], "sampling_rate": 8000}] * 2, np.array([wav(noise(50))] * 2, object), [WEBM] * 2,
+    ],
+    ids=["after a null", "dicts", "lists", "samples", "an array", "not usable"],
+)  # fmt: skip
+def test_a_column_of_audio_that_is_not_named_is_never_left_in_silence(key_file: Path, other: Any) -> None:
+    batch = {"audio": [wav(noise(500))] * 2, "label": [0, 1], "far": other, "text": ["RIFF", None], "n": [1, 2]}
+    with pytest.raises(DatasetError, match=r"'far' holds audio too .*audio=\['audio', 'far'\]"):
+        Protector(key_file)(batch)
+    with pytest.warns(UnprotectedWarning, match="1 audio entries or columns(.|\n)*The column 'far' holds audio"):
+        found = Protector(key_file, skip_unusable=True)(batch)
+    assert found["far"] is other
+
+
+def test_the_warning_shows_the_line_that_called(key_file: Path) -> None:
+    with pytest.warns(UnprotectedWarning) as said:
+        Protector(key_file, skip_unusable=True)({"audio": [WEBM], "label": [0]})
+    assert [one.filename for one in said] == [__file__]
+
+
+def test_what_cannot_be_marked_is_named_all_at_once_or_left_and_counted(key_file: Path) -> None:
+    good, eight_bit = wav(noise(500)), riff(chunk(b"fmt ", EIGHT_BIT), chunk(b"data", bytes(500)))
+    odd = [WEBM, None, b"no audio", {"bytes": eight_bit, "path": "x/low.wav"}, *[WEBM] * 30]
+    batch = {"audio": [good, *odd], "label": [0] * (1 + len(odd))}
+    with pytest.raises(AudioFileError) as caught:
+        Protector(key_file)(batch)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "34 audio entries cannot be protected:"
+    assert (lines[-1], len(lines)) == ("  and 14 more", 22)
+    assert any("x/low.wav" in line for line in lines)
+    protector = Protector(key_file, skip_unusable=True)
+    with pytest.warns(UnprotectedWarning, match=r"34 audio entries .* \(34 so far\)"):
+        found = protector(batch)["audio"]
+    assert found[1:] == odd
+    assert found[0] == Protector(key_file)({"audio": [good], "label": [0]})["audio"][0]
+    with pytest.warns(UnprotectedWarning, match=r"1 audio entries .* \(35 so far\)"):
+        protector({"audio": [WEBM], "label": [0]})
+
+
+def test_a_file_that_breaks_off_is_left_too(key_file: Path, tmp_path: Path) -> None:
+    audiofiles.encoded(tmp_path / "a.flac", noise(60_000), "FLAC", "PCM_16")
+    cut = (tmp_path / "a.flac").read_bytes()[:-9000]
+    with pytest.raises(AudioFileError, match="entry 0"):
+        Protector(key_file)({"audio": [cut], "label": [0]})
+    with pytest.warns(UnprotectedWarning, match="entry 0"):
+        assert Protector(key_file, skip_unusable=True)({"audio": [cut], "label": [0]})["audio"] == [cut]
+
+
+@pytest.mark.parametrize(
+    ("audio", "error", "sentence"),
+    [
+        (5, TypeError, "audio is 5"),
+        ([], TypeError, r"audio is \[\]"),
+        (["a", 1], TypeError, "audio is"),
+        (["a", "a"], ValueError, "twice"),
+    ],
+)
+def test_columns_that_make_no_sense_are_refused(key_file: Path, audio: Any, error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Protector(key_file, audio=audio)

@@ -93,7 +93,7 @@ ROOMS = (
     "poscuda_fast.protector",
 )  # fmt: skip
 # What the rooms' own code shares, and no user calls.
-SHARED = {"best_tenth", "p_value", "plain_entries", "refuse_missing"}
+SHARED = {"best_tenth", "check_columns", "p_value", "plain_entries", "refuse_missing", "unnamed_columns"}
 UNGUARDED = {"__eq__", "__hash__", "__repr__", "__getstate__", "__setstate__", "__reduce_ex__"}
 
 
@@ -134,7 +134,8 @@ def test_every_public_verb_is_guarded(name: str) -> None:
 def test_the_rooms_are_all_the_adapters() -> None:
     folder = Path(poscuda_fast.__file__).parent / "adapters"
     adapters = {f"poscuda_fast.adapters.{path.stem}" for path in folder.glob("[a-z]*.py")}
-    assert adapters - set(ROOMS) == {"poscuda_fast.adapters.tar_samples"}  # which only webdataset_shards calls
+    shared = {"arrow_columns", "arrow_errors", "parquet_form", "tar_samples"}  # which only other adapters call
+    assert adapters - set(ROOMS) == {f"poscuda_fast.adapters.{name}" for name in shared}
 
 
 # Frames of other libraries.

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from poscuda_fast.errors import require
+from poscuda_fast.adapters.arrow_errors import said
+from poscuda_fast.errors import DatasetError, require, warn_of_unprotected
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
-from poscuda_fast.protector import Protector
+from poscuda_fast.protector import Protector, check_columns, unnamed_columns
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.secrecy import discreet
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+BYTES_PER_BATCH = 512 << 20  # Arrow holds at most 2 GiB of bytes in one array of structs
+UNPACKED = 16  # how many times its size a lossy file may have as FLAC
+_LEFT = "poscuda_unprotected"  # a column that tells, in the cache too, why audio was left; it is taken out again
 
 
 @discreet
@@ -25,9 +32,10 @@ def protect_dataset(
     key_file: str | os.PathLike[str],
     *,
     recipe: Recipe = Recipe.strong(),
-    audio: str = "audio",
+    audio: str | Sequence[str] = "audio",
     label: str = "label",
     lossy: str = "refuse",
+    skip_unusable: bool = False,
     batch_size: int = 100,
     num_proc: int | None = None,
 ) -> Any:
@@ -41,13 +49,14 @@ def protect_dataset(
     ----------
     dataset : datasets.Dataset or DatasetDict
         Has a column with the feature `Audio`. All splits of a DatasetDict get the same marks.
-    key_file, recipe, lossy
+    key_file, recipe, lossy, skip_unusable
         As for `Protector`.
-    audio, label : str
-        Names of the columns of audio and of labels. A `ClassLabel` is read as its names, like folders in
-        `protect_folder`.
+    audio : str or sequence of str
+        Name of the column of audio, or of all of them.
+    label : str
+        Name of the column of labels. A `ClassLabel` is read as its names, like folders in `protect_folder`.
     batch_size, num_proc
-        As for `Dataset.map`.
+        As for `Dataset.map`; batches of large files have fewer rows.
 
     Returns
     -------
@@ -61,39 +70,80 @@ def protect_dataset(
     KeyError
         There is no such column.
     TypeError
-        `dataset` is streamed or is not a data set; or the audio column does not have the feature `Audio`.
-    ValueError
-        A row has no audio.
+        `dataset` is streamed or is not a data set; or a column of audio does not have the feature `Audio`.
+    DatasetError
+        Another column has the feature Audio, or Arrow cannot read or write the rows.
     AudioFileError, TypeError, ValueError, KeyFileError, OSError
-        As for `Protector`; a message names a label by its row.
+        As for `Protector`, or a row has no audio. A message names a label by its row, and the split if there are some.
+
+    Warns
+    -----
+    UnprotectedWarning
+        `skip_unusable` left something unprotected, now or when the cached result was made.
     """
     require("datasets", "huggingface")
     import datasets  # noqa: PLC0415 - an extra
 
-    if isinstance(dataset, datasets.DatasetDict):
-        options: dict[str, Any] = {"recipe": recipe, "audio": audio, "label": label, "lossy": lossy}
-        options |= {"batch_size": batch_size, "num_proc": num_proc}
-        return datasets.DatasetDict(
-            {name: protect_dataset(part, key_file, **options) for name, part in dataset.items()}
+    columns = check_columns(audio)
+    options: dict[str, Any] = {"recipe": recipe, "audio": columns, "label": label, "lossy": lossy}
+    options["skip_unusable"] = skip_unusable
+    if not isinstance(dataset, datasets.DatasetDict):
+        return _protect(dataset, key_file, options, batch_size, num_proc, "the data set")
+    done = datasets.DatasetDict()
+    for name, part in dataset.items():
+        with _naming(name):
+            done[name] = _protect(part, key_file, options, batch_size, num_proc, f"the split {name!r}")
+    return done
+
+
+def _protect(
+    dataset: Any, key_file: str | os.PathLike[str], options: dict[str, Any], batch_size: int, num_proc: int | None,
+    where: str,
+) -> Any:  # fmt: skip
+    """Make a protected copy of one split."""
+    import datasets  # noqa: PLC0415
+
+    columns, label, skip = options["audio"], options["label"], options["skip_unusable"]
+    names = _class_names(dataset, columns, label)
+    left = _unnamed(dataset.features, columns, skip=skip)
+    protector = Protector(key_file, classes=names, **options)
+    with said(f"{where[0].upper()}{where[1:]} cannot be read", "load it again from its source"):
+        files = [_files_behind(dataset.data.column(column)) for column in columns]
+        largest = sum(map(_largest, (dataset.data.column(column) for column in columns), files))
+    run = [dataset._fingerprint, Key.load(key_file).fingerprint, options["recipe"].to_dict(), columns, label]  # noqa: SLF001
+    run += [names, options["lossy"], skip, files]
+    bytes_per_batch = BYTES_PER_BATCH // (UNPACKED if options["lossy"] == "flac" else 1)
+    reasons = {_LEFT: datasets.Sequence(datasets.Value("string"))} if skip else {}
+    with said(f"{where[0].upper()}{where[1:]} cannot be protected", "pass a smaller batch_size, or load it again"):
+        done = dataset.with_format("arrow").map(
+            _Batches(protector),
+            with_indices=True,
+            batched=True,
+            batch_size=max(1, min(batch_size, bytes_per_batch // max(1, largest))),
+            num_proc=num_proc,
+            features=datasets.Features(dataset.features | reasons),
+            new_fingerprint=hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
+            desc="protecting",
         )
-    names = _class_names(dataset, audio, label)
-    protector = Protector(key_file, recipe=recipe, classes=names, audio=audio, label=label, lossy=lossy)
-    files = _files_behind(dataset.data.column(audio))
-    run = [dataset._fingerprint, Key.load(key_file).fingerprint, recipe.to_dict(), audio, label, names, lossy, files]  # noqa: SLF001
-    done = dataset.with_format("arrow").map(
-        _Batches(protector),
-        with_indices=True,
-        batched=True,
-        batch_size=batch_size,
-        num_proc=num_proc,
-        features=dataset.features,
-        new_fingerprint=hashlib.sha256(json.dumps(run).encode()).hexdigest()[:16],
-        desc="protecting",
-    )
+    if skip and _LEFT in done.column_names:  # an empty data set has none
+        left += [reason for some in done.data.column(_LEFT).to_pylist() for reason in some]
+        done = done.remove_columns(_LEFT)
+    warn_of_unprotected(left, len(left), where)
     return done.with_format(**dataset.format)
 
 
-def _class_names(dataset: Any, audio: str, label: str) -> list[str] | None:
+@contextlib.contextmanager
+def _naming(split: str) -> Iterator[None]:
+    """Put the name of a split before the message of an error."""
+    try:
+        yield
+    except Exception as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (f"Split {split!r}: {error.args[0]}", *error.args[1:])
+        raise
+
+
+def _class_names(dataset: Any, columns: Sequence[str], label: str) -> list[str] | None:
     """The names of a ClassLabel, if it is one; the columns and all labels are checked."""
     import datasets  # noqa: PLC0415
 
@@ -102,22 +152,53 @@ def _class_names(dataset: Any, audio: str, label: str) -> list[str] | None:
             f"dataset is a {type(dataset).__name__}; expected a datasets.Dataset or DatasetDict. Load a streamed one "
             f"whole, with load_dataset(..., streaming=False)."
         )
-    for column in (audio, label):
+    for column in (*columns, label):
         if column not in dataset.column_names:
             raise KeyError(
                 f"The data set has the columns {dataset.column_names}, and none is {column!r}; pass the right name as "
                 f"audio or label."
             )
-    feature, names = dataset.features[audio], getattr(dataset.features[label], "names", None)
-    if not isinstance(feature, datasets.Audio):
-        raise TypeError(
-            f"The column {audio!r} has the feature {feature}; expected Audio. Cast it first, with "
-            f"dataset.cast_column({audio!r}, datasets.Audio())."
-        )
+    for column in columns:
+        feature = dataset.features[column]
+        if isinstance(feature, datasets.Audio):
+            continue
+        way = f"Cast it first, with dataset.cast_column({column!r}, datasets.Audio())"
+        if _holds_audio(feature):
+            way = "Give each clip a row of its own first, in a column that has the feature Audio"
+        raise TypeError(f"The column {column!r} has the feature {feature}; expected Audio. {way}.")
+    names = getattr(dataset.features[label], "names", None)
     # Select this column alone: of chosen or shuffled rows, Arrow would gather the audio too.
     labels = dataset.with_format(None).select_columns([label]).with_format("arrow")[:].column(label).to_pylist()
     encode(labels, names, len(labels))
     return names
+
+
+def _unnamed(features: Any, columns: Sequence[str], *, skip: bool) -> list[str]:
+    """A sentence for each column of audio that is not named; DatasetError unless they may be skipped."""
+    others = [name for name, feature in features.items() if name not in columns and _holds_audio(feature)]
+    if others and not skip:
+        raise DatasetError(unnamed_columns(others, columns))
+    return [f"The column {name!r} holds audio, and was not named." for name in others]
+
+
+def _holds_audio(feature: Any) -> bool:
+    """Whether a feature is Audio, or has it inside."""
+    import datasets  # noqa: PLC0415
+
+    if isinstance(feature, datasets.Audio):
+        return True
+    if isinstance(feature, list | dict):
+        return any(map(_holds_audio, feature.values() if isinstance(feature, dict) else feature))
+    inner = getattr(feature, "feature", None)
+    return inner is not None and _holds_audio(inner)
+
+
+def _largest(column: pa.ChunkedArray, files: list[Any]) -> int:
+    """Bytes of the largest file of a column, as far as that can be told without reading it."""
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    held: int = pc.max(pc.binary_length(pc.struct_field(column, "bytes"))).as_py() or 0
+    return max(held, *(size for _, (size, *_) in files if isinstance(size, int)), 0)
 
 
 def _files_behind(column: pa.ChunkedArray) -> list[Any]:
@@ -153,23 +234,39 @@ class _Batches:
     def __call__(self, table: pa.Table, rows: list[int]) -> pa.Table:
         import pyarrow as pa  # noqa: PLC0415
 
-        index = table.schema.get_field_index(self._protector.audio)
-        field = table.schema.field(index)
-        held = table.column(index).to_pylist()
-        entries = [_with_bytes(entry, row) for entry, row in zip(held, rows, strict=True)]
         labels = table.column(str(self._protector.label)).to_pylist()
-        found = self._protector.protect(entries, labels, [f"row {row}" for row in rows])
-        return table.set_column(index, field, pa.array(found, field.type))
+        left: list[str] = []
+        for name in self._protector.audio:
+            of = "" if len(self._protector.audio) == 1 else f" of {name!r}"
+            names = [f"row {row}{of}" for row in rows]
+            index = table.schema.get_field_index(name)
+            field = table.schema.field(index)
+            held = table.column(index).to_pylist()
+            entries = [_with_bytes(entry, name) for entry, name in zip(held, names, strict=True)]
+            found, reasons = self._protector.protect_usable(entries, labels, names)
+            # What is left stays a path if it was one.
+            found = [old if new is entry else new for new, entry, old in zip(found, entries, held, strict=True)]
+            left += reasons
+            with said(f"The audio of {names[0]} to {names[-1]} cannot be written", "pass a smaller batch_size"):
+                table = table.set_column(index, field, pa.array(found, field.type))
+        if self._protector.skip_unusable:
+            table = table.append_column(_LEFT, pa.array([left, *[[]] * (len(rows) - 1)], pa.list_(pa.string())))
+        return table
 
 
-def _with_bytes(entry: dict[str, Any] | None, row: int) -> dict[str, Any]:
+def _with_bytes(entry: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """An entry with the bytes of the file that its path leads to, if it has but that."""
     from datasets.utils.file_utils import xopen  # noqa: PLC0415
 
-    if entry is None or (entry["bytes"] is None and entry["path"] is None):
-        raise ValueError(
-            f"Row {row} has no audio, neither bytes nor a path; remove such rows first, with dataset.select."
-        )
-    if entry["bytes"] is not None:
+    if entry is None or entry["bytes"] is not None or entry["path"] is None:
         return entry
-    with xopen(entry["path"], "rb") as file:
-        return {"bytes": file.read(), "path": os.path.basename(entry["path"].partition("::")[0])}
+    path = entry["path"]
+    try:
+        with xopen(path, "rb") as file:
+            return {"bytes": file.read(), "path": os.path.basename(path.partition("::")[0])}
+    except OSError as error:
+        relative = " from the folder that the paths are relative to" if not os.path.isabs(path) else ""
+        raise type(error)(
+            f"The audio of {name} is at {path}, which cannot be read ({error.strerror or type(error).__name__}); put "
+            f"the file back, or run this{relative or ' where it is'}."
+        ) from None

@@ -37,7 +37,7 @@ def protect_dataset(
         For example from `ray.data.read_binary_files(folder, include_paths=True)` (with `audio="bytes"` and
         `label=label_of_folder`), `read_parquet` or `read_webdataset`.
     key_file, options
-        As for `Protector`.
+        As for `Protector`; what `skip_unusable` leaves is said by each worker, in Ray's log.
     concurrency : int
         Number of workers, each with one CPU. Leave some of the cluster's CPUs for reading.
     batch_size : int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from poscuda_fast.errors import DatasetError
+from poscuda_fast.files import kinds
 from poscuda_fast.files.layouts import begins_as_sound, has_name_of_audio
 
 _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # the gzip command's
 _READ_BYTES = 1 << 20
+_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # (key, extension) of a name, as the webdataset library reads it
+_META = re.compile(r"__[^/]*__(/|$)")  # what that library skips
 # What tarfile and gzip raise for a damaged file, and for headers with impossible numbers.
 _BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, OverflowError, RecursionError)
 # tarfile writes these from the name and size; values that were read would override the new ones.
@@ -33,23 +37,38 @@ class Member(NamedTuple):
     content: bytes
 
     @property
+    def key(self) -> str | None:
+        """The name up to the first dot of its last part; None if it belongs to no sample, and only lies among them."""
+        match = self._parts()
+        return match and match[1]
+
+    @property
     def extension(self) -> str:
-        """What follows the first dot of the name, as in WebDataset."""
-        return PurePosixPath(self.info.name).name.partition(".")[2].lower()
+        """What follows the first dot of the name's last part, in lower case."""
+        match = self._parts()
+        return match[2].lower() if match else ""
 
     @property
     def is_audio(self) -> bool:
-        """Whether it has the name of an audio file, or content that is known to be sound."""
-        name = PurePosixPath(self.info.name).name
-        if name.startswith(".") or self.info.isdir():
-            return False
-        return has_name_of_audio(name) or begins_as_sound(self.content, name)
+        """Whether it belongs to a sample, and has the name of an audio file or content that is known to be sound."""
+        return self.key is not None and (has_name_of_audio(self.info.name) or self.holds_sound)
+
+    @property
+    def holds_sound(self) -> bool:
+        """Whether its content is known to be sound."""
+        return begins_as_sound(self.content, PurePosixPath(self.info.name).name)
+
+    def _parts(self) -> re.Match[str] | None:
+        name = self.info.name
+        if not self.info.isreg() or PurePosixPath(name).name.startswith(".") or _META.match(name):
+            return None
+        return _KEY.fullmatch(name)
 
 
 class Group(NamedTuple):
-    """One sample: consecutive members with the same key."""
+    """One sample: consecutive members with the same key, and those among them that belong to no sample."""
 
-    key: str
+    key: str | None  # None if there is no sample after all
     members: list[Member]
 
     def rename(self, info: tarfile.TarInfo, suffix: str) -> None:
@@ -90,7 +109,10 @@ def reading(shard: Path) -> Iterator[tuple[IO[bytes], tarfile.TarFile]]:
 @contextlib.contextmanager
 def _uncompressed(shard: Path) -> Iterator[Any]:
     with open(shard, "rb") as raw:
-        if raw.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+        head = raw.peek(kinds.HEAD_BYTES)
+        if not head.startswith(_GZIP):
+            if (packing := kinds.packed_in(head)) is not None:
+                raise DatasetError(f"It is compressed by {packing}; give tar files that are plain or gzip.")
             yield raw
             return
         with gzip.open(raw) as source:
@@ -131,12 +153,13 @@ def groups(read: tarfile.TarFile) -> Iterator[Group]:
     group: Group | None = None
     for info in read:
         member = _read(read, info)
-        pure = PurePosixPath(info.name)
-        key = str(pure.parent / pure.name.partition(".")[0])
-        if group is None or group.key != key:
-            if group is not None:
-                yield group
-            group = Group(key, [])
+        if group is None:
+            group = Group(member.key, [])
+        elif member.key is not None and group.key is None:
+            group = group._replace(key=member.key)
+        elif member.key not in (None, group.key):
+            yield group
+            group = Group(member.key, [])
         group.members.append(member)
     if group is not None:
         yield group
@@ -153,7 +176,7 @@ def _read(read: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     if info.issparse():
         info.type, info.size = tarfile.REGTYPE, len(member.content)
         info.name = _name(info)
-    if member.is_audio and not info.isreg():
+    if not info.isreg() and not info.isdir() and has_name_of_audio(info.name):
         raise DatasetError(f"{info.name} is a link or another member that is not a file; pack the audio itself.")
     return member
 
@@ -163,7 +186,8 @@ def outline(shard: Path) -> Iterator[tuple[str, int, float, int]]:
     with reading(shard) as (_, read):
         for info in read:
             name, size = _name(info), info.size
-            if Member(info, b"").is_audio:
+            file = read.extractfile(info) if info.isreg() else None
+            if Member(info, file.read(kinds.HEAD_BYTES) if file is not None else b"").is_audio:
                 name, size = str(PurePosixPath(name).with_suffix("")), 0
             yield name, info.mode, info.mtime, size
 

@@ -37,6 +37,9 @@ class ProtectedDataset:
     audio : int or str
         Where the waveform is: a CPU tensor of int16 or float32, (n_frames,) or (n_channels, n_frames), as in
         torchaudio.
+    skip_unusable : bool
+        Give out as they are items whose waveform has another dtype, with an `UnprotectedWarning` for each. Otherwise
+        they are refused.
 
     Raises
     ------
@@ -55,9 +58,12 @@ class ProtectedDataset:
         recipe: Recipe = Recipe.strong(),
         classes: Sequence[str] | None = None,
         sample_rate: int | None = None,
+        skip_unusable: bool = False,
     ) -> None:
         self._dataset = dataset
-        self._protector = Protector(key_file, recipe=recipe, classes=classes, sample_rate=sample_rate)
+        self._protector = Protector(
+            key_file, recipe=recipe, classes=classes, sample_rate=sample_rate, skip_unusable=skip_unusable
+        )
         self._audio, self._label = audio, label
 
     @discreet
@@ -78,6 +84,10 @@ class ProtectedDataset:
             The waveform has another number of dimensions; or as for `protect`.
         """
         item = self._dataset[index]
+        held = _tensor(item, self._audio)
+        if self._protector.skip_unusable and not _is_markable(held):
+            self._protector.warn([f"Item {index!r} has a waveform of dtype {held.dtype}."])
+            return item
         waveform = _waveform(item, self._audio, (1, 2))
         if waveform.is_cuda:
             raise TypeError("The waveform is on a GPU; return CPU tensors, or protect batches with ProtectCollate.")
@@ -187,15 +197,25 @@ def _field(item: Any, place: int | str, argument: str) -> Any:
         raise KeyError(f"{argument} is {place!r}, but the {type(item).__name__} has {held}; pass another.") from None
 
 
-def _waveform(item: Any, place: int | str, dimensions: tuple[int, int]) -> Any:
-    """The tensor of samples in an item or batch, if it can be protected."""
+def _tensor(item: Any, place: int | str) -> Any:
+    """The tensor in an item or batch at an index or key."""
     found = _field(item, place, "audio")
     if not hasattr(found, "requires_grad"):
         raise TypeError(
             f"audio={place!r} is a {type(found).__name__}; expected a tensor of samples. Pass another index or key, or "
             f"make a tensor with torch.from_numpy."
         )
-    if str(found.dtype) not in ("torch.int16", "torch.float32"):
+    return found
+
+
+def _is_markable(waveform: Any) -> bool:
+    return str(waveform.dtype) in ("torch.int16", "torch.float32")
+
+
+def _waveform(item: Any, place: int | str, dimensions: tuple[int, int]) -> Any:
+    """The tensor of samples in an item or batch, if it can be protected."""
+    found = _tensor(item, place)
+    if not _is_markable(found):
         raise TypeError(
             f"The waveform has dtype {found.dtype}; int16 and float32 can be protected. Convert it first, for "
             f"example with waveform.float()."

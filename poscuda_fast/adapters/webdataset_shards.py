@@ -20,18 +20,21 @@ from typing import IO, Any, NamedTuple
 
 from poscuda_fast import disk
 from poscuda_fast.adapters.tar_samples import Group, groups, kept, outline, reading, refuse_rest, writing
-from poscuda_fast.errors import AudioFileError, DatasetError
+from poscuda_fast.errors import AudioFileError, DatasetError, warn_of_unprotected
+from poscuda_fast.files.in_memory import refuse_unusable
 from poscuda_fast.kernels import usable_cores
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import encode
 from poscuda_fast.protector import Protector
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.secrecy import discreet
+from poscuda_fast.text import MOST_LISTED
 
 RUN = "poscuda-shards.json"  # beside the shards: what they were made with
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 REFUSED_SUFFIXES = (".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 SAMPLES_PER_BATCH = 64
+BYTES_PER_BATCH = 64 << 20
 
 Sample = dict[str, bytes]  # extension -> content
 Label = str | Callable[[str, Sample], "str | int"]
@@ -48,11 +51,14 @@ class Shards(NamedTuple):
         Shards that were there already, or that another call made meanwhile.
     samples : int
         Samples with audio, in the shards that it made.
+    unprotected : int
+        Members that `skip_unusable` left unprotected, in the shards that it made.
     """
 
     made: int
     found: int
     samples: int
+    unprotected: int = 0
 
 
 @discreet
@@ -65,6 +71,7 @@ def protect_shards(
     label: Label = "cls",
     classes: Sequence[str] | None = None,
     lossy: str = "refuse",
+    skip_unusable: bool = False,
     workers: int | None = None,
 ) -> Shards:
     """Make protected copies of tar shards, with one process per core.
@@ -85,6 +92,9 @@ def protect_shards(
         Which member of a sample is its label: an extension, whose content is a number or a name ("cls"), "json:FIELD"
         for a field of its .json, or a function of (sample's key, {extension: bytes}). With several workers the function
         must be picklable: defined at the top level of a module.
+    skip_unusable : bool
+        Leave as they are audio that cannot be marked, and audio that webdataset gives to no sample; they are counted,
+        and an `UnprotectedWarning` names them. Otherwise they are refused.
     workers : int, optional
         Number of processes; by default one per core. Two or more are spawned and import the calling script, which
         needs ``if __name__ == "__main__":`` around the call.
@@ -111,12 +121,21 @@ def protect_shards(
     KeyFileError, OSError
         The key file cannot be used, or a file cannot be read or written.
 
+    Warns
+    -----
+    UnprotectedWarning
+        `skip_unusable` left something unprotected in the shards that this call made.
+
     Notes
     -----
+    Samples are what the webdataset library reads: consecutive members whose names are the same up to the first dot of
+    the last part. Names that begin with a dot or have none, folders, links and "__meta__" files belong to no sample,
+    and neither end nor begin one; they stay where they are.
+
     Members keep their order, names, modes and times; all but audio keep their bytes. Sparse files are written in full.
     The copy of a gzip shard is compressed with gzip too.
     """
-    protector = Protector(key_file, recipe=recipe, classes=classes, lossy=lossy)
+    protector = Protector(key_file, recipe=recipe, classes=classes, lossy=lossy, skip_unusable=skip_unusable)
     encode([], classes, 0)
     _check_label(label)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
@@ -139,8 +158,18 @@ def protect_shards(
         target.chmod(0o700 | stat.S_IMODE(os.stat(shards[0].parent).st_mode) & 0o777)
     _begin(target / RUN, run)
     done = _make(_Work(protector, label, target), shards, n_workers)
-    made = [samples for samples in done if samples is not None]
-    return Shards(len(made), len(shards) - len(made), sum(made))
+    made = [one for one in done if one is not None]
+    unprotected = sum(one.unprotected for one in made)
+    warn_of_unprotected([reason for one in made for reason in one.reasons], unprotected, "the shards")
+    return Shards(len(made), len(shards) - len(made), sum(one.samples for one in made), unprotected)
+
+
+class _Made(NamedTuple):
+    """What is told of one copy: some of the reasons why members were left unprotected, and the number of all."""
+
+    samples: int
+    unprotected: int
+    reasons: list[str]
 
 
 def _check_label(label: Any) -> None:
@@ -254,7 +283,7 @@ def _begin(path: Path, run: Mapping[str, Any]) -> None:
         )
 
 
-def _make(work: _Work, shards: Sequence[Path], n_workers: int) -> list[int | None]:
+def _make(work: _Work, shards: Sequence[Path], n_workers: int) -> list[_Made | None]:
     if n_workers == 1:
         return [work(shard) for shard in shards]
     try:
@@ -274,8 +303,8 @@ class _Work:
     def __init__(self, protector: Protector, label: Label, target: Path) -> None:
         self._protector, self._label, self._target = protector, label, target
 
-    def __call__(self, shard: Path) -> int | None:
-        """Make one shard's copy; returns how many samples have audio, or None if the copy exists."""
+    def __call__(self, shard: Path) -> _Made | None:
+        """Make one shard's copy; returns None if the copy exists."""
         target = self._target / shard.name
         if os.path.lexists(target):
             _refuse_other(shard, target)
@@ -288,21 +317,22 @@ class _Work:
                 raise
             return None
 
-    def _copy(self, shard: Path, file: IO[bytes]) -> int:
-        """Write a shard's protected form; returns how many samples have audio."""
+    def _copy(self, shard: Path, file: IO[bytes]) -> _Made:
+        """Write a shard's protected form."""
+        left: list[str] = []
         with reading(shard) as (source, read):
             samples = 0
             with writing(file, source, read) as write:
                 for batch in _batches(groups(read)):
-                    samples += self._write(write, batch, shard)
+                    samples += self._write(write, batch, shard, left)
             refuse_rest(source)
             if not samples:
                 raise DatasetError("No member is audio, by name or by content.")
-        return samples
+        return _Made(samples, len(left), left[:MOST_LISTED])
 
-    def _write(self, write: tarfile.TarFile, batch: list[Group], shard: Path) -> int:
-        """Write some samples with their audio protected; returns how many have audio."""
-        edited = iter(self._protected(batch, shard))
+    def _write(self, write: tarfile.TarFile, batch: list[Group], shard: Path, left: list[str]) -> int:
+        """Write some samples with their audio protected; returns how many have audio, and adds to what is `left`."""
+        edited = iter(self._protected(batch, shard, left))
         samples = 0
         for group in batch:
             samples += any(member.is_audio for member in group.members)
@@ -317,19 +347,30 @@ class _Work:
                 write.addfile(info, io.BytesIO(content) if info.isreg() else None)
         return samples
 
-    def _protected(self, batch: list[Group], shard: Path) -> Any:
+    def _protected(self, batch: list[Group], shard: Path, left: list[str]) -> Any:
         """The audio of some samples, in order, each with its path inside the shard."""
         audio = [(group, member) for group in batch for member in group.members if member.is_audio]
         entries = [{"bytes": member.content, "path": f"{shard}/{member.info.name}"} for _, member in audio]
         labels = [self._label_of(group) for group, _ in audio]
+        strays = [
+            f"{shard}/{member.info.name} holds audio, but belongs to no sample by its name; rename it, take it out, or "
+            f"leave it unprotected (skip_unusable)."
+            for group in batch
+            for member in group.members
+            if member.key is None and member.holds_sound
+        ]
+        if not self._protector.skip_unusable:
+            refuse_unusable(strays)
         try:
-            return self._protector.protect(entries, labels)
+            found, reasons = self._protector.protect_usable(entries, labels)
         except AudioFileError:
             raise
         except (TypeError, ValueError) as error:
             for (group, _), label in zip(audio, labels, strict=True):
                 self._refuse_label(group, label)
             raise DatasetError(f"Samples {batch[0].key} to {batch[-1].key}: {error}") from None
+        left += [*strays, *reasons]
+        return found
 
     def _refuse_label(self, group: Group, label: Any) -> None:
         """DatasetError if this sample's label cannot be used, by itself."""
@@ -339,16 +380,18 @@ class _Work:
             raise DatasetError(f"Sample {group.key}: {error}") from None
 
     def _label_of(self, group: Group) -> str | int:
-        sample = {member.extension: member.content for member in group.members}
-        if len(sample) != len(group.members):
-            names = [member.info.name for member in group.members]
+        members = [member for member in group.members if member.key is not None]
+        sample = {member.extension: member.content for member in members}
+        if len(sample) != len(members):
+            names = [member.info.name for member in members]
             raise DatasetError(f"Sample {group.key} has two members of one extension: {names}; rename one.")
         if callable(self._label):
-            return self._label(group.key, sample)
+            return self._label(str(group.key), sample)
         extension, _, field = self._label.partition(":")
         if extension not in sample:
             raise DatasetError(
-                f"Sample {group.key} has the members {sorted(sample)}, and none is its label {extension!r}."
+                f"Sample {group.key} has the members {sorted(sample)}, and none is its label {extension!r}; pass the "
+                f"one that is as label. Extensions begin at the first dot, and a sample's members lie together."
             )
         try:
             text = sample[extension].decode()
@@ -377,10 +420,12 @@ def _refuse_other(shard: Path, copy: Path) -> None:
 
 def _batches(found: Iterator[Group]) -> Iterator[list[Group]]:
     batch: list[Group] = []
+    n_bytes = 0
     for group in found:
         batch.append(group)
-        if len(batch) == SAMPLES_PER_BATCH:
+        n_bytes += sum(len(member.content) for member in group.members)
+        if len(batch) == SAMPLES_PER_BATCH or n_bytes >= BYTES_PER_BATCH:
             yield batch
-            batch = []
+            batch, n_bytes = [], 0
     if batch:
         yield batch

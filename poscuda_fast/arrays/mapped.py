@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -55,6 +56,7 @@ class MappedArray(ArrayClips):
         self._file = -1
         self._refuse_replaced(root)
         self.computed = self._steps.packed
+        self.lost: Counter[str] = Counter()  # nothing: its file is never replaced
         self._file = os.open(self.path, disk.WRITING if writing else disk.READING)
 
     def location(self) -> list[int | str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,12 +45,15 @@ class StoredArray(Clips, Protocol):
     shape : tuple of int
     computed : bool
         Whether patches lie in the file as their frames do in a clip, so that originals can be told piece by piece.
+    lost : Counter
+        What files that were replaced did not keep, such as their owner, and how many.
     """
 
     path: Path
     sidecar: Path
     shape: tuple[int, ...]
     computed: bool
+    lost: Counter[str]
 
     def read(self, patches: Patches) -> NDArray[Any]:
         """A dense copy of the patches."""

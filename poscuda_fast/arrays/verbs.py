@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from poscuda_fast import attributes
 from poscuda_fast.arrays.copying import copy_array, verify_copy
 from poscuda_fast.arrays.opening import open_stored, path_of
 from poscuda_fast.arrays.target import ArrayTarget, StoredArray, recorded
@@ -171,6 +172,7 @@ def protect_array(
             tally = Tally(**journal.summary["counts"]) if state == "already protected" else target.tally
     finally:
         array.close()
+    notes = (*notes, *attributes.notes(array.lost))
     return tally.report(state, plan.settings(), time.perf_counter() - begun, notes, left_out)
 
 
@@ -252,6 +254,7 @@ def restore_array(
             state, tally, notes = _undo(arr, array, key, plan, engine, dst, progress)
         finally:
             array.close()
+        notes = (*notes, *attributes.notes(array.lost))
         return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
     refuse_unless_without(
         labels=labels, classes=classes, lengths=lengths, sample_rate=sample_rate, recipe=recipe, dst=dst
@@ -266,7 +269,7 @@ def restore_array(
         target = recorded(journal, array, key, progress)
         state, left_out = steps.restore(journal, target, partial=partial)
         tally = Tally(**journal.summary["counts"]) if state == "already original" else target.tally
-        settings, notes = settings_of(journal), rebuilt_notes(journal)
+        settings, notes = settings_of(journal), (*rebuilt_notes(journal), *attributes.notes(array.lost))
     return tally.report(state, settings, time.perf_counter() - begun, notes, left_out)
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast import disk
+from poscuda_fast import attributes, disk
 from poscuda_fast.arrays.layouts import ArrayClips, check_dtype, check_lengths
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, require
@@ -71,6 +71,8 @@ class ZarrArray:
         self.row_bytes = self.clips_a_row * int(np.prod(self.shape[1:])) * self.dtype.itemsize
         self._rows: OrderedDict[int, ArrayClips] = OrderedDict()  # decoded; the most recently used is last
         self.computed = True
+        self.lost: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._alone = threading.Lock()  # one batch may be read while another is stored
         self._changed: dict[int, set[int]] = {}  # for each row, its changed shards along the frames
         self._workers = threads or usable_cores()
@@ -170,9 +172,14 @@ class ZarrArray:
         for other in list(self._writing)[: max(0, len(self._writing) - self._workers)]:
             self._wait_for(other)
         self._writing[row] = [
-            self._threads.submit(functools.partial(replace, self.path, region, samples[(slice(None), *region[1:])]))
+            self._threads.submit(functools.partial(self._replace, region, samples[(slice(None), *region[1:])]))
             for region in regions(self._array, row, changed)
         ]
+
+    def _replace(self, region: tuple[slice, ...], samples: NDArray[Any]) -> None:
+        lost = replace(self.path, region, samples)
+        with self._counting:
+            self.lost.update(lost)
 
     def _wait_for(self, row: int) -> None:
         for wait in self._writing.pop(row, ()):
@@ -276,9 +283,27 @@ def read(array: Any, folder: Path, first: int, end: int) -> NDArray[Any]:
         raise
     except Exception as error:  # noqa: BLE001 - each codec has its own kinds
         raise DatasetError(
-            f"{folder} has damaged data: a shard of clips {first} to {end - 1} cannot be decoded "
+            f"{folder} has damaged data: {_damaged(array, first, end)} of clips {first} to {end - 1} cannot be decoded "
             f"({_reason(error)}); put it back from a backup."
         ) from None
+
+
+def _damaged(array: Any, first: int, end: int) -> str:
+    """The shard that cannot be decoded, by the name of its file, among those of some clips."""
+    step = shards(array)[0]
+    for row in range(first // step, -(-end // step)):
+        for region in regions(array, row):
+            try:
+                array[region]
+            except Exception:  # noqa: BLE001 - each codec has its own kinds
+                return f"the shard {_name_of(array, region)}"
+    return "a shard"
+
+
+def _name_of(array: Any, region: tuple[slice, ...]) -> str:
+    """The name of a shard's file in the array's folder."""
+    place = tuple(part.start // step for part, step in zip(region, shards(array), strict=True))
+    return str(array.metadata.encode_chunk_key(place))
 
 
 _AGAIN = "write the array again from its source"
@@ -340,8 +365,12 @@ def regions(array: Any, row: int, columns: Container[int] | None = None) -> Iter
         yield (rows, *(slice(begin, end) for begin, end in zip(begins, ends, strict=True)))
 
 
-def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> None:
-    """Replace a whole shard, in one step and durably; unless `alone`, others may replace it at the same time."""
+def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, alone: bool = True) -> set[str]:
+    """Replace a whole shard, in one step and durably; unless `alone`, others may replace it at the same time.
+
+    If `alone`, it keeps its owner, permissions and attributes; one that was missing gets those of the metadata. Returns
+    what could not be kept.
+    """
     name, content = encode(folder, region, samples)
     path = folder / name
     if os.path.realpath(path.parent) != os.path.normpath(f"{os.path.realpath(folder)}/{os.path.dirname(name)}"):
@@ -353,19 +382,21 @@ def replace(folder: Path, region: tuple[slice, ...], samples: NDArray[Any], *, a
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             disk.sync_folder(path.parent)
-        return
+        return set()
     for above in reversed(path.parents):
         if folder in above.parents and above.is_symlink():
             raise DatasetError(f"{above} is a link, and an array's folders are not followed; replace it by the folder.")
         if folder in above.parents and not above.is_dir():
             above.mkdir(stat.S_IMODE(os.stat(folder).st_mode), exist_ok=True)
             disk.sync_folder(above.parent)
-    mode = stat.S_IMODE(os.stat(path if path.exists() else folder / METADATA).st_mode)
+    before = path if path.exists() else folder / METADATA
+    lost: set[str] = set()
     if alone:
-        disk.replace(path, content, mode=mode)
-        return
-    with disk.appearing(path, mode=mode, replacing=True) as file:
+        disk.replace(path, content, mode=lambda target: lost.update(attributes.give_those_of(before, target)))
+        return lost
+    with disk.appearing(path, mode=stat.S_IMODE(os.stat(before).st_mode), replacing=True) as file:
         file.write(content)
+    return lost
 
 
 def encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tuple[str, bytes | None]:
@@ -392,6 +423,5 @@ def encode(folder: Path, region: tuple[slice, ...], samples: NDArray[Any]) -> tu
             f"The codecs of {folder} do not give back the same samples; the shard that begins at "
             f"{tuple(part.start for part in region)} was not written. Copy the array into one with other codecs."
         )
-    place = tuple(part.start // step for part, step in zip(region, shards(memory), strict=True))
-    name = memory.metadata.encode_chunk_key(place)
+    name = _name_of(memory, region)
     return name, kept[name].to_bytes() if name in kept else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from poscuda_fast.errors import AudioFileError
-from poscuda_fast.files import encoded, filtering, layouts
+from poscuda_fast.files import encoded, filtering, kinds, layouts
 from poscuda_fast.files.containers import Uncompressed
 from poscuda_fast.files.layouts import Layout
 from poscuda_fast.files.records import WHOLE, Places, Record
@@ -18,6 +18,7 @@ from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
+from poscuda_fast.text import listed
 
 
 class Blob(NamedTuple):
@@ -37,19 +38,68 @@ def protect_blobs(
     Raises
     ------
     AudioFileError
-        A file cannot be edited exactly, or has a sample rate that format 2 has no mark for; or it is lossy and `lossy`
-        is not "flac". With "flac" it is encoded as 16-bit FLAC, and its name gets the suffix .flac.
+        Files cannot be edited exactly, or have a sample rate that format 2 has no mark for; or they are lossy and
+        `lossy` is not "flac". With "flac" they are encoded as 16-bit FLAC, and their names get the suffix .flac.
     TypeError, ValueError
         Labels that cannot be used; or, in format 1, a NaN or infinite sample inside a patch.
     """
-    found = [layouts.of_bytes(blob.data, blob.name) for blob in blobs]
-    for blob, layout in zip(blobs, found, strict=True):
-        _refuse(blob, layout, recipe, lossy)
+    found = protect_usable(blobs, labels, key, recipe, engine, lossy=lossy, classes=classes)
+    refuse_unusable([str(one) for one in found if isinstance(one, AudioFileError)])
+    return [one for one in found if isinstance(one, Blob)]
+
+
+def protect_usable(
+    blobs: Sequence[Blob], labels: Any, key: Key, recipe: Recipe, engine: Engine, *, lossy: str, classes: Any = None
+) -> list[Blob | AudioFileError]:
+    """As `protect_blobs`, but a file that cannot be marked gives the error that says why."""
+    found: list[Blob | AudioFileError] = []
+    layouts_of: dict[int, Layout] = {}
+    for number, blob in enumerate(blobs):
+        try:
+            layouts_of[number] = layout = layouts.of_bytes(blob.data, blob.name)
+            _refuse(blob, layout, recipe, lossy)
+            found.append(_content_of(blob, layout))
+        except AudioFileError as error:
+            found.append(error)
+    usable = [number for number, one in enumerate(found) if isinstance(one, Blob)]
+    contents = [one for one in found if isinstance(one, Blob)]
+    kept = [layouts_of[number] for number in usable]
+    for number, one in zip(
+        usable, _protect(contents, kept, [labels[n] for n in usable], key, recipe, engine, classes), strict=True
+    ):
+        found[number] = one
+    return found
+
+
+def refuse_unusable(reasons: Sequence[str]) -> None:
+    """AudioFileError with every reason, at most 20, if there is any."""
+    if len(reasons) > 1:
+        raise AudioFileError(f"{len(reasons):,} audio entries cannot be protected:{listed(reasons)}")
+    if reasons:
+        raise AudioFileError(reasons[0])
+
+
+def holds_sound(entry: Any) -> bool:
+    """Whether an entry of a column is audio: a file, by its first bytes, or samples that come with their rate."""
+    if isinstance(entry, Mapping):
+        if entry.get("array") is not None and "sampling_rate" in entry:
+            return True
+        return holds_sound(entry.get("bytes"))
+    if isinstance(entry, list | tuple | np.ndarray):
+        return np.ndim(entry) != 0 and len(entry) > 0 and holds_sound(entry[0])
+    if not isinstance(entry, bytes | bytearray | memoryview):
+        return False
+    return layouts.begins_as_sound(bytes(entry[: kinds.HEAD_BYTES]), "")
+
+
+def _protect(
+    contents: list[Blob], found: list[Layout], labels: Any, key: Key, recipe: Recipe, engine: Engine, classes: Any
+) -> list[Blob | AudioFileError]:
+    """Protect files that are not lossy and whose layouts are known."""
     lengths = np.array([layout.frames for layout in found], np.int64)
     rates = np.array([layout.sample_rate for layout in found], np.int64)
     plan = make_plan(key, recipe, labels, classes, lengths, rates)
-    contents = [_content_of(blob, layout) for blob, layout in zip(blobs, found, strict=True)]
-    records = [_record(plan, n, contents[n], found[n]) for n in range(len(blobs))]
+    records = [_record(plan, n, contents[n], found[n]) for n in range(len(contents))]
     wavs = [n for n, record in enumerate(records) if not record.is_encoded]
     dry = [Places(records[n]).take(contents[n].data) for n in wavs]
     wet = iter(filtering.filter_together([records[n] for n in wavs], dry, plan.marks, engine).wet)
@@ -104,8 +154,11 @@ def _record(plan: Plan, number: int, content: Blob, layout: Layout) -> Record:
     )
 
 
-def _encoded(content: Blob, record: Record, plan: Plan, engine: Engine) -> Blob:
-    """A file that is decoded, marked and encoded again."""
+def _encoded(content: Blob, record: Record, plan: Plan, engine: Engine) -> Blob | AudioFileError:
+    """A file that is decoded, marked and encoded again; the error of one whose content cannot be decoded."""
     target = io.BytesIO()
-    encoded.edit(io.BytesIO(content.data), target, record, plan.marks, engine)
+    try:
+        encoded.edit(io.BytesIO(content.data), target, record, plan.marks, engine)
+    except AudioFileError as error:
+        return error
     return content._replace(data=target.getvalue())

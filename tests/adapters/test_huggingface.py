@@ -8,11 +8,12 @@ import zipfile
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 from audio_folders import RECIPE, make_folder, protected
 from audiofiles import noise, wav
 
-from poscuda_fast import AudioFileError, Key, Protector
+from poscuda_fast import AudioFileError, DatasetError, Key, Protector, UnprotectedWarning
 from poscuda_fast.adapters import huggingface
 
 pytestmark = pytest.mark.filterwarnings(
@@ -99,7 +100,10 @@ def test_other_columns_are_not_decoded(key_file: Path, made) -> None:
     wide = dataset
     for name, feature in more.items():
         wide = wide.add_column(name, broken).cast_column(name, feature)
-    done = huggingface.protect_dataset(wide, key_file, recipe=RECIPE)
+    with pytest.raises(DatasetError, match=r"audio is 'audio', but 'noise' holds audio too"):
+        huggingface.protect_dataset(wide, key_file, recipe=RECIPE)
+    with pytest.warns(UnprotectedWarning, match="1 audio entries or columns of the data set.*\n.*'noise' holds"):
+        done = huggingface.protect_dataset(wide, key_file, recipe=RECIPE, skip_unusable=True)
     assert done.features == wide.features
     assert bytes_of(done) == expected
     for name in more:
@@ -151,9 +155,9 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, key_file: Path, made) -> No
     refused = [
         (dataset_of([{"bytes": b"no audio", "path": "a.wav"}]), AudioFileError, r"a\.wav cannot be used"),
         (dataset_of([good, {"bytes": b"no audio", "path": None}]), AudioFileError, "row 1 cannot be used"),
-        (dataset_of([good, None]), ValueError, "Row 1 has no audio, neither bytes nor a path"),
-        (dataset_of([good, {"bytes": None, "path": None}]), ValueError, "Row 1 has no audio"),
-        (dataset_of([{"bytes": None, "path": "missing.wav"}]), FileNotFoundError, r"missing\.wav"),
+        (dataset_of([good, None]), ValueError, "row 1 has no audio, neither"),
+        (dataset_of([good, {"bytes": None, "path": None}]), ValueError, "row 1 has no audio"),
+        (dataset_of([{"bytes": None, "path": "missing.wav"}]), FileNotFoundError, r"missing\.wav, which .*\(No such"),
         (dataset_of([good, good, good], [0, 0, -1]), ValueError, r"labels\[2\] is -1"),
         (dataset_of([good, good, good], [0, 0, None]), TypeError, r"labels\[2\] is None"),
         (dataset_of([good]).to_iterable_dataset(), TypeError, "dataset is a IterableDataset.*streaming=False"),
@@ -172,3 +176,78 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, key_file: Path, made) -> No
     for unusable, error, sentence in refused:
         with pytest.raises(error, match=sentence):
             huggingface.protect_dataset(unusable, key_file, batch_size=1)
+
+
+WEBM = {"bytes": b"\x1aE\xdf\xa3" + bytes(99), "path": "b.webm"}
+
+
+def test_two_microphones_are_protected_together(key_file: Path) -> None:
+    near, far = ([{"bytes": wav(noise(500, seed=n + k)), "path": None} for n in range(3)] for k in (0, 9))
+    labels = [0, 1, 0]
+    both = dataset_of(near, labels).add_column("far", far).cast_column("far", datasets.Audio())
+    done = huggingface.protect_dataset(both, key_file, audio=["audio", "far"], batch_size=2)
+    for name, entries in (("audio", near), ("far", far)):
+        expected = Protector(key_file)({"audio": entries, "label": labels})["audio"]
+        assert done.data.column(name).to_pylist() == expected != entries
+    assert done.features == both.features
+    lists = both.remove_columns("far").add_column("more", [[entry] for entry in far])
+    lists = lists.cast_column("more", datasets.Sequence(datasets.Audio()))
+    with pytest.raises(DatasetError, match="'more' holds audio too"):
+        huggingface.protect_dataset(lists, key_file)
+    with pytest.raises(TypeError, match="Give each clip a row of its own"):
+        huggingface.protect_dataset(lists, key_file, audio=["audio", "more"])
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_what_cannot_be_marked_is_left_and_said_of_a_cached_result_too(tmp_path, key_file, num_proc) -> None:
+    (tmp_path / "c.webm").write_bytes(WEBM["bytes"])
+    good, path = {"bytes": wav(noise(500)), "path": None}, {"bytes": None, "path": str(tmp_path / "c.webm")}
+    dataset = dataset_of([good, WEBM, path, None, good])
+    dataset = dataset.cast(dataset.features, cache_file_name=str(tmp_path / "rows.arrow"))
+    with pytest.raises(AudioFileError, match=r"2 audio entries(.|\n)*b\.webm(.|\n)*c\.webm"):
+        huggingface.protect_dataset(dataset.select([1, 2]), key_file)
+    found = []
+    for _ in range(2):
+        with pytest.warns(UnprotectedWarning, match=r"^3 audio entries(.|\n)*b\.webm cannot be used"):
+            found.append(huggingface.protect_dataset(dataset, key_file, skip_unusable=True, num_proc=num_proc))
+    assert found[0].cache_files == found[1].cache_files != []
+    rows = found[1].data.column("audio").to_pylist()
+    assert rows[1:4] == [WEBM, path, None]
+    assert rows[0] == rows[4] == Protector(key_file)({"audio": [good], "label": [0]})["audio"][0]
+    assert (found[1].features, found[1].column_names) == (dataset.features, dataset.column_names)
+
+
+@pytest.mark.parametrize("as_paths", [False, True])
+def test_batches_of_large_files_have_few_rows(tmp_path: Path, key_file: Path, monkeypatch, as_paths: bool) -> None:
+    files = [wav(noise(400 + n, seed=n)) for n in range(10)]
+    for n, file in enumerate(files):
+        (tmp_path / f"{n}.wav").write_bytes(file)
+    rows = [{"bytes": None if as_paths else f, "path": str(tmp_path / f"{n}.wav")} for n, f in enumerate(files)]
+    whole = bytes_of(huggingface.protect_dataset(dataset_of(rows), key_file))
+    sizes = []
+    plain = Protector.protect_usable
+    monkeypatch.setattr(Protector, "protect_usable", lambda *a: sizes.append(len(a[1])) or plain(*a))
+    monkeypatch.setattr(huggingface, "BYTES_PER_BATCH", 3 * max(map(len, files)))
+    assert bytes_of(huggingface.protect_dataset(dataset_of(rows), key_file, recipe=RECIPE)) == whole
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_an_error_names_the_split(key_file: Path) -> None:
+    good = {"bytes": wav(noise(50)), "path": None}
+    for rows, labels, error, sentence in (
+        ([good], [-1], ValueError, r"^Split 'test': labels\[0\] is -1"),
+        ([{"bytes": None, "path": "/no/x.wav"}], [0], FileNotFoundError, r"^Split 'test': The audio of row 0"),
+    ):
+        parts = datasets.DatasetDict(train=dataset_of([good]), test=dataset_of(rows, labels))
+        with pytest.raises(error, match=sentence):
+            huggingface.protect_dataset(parts, key_file)
+
+
+def test_what_arrow_raises_becomes_a_sentence(key_file: Path, monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise pa.ArrowInvalid("Could not convert b'RIFF....'")
+
+    dataset = dataset_of([{"bytes": wav(noise(50)), "path": None}])
+    monkeypatch.setattr(datasets.Dataset, "map", broken)
+    with pytest.raises(DatasetError, match=r"^The data set cannot be protected \(ArrowInvalid\); pass a smaller"):
+        huggingface.protect_dataset(dataset, key_file)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import ray
 from audio_folders import RECIPE, make_folder, protected
-from audiofiles import contents, encoded, noise, untouched, write_tree
+from audiofiles import contents, encoded, noise, untouched, wav, write_tree
 
 from poscuda_fast import DatasetError, Key, disk, protect_folder
 from poscuda_fast.adapters.ray_data import WriteFiles, protect_dataset, write_files
@@ -91,6 +91,20 @@ def test_parquet_goes_through(cluster, tmp_path: Path, key: Key, key_file: Path)
     dataset = protect_dataset(ray.data.read_parquet(str(tmp_path / "a.parquet")), key_file, recipe=RECIPE)
     found = {row["name"]: row["audio"] for row in dataset.take_all()}
     assert found == protected(tmp_path / "src", key, tmp_path / "dst")
+
+
+def test_several_columns_go_through_and_none_is_left_in_silence(cluster, key_file: Path) -> None:
+    near, far = ([wav(noise(500, seed=n + k)) for n in range(4)] for k in (0, 9))
+    rows = [{"near": one, "far": two, "label": n % 2} for n, (one, two) in enumerate(zip(near, far, strict=True))]
+    rows[3]["far"] = b"\x1aE\xdf\xa3" + bytes(99)
+    options = {"audio": ["near", "far"], "skip_unusable": True}
+    found = protect_dataset(ray.data.from_items(rows), key_file, **options).take_all()
+    for name, column in (("near", near), ("far", far[:3])):
+        expected = Protector(key_file)({"audio": column, "label": [0, 1, 0, 1][: len(column)]})["audio"]
+        assert [row[name] for row in found][: len(column)] == expected
+    assert found[3]["far"] == rows[3]["far"]
+    with pytest.raises(ray.exceptions.RayTaskError, match="'far' holds audio too"):
+        protect_dataset(ray.data.from_items(rows), key_file, audio="near").take_all()
 
 
 def test_webdataset_shards_go_through(cluster, tmp_path: Path, key: Key, key_file: Path) -> None:

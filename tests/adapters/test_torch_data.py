@@ -13,7 +13,7 @@ import torch
 from audio_folders import RECIPE
 from audiofiles import noise
 
-from poscuda_fast import Key, protect
+from poscuda_fast import Key, UnprotectedWarning, protect
 from poscuda_fast.adapters.torch_data import ProtectCollate, ProtectedDataset
 
 LABELS = ["yes", "no", "yes", "no"]
@@ -185,3 +185,22 @@ def test_the_pickle_of_a_collate_function_has_no_key(key_file: Path) -> None:
     pickled = pickle.dumps(collate)
     assert bytes(range(32)) not in pickled
     assert pickle.loads(pickled)((torch.zeros((1, 500), dtype=torch.int16), [0]))[0].any()
+
+
+def test_items_that_cannot_be_marked_are_left_on_request(key_file: Path) -> None:
+    class Mixed(Clips):
+        def __getitem__(self, n: int) -> tuple[torch.Tensor, int, str]:
+            waveform, *others = super().__getitem__(n)
+            return (waveform.double() if n == 1 else waveform, *others)
+
+    clips = Mixed(1, torch.float32)
+    with pytest.raises(TypeError, match=r"dtype torch\.float64"):
+        ProtectedDataset(clips, key_file, label=2)[1]
+    dataset = ProtectedDataset(clips, key_file, label=2, skip_unusable=True)
+    with pytest.warns(
+        UnprotectedWarning, match=r"^1 audio entries(.|\n)*Item 1 has a waveform of dtype torch\.float64"
+    ):
+        assert torch.equal(dataset[1][0], clips[1][0])
+    assert not torch.equal(dataset[0][0], clips[0][0])
+    with pytest.raises(TypeError, match="audio=1 is a int; expected a tensor"):
+        ProtectedDataset(clips, key_file, label=2, audio=1, skip_unusable=True)[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +304,7 @@ def test_a_copy_by_tasks_overwrites_nothing_and_is_not_marked_twice(tmp_path: Pa
         for labels, error in (
             (LABELS[:10], ValueError),
             ([-1] * 11, ValueError),
-            ([1, "a"] + [1] * 9, TypeError),
+            ([1, None] + [1] * 9, TypeError),
         ):
             with pytest.raises(error):
                 shard_tasks(src, dst, labels, key_file)
@@ -411,3 +413,49 @@ def test_dask_runs_the_tasks(tmp_path: Path, key: Key, key_file: Path) -> None:
     tasks = shard_tasks(src, tmp_path / "dst.zarr", LABELS[:11], key_file)
     dask.compute(*[dask.delayed(task)() for task in tasks], scheduler="processes", num_workers=2)
     assert read(tmp_path / "dst.zarr").tobytes() == marked(clips, key, Recipe.strong()).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("int16", 0), ("int16", 7), ("float32", float("nan")), ("float32", 0.5)], ids=str
+)
+def test_chunks_that_are_missing_are_the_fill_value_and_missing_again(tmp_path: Path, key: Key, dtype, fill) -> None:
+    path = store(tmp_path / "a.zarr", samples(np.dtype(dtype).type, 4), chunks=(1, 600), fill_value=fill)
+    (path / "c/2/0").unlink()
+    before, clips = contents(path), read(path)
+    assert np.array_equal(clips[2], np.full(600, fill, dtype), equal_nan=True)
+    protect_array(path, LABELS[:4], key)
+    assert np.array_equal(read(path), marked(clips, key, Recipe.strong()), equal_nan=True)
+    assert verify_array(path, key).ok
+    restore_array(path, key)
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o600, 0o666])
+def test_chunk_files_keep_their_permissions(tmp_path: Path, key: Key, mode: int) -> None:
+    path = store(tmp_path / "a.zarr", samples(n_clips=4), chunks=(2, 600))
+    chunks = [file for file in path.rglob("*") if file.is_file()]
+    for file in chunks:
+        file.chmod(mode)
+    protect_array(path, LABELS[:4], key)
+    assert {stat.S_IMODE(os.stat(file).st_mode) for file in chunks} == {mode}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_chunk_files_keep_their_owner_or_it_is_said(tmp_path: Path, key: Key, monkeypatch) -> None:
+    path = store(tmp_path / "a.zarr", samples(n_clips=4), chunks=(2, 600))
+    chunks = [file for file in (path / "c").rglob("*") if file.is_file()]
+    for file in chunks:
+        os.chown(file, 12345, 12346)
+        file.chmod(0o440)
+    assert not [note for note in protect_array(path, LABELS[:4], key).notes if "owner" in note]
+    for file in chunks:
+        status = os.stat(file)
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 12346, 0o440)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    report = restore_array(path, key)
+    assert "2 files or folders did not keep their owner" in report.notes
+    assert "2 files or folders did not keep their group" in report.notes

@@ -135,11 +135,11 @@ def test_a_damaged_shard_is_refused_with_a_sentence(
     before = contents(path)
     done = poscuda("protect", path, *words)
     assert done.returncode == 2, done.stderr
-    assert f"{path} has damaged data: a shard of clips " in done.stderr
+    assert f"{path} has damaged data: the shard c/1/0 of clips 2 to 3 " in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert {name: now for name, now in contents(path).items() if name in before} == before
     tasks = shard_tasks(path, tmp_path / "b.zarr", LABELS, key_file)
-    with pytest.raises(DatasetError, match="a shard of clips 2 to 3 cannot be decoded"):
+    with pytest.raises(DatasetError, match="the shard c/1/0 of clips 2 to 3 cannot be decoded"):
         tasks[1]()
 
 
