@@ -56,6 +56,11 @@ def warn_of_unprotected(reasons: Sequence[str], total: int, where: str) -> None:
         warnings.warn(text, UnprotectedWarning, stacklevel=_levels_to_caller())
 
 
+def warn_of_labels(doubt: str) -> None:
+    """Warn of labels, at the line that called this package."""
+    warnings.warn(doubt, LabelWarning, stacklevel=_levels_to_caller())
+
+
 def _levels_to_caller() -> int:
     """How many frames above the one that warns the first one is that is not this package's."""
     frame, levels = sys._getframe(1), 1  # noqa: SLF001 - as warnings itself counts

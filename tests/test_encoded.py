@@ -222,7 +222,7 @@ def test_what_is_not_audio_is_refused(tmp_path, key, ext, content):
         with pytest.raises(AudioFileError, match=r"a cannot be used: libsndfile cannot decode it \(.+\)\."):
             decode(content, "a")
         with pytest.raises(
-            DatasetError, match=rf"1 of 1 audio files cannot be used; nothing was written:\n  .*a\.{ext}"
+            DatasetError, match=rf"1 of 1 files in .* cannot be used; nothing was written:\n  .*a\.{ext}"
         ):
             protect_folder(tmp_path / "src", None, key)
 

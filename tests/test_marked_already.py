@@ -172,7 +172,7 @@ def test_another_label_or_key_finds_nothing(key: Key) -> None:
     for other in (
         make_plan(key, Recipe.strong(), (LABELS + 1) % 4, None, plan.lengths, RATE),
         make_plan(Key(bytes(32)), Recipe.strong(), LABELS, None, plan.lengths, RATE),
-        make_plan(key, Recipe.strong(), [f"{label}" for label in LABELS], None, plan.lengths, RATE),
+        make_plan(key, Recipe.strong(), [f"class {label}" for label in LABELS], None, plan.lengths, RATE),
     ):
         found = traces(other.marks, dense, other.of_clips(np.arange(32)), 1)
         assert not is_refused(other, found)

@@ -97,7 +97,8 @@ def test_a_single_lossy_file_copied_into_a_folder_becomes_flac(tmp_path: Path, k
     audiofiles.lossy(tmp_path / "a.mp3", "MP3", "MPEG_LAYER_III")
     (tmp_path / "folder").mkdir()
     protect_folder(tmp_path / "a.mp3", tmp_path / "folder", key, lossy="flac")
-    assert probe(tmp_path / "folder/a.flac").format == "FLAC"
+    with open(tmp_path / "folder/a.flac", "rb") as file:
+        assert probe(file).format == "FLAC"
 
 
 def test_a_single_lossy_file_copied_under_a_name_in_flac(tmp_path: Path, key: Key) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from poscuda_fast.errors import AudioFileError, DatasetError
@@ -81,7 +82,7 @@ def gather(
         unusable.setdefault(name, problem)
     if not partial:
         problems = [*odd.values(), *(() if skip_unusable else unusable.values())]
-        listing.refuse(problems, f"{len(problems)} of {len(names) + len(odd)} files cannot be used")
+        listing.refuse(problems, f"{len(problems)} of {len(names) + len(odd)} files in {paths.data} cannot be used")
     found = FileTable(file for file in found if file.name not in unusable) if unusable else found
     if not found:
         raise DatasetError(f"None of the {len(names)} audio files in {paths.data} can be used.")
@@ -124,16 +125,16 @@ def _problems(
         yield from preflight.unsafe(paths.root, files)
     new = [file.name for file in files.of(is_encoded) if not (file.lossy and lossy == "refuse")]
     new = [name for name in new if not known(name)]
-    for name, reason in zip(new, mapped(lambda name: _undecodable(f"{paths.source}/{name}"), new), strict=True):
+    for name, reason in zip(new, mapped(lambda name: _undecodable(paths.source, name), new), strict=True):
         if reason is not None:
             yield name, reason
 
 
-def _undecodable(path: str) -> str | None:
+def _undecodable(root: Path, name: str) -> str | None:
     """Why a file cannot be decoded to its end; None if it can."""
     try:
-        with encoded.opened(path) as source:
-            encoded.examine(source, path)
+        with encoded.opened(f"{root}/{name}") as source:
+            encoded.examine(source, name)
     except (AudioFileError, DatasetError) as error:
         return str(error)
     except OSError as error:

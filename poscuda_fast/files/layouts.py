@@ -25,8 +25,8 @@ AUDIO_SUFFIXES = LOSSY_SUFFIXES | {
 _ADVICE = "convert it to FLAC or WAV, or leave it unprotected (skip_unusable=True)"
 
 
-def of_file(path: str) -> tuple[Layout, Stamp]:
-    """The layout of a file, and its stamp.
+def of_file(path: str, name: str) -> tuple[Layout, Stamp]:
+    """The layout of a file, and its stamp; `name` is for messages.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def of_file(path: str) -> tuple[Layout, Stamp]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise AudioFileError(f"{path} cannot be used: it is not a regular file.")
-        layout: Layout | None = containers.parse(descriptor, status.st_size, path)
+            raise AudioFileError(f"{name} cannot be used: it is not a regular file.")
+        layout: Layout | None = containers.parse(descriptor, status.st_size, name)
         if layout is None:
             with open(descriptor, "rb", closefd=False) as file:
-                layout = _encoding(path, status.st_size, file)
+                layout = _encoding(name, status.st_size, file)
         return layout, stamp_of(status)
     finally:
         os.close(descriptor)
@@ -70,7 +70,7 @@ def begins_as_sound(head: bytes, name: str) -> bool:
 def describe(path: str) -> str | None:
     """Why a file is no audio that can be marked, as a clause; None if it may be."""
     try:
-        of_file(path)
+        of_file(path, path)
     except AudioFileError as error:
         return str(error).partition(" cannot be used: ")[2].rstrip(".")
     except OSError:

@@ -136,7 +136,7 @@ def _problem_of(entry: os.DirEntry[str], name: str) -> str | None:
 
 def read_layout(root: Path, name: str) -> AudioFile:
     """One file's layout; AudioFileError with the reason if it cannot be edited."""
-    layout, stamp = layouts.of_file(f"{root}/{name}")
+    layout, stamp = layouts.of_file(f"{root}/{name}", name)
     lossy = isinstance(layout, Encoding) and layout.lossy
     return AudioFile(name, layout, str(PurePosixPath(name).with_suffix(".flac")) if lossy else name, stamp)
 

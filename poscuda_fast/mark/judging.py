@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poscuda_fast.errors import LabelWarning, SidecarError
+from poscuda_fast.errors import SidecarError, warn_of_labels
 from poscuda_fast.kernels import TOP, Engine, Ints
 from poscuda_fast.key import Key
 from poscuda_fast.mark.labels import label_of
@@ -170,7 +169,7 @@ def judged(
         snr = check_snr(snr, plan.recipe)
     doubt = plan.labels.doubt()
     if doubt is not None:
-        warnings.warn(doubt, LabelWarning, stacklevel=2)
+        warn_of_labels(doubt)
     if not plan.marks.steady or not len(plan.lengths):
         return plan, ()
     seen = look(plan)

@@ -85,7 +85,7 @@ def test_a_sparse_array_on_a_full_disk_is_refused_and_kills_nobody(small_disk: P
 
     def refused() -> None:
         with pytest.raises(OSError, match=r"needs about [\d,]+ bytes and [\d,]+ are free there"):
-            protect_memmap(arr, np.zeros(1024, int), KEY)
+            protect_memmap(arr, np.arange(1024) % 4, KEY)
 
     right = in_child(refused) == 0 and sorted(os.listdir(small_disk)) == ["ballast", "clips.raw"]
     ledger.count("full_disks", tried=1, wrong=not right)
