@@ -9,7 +9,7 @@ import numpy as np
 
 from poscuda_fast import Key, Recipe
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.codings import CODINGS, to_bytes
+from poscuda_fast.mark.codings import CODINGS, little, to_bytes
 from poscuda_fast.mark.forms import Answer, Forms, Fresh
 from poscuda_fast.mark.labels import name_token
 from poscuda_fast.mark.marks import draw_marks
@@ -31,7 +31,7 @@ def forms_of(recipe: Recipe) -> Forms:
 def samples_of(kind: str, coding: str, n: int, seed: int = 0) -> np.ndarray:
     """Samples that are ordinary ("quiet"), that saturate ("loud"), or that float sums round ("odd")."""
     rng = np.random.default_rng(seed)
-    if coding == "FLOAT":
+    if little(coding) == "FLOAT":
         samples = rng.normal(0, 0.1, n)
         if kind != "quiet":
             samples *= 10.0 ** rng.integers(-12, 4, n)
@@ -43,7 +43,7 @@ def samples_of(kind: str, coding: str, n: int, seed: int = 0) -> np.ndarray:
             chosen = rng.random(n) < 0.3
             samples[chosen] = rng.choice(bits, int(chosen.sum())).astype(np.uint32).view(np.float32)
         return samples
-    top = TOP[coding]
+    top = TOP[little(coding)]
     if kind == "quiet":
         return rng.integers(-top // 4, top // 4, n).astype(np.int32)
     extremes = np.array([-top, top - 1, -top + 1, top - 2, 0, -1])
@@ -92,7 +92,7 @@ class Scene:
 
     def cuts(self, part: slice) -> list[int]:
         """Bytes of a piece that a kernel may have stored when it was stopped: floats are stored at once."""
-        if self.coding != "FLOAT":
+        if little(self.coding) != "FLOAT":
             return list(range(part.stop - part.start + 1))
         width = CODINGS[self.coding]
         return [

@@ -73,7 +73,7 @@ def test_verify_tells_of_files_that_no_run_knows(tmp_path: Path, key: Key, with_
     write_tree(root, {"yes/new.wav": wav(noise(500)), "yes/new.txt": b"", "yes/.new.wav": b""})
     found = verify_folder(root, key if with_key else None)
     assert (found.unprotected, found.protected, found.ok) == (("yes/new.wav",), 6, False)
-    assert "  unprotected         yes/new.wav" in str(found)
+    assert "  left unprotected yes/new.wav" in str(found)
 
 
 @both_ways

@@ -15,7 +15,7 @@ from marked import KEY, LABELS, RATE, Scene
 from poscuda_fast import Recipe, SidecarError, Verdict
 from poscuda_fast.kernels import KEY_WORDS
 from poscuda_fast.mark import forms
-from poscuda_fast.mark.codings import CODINGS, to_bytes, to_samples
+from poscuda_fast.mark.codings import CODINGS, little, to_bytes, to_samples
 
 PAPER = Recipe.paper(patch=40, taps=8, blur=0.3)
 OFFSETS = {"PCM_16": (44, 45), "PCM_24": (44, 46), "FLOAT": (44, 58)}
@@ -47,7 +47,7 @@ def verdicts_of(scene: Scene, now: np.ndarray) -> list[int]:
 @each_kind
 def test_the_marked_form_is_that_of_the_format(coding: str, first: int) -> None:
     scene = Scene(coding, 1, [900], [first], "loud")
-    dtype = {"PCM_16": np.int16, "PCM_24": np.int32, "FLOAT": np.float32}[coding]
+    dtype = {"PCM_16": np.int16, "PCM_24": np.int32, "FLOAT": np.float32}[little(coding)]
     samples = to_samples(scene.dry.tobytes(), coding).astype(dtype)
     expected, _ = naive.protect_clip(samples, LABELS[0], bytes(range(32)), RATE, strength=1.0)
     assert scene.wet.tobytes() == to_bytes(expected, coding)
@@ -63,9 +63,9 @@ def test_a_record_begins_with_the_hash_of_every_original_piece(coding: str, firs
 
 @pytest.mark.parametrize("coding", sorted(CODINGS))
 def test_a_record_of_ordinary_pcm_is_small_and_holds_no_samples(coding: str) -> None:
-    scene = Scene(coding, 1, [20_000], [0 if coding == "FLOAT" else 44])
+    scene = Scene(coding, 1, [20_000], [0 if little(coding) == "FLOAT" else 44])
     n_pieces, n = len(scene.parts), len(scene.stretches.straddlers)
-    most = 20_000 if coding == "FLOAT" else 8 * n_pieces + n * CODINGS[coding] + 4
+    most = 20_000 if little(coding) == "FLOAT" else 8 * n_pieces + n * CODINGS[coding] + 4
     assert len(scene.fresh.content) <= most
     if coding == "PCM_16":
         assert len(scene.fresh.content) == 8 * n_pieces + 4

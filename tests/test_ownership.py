@@ -560,7 +560,7 @@ def test_samples_that_are_not_finite_are_refused_before_the_model_is_asked(form,
         (0, ValueError, r"shape \(\) for 20 clips"),
         (np.zeros(20), TypeError, "dtype float64; expected integers, since the labels are integers"),
         ([True] * 20, TypeError, "dtype bool; expected integers"),
-        (["0"] * 20, TypeError, "dtype <U1; expected integers"),
+        (["yes"] * 20, TypeError, "dtype <U3; expected integers"),
         ([None] * 20, TypeError, "dtype object; expected integers"),
     ],
 )

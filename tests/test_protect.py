@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes import protect
 
-from poscuda_fast import Key, Recipe, Report
+from poscuda_fast import Key, LabelWarning, Recipe, Report
 from poscuda_fast.arrays import layouts
 from poscuda_fast.arrays.memory import mark_batch
 from poscuda_fast.kernels import Engine
@@ -222,9 +222,10 @@ def test_many_patches_on_many_threads(key: Key) -> None:
 def test_calls_from_several_threads_do_not_meet(key: Key) -> None:
     clips = random_samples(np.int16, (40, 300))
     alone = clips.copy()
-    protect(alone, [0] * 40, key)
+    labels = [0, 1] * 20
+    protect(alone, labels, key)
     copies = [clips.copy() for _ in range(4)]
-    threads = [threading.Thread(target=protect, args=(copy, [0] * 40, key)) for copy in copies]
+    threads = [threading.Thread(target=protect, args=(copy, labels, key)) for copy in copies]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -530,7 +531,9 @@ def test_saturated_samples_are_counted_over_channels_and_clips(key: Key) -> None
 
 
 def test_a_report_is_a_table_and_a_dict(key: Key) -> None:
-    report = protect(random_samples(np.int16, (1200, 300)), [0] * 1200, key, recipe=Recipe.paper(taps=3))
+    clips = random_samples(np.int16, (1200, 300))
+    with pytest.warns(LabelWarning, match="one label"):
+        report = protect(clips, [0] * 1200, key, recipe=Recipe.paper(taps=3))
     lines = str(report).splitlines()
     names = [line[:18].strip() for line in lines]
     assert names == [

@@ -667,7 +667,7 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     assert "--sample-rate is for an array SRC" in rate.stderr
     bad = poscuda("report", tmp_path / "a.npy", *words[2:-1], tmp_path / "other.html", "--sample-rate", 0)
     assert bad.returncode == 2
-    assert "sample_rate is 0" in bad.stderr
+    assert "--sample-rate is 0" in bad.stderr
     assert "--key" in poscuda("report", made.folder, "-o", tmp_path / "other.html").stderr
     assert not (tmp_path / "other.html").exists()
 

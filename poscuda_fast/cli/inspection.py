@@ -13,7 +13,7 @@ from poscuda_fast.arrays import mapped
 from poscuda_fast.arrays import zarr as sharded
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import AudioFileError, DatasetError
-from poscuda_fast.files import layouts, listing
+from poscuda_fast.files import encoded, layouts, listing
 from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.table import AudioFile, Names
@@ -74,7 +74,7 @@ def _inspect_file(path: Path, recipe: Recipe) -> Facts:
     except AudioFileError as error:
         if not layouts.has_name_of_audio(real.name) and not layouts.holds_sound(str(real), real.name):
             raise
-        facts |= {"usable": False, "problem": _without_name(str(error), real.parent, real.name)}
+        facts |= {"usable": False, "problem": _without_name(str(error), real.name)}
         return facts | _beside(paths.sidecars_around(), paths.manifests_around())
     layout, problem = file.layout, _problem(file, recipe)
     return {
@@ -147,7 +147,7 @@ def _inspect_folder(path: Path, recipe: Recipe) -> Facts:
             files.append(listing.read_layout(path, name))
             problem = _problem(files[-1], recipe)
         except AudioFileError as error:
-            problem = _without_name(str(error), path, name)
+            problem = _without_name(str(error), name)
         except OSError as error:
             problem = reason(error)
         if problem is not None:
@@ -194,12 +194,14 @@ def _problem(file: AudioFile, recipe: Recipe) -> str | None:
     if file.lossy:
         return LOSSY
     problem = listing.rate_problem(file.name, file.layout.sample_rate, recipe)
+    if problem is None and isinstance(file.layout, Encoding):
+        return encoded.writing_problem(file.layout)
     return None if problem is None else problem.removeprefix(file.name).lstrip()
 
 
-def _without_name(problem: str, folder: Path, name: str) -> str:
+def _without_name(problem: str, name: str) -> str:
     """The reason that an error of the library gives, in the words of the command."""
-    reason = problem.removeprefix(f"{one_line(str(folder))}/{one_line(name)} cannot be used: ").removesuffix(".")
+    reason = problem.removeprefix(f"{one_line(name)} cannot be used: ").removesuffix(".")
     return of_command(reason)
 
 

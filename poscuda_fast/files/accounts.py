@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from blake3 import blake3
 
 from poscuda_fast.disk import Buffer
@@ -11,13 +13,20 @@ from poscuda_fast.files.records import Places, Record
 from poscuda_fast.files.replacing import Marked
 from poscuda_fast.mark import codings, snr
 from poscuda_fast.results import Ratios
-from poscuda_fast.undo.manifest import Writer
+from poscuda_fast.undo.manifest import Entry
+
+
+class Entries(Protocol):
+    """Where entries go: `manifest.Writer` is one."""
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Take the entry of one file."""
 
 
 class Accounts:
     """Entries of files whose pieces come in order; they are written as soon as all of a file was seen."""
 
-    def __init__(self, manifest: Writer) -> None:
+    def __init__(self, manifest: Entries) -> None:
         self._manifest = manifest
         self._sums: dict[str, _Sums] = {}
         self.ratios = Ratios()

@@ -1,4 +1,4 @@
-"""Edits FLAC, AIFF, CAF and the like: decoded and encoded again with soundfile, block by block.
+"""Edits FLAC, and turns lossy files into it: decoded and encoded with soundfile, block by block.
 
 libsndfile calls Python to read and write, and loses what that raises: an interrupt waits until libsndfile is done.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import soundfile
 
 # Coding, named as in codings.CODINGS, of what can be edited exactly -> the dtype that libsndfile decodes it to.
-_LOSSLESS = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}
+_LOSSLESS = {"PCM_16": "int16", "PCM_24": "int32"}
 _LOSSY_FORMATS = {"MP3", "OGG"}
 SAMPLES_PER_BLOCK = 1 << 18
 BYTES_PER_COPY = 1 << 20
@@ -56,7 +56,6 @@ class Encoding:
     frames: int
     channels: int
     sample_rate: int
-    endian: str = "FILE"
 
     @property
     def lossy(self) -> bool:
@@ -93,7 +92,7 @@ def probe(file: Any) -> Encoding:
             info = soundfile.info(_Guarded(file))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UnreadableError(_reason(error)) from None
-    return Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate, info.endian)
+    return Encoding(info.format, info.subtype, info.frames, info.channels, info.samplerate)
 
 
 def is_readable(path: str) -> bool:
@@ -145,11 +144,11 @@ class Reader:
         with self._refusing():
             self._file: soundfile.SoundFile = _straight()(self._source)
         file = self._file
-        self.encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate, file.endian)
+        self.encoding = Encoding(file.format, file.subtype, file.frames, file.channels, file.samplerate)
         self.tags = {tag: getattr(file, tag) for tag in _TAGS if getattr(file, tag)}
-        if self.encoding.coding not in _LOSSLESS:
+        if not self.encoding.is_known or not (self.encoding.lossy or self.encoding.format == "FLAC"):
             file.close()
-            raise AudioFileError(f"{name} cannot be used: its samples are {self.encoding.subtype}.")
+            raise AudioFileError(f"{name} cannot be used: it is {self.encoding.format}/{self.encoding.subtype}.")
 
     def read(self, frames: int) -> NDArray[Any]:
         """The next frames as kernel samples (frames, channels)."""
@@ -201,24 +200,17 @@ def _straight() -> type[soundfile.SoundFile]:
     return Straight
 
 
-_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h; soundfile has no name for it
-
-
 class Writer:
-    """Encodes samples in the format, subtype and with the tags of another file, or as 16-bit FLAC if that is lossy."""
+    """Encodes samples as FLAC of their coding, with text tags."""
 
     def __init__(self, target: Any, encoding: Encoding, tags: dict[str, str]) -> None:
         import soundfile  # noqa: PLC0415
 
-        form, subtype, endian = encoding.format, encoding.subtype, encoding.endian
-        if encoding.lossy:
-            form, subtype, endian = "FLAC", "PCM_16", "FILE"
         self._sink = sink = _Guarded(target)
         with interrupts_held_back():
-            self._file = soundfile.SoundFile(sink, "w", encoding.sample_rate, encoding.channels, subtype, endian, form)
-            # It would hold the time of writing, and the same samples be other bytes each time.
-            library, null = soundfile._snd, soundfile._ffi.NULL  # noqa: SLF001 - no public function gives commands
-            library.sf_command(self._file._file, _SET_ADD_PEAK_CHUNK, null, 0)  # noqa: SLF001
+            self._file = soundfile.SoundFile(
+                sink, "w", encoding.sample_rate, encoding.channels, encoding.coding, format="FLAC"
+            )
             for tag, text in tags.items():
                 with contextlib.suppress(soundfile.LibsndfileError):  # not every container has every tag
                     setattr(self._file, tag, text)
@@ -293,19 +285,17 @@ def writing_problem(encoding: Encoding) -> str | None:
     except (soundfile.LibsndfileError, RuntimeError):
         return (
             f"it has {encoding.sample_rate:,} Hz and {encoding.channels} channels, and cannot be encoded again as "
-            f"{'FLAC' if encoding.lossy else encoding.format}; convert it to WAV first"
+            f"FLAC; convert it to WAV first"
         )
     return None
 
 
 @functools.lru_cache(maxsize=256)  # of what works: errors are not kept
 def _write_one(encoding: Encoding) -> bytes:
-    """Write a file of one frame; of FLAC, the bytes of its head."""
+    """Write a file of one frame; the bytes of its head."""
     file = io.BytesIO()
     with Writer(file, encoding, {}) as writer:
         writer.write(np.zeros((1, encoding.channels), _LOSSLESS[encoding.coding]))
-    if encoding.format != "FLAC":
-        return b""
     return file.getvalue()[: flac.read(file, "what was encoded").first]
 
 
@@ -327,7 +317,7 @@ def decode(data: bytes, name: str) -> Decoded:
 
 
 def encode(decoded: Decoded) -> bytes:
-    """Encode samples in the file's own format and subtype, or as 16-bit FLAC if that was lossy.
+    """Encode samples as FLAC; those of lossy files have 16 bits.
 
     AudioFileError unless the result decodes to exactly the same samples.
     """
@@ -506,8 +496,9 @@ def _refuse_lost(target: BinaryIO, encoding: Encoding, samples: bytes) -> None:
     """AudioFileError unless a new file decodes to the samples with a digest."""
     with Reader(target, "the new encoding") as reader:
         if _digest_of(reader.blocks()) != samples:
-            form = "FLAC/PCM_16" if encoding.lossy else f"{encoding.format}/{encoding.subtype}"
-            raise AudioFileError(f"Encoding as {form} does not keep every sample; convert the file to WAV first.")
+            raise AudioFileError(
+                f"Encoding as FLAC/{encoding.coding} does not keep every sample; convert the file to WAV first."
+            )
 
 
 def _digest_of(blocks: Iterator[NDArray[Any]]) -> bytes:

@@ -245,7 +245,8 @@ class Maker:
                 before, snr_db = self._make_wav(descriptor, sink, number, one.file, made.tally)
             else:
                 before, snr_db = self._encode(descriptor, sink, number, one.file, made.tally)
-                made.lost[CONVERTED] += one.file.lossy
+                if one.file.lossy:
+                    made.lost[CONVERTED] += 1
             size = os.fstat(descriptor).st_size
             sink.output = Output(
                 one.output_name, one.name, one.label, size, sink.size, before, sink.hexdigest(), snr_db

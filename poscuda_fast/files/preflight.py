@@ -8,13 +8,17 @@ from pathlib import Path
 
 from poscuda_fast import disk
 from poscuda_fast.files import encoded, filtering
+from poscuda_fast.files.accounts import Accounts
 from poscuda_fast.files.batches import FileBatch
 from poscuda_fast.files.encoded import Encoding
+from poscuda_fast.files.records import Places, Record
 from poscuda_fast.files.table import FileTable, is_encoded
 from poscuda_fast.files.target import FileTarget
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.codings import to_samples
-from poscuda_fast.results import Tally
+from poscuda_fast.mark.snr import energy, ratio_db
+from poscuda_fast.results import Ratios
+from poscuda_fast.undo.manifest import Entry
 
 MOST_NAME_BYTES = 255  # of Linux and macOS
 
@@ -75,31 +79,45 @@ def refuse_not_finite(target: FileTarget, left_out: dict[str, str] | None) -> No
                 left_out[record.name] = str(error)
 
 
-def rehearse(target: FileTarget) -> None:
-    """Count what protecting would do, without writing anything."""
+def rehearse(target: FileTarget) -> Ratios:
+    """Count what protecting would do, without writing anything; returns the SNR of each file."""
+    accounts = Accounts(_Nowhere())
     for batch in target.planned():
         if batch.is_encoded:
-            for tally in _rehearsed(target, batch):
-                target.tally.add(tally)
+            for record in batch.records:
+                if record.is_last:
+                    accounts.ratios.add(record.name, _rehearsed(target, record))
         else:
             contents = target.originals(batch)
+            wet = [memoryview(b"")] * len(batch.parts)
             for group in batch.groups:
-                target.forms.fresh(group.join(contents, batch.records), group.stretches, target.tally)
+                done = target.forms.fresh(group.join(contents, batch.records), group.stretches, target.tally)
+                for number, marked in group.split(done.wet, batch.records):
+                    wet[number] = marked
+            for part, content, marked in zip(batch.parts, contents, wet, strict=True):
+                accounts.add(part, content, Places(part.record).take(content, part.record.begin), marked)
         target.advance(batch)
+    return accounts.ratios
 
 
-def _rehearsed(target: FileTarget, batch: FileBatch) -> Iterator[Tally]:
-    for record in batch.records:
-        if not record.is_last:
-            continue
-        tally = Tally()
-        with (
-            open(target.below.open(record.name, disk.READING), "rb") as source,
-            encoded.Reader(source, record.name) as reader,
-        ):
-            for _ in encoded.marked(reader, record, target.forms.marks, target.engine, tally):
-                pass
-        yield tally
+class _Nowhere:
+    """A manifest that is not written."""
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Nothing."""
+
+
+def _rehearsed(target: FileTarget, record: Record) -> float | None:
+    """Count what protecting would do to an encoded file; returns its SNR."""
+    signal = noise = 0.0
+    with (
+        open(target.below.open(record.name, disk.READING), "rb") as source,
+        encoded.Reader(source, record.name) as reader,
+    ):
+        for dry, wet in encoded.marked(reader, record, target.forms.marks, target.engine, target.tally):
+            signal += energy(dry.reshape(-1))
+            noise += filtering.edit_energy(dry.reshape(-1), wet.reshape(-1))
+    return ratio_db(signal, noise)
 
 
 def _refuse_non_finite(target: FileTarget, batch: FileBatch, contents: Sequence[bytes], number: int) -> None:

@@ -436,7 +436,7 @@ def _protect(
     if journal.state in (State.NEW, State.UNDONE):
         disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
         if dry_run:
-            preflight.rehearse(target)
+            target.accounts.ratios = preflight.rehearse(target)
             return "untouched", ()
     elif dry_run:
         steps.refuse_other_run(journal, target.header(journal.header))

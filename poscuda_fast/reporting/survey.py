@@ -21,6 +21,7 @@ from poscuda_fast.files.originals import FilesRun
 from poscuda_fast.files.records import WHOLE, Record
 from poscuda_fast.kernels import FULL_SCALE
 from poscuda_fast.mark import codings, snr
+from poscuda_fast.mark.labels import label_of, token_of
 from poscuda_fast.recipe import PaperRecipe
 from poscuda_fast.results import Progress, Tally, Verdict
 from poscuda_fast.secrecy import Secret
@@ -275,7 +276,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
 
     return Measured(
         name=clip.name,
-        label=clip.label,
+        label=label_of(token_of(clip.label)),
         verdict=clip.verdict,
         frames=record.frames,
         at_least=False,
@@ -309,7 +310,7 @@ def _measure_clips(run: ArrayRun | CopiedArray, sample_rate: int) -> Iterator[Me
 
         yield Measured(
             name=f"clip {clip.number}",
-            label=clip.label,
+            label=label_of(token_of(clip.label)),
             # An array's clips are compared only where they are marked.
             verdict=Verdict.TORN if clip.verdict is Verdict.NEITHER else clip.verdict,
             frames=frames,
