@@ -445,6 +445,17 @@ def marked(
         position = end
 
 
+def rehearse(source: BinaryIO, record: Record, marks: Marks, engine: Engine) -> Edited:
+    """What `edit` would do, but for encoding."""
+    tally = Tally()
+    signal = noise = 0.0
+    with Reader(source, record.name) as reader:
+        for dry, wet in marked(reader, record, marks, engine, tally):
+            signal += energy(dry.reshape(-1))
+            noise += edit_energy(dry.reshape(-1), wet.reshape(-1))
+    return Edited(tally, signal, noise)
+
+
 def examine(source: BinaryIO, name: str) -> None:
     """AudioFileError if a file cannot be decoded to its end."""
     with Reader(source, name) as reader:

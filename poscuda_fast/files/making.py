@@ -293,10 +293,9 @@ class Maker:
         self._count_short(tally, file)
         with open(source, "rb", closefd=False) as read:
             if sink.descriptor < 0:
-                with encoded.Reader(read, file.name) as reader:
-                    for _ in encoded.marked(reader, record, self._marks, self._engine, tally):
-                        pass
-                return before, None
+                done = encoded.rehearse(read, record, self._marks, self._engine)
+                tally.add(done.tally)
+                return before, ratio_db(done.signal, done.noise)
             with open(sink.descriptor, "w+b", closefd=False) as target:
                 done = encoded.edit(read, target, record, self._marks, self._engine)
         tally.add(done.tally)

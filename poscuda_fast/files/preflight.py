@@ -16,7 +16,7 @@ from poscuda_fast.files.table import FileTable, is_encoded
 from poscuda_fast.files.target import FileTarget
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.codings import to_samples
-from poscuda_fast.mark.snr import energy, ratio_db
+from poscuda_fast.mark.snr import ratio_db
 from poscuda_fast.results import Ratios
 from poscuda_fast.undo.manifest import Entry
 
@@ -109,15 +109,10 @@ class _Nowhere:
 
 def _rehearsed(target: FileTarget, record: Record) -> float | None:
     """Count what protecting would do to an encoded file; returns its SNR."""
-    signal = noise = 0.0
-    with (
-        open(target.below.open(record.name, disk.READING), "rb") as source,
-        encoded.Reader(source, record.name) as reader,
-    ):
-        for dry, wet in encoded.marked(reader, record, target.forms.marks, target.engine, target.tally):
-            signal += energy(dry.reshape(-1))
-            noise += filtering.edit_energy(dry.reshape(-1), wet.reshape(-1))
-    return ratio_db(signal, noise)
+    with open(target.below.open(record.name, disk.READING), "rb") as source:
+        done = encoded.rehearse(source, record, target.forms.marks, target.engine)
+    target.tally.add(done.tally)
+    return ratio_db(done.signal, done.noise)
 
 
 def _refuse_non_finite(target: FileTarget, batch: FileBatch, contents: Sequence[bytes], number: int) -> None:
