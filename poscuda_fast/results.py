@@ -7,13 +7,14 @@ import enum
 import html
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from poscuda_fast.text import one_line
 
 NAMES_SHOWN = 20
 CLASSES_SHOWN = 12
+MOST_ORIGINALS = 1000
 RATES_SHOWN = 4
 OPEN = ("applying", "undoing")  # states of a run that was stopped, or is at work
 
@@ -187,8 +188,7 @@ class Report(Shown):
     def rows(self) -> Iterator[tuple[str, str]]:
         """The table, as (name, value)."""
         yield "state", self.state
-        fields = {name: value for name, value in self.recipe.items() if name != "format" and value is not None}
-        yield "recipe", ", ".join([f"format {self.recipe['format']}", *(f"{n} {_short(v)}" for n, v in fields.items())])
+        yield "recipe", recipe_in_words(self.recipe)
         if self.sample_rates:
             rates = ", ".join(f"{rate:,}" for rate in self.sample_rates[:RATES_SHOWN])
             more = f" and {len(self.sample_rates) - RATES_SHOWN} more" if len(self.sample_rates) > RATES_SHOWN else ""
@@ -275,6 +275,12 @@ class Tally:
         )
 
 
+def recipe_in_words(recipe: Mapping[str, Any]) -> str:
+    """The fields of a recipe as they are shown."""
+    fields = {name: value for name, value in recipe.items() if name != "format" and value is not None}
+    return ", ".join([f"format {recipe['format']}", *(f"{name} {_short(value)}" for name, value in fields.items())])
+
+
 def _sizes_shown(sizes: tuple[tuple[str | int, int], ...]) -> str:
     """The first classes with their numbers of clips."""
     shown = ", ".join(f"{label} ({n:,})" for label, n in sizes[:CLASSES_SHOWN])
@@ -299,6 +305,8 @@ class Verification(Shown):
         Names of those that match neither: changed since, or half written by a run that was stopped.
     missing : tuple of str
         Names of those that are gone.
+    originals : tuple of str
+        Names of the original ones, the first 1,000, where others are protected.
     unprotected : tuple of str
         Names of audio files that the run did not reach yet, or that were added since: they are not protected.
     state : str
@@ -313,6 +321,7 @@ class Verification(Shown):
     missing: tuple[str, ...]
     unprotected: tuple[str, ...]
     state: str
+    originals: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -331,8 +340,11 @@ class Verification(Shown):
         counts = dict.fromkeys(Verdict, 0)
         neither: list[str] = []
         missing: list[str] = []
+        originals: list[str] = []
         for name, verdict in verdicts:
             counts[verdict] += 1
+            if verdict is Verdict.ORIGINAL and len(originals) < MOST_ORIGINALS:
+                originals.append(name)
             if verdict is Verdict.MISSING:
                 missing.append(name)
             elif not verdict.is_whole:
@@ -345,6 +357,7 @@ class Verification(Shown):
             tuple(missing),
             tuple(unprotected),
             state,
+            tuple(originals) if counts[Verdict.PROTECTED] else (),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -358,9 +371,9 @@ class Verification(Shown):
             yield name, f"{getattr(self, name):,}"
         for name, names in lists.items():
             yield name, f"{len(names):,}"
-        yield "run", self.state
+        yield "run", f"{self.state}{': run the same command again to finish it' * (self.state in OPEN)}"
         yield "all in one form", "yes" if self.ok else "no"
-        for name, names in lists.items():
+        for name, names in {"original": self.originals, **lists}.items():
             yield from _listed(name, names)
 
 

@@ -489,3 +489,76 @@ def test_samples_with_the_highest_byte_first_are_those_of_reversed_bytes(coding,
     assert bytes(codings.to_bytes(samples, coding)) == whole
     assert bytes(codings.turned(whole, coding)) == turned
     assert codings.as_samples(bytearray(whole), coding, packed=True) is None
+
+
+# What a header does not count.
+
+SPEECH = bytes(range(1, 256)) * 20
+TO_THE_END = {  # what is counted, and sound behind it that players may play
+    "WAV, never closed": riff(chunk(b"fmt ", format_body()), b"data\0\0\0\0" + b'!A"B@0P ' + SPEECH),
+    "WAV with a chunk past the end": wav(SOUND) + b"LIST\xff\xff\xff\x7f" + SPEECH,
+    "WAV with a streamed chunk that is not its data": wav(SOUND) + b"abcd\xff\xff\xff\x7f" + SPEECH,
+    "WAV with what begins as a tag": wav(SOUND) + b"TAG" + SPEECH,
+    "WAV with what begins as ID3": wav(SOUND) + b"ID3\3\0\0\0\0\0\x0a" + bytes(10) + SPEECH,
+    "WAV with printable bytes behind": wav(SOUND) + b"a" * 4000,
+    "AIFF, never closed": aiff(comm(0), ssnd(b"")) + SPEECH,
+    "AIFF twice": aiff(comm(40), ssnd(BIG)) * 2,
+    "CAF, never closed": caf(desc(), caf_chunk(b"data", bytes(4))) + SPEECH,
+    "CAF twice": caf(desc(), caf_chunk(b"data", bytes(4) + LITTLE)) * 2,
+    "Wave64 with sound behind": w64(w64_chunk(b"fmt ", format_body()), w64_chunk(b"data", LITTLE)) + SPEECH,
+    "Wave64 twice": w64(w64_chunk(b"fmt ", format_body()), w64_chunk(b"data", LITTLE)) * 2,
+    "AU twice": au(BIG) * 2,
+    "SPHERE twice": sphere(LITTLE) * 2,
+}
+
+
+@pytest.mark.parametrize("content", TO_THE_END.values(), ids=TO_THE_END.keys())
+def test_sound_that_no_header_counts_is_refused(content):
+    with pytest.raises(AudioFileError, match=r"its header counts [\d,]+ of its [\d,]+ bytes, and what follows may be"):
+        containers.parse(content, len(content), "a")
+
+
+@pytest.mark.parametrize("length", range(184, 3224, 8))
+def test_no_sound_behind_wave64_passes_for_a_chunk(length):
+    content = bytearray(w64(w64_chunk(b"fmt ", format_body()), w64_chunk(b"data", packed(noise(2000), "PCM_16"))))
+    place = content.index(b"data")
+    content[place + 16 : place + 24] = length.to_bytes(8, "little")
+    with pytest.raises(AudioFileError, match="what follows may be sound"):
+        containers.parse(bytes(content), len(content), "a")
+
+
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 32 + 5, 1, 0) + b"value"
+APE_END = b"APETAGEX" + struct.pack("<IIII8x", 2000, 32 + 5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        b"TAG" + bytes(range(125)),
+        b"ID3\3\0\0\0\0\0\x0a" + b"x" * 10,
+        b"ID3\4\0\0\0\0\1\0" + b"x" * 128 + b"TAG" + b"y" * 125,
+    ],
+    ids=["ID3v1", "ID3v2", "both"],
+)
+def test_tags_behind_the_sound_are_none(tags):
+    content = wav(SOUND) + tags
+    assert containers.parse(content, len(content), "a") == Uncompressed(44, 40, 1, "PCM_16", 16000)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_rate", "16\xb2"),
+        ("sample_count", "9" * 5000),
+        ("sample_n_bytes", "400000000"),
+        ("sample_n_bytes", "0"),
+        ("channel_count", "-1"),
+        ("sample_rate", ""),
+    ],
+    ids=["superscript", "5,000 digits", "huge width", "no width", "negative", "missing"],
+)
+def test_numbers_of_sphere_are_small_and_plain(field, value):
+    content = sphere(LITTLE, **{field: value}) if value.isascii() else sphere(LITTLE, **{field: "16@"})
+    content = content.replace(b"16@", value.encode("latin-1"))
+    with pytest.raises(AudioFileError, match=r"^a cannot be used: its header (says|does not end)"):
+        containers.parse(content, len(content), "a")

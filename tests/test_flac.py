@@ -161,7 +161,7 @@ def streaminfo(content: bytes, total: int) -> bytes:
     ("total", "sentence"),
     [
         (0, "does not say how long it is"),
-        (1000, "counts 1,000 samples and it has 9,001"),
+        (1000, "counts 1,000 samples, and its frames end with sample 9,001"),
         (9000, "counts 9,000 samples"),
     ],
 )
@@ -173,7 +173,10 @@ def test_a_header_that_counts_too_few_samples_is_refused(tmp_path, key, total, s
 
 def test_a_header_that_counts_too_many_samples_is_refused(tmp_path, key):
     write(tmp_path / "src/yes/a.flac", streaminfo(encoded(noise(9001)), 9002))
-    with untouched(tmp_path), pytest.raises(DatasetError, match=r"only 9001 of its 9002 frames decode"):
+    with (
+        untouched(tmp_path),
+        pytest.raises(DatasetError, match=r"counts 9,002 samples, and its frames end with sample 9,001"),
+    ):
         protect_folder(tmp_path / "src", None, key)
 
 
@@ -233,3 +236,53 @@ def test_files_that_ffmpeg_writes(tmp_path, key):
     restore_folder(tmp_path / "src", key)
     assert path.read_bytes() == before
     assert audiofiles.read_samples(path, "PCM_16").tobytes() == noise(9000).tobytes()
+
+
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 32 + 5, 1, 1 << 31 | 1 << 29) + b"value"
+APE += b"APETAGEX" + struct.pack("<IIII8x", 2000, 32 + 5, 1, 1 << 31)
+
+
+def id3(size: int) -> bytes:
+    """An ID3v2 tag of any size, as pictures make it."""
+    return b"ID3\4\0\0" + bytes([size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127]) + b"T" * size
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [(id3(70_000), b""), (id3(3_000_000), ID3V1), (b"", APE), (b"", APE + ID3V1)],
+    ids=["picture", "huge picture", "APEv2", "APEv2 and ID3v1"],
+)
+def test_tags_of_any_size_stay(tmp_path, key, before, behind):
+    path = write(tmp_path / "src/yes/a.flac", encoded(noise(9000), before=before, behind=behind))
+    was = path.read_bytes()
+    protect_folder(tmp_path / "src", None, key)
+    now = path.read_bytes()
+    assert now != was
+    assert now.startswith(before + b"fLaC")
+    assert now.endswith(behind)
+    assert parsed(now[len(before) :])[1][2:] == parsed(was[len(before) :])[1][2:]
+    restore_folder(tmp_path / "src", key)
+    assert path.read_bytes() == was
+
+
+@pytest.mark.parametrize("more", [encoded(noise(9001)), encoded(noise(4000, seed=1)), b"garbage" * 30, b"\0" * 99])
+def test_what_follows_the_last_frame_and_is_no_tag_is_refused(tmp_path, key, more):
+    write(tmp_path / "src/yes/a.flac", encoded(noise(9001)) + more)
+    with untouched(tmp_path), pytest.raises(DatasetError, match=r"a\.flac cannot be used: its (last frame|header)"):
+        protect_folder(tmp_path / "src", None, key)
+
+
+def test_a_longest_frame_that_is_said_too_short_hides_nothing(tmp_path, key):
+    content = bytearray(streaminfo(encoded(noise(20_000)), 5_000))
+    place = content.index(b"fLaC") + 8 + 7
+    content[place : place + 3] = (20).to_bytes(3, "big")
+    write(tmp_path / "src/yes/a.flac", bytes(content))
+    with untouched(tmp_path), pytest.raises(DatasetError, match="counts 5,000 samples, and its frames end with sample"):
+        protect_folder(tmp_path / "src", None, key)
+
+
+def test_noise_is_never_taken_for_the_head_of_a_frame():
+    """Random bytes look like a head once in some thousand files: checksums of whole frames do not."""
+    for seed in range(300):
+        content = encoded(noise(700, 2, seed=seed), [])
+        flac.refuse_unmarkable(io.BytesIO(content), "a")

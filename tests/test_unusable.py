@@ -20,7 +20,7 @@ UNUSABLE = {
     "yes/a.webm": "it is WebM or Matroska that cannot be read here",
     "no/b.mp3": "is lossy",
     "no/noext": "it is AMR",
-    "no/broken.flac": "libsndfile cannot decode it",
+    "no/broken.flac": "its last frame is cut",
     "no/slow.wav": "a sample rate of 1,000 Hz",
 }
 
@@ -134,6 +134,8 @@ def test_a_copy_says_how_many_hidden_files_and_empty_folders_it_has_not(tmp_path
     write_tree(src, {"yes/a.wav": wav(noise(800)), ".git/config": b"", "yes/._a.wav": b"", ".env": b""})
     (src / "empty/inside").mkdir(parents=True)
     note = "3 hidden files or folders and 1 empty folders are not in the copy"
+    in_place = "3 hidden files or folders were not looked at, and are as they were"
+    assert in_place in protect_folder(src, None, key, dry_run=True).notes
     assert note in protect_folder(src, tmp_path / "copy", key, dry_run=True).notes
     assert note in protect_folder(src, tmp_path / "copy", key).notes
     assert set(contents(tmp_path / "copy", hidden=True)) == {"yes/a.wav"}
@@ -173,3 +175,55 @@ def test_a_report_says_the_classes_and_the_snr(tmp_path, key):
         assert "classes            3: 1 (1), no (1), yes (1)" in str(report)
         assert f"lowest {report.snr_db_lowest:.1f} dB (1/c.wav)" in str(report)
     assert protect_folder(src, None, key).snr_db_median is None
+
+
+def test_what_was_left_unprotected_in_a_copy_is_marked_once_it_is_mended(tmp_path, key):
+    src, copy = tmp_path / "src", tmp_path / "copy"
+    bad = wav(noise(100))[:-9]
+    write_tree(
+        src, {"yes/a.wav": wav(noise(800)), "no/b.wav": wav(noise(800, seed=1)), "no/c.wav": bad, "no/d.wav": bad}
+    )
+    assert len(protect_folder(src, copy, key, skip_unusable=True).unprotected) == 2
+    (src / "no/c.wav").write_bytes(wav(noise(800, seed=2)))
+    report = protect_folder(src, copy, key, skip_unusable=True)
+    assert (report.state, report.clips, len(report.unprotected)) == ("protected", 3, 1)
+    assert (copy / "no/c.wav").read_bytes() not in (bad, (src / "no/c.wav").read_bytes())
+    (src / "no/d.wav").unlink()
+    (copy / "no/d.wav").unlink()
+    write_tree(src, {"no/e.flac": b""})
+    audiofiles.encoded(src / "no/e.flac", noise(800, seed=3), "FLAC", "PCM_16")
+    report = protect_folder(src, copy, key)
+    assert (report.state, report.clips, report.unprotected) == ("protected", 4, ())
+    assert verify_folder(copy, key, source=src).protected == 4
+
+
+def test_an_output_that_somebody_changed_is_not_replaced_when_its_source_is_mended(tmp_path, key):
+    src, copy = tmp_path / "src", tmp_path / "copy"
+    write_tree(src, {"yes/a.wav": wav(noise(800)), "no/c.wav": wav(noise(100))[:-9]})
+    protect_folder(src, copy, key, skip_unusable=True)
+    (src / "no/c.wav").write_bytes(wav(noise(800, seed=2)))
+    (copy / "no/c.wav").write_bytes(b"mine")
+    with untouched(tmp_path), pytest.raises(SidecarError, match=r"no/c\.wav"):
+        protect_folder(src, copy, key)
+
+
+def test_archives_and_arrays_are_named_in_the_report(tmp_path, key):
+    write_tree(tmp_path / "src", {"yes/a.wav": wav(noise(800)), "a.zip": b"PK\3\4" + bytes(30), "b.npy": b"\x93NUMPY"})
+    note = "2 archives, arrays or tables, in which nothing is marked: a.zip, b.npy"
+    for dst in (tmp_path / "copy", None):
+        assert note in protect_folder(tmp_path / "src", dst, key).notes
+
+
+def test_hard_links_are_no_reason_to_skip(tmp_path, key):
+    write_tree(tmp_path / "src", {"yes/a.wav": wav(noise(800)), "yes/b.wav": wav(noise(800))})
+    os.link(tmp_path / "src/yes/a.wav", tmp_path / "twin")
+    with untouched(tmp_path), pytest.raises(DatasetError, match="hard links"):
+        protect_folder(tmp_path / "src", None, key, skip_unusable=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_not_taken_for_no_audio(tmp_path, key):
+    write_tree(tmp_path / "src", {"yes/a.wav": wav(noise(800)), "yes/nosuffix": wav(noise(800))})
+    (tmp_path / "src/yes/nosuffix").chmod(0)
+    with pytest.raises(DatasetError, match="yes/nosuffix"):
+        protect_folder(tmp_path / "src", None, key)

@@ -120,7 +120,7 @@ def may_hold_sound(kind: pa.DataType) -> bool:
     kind = _without_dictionary(kind)
     if pa.types.is_struct(kind):
         names = {field.name for field in kind}
-        return {"array", "sampling_rate"} <= names or ("bytes" in names and _is_binary(kind.field("bytes").type))
+        return {"array", "sampling_rate"} <= names or any(_is_binary(field.type) for field in kind)
     return may_hold_sound(kind.value_type) if is_list(kind) else _is_binary(kind)
 
 

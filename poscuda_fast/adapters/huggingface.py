@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from poscuda_fast.adapters import arrow_columns
 from poscuda_fast.adapters.arrow_errors import said
 from poscuda_fast.errors import DatasetError, require, warn_of_unprotected
 from poscuda_fast.key import Key
@@ -105,7 +106,7 @@ def _protect(
 
     columns, label, skip = options["audio"], options["label"], options["skip_unusable"]
     names = _class_names(dataset, columns, label)
-    left = _unnamed(dataset.features, columns, skip=skip)
+    left = _unnamed(dataset, columns, skip=skip)
     protector = Protector(key_file, classes=names, **options)
     with said(f"{where[0].upper()}{where[1:]} cannot be read", "load it again from its source"):
         files = [_files_behind(dataset.data.column(column)) for column in columns]
@@ -173,9 +174,17 @@ def _class_names(dataset: Any, columns: Sequence[str], label: str) -> list[str] 
     return names
 
 
-def _unnamed(features: Any, columns: Sequence[str], *, skip: bool) -> list[str]:
-    """A sentence for each column of audio that is not named; DatasetError unless they may be skipped."""
-    others = [name for name, feature in features.items() if name not in columns and _holds_audio(feature)]
+def _unnamed(dataset: Any, columns: Sequence[str], *, skip: bool) -> list[str]:
+    """A sentence for each column of audio that is not named; DatasetError unless they may be skipped.
+
+    By its feature, or by its first entry that is not null.
+    """
+    others = []
+    for name, feature in dataset.features.items():
+        column = dataset.data.column(name)
+        held = arrow_columns.may_hold_sound(column.type) and arrow_columns.sounds(iter(column.chunks))
+        if name not in columns and (_holds_audio(feature) or held):
+            others.append(name)
     if others and not skip:
         raise DatasetError(unnamed_columns(others, columns))
     return [f"The column {name!r} holds audio, and was not named." for name in others]

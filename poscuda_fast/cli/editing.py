@@ -141,10 +141,13 @@ def protect(
     report = _asked(run, yes=options["yes"], quiet=quiet)
     if not quiet:
         show(report, as_json=as_json)
+    elif report.unprotected:
+        say("\n".join(f"left unprotected: {one_line(line)}" for line in report.unprotected), err=True)
     if dry_run and not (as_json or quiet):
         say("No files were modified.")
     elif not (as_json or quiet):
-        say(_next_steps(src, dst, key_file, options["sidecar"]))
+        bare = len(report.unprotected) + len(report.left_out)
+        say(_next_steps(src, dst, key_file, options["sidecar"], bare=bare))
     return UNPROTECTED if report.unprotected else 0
 
 
@@ -164,7 +167,7 @@ def _asked(run: Callable[[], poscuda_fast.Report], *, yes: bool, quiet: bool) ->
     return _asked(run, yes=True, quiet=quiet)
 
 
-def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | None) -> str:
+def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | None, *, bare: int) -> str:
     """What a person does next: how to check, to undo, and what may be published."""
     from poscuda_fast.undo.journal import sidecar_of  # noqa: PLC0415 - it needs NumPy
 
@@ -174,7 +177,8 @@ def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | Non
     option = "" if sidecar is None else f" --sidecar {_quoted(sidecar)}"
     key = f"--key {_quoted(key_file)}{option}"
     undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
-    publish = f"{_quoted(data)} alone; {_quoted(key_file)} and {_quoted(beside)} are for you only"
+    first = f"not before you have seen to the {bare:,} files above that are not protected, and then " * bool(bare)
+    publish = f"{first}{_quoted(data)} alone; {_quoted(key_file)} and {_quoted(beside)} are for you only"
     return table((("to check", f"poscuda verify {_quoted(data)} {key}"), ("to undo", undo), ("to publish", publish)))
 
 
@@ -186,6 +190,8 @@ def _protect_audio(
     src: Path, dst: Path | None, key: poscuda_fast.Key, options: dict[str, Any], common: dict[str, Any]
 ) -> poscuda_fast.Report:
     labels_from = _of_audio(src, options)
+    if options["lossy_to_flac"] and dst is None:
+        raise click.UsageError("--lossy-to-flac is for a copy: in place a file stays what it is.")
     lossy = "flac" if options["lossy_to_flac"] else "refuse"
     skip = options["skip_unusable"]
     return poscuda_fast.protect_folder(

@@ -160,7 +160,7 @@ def _inspect_folder(path: Path, recipe: Recipe) -> Facts:
         "audio_files": len(names),
         "other_files": len(others),
         "kinds": [{**dict(kind), "files": count} for kind, count in kinds.most_common()],
-        "classes": _classes(names),
+        "classes": _classes(Path(os.path.realpath(path)), names),
         "frames": sum(file.frames for file in files),
         "mark": _mark(recipe, [file.frames for file in files], None),
         "usable": not unusable,
@@ -171,9 +171,11 @@ def _inspect_folder(path: Path, recipe: Recipe) -> Facts:
     }
 
 
-def _classes(names: Names) -> dict[str, int] | None:
+def _classes(root: Path, names: Names) -> dict[str, int] | None:
     """Audio files by the name of their folder; None if some lie in none, so that labels come from elsewhere."""
     folders = Counter(os.path.basename(os.path.dirname(name)) for name in names)
+    if set(folders) == {""}:
+        return {root.name: len(names)}  # a folder that is itself a class
     return None if "" in folders else dict(sorted(folders.items()))
 
 

@@ -136,6 +136,9 @@ def refuse_audio_options(options: dict[str, Any]) -> None:
     if options.get("label") is not None or options["labels_from"] != "folder":
         name = "labels-from" if options.get("label") is None else "label"
         raise click.UsageError(f"--{name} is for audio files; an array SRC takes --labels FILE.npy.")
+    for name in ("skip_unusable", "lossy_to_flac"):
+        if options.get(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} is for audio files, and SRC is an array.")
     if options["labels_file"] is None:
         raise click.UsageError("An array SRC needs --labels FILE.npy with one label for each clip.")
 

@@ -27,7 +27,7 @@ from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.gathering import gather
 from poscuda_fast.files.making import Made, Maker, Source
 from poscuda_fast.files.paths import Paths
-from poscuda_fast.files.table import AudioFile, is_lossy
+from poscuda_fast.files.table import AudioFile, FileTable, is_lossy
 from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key
 from poscuda_fast.mark.codings import little
@@ -125,6 +125,7 @@ class _Run:
         self._n_done = 0
         self._is_wider = self._is_new and paths.output is None and _is_wider(paths.root, paths.source)
         self.tally = Tally()
+        self._mended: list[int] = []  # sources that were left unprotected, and can be marked now
         self.unprotected: tuple[str, ...] = ()
         self.ratios = Ratios()
 
@@ -142,10 +143,7 @@ class _Run:
         )
         self._left_out, self.unprotected = gathered.left_out, tuple(gathered.unprotected.values())
         found = self._paths.rename(gathered.files)
-        listing.refuse(
-            listing.collisions([file.output_name for file in found], gathered.others),
-            "The copy would have colliding names",
-        )
+        _refuse_collisions(found, gathered.others)
         self._sources = [
             Source(file.name, file.output_name, file, label) for file, label in zip(found, gathered.labels, strict=True)
         ]
@@ -198,10 +196,12 @@ class _Run:
                 f"{self._paths.target} was there before, and more people may look into it than into its source"
             )
         if self._paths.only is None:
-            hidden, empty = listing.left_behind(self._paths.source)
-            if hidden or empty:
-                found.append(f"{hidden:,} hidden files or folders and {empty:,} empty folders are not in the copy")
-        if state != "untouched":
+            found += listing.notes_on_hidden(self._paths.source, copying=True)
+            others = (one.name for one in self._sources if one.file is None)
+            found += listing.notes_on_others(self._paths.source, others)
+        if self.unprotected:
+            found.append(f"{self._paths.target} holds {len(self.unprotected):,} audio files that are not protected")
+        elif state != "untouched":
             found.append(copies.note_of(self._paths.data, self._paths.target))
         return (*self._notes, *found)
 
@@ -243,22 +243,24 @@ class _Run:
     def _compare(self) -> tuple[list[int], list[int]]:
         """Compare what is recorded with what is there.
 
-        Returns the sources of outputs that are missing, and those of which nothing is recorded. SidecarError that lists
-        sources and outputs that were changed since; with `partial` they are left out instead.
+        Returns the sources of outputs that are missing, and those of which nothing is recorded, or that were left
+        unprotected and can be marked now. SidecarError that lists sources and outputs that were changed since; with
+        `partial` they are left out instead.
         """
         number_of = {one.output_name: n for n, one in enumerate(self._sources)}
         recorded = self._recorded.outputs
         problems, again = dict[str, str](), list[int]()
         known = [output for name, output in recorded.items() if name in number_of]
         for output in recorded.values():
-            if output.name not in number_of and output.source not in self._left_out:
-                problems[output.source] = (
-                    f"{output.source}: its copy is recorded, and it is gone from the source; put it back"
-                )
+            is_gone = output.label is None and not os.path.lexists(self._paths.root / output.name)
+            if output.name not in number_of and output.source not in self._left_out and not is_gone:
+                problems[output.source] = self._reason_gone(output)
         for output, (before, after) in zip(known, self._workers.map(self._digests, known), strict=True):
             number = number_of[output.name]
             label = self._sources[number].label
-            if label != output.label or type(label) is not type(output.label):
+            if label is not None and output.label is None and after in (None, output.blake3_after):
+                self._mended.append(number)
+            elif label != output.label or type(label) is not type(output.label):
                 problems[output.source] = (
                     f"{output.source}: it was copied with the label {output.label!r}, and now has {label!r}"
                 )
@@ -278,7 +280,14 @@ class _Run:
             )
         self._left_out.update(problems)
         new = [n for n, one in enumerate(self._sources) if one.output_name not in recorded]
+        new = sorted([*new, *self._mended])
         return again, new
+
+    def _reason_gone(self, output: Output) -> str:
+        """Why a recorded output has no source now."""
+        if (self._paths.source / output.source).is_file():
+            return f"{output.source}: it was copied as {output.name}, which takes lossy='flac'; give that again"
+        return f"{output.source}: its copy is recorded, and it is gone from the source; put it back"
 
     def _digests(self, output: Output) -> tuple[str | None, str | None]:
         return _digest_at(self._paths.source, output.source), _digest_at(self._paths.root, output.name)
@@ -396,6 +405,8 @@ class _Run:
             for folder in {self._sources[number].output_name.rpartition("/")[0] for number in (*again, *new)}:
                 systems.meet_at(self._paths.root / folder)
             taken: list[str] = []
+            for number in self._mended:  # what stands there is not marked, and is what was recorded
+                (self._paths.root / self._sources[number].output_name).unlink(missing_ok=True)
             total = sum(number < self._n_audio for number in (*again, *new))
             taken += self._make(maker, systems, again, total, counted=False)
             taken += self._make(maker, systems, new, total, counted=True)
@@ -640,6 +651,20 @@ def _content(path: Path, expected: str, what: str) -> bytes:
     if blake3(content).hexdigest() != expected:
         raise DatasetError(f"{path} is not {what} any more; put it back, or leave it out of names.")
     return content
+
+
+def _refuse_collisions(files: FileTable, others: Sequence[str]) -> None:
+    """DatasetError if two files would have one name in a copy, as a lossy one that becomes FLAC may."""
+    sources: dict[str, str] = {}
+    problems = []
+    for file in files.of(is_lossy):
+        other = sources.setdefault(file.output_name, file.name)
+        if files.names.find(file.output_name) is not None:
+            other = file.output_name
+        if other != file.name:
+            problems.append(f"{other} and {file.name} would both be {file.output_name}; rename one")
+    problems = problems or listing.collisions([file.output_name for file in files], others)
+    listing.refuse(problems, "The copy would have colliding names")
 
 
 def _is_wider(folder: Path, other: Path) -> bool:

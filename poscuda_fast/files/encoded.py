@@ -346,8 +346,7 @@ def edit(source: BinaryIO, target: BinaryIO, record: Record, marks: Marks, engin
     tally, samples = Tally(), hashlib.sha256()
     signal = noise = 0.0
     changed = False
-    source.seek(0)
-    carried = flac.read(source, record.name) if flac.is_flac(source.read(flac.HEAD_BYTES)) else None
+    carried = flac.read(source, record.name) if flac.is_flac(source) else None
     with Reader(source, record.name) as reader:
         sink = target if carried is None else _Behind(target, carried, reader.encoding)
         with Writer(sink, reader.encoding, reader.tags if carried is None else {}) as writer:

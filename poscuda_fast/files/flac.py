@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from poscuda_fast.errors import AudioFileError
+from poscuda_fast.files.containers.layout import TAG_HEAD, tag_bytes
 
 MARKER = b"fLaC"
 BITS = (16, 24)
-HEAD_BYTES = 1 << 16  # by which `is_flac` tells: an ID3v2 tag may come first
 STREAMINFO, SEEKTABLE = 0, 3
 _INFO_BYTES = 34
 _POINT = struct.Struct(">QQH")  # first sample, first byte, samples of a frame
@@ -26,19 +26,28 @@ _ID3V1_BYTES = 128
 _PIECE = 1 << 20
 _LONGEST_HEADER = 16
 _MOST_FRAME = 1 << 21  # bytes, where STREAMINFO does not tell
-_CRC8 = [0] * 256
-for _byte in range(256):
-    _value = _byte
-    for _ in range(8):
-        _value = (_value << 1 ^ 0x07 if _value & 0x80 else _value << 1) & 0xFF
-    _CRC8[_byte] = _value
+
+
+def _table(polynomial: int, bits: int) -> list[int]:
+    """What a checksum of some bits becomes by one byte."""
+    found = []
+    for byte in range(256):
+        value = byte << bits - 8
+        for _ in range(8):
+            value = value << 1 ^ polynomial if value >> bits - 1 & 1 else value << 1
+        found.append(value & (1 << bits) - 1)
+    return found
+
+
+_CRC8, _CRC16 = _table(0x07, 8), _table(0x8005, 16)
 
 
 class Info(NamedTuple):
-    """What STREAMINFO tells: frames per block, bytes of the longest, bits per sample, and the number of samples."""
+    """What STREAMINFO tells: frames per block, bytes of the longest, channels, bits per sample, number of samples."""
 
     block: int
     longest: int
+    channels: int
     bits: int
     samples: int
 
@@ -53,7 +62,7 @@ class Carried(NamedTuple):
     blocks : sequence of (int, bytes)
         Type and content of each metadata block; the first one is STREAMINFO.
     behind : bytes
-        Behind the frames: an ID3v1 tag.
+        Behind the frames: tags, ID3v1 and APEv2.
     first : int
         The byte where the frames begin.
     """
@@ -70,6 +79,7 @@ class Carried(NamedTuple):
         return Info(
             int.from_bytes(content[2:4], "big"),
             int.from_bytes(content[7:10], "big"),
+            (content[12] >> 1 & 7) + 1,
             (int.from_bytes(content[12:14], "big") >> 4 & 31) + 1,
             int.from_bytes(content[13:18], "big") & (1 << 36) - 1,
         )
@@ -88,16 +98,15 @@ class Carried(NamedTuple):
         return b"".join(parts)
 
 
-def is_flac(head: bytes) -> bool:
-    """Whether a file that begins so is FLAC, as far as an ID3v2 tag before it allows to say."""
-    begin = _id3_bytes(head)
-    return head[begin : begin + 4] == MARKER
+def is_flac(source: BinaryIO) -> bool:
+    """Whether an open file is FLAC, whatever ID3v2 tags come before."""
+    source.seek(_bytes_before(source))
+    return source.read(4) == MARKER
 
 
 def read(source: BinaryIO, name: str) -> Carried:
-    """What a FLAC file carries; AudioFileError if it is cut within its metadata."""
-    source.seek(0)
-    size = _id3_bytes(source.read(10))
+    """What a FLAC file carries; AudioFileError if it is cut within its metadata, or ends in what is not known."""
+    size = _bytes_before(source)
     source.seek(0)
     before = source.read(size)
     if source.read(4) != MARKER:
@@ -111,20 +120,37 @@ def read(source: BinaryIO, name: str) -> Carried:
         if len(content) != size or (not blocks and (kind & 0x7F != STREAMINFO or size != _INFO_BYTES)):
             raise AudioFileError(f"{name} cannot be used: its metadata are damaged; encode the file again.")
         blocks.append((kind & 0x7F, content))
-    first = source.tell()
-    behind = b""
+    return Carried(before, blocks, _tags_behind(source, source.tell()), source.tell())
+
+
+def _tags_behind(source: BinaryIO, first: int) -> bytes:
+    """The tags with which a file ends: ID3v1, APEv2, or both."""
     end = source.seek(0, io.SEEK_END)
-    if end - first >= _ID3V1_BYTES:
-        source.seek(end - _ID3V1_BYTES)
-        tag = source.read(_ID3V1_BYTES)
-        behind = tag if tag.startswith(b"TAG") else b""
-    return Carried(before, blocks, behind, first)
+    begin = end
+    while True:
+        source.seek(max(first, begin - _ID3V1_BYTES))
+        tail = source.read(begin - source.tell())
+        ape = tail[-TAG_HEAD:]
+        if len(tail) == _ID3V1_BYTES and tail.startswith(b"TAG"):
+            begin -= _ID3V1_BYTES
+        elif ape.startswith(b"APETAGEX") and len(ape) == TAG_HEAD:  # its end is like its beginning
+            begin -= int.from_bytes(ape[12:16], "little") + TAG_HEAD * bool(ape[23] & 0x80)
+        else:
+            break
+        if begin < first:
+            begin = end
+            break
+    source.seek(begin)
+    tags = source.read()
+    source.seek(first)
+    return tags
 
 
 def refuse_unmarkable(source: BinaryIO, name: str) -> None:
-    """AudioFileError for samples that cannot be marked.
+    """AudioFileError for what cannot be marked, or would lose sound.
 
-    Also if STREAMINFO counts fewer than the frames have: the others would be dropped.
+    That are depths of other than 16 and 24 bits, a STREAMINFO that counts other than the samples that there are, and
+    files with anything but tags behind their last frame, such as another stream.
     """
     carried = read(source, name)
     info = carried.info
@@ -138,10 +164,15 @@ def refuse_unmarkable(source: BinaryIO, name: str) -> None:
             f"file again, with flac for one, which completes the header."
         )
     there = _samples_in(source, carried)
-    if there is not None and there > info.samples:
+    if there is None:
         raise AudioFileError(
-            f"{name} cannot be used: its header counts {info.samples:,} samples and it has {there:,}; encode the file "
-            f"again, from a decoder that reads all of them."
+            f"{name} cannot be used: its last frame is cut, or something follows that is not known, perhaps sound; "
+            f"encode the file again, from a decoder that reads all of it."
+        )
+    if there != info.samples or _has_second(source, carried):
+        raise AudioFileError(
+            f"{name} cannot be used: its header counts {info.samples:,} samples, and its frames end with sample "
+            f"{there:,}, or belong to several streams; encode the file again, from a decoder that reads all of it."
         )
 
 
@@ -171,7 +202,7 @@ def _places(source: BinaryIO, made: Carried, wanted: set[int]) -> dict[int, int]
     """Where the frames with some numbers begin, in bytes from the first frame."""
     found: dict[int, int] = {}
     expected = 0
-    for number, place in _headers(source, made.first):
+    for number, place, _ in _headers(source, made.first):
         if number == expected:  # anything else only looks like the head of a frame
             if number in wanted:
                 found[number] = place - made.first
@@ -179,8 +210,8 @@ def _places(source: BinaryIO, made: Carried, wanted: set[int]) -> dict[int, int]
     return found
 
 
-def _headers(source: BinaryIO, first: int) -> Iterator[tuple[int, int]]:
-    """(number, first byte) of what looks like the head of a frame of fixed size, in order."""
+def _headers(source: BinaryIO, first: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first byte, samples) of what looks like the head of a frame of fixed size, in order."""
     position, rest = first, b""
     while True:
         source.seek(position + len(rest))
@@ -190,28 +221,67 @@ def _headers(source: BinaryIO, first: int) -> Iterator[tuple[int, int]]:
         for place in _candidates(content, 0xF8):
             head = _parse(content, place) if place < most else None
             if head is not None:
-                yield head[0], position + place
+                yield head[0], position + place, head[1]
         if is_end:
             return
         rest, position = content[most:], position + most
 
 
 def _samples_in(source: BinaryIO, carried: Carried) -> int | None:
-    """How many samples the frames have, by the head of the last one; None if none is found."""
+    """Where the last frame ends, in samples; None if no frame ends where the file does, its tags aside."""
     end = source.seek(0, io.SEEK_END) - len(carried.behind)
-    begin = max(carried.first, end - 2 * (carried.info.longest or _MOST_FRAME) - _LONGEST_HEADER)
-    source.seek(carried.first)
-    second = source.read(2)[1:]
-    if second not in (b"\xf8", b"\xf9"):
-        return None
-    source.seek(begin)
-    content = source.read(end - begin)
-    for place in reversed(_candidates(content, second[0])):
-        head = _parse(content, place)
-        if head is not None:
-            number, size = head
-            return (number if second == b"\xf9" else number * carried.info.block) + size
+    longest = 2 * (carried.info.longest or _MOST_FRAME) + _LONGEST_HEADER
+    for begin in (max(carried.first, end - longest), carried.first):  # a header may say too little of the longest
+        source.seek(begin)
+        content = source.read(end - begin)
+        places = [place for second in (0xF8, 0xF9) for place in _candidates(content, second)]
+        for place in sorted(places, reverse=True):
+            head = _parse(content, place)
+            if head is not None and _is_frame(content[place:], head[1], carried.info):
+                number, size = head
+                if content[place + 1] == 0xF9:
+                    return number + size
+                return _fixed_end(source, carried, number, size)
     return None
+
+
+def _fixed_end(source: BinaryIO, carried: Carried, number: int, size: int) -> int:
+    """Where a frame of a stream with fixed blocks ends, in samples; they are added up where blocks differ after all."""
+    content = carried.blocks[0][1]
+    if content[:2] == content[2:4]:
+        return number * carried.info.block + size
+    total = expected = 0
+    for found, _, samples in _headers(source, carried.first):
+        if found == expected:
+            total, expected = total + samples, expected + 1
+    return total
+
+
+def _is_frame(content: bytes, samples: int, info: Info) -> bool:
+    """Whether these bytes are a frame of so many samples, of the depth and channels of its stream."""
+    if len(content) > _LONGEST_HEADER + 64 * info.channels + samples * info.channels * (info.bits + 1) // 8:
+        return False  # longer than samples that are not compressed
+    depth = {0: info.bits, 4: 16, 6: 24}.get(content[3] >> 1 & 7)
+    channels = content[3] >> 4
+    if depth != info.bits or (channels + 1 if channels < 8 else 2) != info.channels:
+        return False
+    crc = before = 0
+    for byte in content[:-2]:
+        before, crc = crc, (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
+    # Zeros behind a frame leave the checksum right.
+    has_more = content[-1] == 0 and before == int.from_bytes(content[-3:-1], "big")
+    return crc == int.from_bytes(content[-2:], "big") and not has_more
+
+
+def _has_second(source: BinaryIO, carried: Carried) -> bool:
+    """Whether another stream begins among the frames."""
+    position, rest = carried.first, b""
+    source.seek(position)
+    while content := source.read(_PIECE):
+        if MARKER + b"\0\0\0\x22" in rest + content or MARKER + b"\x80\0\0\x22" in rest + content:
+            return True
+        rest = content[-7:]
+    return False
 
 
 def _candidates(content: bytes, second: int) -> list[int]:
@@ -260,9 +330,11 @@ def _coded_number(head: bytes) -> tuple[int | None, int]:
     return number, 4 + ones
 
 
-def _id3_bytes(head: bytes) -> int:
-    """Bytes of an ID3v2 tag with which a file begins; 0 if there is none."""
-    if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
-        return 0
-    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-    return 10 + size + 10 * bool(head[5] & 0x10)
+def _bytes_before(source: BinaryIO) -> int:
+    """Bytes of the ID3v2 tags with which a file begins."""
+    size = 0
+    source.seek(0)
+    while tag := tag_bytes(head) if (head := source.read(TAG_HEAD))[:3] == b"ID3" else 0:
+        size += tag
+        source.seek(size)
+    return size

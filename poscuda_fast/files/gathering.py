@@ -78,14 +78,18 @@ def gather(
             unusable[name] = str(error)
         except OSError as error:
             unusable[name] = sentence(error)
-    for name, problem in _problems(paths, found, recipe, lossy, known, mapped, editing=editing):
+    for name, problem in _problems(paths, found, recipe, lossy, known, mapped):
         unusable.setdefault(name, problem)
+    if editing:
+        odd.update(preflight.unsafe(paths.root, found))
     if not partial:
         problems = [*odd.values(), *(() if skip_unusable else unusable.values())]
         listing.refuse(problems, f"{len(problems)} of {len(names) + len(odd)} files in {paths.data} cannot be used")
     found = FileTable(file for file in found if file.name not in unusable) if unusable else found
+    found = FileTable(file for file in found if file.name not in odd) if odd else found
     if not found:
-        raise DatasetError(f"None of the {len(names)} audio files in {paths.data} can be used.")
+        reasons = [*odd.values(), *unusable.values()]
+        listing.refuse(reasons, f"None of the {len(names)} audio files in {paths.data} can be used")
     left = {name: unusable.pop(name) for name in list(unusable)} if not skip_unusable else {}
     labels = label_sources.find_labels(
         paths.source, found.names, labels_from, also={*odd, *left, *unusable}, whole=paths.only is None
@@ -108,8 +112,6 @@ def _problems(
     lossy: str,
     known: Callable[[str], bool],
     mapped: Map,
-    *,
-    editing: bool,
 ) -> Iterator[tuple[str, str]]:
     """(name, problem) of files that cannot be marked though their headers can be read."""
     yield from listing.unmarkable(files, recipe)
@@ -121,8 +123,6 @@ def _problems(
             )
             yield file.name, problem
     yield from preflight.unwritable(files)
-    if editing:
-        yield from preflight.unsafe(paths.root, files)
     new = [file.name for file in files.of(is_encoded) if not (file.lossy and lossy == "refuse")]
     new = [name for name in new if not known(name)]
     for name, reason in zip(new, mapped(lambda name: _undecodable(paths.source, name), new), strict=True):

@@ -84,7 +84,7 @@ def holds_sound(entry: Any) -> bool:
     if isinstance(entry, Mapping):
         if entry.get("array") is not None and "sampling_rate" in entry:
             return True
-        return holds_sound(entry.get("bytes"))
+        return any(isinstance(held, bytes | bytearray | memoryview) and holds_sound(held) for held in entry.values())
     if isinstance(entry, list | tuple | np.ndarray):
         return np.ndim(entry) != 0 and len(entry) > 0 and holds_sound(entry[0])
     if not isinstance(entry, bytes | bytearray | memoryview):

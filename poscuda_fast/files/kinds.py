@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from poscuda_fast import disk
 from poscuda_fast.files import flac
 
 HEAD_BYTES = 4096
+TS_BYTES = 188  # of a packet
 _TEXT = frozenset(range(32, 256)) | set(b"\t\n\r\f")
 
 # (byte, what stands there, name of the format) of files that hold sound, whether they can be marked or not.
@@ -51,6 +53,11 @@ _MAGIC = (
     (0, b".RMF", "RealAudio"),
     (0, b".ra\xfd", "RealAudio"),
     (0, b"\x1a\x45\xdf\xa3", "WebM or Matroska"),
+    (0, b"FLV\1", "FLV"),
+    (0, b"\0\0\1\xba", "MPEG"),
+    (0, b".SoX", "SoX"),
+    (0, b"XoS.", "SoX"),
+    (65, b"FSSDHCOM", "HCOM"),
     (4, b"ftyp", "MP4"),
     (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "WMA"),
 )
@@ -84,7 +91,9 @@ def sound_in(head: bytes) -> str | None:
         if head.startswith(magic, place) and _is_inside(head, name):
             return name
     if head[:3] == b"ID3":
-        return "FLAC" if flac.is_flac(head) else "MP3"
+        return "FLAC" if flac.is_flac(io.BytesIO(head)) else "MP3"
+    if len(head) > 2 * TS_BYTES and head[0] == head[TS_BYTES] == head[2 * TS_BYTES] == 0x47:
+        return "MPEG-TS"
     return "MPEG audio" if _is_frames(head, _mpeg_bytes) else "AAC" if _is_frames(head, _adts_bytes) else None
 
 
@@ -119,7 +128,7 @@ def head_of(path: str) -> bytes:
 
 def _is_inside(head: bytes, name: str) -> bool:
     if name in _INSIDE:
-        return head[8:12] == _INSIDE[name]
+        return head[8:12] in (_INSIDE[name], b"AVI ")
     if name == "IFF":
         return head[8:12] in _IFF
     if name == "MP4":
@@ -127,7 +136,7 @@ def _is_inside(head: bytes, name: str) -> bool:
     if name == "IRCAM":
         return head[2:3] in (b"\x01", b"\x02", b"\x03", b"\x04") and head[3:4] == b"\0"
     if name == "AC-3":
-        return len(head) > 5 and head[4] & 0x3F < 38 and head[5] >> 3 in (6, 8, 16)
+        return len(head) > 5 and (head[5] >> 3 == 16 or (head[5] >> 3 in (6, 8) and head[4] & 0x3F < 38))
     return True
 
 

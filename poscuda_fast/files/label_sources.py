@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.files.listing import refuse
+from poscuda_fast.mark.labels import BLANKS
 
 MAX_CSV_FIELD = 1 << 16
 
@@ -36,12 +37,12 @@ def find_labels(
     if not isinstance(source, str | Mapping):
         raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
     if isinstance(source, Mapping):
-        return _from_mapping(names, source, "the mapping of labels", also=also, whole=whole)
+        return _from_mapping(root, names, source, "the mapping of labels", also=also, whole=whole)
     kind, _, rest = source.partition(":")
     if source == "folder":
         return _from_folders(root, names)
     if kind == "csv" and rest:
-        return _from_mapping(names, _read_csv(Path(rest)), rest, also=also, whole=whole)
+        return _from_mapping(root, names, _read_csv(Path(rest)), rest, also=also, whole=whole)
     if kind == "regex" and rest:
         return _from_regex(names, rest)
     raise DatasetError(f"labels_from is {source!r}; expected 'folder', 'csv:FILE', 'regex:RE' or a mapping.")
@@ -58,9 +59,12 @@ def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
 
 
 def _from_mapping(
-    names: Sequence[str], labels: Mapping[str, str | int], where: str, *, also: Collection[str], whole: bool
+    root: Path, names: Sequence[str], labels: Mapping[str, str | int], where: str, *, also: Collection[str], whole: bool
 ) -> list[str | int]:
-    labels = {_composed(name): label for name, label in labels.items()}
+    composed: dict[str, str | int] = {}
+    twice = [name for name, label in labels.items() if composed.setdefault(_composed(name), label) != label]
+    refuse([f"{name} has two labels" for name in twice], f"Labels and files do not match ({where})")
+    labels = composed
     here = {_composed(name) for name in names}
     problems = [f"{name} has no label" for name in names if _composed(name) not in labels]
     known = here | {_composed(name) for name in also}
@@ -69,7 +73,7 @@ def _from_mapping(
             problems.append(f"{name} has the label {label!r}, which is neither a name nor a number")
         elif whole and name not in known:
             problems.append(f"{name} has a label but is not an audio file there")
-    refuse(problems, f"Labels and files do not match ({where})")
+    refuse(problems, f"Labels and files do not match ({where}; paths are relative to {root})")
     return [labels[_composed(name)] for name in names]
 
 
@@ -112,7 +116,7 @@ def _read_csv(path: Path) -> dict[str, str]:
                     f"separated by commas."
                 )
             for row in rows:
-                name, label = row["path"] or "", (row["label"] or "").strip()
+                name, label = row["path"] or "", (row["label"] or "").strip(BLANKS)
                 if max(len(name), len(label)) > MAX_CSV_FIELD:  # csv's own limit is for the whole process
                     raise csv.Error(f"line {rows.line_num} has a field of more than {MAX_CSV_FIELD:,} characters")
                 pure = PurePosixPath(name)
@@ -122,7 +126,7 @@ def _read_csv(path: Path) -> dict[str, str]:
                     problems.append(f"line {rows.line_num}: {name!r} has an empty label")
                 elif "\0" in label:
                     problems.append(f"line {rows.line_num}: {name!r} has a NUL character in its label")
-                elif labels.setdefault(str(pure), label) != label or None in row:
+                elif labels.setdefault(_composed(str(pure)), label) != label or None in row:
                     problems.append(f"line {rows.line_num}: {name!r} has two labels")
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is not a CSV file in UTF-8: {error}.") from None

@@ -21,6 +21,7 @@ AUDIO_SUFFIXES = LOSSY_SUFFIXES | {
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".nist",
     ".wv1", ".wv2", ".m4a", ".m4b", ".aac", ".adts", ".wma", ".mp2", ".mpga", ".mka", ".weba", ".amr", ".awb", ".wv",
     ".ape", ".tta", ".spx", ".ac3", ".dts", ".dsf", ".dff", ".shn", ".voc", ".pcm", ".raw", ".gsm", ".vox", ".htk",
+    ".eac3", ".ec3", ".ul", ".al", ".g722", ".sln", ".cvsd", ".sd2", ".sox",
 }  # fmt: skip
 _ADVICE = "convert it to FLAC or WAV, or leave it unprotected (skip_unusable=True)"
 
@@ -56,6 +57,8 @@ def of_bytes(data: bytes, name: str) -> Layout:
 
 def holds_sound(path: str, name: str) -> bool:
     """Whether a file holds audio, by its content alone, whether that can be marked or not."""
+    if os.path.lexists(path) and not os.access(path, os.R_OK):  # nobody knows; who lists it is told why
+        return True
     head = kinds.head_of(path)
     return begins_as_sound(head, name) or (bool(head) and not kinds.is_text(head) and encoded.is_readable(path))
 
@@ -65,6 +68,11 @@ def begins_as_sound(head: bytes, name: str) -> bool:
     if kinds.packed_in(head) is not None:
         return has_name_of_audio(os.path.splitext(name)[0])
     return kinds.sound_in(head) is not None
+
+
+def is_container(path: str) -> bool:
+    """Whether a file is an archive, an array or a table, which may hold audio that is not looked at."""
+    return kinds.other_in(kinds.head_of(path)) is not None
 
 
 def describe(path: str) -> str | None:
@@ -90,13 +98,14 @@ def suffix_of(name: str) -> str:
 
 def _encoding(name: str, size: int, file: BinaryIO) -> Encoding:
     file.seek(0)
-    head = file.read(flac.HEAD_BYTES)
-    if flac.is_flac(head):
+    head = file.read(kinds.HEAD_BYTES)
+    is_flac = flac.is_flac(file)
+    if is_flac:
         flac.refuse_unmarkable(file, name)
     try:
         encoding = encoded.probe(file)
     except encoded.UnreadableError as error:
-        raise AudioFileError(f"{name} cannot be used: {_described(head[: kinds.HEAD_BYTES], str(error))}.") from None
+        raise AudioFileError(f"{name} cannot be used: {_described(head, str(error), is_flac=is_flac)}.") from None
     if not encoding.is_known or not (encoding.lossy or encoding.format == "FLAC"):
         raise AudioFileError(f"{name} cannot be used: it is {encoding.format}, which cannot be marked; {_ADVICE}.")
     if not encoding.lossy and encoding.frames > encoded.MAX_FRAMES_PER_BYTE * size:
@@ -107,11 +116,11 @@ def _encoding(name: str, size: int, file: BinaryIO) -> Encoding:
     return encoding
 
 
-def _described(head: bytes, reason: str) -> str:
+def _described(head: bytes, reason: str, *, is_flac: bool) -> str:
     """Why a file with such first bytes, which libsndfile cannot read for a reason, cannot be used."""
-    kind, packing = kinds.sound_in(head), kinds.packed_in(head)
+    kind, packing = "FLAC" if is_flac else kinds.sound_in(head), kinds.packed_in(head)
     if not head:
-        return "it is empty"
+        return "it is empty; move it away, or leave it as it is (skip_unusable=True)"
     if packing is not None:
         return f"it is compressed as a whole, by {packing}; unpack it"
     if kind is not None:

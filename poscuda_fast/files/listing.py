@@ -21,6 +21,7 @@ from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
 PROBLEMS_SHOWN = 50
+NAMES_SHOWN = 5
 
 
 def find_files(root: Path, left_out: dict[str, str] | None = None) -> tuple[Names, Names]:
@@ -87,6 +88,26 @@ def left_behind(root: Path) -> tuple[int, int]:
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return hidden, empty
+
+
+def notes_on_hidden(root: Path, *, copying: bool) -> list[str]:
+    """What a report says of hidden files and empty folders."""
+    hidden, empty = left_behind(root)
+    parts = [f"{hidden:,} hidden files or folders"] * bool(hidden)
+    if copying:
+        parts += [f"{empty:,} empty folders"] * bool(empty)
+    if not parts:
+        return []
+    return [f"{' and '.join(parts)} {'are not in the copy' if copying else 'were not looked at, and are as they were'}"]
+
+
+def notes_on_others(root: Path, others: Iterable[str]) -> list[str]:
+    """What a report says of files that may hold audio in a way that is not looked at: archives, arrays, tables."""
+    found = [name for name in others if layouts.is_container(f"{root}/{name}")]
+    if not found:
+        return []
+    names = ", ".join(map(one_line, found[:NAMES_SHOWN])) + ", ..." * (len(found) > NAMES_SHOWN)
+    return [f"{len(found):,} archives, arrays or tables, in which nothing is marked: {names}"]
 
 
 def _walk(root: Path, *, hidden: bool = False) -> Iterator[tuple[str, str | None]]:

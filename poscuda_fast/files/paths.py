@@ -96,7 +96,8 @@ class Paths:
         """Give a single file's copy the name that the caller chose."""
         if self.output is None or not self.copying:
             return found
-        if PurePosixPath(self.output).suffix.lower() != PurePosixPath(found[0].output_name).suffix.lower():
+        suffix = PurePosixPath(found[0].output_name).suffix
+        if suffix and PurePosixPath(self.output).suffix.lower() != suffix.lower():
             raise DatasetError(
                 f"{self.output} should end in {PurePosixPath(found[0].output_name).suffix}, the format of the copy."
             )

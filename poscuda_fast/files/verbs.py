@@ -16,7 +16,7 @@ import numpy as np
 from poscuda_fast import attributes, disk
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError, SidecarError
-from poscuda_fast.files import looking, preflight
+from poscuda_fast.files import listing, looking, preflight
 from poscuda_fast.files.copying import copy_folder, verify_copy
 from poscuda_fast.files.gathering import Gathered, gather
 from poscuda_fast.files.paths import Paths
@@ -195,7 +195,9 @@ def protect_folder(
             state, left_out = _protect(journal, target, paths, job, added, partial=partial, dry_run=dry_run)
             done = state == "already protected" and "counts" in journal.summary
             tally = Tally(**journal.summary["counts"]) if done else target.tally
-            notes = (*notes, *attributes.notes(target.lost))
+            hidden = listing.notes_on_hidden(paths.source, copying=False) if paths.only is None else []
+            others = listing.notes_on_others(paths.source, gathered.others)
+            notes = (*notes, *attributes.notes(target.lost), *hidden, *others)
             ratios = target.accounts.ratios
     left_out = (*(name for name in left_out if name not in unusable), *unusable.values())
     if unusable and not dry_run:

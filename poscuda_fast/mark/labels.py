@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 LABELS_PER_STEP = 1 << 16  # bounds NumPy's copies when it indexes with them
 FEWEST_DOUBTED = 20  # clips
 MOSTLY = 0.8
-_SPEAKER = re.compile(r"(p|s|id|spk|spkr|speaker|user|subject|sub)[-_ ]?[0-9]{1,6}", re.IGNORECASE)
-_BLANKS = " \t\n\v\f\r"
+_SPEAKER = re.compile(
+    r"((p|s|id|spk|spkr|speaker|user|subject|sub)[-_ ]?[0-9]{1,6}|[fm][0-9]{2,4}|[0-9]{3,}|(?=.*[0-9])[0-9a-f]{8,})",
+    re.IGNORECASE,
+)
+BLANKS = " \t\n\v\f\r"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _ADVICE = {
     "f": "Convert them first, for example labels.astype(np.int64).",
@@ -108,7 +111,7 @@ def plain(label: str | int) -> str | int:
     """
     if not isinstance(label, str):
         return label
-    text = label.strip(_BLANKS)
+    text = label.strip(BLANKS)
     if _NUMBER.fullmatch(text) and int(text) < 2**64:
         return int(text)
     return text
@@ -208,10 +211,15 @@ def check_classes(classes: Sequence[str]) -> list[str]:
             raise TypeError(f"classes[{index}] is {name!r}; class names are strings.")
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
-        first = seen.setdefault(unicodedata.normalize("NFC", name), index)
+        first = seen.setdefault(_folded(name), index)
         if first != index:
             raise ValueError(f"classes names {name!r} twice (entries {first} and {index}); names must be unique.")
     return names
+
+
+def _folded(name: str) -> str:
+    """What tells a class name, whatever it holds; it is checked when it is used."""
+    return unicodedata.normalize("NFC", str(plain(name)))
 
 
 def _rank(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]:

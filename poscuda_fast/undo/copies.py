@@ -19,7 +19,7 @@ from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.key import Key
 from poscuda_fast.mark.plan import Plan
 from poscuda_fast.recipe import Recipe
-from poscuda_fast.results import Tally, Verdict
+from poscuda_fast.results import Tally, Verdict, recipe_in_words
 from poscuda_fast.undo import record
 from poscuda_fast.undo.journal import Journal, Kind, State, manifest_of, pack_json, sidecar_of, unpack_json
 from poscuda_fast.undo.manifest import named
@@ -178,8 +178,8 @@ def refuse_other_recipe(journal: Journal, recipe: Recipe, snr: float | None) -> 
     """SidecarError if a copy was begun with another recipe, or with its strength set by another SNR."""
     recorded, by = recipe_of(journal), journal.header["snr"]
     if snr != by or (snr is None and recipe != recorded):
-        was = f"an SNR of {by:g} dB" if by is not None else repr(recorded)
-        now = f"an SNR of {snr:g} dB" if snr is not None else repr(recipe)
+        was = f"an SNR of {by:g} dB" if by is not None else recipe_in_words(recorded.to_dict())
+        now = f"an SNR of {snr:g} dB" if snr is not None else recipe_in_words(recipe.to_dict())
         raise SidecarError(
             f"The copy that {journal.path} records was begun with {was}, and this call asks for {now}. Give the same, "
             f"or choose another path for the copy. Nothing was written."

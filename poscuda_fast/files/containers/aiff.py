@@ -27,7 +27,8 @@ _SSND_BYTES = 8  # before the samples: how far they are moved, and the size of b
 def parse(reader: Reader) -> Uncompressed:
     """The layout of an AIFF or AIFC file."""
     is_aifc = reader.take(8, 4) == b"AIFC"
-    chunks = reader.only(_chunks(reader), b"COMM", b"SSND")
+    every = list(_chunks(reader))
+    chunks = reader.only(every, b"COMM", b"SSND")
     begin, length = chunks[b"COMM"]
     if length < _COMM_BYTES + 4 * is_aifc:
         raise reader.refuse(f"its COMM chunk has {length} bytes; at least {_COMM_BYTES + 4 * is_aifc} are needed")
@@ -53,6 +54,7 @@ def parse(reader: Reader) -> Uncompressed:
             f"its COMM chunk counts {frames:,} frames, and its SSND chunk has {max(0, room) // unit:,}; save it again "
             f"with any audio tool, which makes them agree"
         )
+    reader.refuse_uncounted(reader.end_of(every, 2))
     return layout(begin + _SSND_BYTES + moved, frames, channels, coding, rate, "AIFC" if is_aifc else "AIFF")
 
 
@@ -63,6 +65,8 @@ def _chunks(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         if position + 8 > reader.size:
             return
         tag, length = struct.unpack(">4sI", reader.take(position, 8))
+        if tag == b"FORM":  # another file
+            return
         yield tag, position + 8, length
         position += 8 + length + length % 2
     raise reader.refuse(f"it has more than {MAX_CHUNKS} chunks")

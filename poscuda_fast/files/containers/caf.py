@@ -14,7 +14,8 @@ _EDIT_BYTES = 4  # before the samples: how often they were edited
 
 def parse(reader: Reader) -> Uncompressed:
     """The layout of a CAF file."""
-    found = reader.only(_chunks(reader), b"desc", b"data")
+    every = list(_chunks(reader))
+    found = reader.only(every, b"desc", b"data")
     begin, length = found[b"desc"]
     if length < _DESC.size:
         raise reader.refuse(f"its desc chunk has {length} bytes; {_DESC.size} are needed")
@@ -37,6 +38,7 @@ def parse(reader: Reader) -> Uncompressed:
     if begin + length > reader.size:
         raise reader.refuse_cut("data chunk", length)
     frames = reader.whole_frames(length - _EDIT_BYTES, packet, "data chunk")
+    reader.refuse_uncounted(max(begin + length, reader.end_of(every, 1)))
     return layout(begin + _EDIT_BYTES, frames, channels, coding, rate, "CAF")
 
 

@@ -16,6 +16,7 @@ HEAD_BYTES = 4096  # read at once: few headers are longer
 UNCOUNTED_BYTES = 1 << 16  # read at a time
 FEW_BYTES = 16  # that nobody hears
 MOST_ZEROS = 1 << 24
+TAG_HEAD = 32  # bytes by which `tag_bytes` tells
 
 # (bits per sample, whether they are floating point, whether the first byte is the highest) -> coding.
 _CODING_OF = {
@@ -45,6 +46,19 @@ class Uncompressed(NamedTuple):
     def frame_bytes(self) -> int:
         """Bytes of one frame, all channels."""
         return self.channels * CODINGS[self.coding]
+
+
+def tag_bytes(head: bytes) -> int:
+    """Bytes of a tag of MP3 files (ID3v1, ID3v2, APEv2) that begins so; 0 if it is none."""
+    if head[:3] == b"TAG":
+        return 128
+    if head[:8] == b"APETAGEX" and len(head) >= TAG_HEAD:
+        has_header = bool(head[23] & 0x80)
+        return int.from_bytes(head[12:16], "little") + TAG_HEAD * has_header
+    if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return 10 + size + 10 * bool(head[5] & 0x10)
 
 
 layout = functools.lru_cache(1024)(Uncompressed)  # many files have the same
@@ -131,17 +145,22 @@ class Reader:
 
         A few bytes, zeros and tags are not.
         """
+        while tag := tag_bytes(self._read(end, TAG_HEAD)):
+            end += tag
         position = end
         while position < self.size and self.size - end > FEW_BYTES:
             content = self._read(position, UNCOUNTED_BYTES)
-            if position == end and content.startswith((b"TAG", b"ID3", b"APETAGEX")):
-                return
             if not content or any(content) or position - end > MOST_ZEROS:
                 raise self.refuse(
                     f"its header counts {end:,} of its {self.size:,} bytes, and what follows may be sound that would "
                     f"not be protected; save it again with an audio tool that reads all of it, or cut the rest off"
                 )
             position += len(content)
+
+    def end_of(self, chunks: Iterable[tuple[bytes, int, int]], pad: int) -> int:
+        """Where the last whole chunk ends, of (tag, first byte, bytes), filled up to a multiple of `pad` bytes."""
+        ends = [begin + length + -length % pad for _, begin, length in chunks if begin + length <= self.size]
+        return max(ends, default=0)
 
     def _read(self, offset: int, n: int) -> bytes:
         if isinstance(self._source, bytes):

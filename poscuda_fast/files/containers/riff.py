@@ -71,9 +71,15 @@ def _any(reader: Reader) -> Uncompressed:
     is_big = form == b"RIFX"
     chunks = list(_chunks(reader, is_wide=form in _WIDE, is_big=is_big))
     found = described(reader, chunks, is_big=is_big, container="WAV" if form == b"RIFF" else form.decode())
-    if not any(length in STREAMED and begin + length > reader.size for _, begin, length in chunks):
-        reader.refuse_uncounted(max(begin + length + length % 2 for _, begin, length in chunks))
+    end_of_sound = found.offset + found.frames * found.frame_bytes
+    if reader.size - end_of_sound >= found.frame_bytes or not _is_streamed(reader, chunks):
+        reader.refuse_uncounted(max(end_of_sound, reader.end_of(chunks, 1)))
     return found
+
+
+def _is_streamed(reader: Reader, chunks: Chunks) -> bool:
+    """Whether the samples go to the end of the file because nobody knew how many there would be."""
+    return any(tag == b"data" and length in STREAMED and begin + length > reader.size for tag, begin, length in chunks)
 
 
 def _chunks(reader: Reader, *, is_wide: bool, is_big: bool) -> Iterator[tuple[bytes, int, int]]:

@@ -7,6 +7,8 @@ from poscuda_fast.mark.codings import CODINGS
 
 _FIRST = 16  # bytes of the first two lines
 _MOST = 1 << 16
+MOST_DIGITS = 12
+MOST_WIDTH = 8
 
 
 def parse(reader: Reader) -> Uncompressed:
@@ -19,7 +21,7 @@ def parse(reader: Reader) -> Uncompressed:
 
     def number(name: str, otherwise: int | None = None) -> int:
         value = fields.get(name, "" if otherwise is None else str(otherwise))
-        if not value.isdigit():
+        if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):
             raise reader.refuse(f"its header says {name} {value!r}; expected a number")
         return int(value)
 
@@ -27,7 +29,7 @@ def parse(reader: Reader) -> Uncompressed:
     width, order = number("sample_n_bytes"), fields.get("sample_byte_format", "")
     if how != "pcm":
         raise reader.refuse(f"its samples are coded as {how!r}; convert it to WAV, as sph2pipe does")
-    if not _is_order(order, width):
+    if not 1 <= width <= MOST_WIDTH or not _is_order(order, width):
         raise reader.refuse(f"its header says that the bytes of a sample come in the order {order!r}")
     is_big = order[0] != "0"
     bits = number("sample_sig_bits", 8 * width)

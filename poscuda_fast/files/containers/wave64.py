@@ -11,6 +11,9 @@ from poscuda_fast.files.containers.layout import MAX_CHUNKS, Reader, Uncompresse
 RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 WAVE = bytes.fromhex("77617665f3acd3118cd100c04f8edb8a")
 _TAIL = WAVE[4:]  # of the GUIDs of other chunks too
+_FAMILIES = {
+    bytes.fromhex(tail) for tail in ("8cd100c04f8edb8a", "a5d628db04c10000", "86c700c04f8edb8a", "86dc00c04f8edb8a")
+}
 _HEAD = struct.Struct("<16sq")
 
 
@@ -20,8 +23,7 @@ def parse(reader: Reader) -> Uncompressed:
         raise reader.refuse("it begins as Wave64 but does not go on so")
     chunks = list(_chunks(reader))
     found = riff.described(reader, chunks, is_big=False, container="W64")
-    end = max((begin + length for _, begin, length in chunks), default=0)
-    reader.refuse_uncounted(end + -end % 8)
+    reader.refuse_uncounted(reader.end_of(chunks, 8))
     return found
 
 
@@ -32,6 +34,8 @@ def _chunks(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         if position + _HEAD.size > reader.size:
             return
         guid, length = _HEAD.unpack(reader.take(position, _HEAD.size))
+        if guid == RIFF or guid[8:] not in _FAMILIES:
+            return
         if length < _HEAD.size:
             raise reader.refuse(f"it has a chunk of {length} bytes; at least {_HEAD.size} are needed")
         yield guid[:4] if guid[4:] == _TAIL else guid, position + _HEAD.size, length - _HEAD.size
