@@ -42,7 +42,7 @@ NOT_WAVS: dict[str, tuple[bytes, str]] = {
         riff(FMT, chunk(b"data", DATA), form=b"FFIR"),
         "its content is not known as audio, or has no header",
     ),
-    "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "its content is not known as audio"),
+    "wrong kind": (riff(FMT, chunk(b"data", DATA), kind=b"AVI "), "it is RIFF that cannot be read here"),
     "packed": (b"\x1f\x8b\x08\0" + bytes(60), "it is compressed as a whole, by gzip; unpack it"),
     "WebM": (b"\x1a\x45\xdf\xa3" + bytes(60), "it is WebM or Matroska that cannot be read here"),
 }

@@ -265,12 +265,12 @@ def _is_frame(content: bytes, samples: int, info: Info) -> bool:
     channels = content[3] >> 4
     if depth != info.bits or (channels + 1 if channels < 8 else 2) != info.channels:
         return False
-    crc = before = 0
+    if content.endswith(b"\0\0\0"):  # zeros behind a frame leave its checksum right
+        return False
+    crc = 0
     for byte in content[:-2]:
-        before, crc = crc, (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
-    # Zeros behind a frame leave the checksum right.
-    has_more = content[-1] == 0 and before == int.from_bytes(content[-3:-1], "big")
-    return crc == int.from_bytes(content[-2:], "big") and not has_more
+        crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
+    return crc == int.from_bytes(content[-2:], "big")
 
 
 def _has_second(source: BinaryIO, carried: Carried) -> bool:
