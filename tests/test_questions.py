@@ -142,3 +142,16 @@ def test_a_name_that_looks_like_an_option_is_explained(tmp_path):
     done = run("inspect", "-x.wav", cwd=tmp_path)
     assert (done.returncode, 'stands behind "--"' in done.stderr) == (2, True)
     assert run("inspect", "--", "-x.wav", cwd=tmp_path).returncode == 0
+
+
+def test_a_warning_of_this_library_is_a_sentence_on_the_command_line():
+    code = (
+        "import sys, warnings; sys.argv = ['poscuda', '--version']; from poscuda_fast import cli, LabelWarning\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "warnings.simplefilter('always'); warnings.warn('labels look odd', LabelWarning); warnings.warn('other')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    first, second = done.stderr.splitlines()
+    assert first == "Warning: labels look odd"
+    assert second.endswith("UserWarning: other")

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -15,7 +16,7 @@ from poscuda_fast.cli.help_pages import EPILOG, Group, SystemRefusalError
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import PoscudaError, has_stopped
 from poscuda_fast.system_errors import is_of_system, sentence
-from poscuda_fast.text import message
+from poscuda_fast.text import message as shown
 
 PROGRAM = "poscuda"
 COMPLETE_VARIABLE = f"_{PROGRAM}_COMPLETE".upper()  # click's own name for it
@@ -35,6 +36,7 @@ _REFUSALS = (
 def main() -> None:
     """Run the command line and exit with a documented code."""
     printing.begin()
+    warnings.showwarning = _warn  # type: ignore[assignment] # its last two arguments are not needed
     code = _run()
     reason = printing.untold()
     if reason and code in (0, 1):
@@ -110,8 +112,16 @@ def _place_of(error: Exception) -> str:
     return f"{own[-1][0]}, line {own[-1][1]}" if own else "outside of this package"
 
 
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Tell a warning of this library as a sentence, and any other as Python does."""
+    if issubclass(category, poscuda_fast.LabelWarning | poscuda_fast.UnprotectedWarning):
+        printing.say(f"Warning: {shown(of_command(str(message)))}", err=True)
+    else:
+        printing.say(warnings.formatwarning(message, category, filename, lineno).rstrip("\n"), err=True)
+
+
 def _tell(text: str) -> None:
-    printing.say(f"{PROGRAM}: {message(of_command(text))}", err=True)
+    printing.say(f"{PROGRAM}: {shown(of_command(text))}", err=True)
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's order
