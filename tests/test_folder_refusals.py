@@ -69,7 +69,7 @@ def test_another_recipe_or_other_labels_are_refused_in_place(
     [
         (
             {"recipe": Recipe.paper(blur=0.02)},
-            r"was begun with PaperRecipe\(.*blur=0\.01.*, and this call asks for PaperRecipe\(.*blur=0\.02",
+            r"was begun with format 1, .*blur 0\.01.*, and this call asks for format 1, .*blur 0\.02",
         ),
         ({"labels_from": r"regex:(\d)"}, r"no/0\.wav: it was copied with the label 'no', and now has '0'"),
     ],

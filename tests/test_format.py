@@ -199,7 +199,9 @@ def test_vector_clips_of_the_second_implementation(recipe, dtype, sha256) -> Non
     assert short_sha256(wet.astype(wet.dtype.newbyteorder("<")).tobytes()) == sha256
 
 
-names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8).filter(
+    lambda name: name.strip(" \t\n\v\f\r")
+)
 labels = st.integers(0, 2**64 - 1) | names
 lengths = st.integers(0, 12) | st.integers(0, 70)
 masters = st.binary(min_size=32, max_size=32)
