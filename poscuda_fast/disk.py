@@ -324,7 +324,9 @@ class Systems:
         """Remember the file system of an open file or folder."""
         device = os.fstat(descriptor).st_dev
         if device not in self._open:
-            self._open[device] = os.dup(descriptor)
+            copy = os.dup(descriptor)
+            if self._open.setdefault(device, copy) != copy:  # another thread was faster
+                os.close(copy)
 
     def meet_at(self, folder: Path) -> None:
         """Remember the file system of a folder."""
@@ -336,7 +338,7 @@ class Systems:
 
     def sync(self, root: Path, names: Iterable[str]) -> None:
         """Return once everything is durable; OSError if that fails. `names` are what was written below `root`."""
-        done = [sync_system(descriptor) for descriptor in self._open.values()]
+        done = [sync_system(descriptor) for descriptor in list(self._open.values())]
         if not all(done):
             sync_each(root / name for name in names)
 

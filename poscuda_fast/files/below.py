@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,17 @@ _NO_NAMES = ("", ".", "..")
 _OF_THE_SYSTEM = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # errors that are no file's own
 
 
+class _Folder:
+    """An open folder, closed once nobody has it: so threads need no lock, which an interrupt might leave locked."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 class Below:
     """Opens files by their names below a folder, with "/"; a few folders stay open. Threads may share it.
 
@@ -40,10 +50,9 @@ class Below:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.systems = disk.Systems()
-        self._root = os.open(root, os.O_RDONLY)
-        self._folders: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.RLock()  # an interrupt just before it is released leaves it with its thread
-        self.systems.meet(self._root)
+        self._root = _Folder(os.open(root, os.O_RDONLY))
+        self._opened = functools.lru_cache(FOLDERS_OPEN)(self._found)
+        self.systems.meet(self._root.descriptor)
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """A descriptor of a file; FileNotFoundError if it or its folder does not exist."""
@@ -71,23 +80,14 @@ class Below:
         folder, slash, last = name.rpartition("/")
         if last in _NO_NAMES or (slash and not folder):
             raise self._leaving(name)
-        with self._lock:
-            descriptor = os.dup(self._descriptor(folder)) if folder else os.dup(self._root)
-        try:
-            yield descriptor, last
-        finally:
-            os.close(descriptor)
+        here = self._opened(folder) if folder else self._root
+        yield here.descriptor, last
 
     def close(self) -> None:
-        """Close the folders."""
-        with self._lock:
-            for descriptor in self._folders.values():
-                os.close(descriptor)
-            self._folders.clear()
-            self.systems.close()
-            if self._root >= 0:
-                os.close(self._root)
-                self._root = -1
+        """Close the folders, each as soon as no thread is within it."""
+        self._opened.cache_clear()
+        self._root = _Folder(-1)
+        self.systems.close()
 
     def digest(self, name: str) -> str | None:
         """A file's BLAKE3 in hex; None if there is no regular file of that name, or only behind a link."""
@@ -107,35 +107,20 @@ class Below:
         """
         self.systems.sync(self.root, ())
 
-    def _descriptor(self, folder: str) -> int:
-        if folder in self._folders:
-            self._folders.move_to_end(folder)
-            return self._folders[folder]
-        parts = folder.split("/")
-        if any(part in _NO_NAMES for part in parts):
-            raise self._leaving(folder)
+    def _found(self, folder: str) -> _Folder:
         here = self._root
-        try:
-            for part in parts:
-                try:
-                    inner = os.open(part, _FOLDER, dir_fd=here)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                        raise
-                    raise DatasetError(
-                        f"{self.root / folder} is no folder any more, or has a link on the way; it is not followed."
-                    ) from None
-                if here != self._root:
-                    os.close(here)
-                here = inner
-        except BaseException:
-            if here != self._root:
-                os.close(here)
-            raise
-        self.systems.meet(here)
-        self._folders[folder] = here
-        if len(self._folders) > FOLDERS_OPEN:
-            os.close(self._folders.popitem(last=False)[1])
+        for part in folder.split("/"):
+            if part in _NO_NAMES:
+                raise self._leaving(folder)
+            try:
+                here = _Folder(os.open(part, _FOLDER, dir_fd=here.descriptor))
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                raise DatasetError(
+                    f"{self.root / folder} is no folder any more, or has a link on the way; it is not followed."
+                ) from None
+        self.systems.meet(here.descriptor)
         return here
 
     def _leaving(self, name: str) -> DatasetError:
