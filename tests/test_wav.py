@@ -123,9 +123,9 @@ def test_a_file_is_divided_into_whole_frames_and_whole_patches(data):
         (Path(folder) / "a.wav").write_bytes(content)
         file = read_layout(Path(folder), "a.wav")
         plan = audiofiles.plan_of(frames, "yes", key, recipe)
-        found = list(pieces.wav_pieces(file, plan, 0))
+        found = list(pieces.uncompressed_pieces(file, plan, 0))
         later = data.draw(st.sampled_from(found)).begin
-        assert list(pieces.wav_pieces(file, plan, 0, later)) == [one for one in found if one.begin >= later]
+        assert list(pieces.uncompressed_pieces(file, plan, 0, later)) == [one for one in found if one.begin >= later]
     assert [one.begin for one in found[1:]] == [one.end for one in found[:-1]]
     assert (found[0].begin, found[-1].end, found[0].row) == (0, len(content), 0)
     places = [(start, size) for one in found for start, size in zip(one.starts, one.sizes, strict=True)]

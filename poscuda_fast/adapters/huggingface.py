@@ -42,9 +42,9 @@ def protect_dataset(
 ) -> Any:
     """Make a protected copy of a data set of audio files.
 
-    Rows are read as Arrow, so `datasets` decodes neither the files (torchcodec is not needed) nor any other column. WAV
-    files change only in their samples; FLAC and other lossless files keep their format and subtype. A row with a path
-    alone gets the bytes of that file, which `datasets` opens: it may be in an archive or at a remote address.
+    Rows are read as Arrow, so `datasets` decodes neither the files (torchcodec is not needed) nor any other column.
+    Files that are not compressed change only in their samples; FLAC keeps all that it carries. A row with a path alone
+    gets the bytes of that file, which `datasets` opens: it may be in an archive or at a remote address.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ class Accounts:
         self.ratios = Ratios()
 
     def add(self, part: Part, content: Buffer, dry: Buffer, wet: Buffer) -> None:
-        """Take in a piece of a WAV file: its bytes with either form of its patches, and the forms."""
+        """Take in a piece of an uncompressed file: its bytes with either form of its patches, and the forms."""
         record, places = part.record, Places(part.record)
         sums = self._sums_of(part)
         original = bytearray()

@@ -27,7 +27,7 @@ class Files(Protocol):
     tally: Tally
 
     def account(self, part: Part, content: bytes, dry: memoryview, wet: memoryview) -> None:
-        """Take a WAV piece into the accounts."""
+        """Take an uncompressed piece into the accounts."""
 
     def store(self, record: Record, patches: memoryview, time: int | None = None) -> None:
         """Write patches of an uncompressed file to their places; `time` is when it was changed then, by default now."""
@@ -48,8 +48,8 @@ class Files(Protocol):
         """What an encoded file is now."""
 
 
-class WavAnswer:
-    """What some recorded pieces of WAV files are now.
+class SamplesAnswer:
+    """What some recorded pieces of uncompressed files are now.
 
     Attributes
     ----------

@@ -69,7 +69,7 @@ class Group(NamedTuple):
 
 
 class FileBatch(Secret):
-    """Pieces of files that are recorded together: all of WAV files, or all of files that are encoded again.
+    """Pieces of files that are recorded together: all of uncompressed files, or all of files that are encoded again.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class FileBatch(Secret):
 
     @functools.cached_property
     def groups(self) -> list[Group]:
-        """The WAV pieces by kind of sample."""
+        """The uncompressed pieces by kind of sample."""
         kinds: dict[tuple[str, int], list[int]] = {}
         for number, record in enumerate(self.records):
             if record.sizes:

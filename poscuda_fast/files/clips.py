@@ -26,8 +26,8 @@ class FileClip(Secret):
     verdict : Verdict
         What it is now.
     original, now : bytes or None
-        The original file; None for a WAV file that is missing or has changed outside its patches. The file as it is
-        now; None if it is missing.
+        The original file; None for an uncompressed file that is missing or has changed outside its patches. The
+        file as it is now; None if it is missing.
     record : Record
         How its samples are stored.
     tally : Tally

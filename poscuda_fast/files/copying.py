@@ -370,7 +370,7 @@ class _Run:
             self.plan = self.plan.with_recipe(self._key, recipe)
 
     def _made(self, maker: Maker, numbers: Sequence[int]) -> Iterator[Made]:
-        """Make some outputs; WAV files in this thread alone, since what they cost is mostly not shared by threads."""
+        """Make some outputs; uncompressed files in this thread alone: threads would share little of their cost."""
         files = (self._sources[number].file for number in numbers)
         alone = not any(file is not None and isinstance(file.layout, Encoding) for file in files)
         return (map if alone else self._workers.map)(maker.make, maker.chunks(numbers))

@@ -55,7 +55,7 @@ def _from_folders(root: Path, names: Sequence[str]) -> list[str | int]:
     # One file, or a folder that is itself a class, is fine; loose files beside class folders are not.
     if loose and len(loose) != len(names):
         refuse([f"{name} lies outside every class folder" for name in loose], "Labels cannot be read from the folders")
-    return list(parents)
+    return parents  # type: ignore[return-value] # a list that nobody else has
 
 
 def _from_mapping(

@@ -160,7 +160,7 @@ class Maker:
             self._opened(folder, one) as (source, _),
         ):
             if one.file is not None:
-                self._make_wav(source, _Sink(-1), number, one.file, made.tally)
+                self._make_uncompressed(source, _Sink(-1), number, one.file, made.tally)
         return made
 
     def judge(self, number: int, path: Path) -> Verdict:
@@ -194,7 +194,7 @@ class Maker:
     def _make_together(
         self, source: int, target: int, numbers: Sequence[int], coding: str, channels: int, made: Made
     ) -> None:
-        """Short WAV files of one coding under steady marks: they lie in one buffer, and are marked at once."""
+        """Short uncompressed files of one coding under steady marks: they lie in one buffer, and are marked at once."""
         width = codings.CODINGS[coding]
         begins: list[int] = []
         end = 0
@@ -242,7 +242,7 @@ class Maker:
             if one.file is None:
                 before = _copy(descriptor, sink)
             elif isinstance(one.file.layout, Uncompressed):
-                before, snr_db = self._make_wav(descriptor, sink, number, one.file, made.tally)
+                before, snr_db = self._make_uncompressed(descriptor, sink, number, one.file, made.tally)
             else:
                 before, snr_db = self._encode(descriptor, sink, number, one.file, made.tally)
                 if one.file.lossy:
@@ -252,10 +252,10 @@ class Maker:
                 one.output_name, one.name, one.label, size, sink.size, before, sink.hexdigest(), snr_db
             )
 
-    def _make_wav(
+    def _make_uncompressed(
         self, source: int, sink: _Sink, number: int, file: AudioFile, tally: Tally
     ) -> tuple[str, float | None]:
-        """A WAV file of any length, in pieces; returns its digest before, and its SNR."""
+        """An uncompressed file of any length, in pieces; returns its digest before, and its SNR."""
         layout = file.layout
         unit = layout.channels * codings.CODINGS[layout.coding]
         end_of_sound = _offset(file) + layout.frames * unit

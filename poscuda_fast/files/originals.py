@@ -34,7 +34,7 @@ from poscuda_fast.undo.steps import Records
 
 
 class _Seen(NamedTuple):
-    """A recorded piece: its original bytes, or those of its patches in a WAV file; and of which form it is."""
+    """A recorded piece: its original bytes, or those of its patches in an uncompressed file; and its form."""
 
     record: Record
     kept: bytes
@@ -98,7 +98,7 @@ class FilesRun(Run):
                     if names is None or part.record.name in names:
                         yield part, _Seen(part.record, kept, np.ones(3, np.bool_))
                 continue
-            answer = self._target.examine_wavs(one.batch, one.content, records.torn_of(one))
+            answer = self._target.examine_samples(one.batch, one.content, records.torn_of(one))
             for number, part in enumerate(one.batch.parts):
                 if names is None or part.record.name in names:
                     yield part, _Seen(part.record, answer.dry_of(number), answer.held[:, number])
@@ -161,8 +161,8 @@ def originals_of_folder(
 ) -> Iterator[tuple[str, str | int, bytes, bytes]]:
     """Yield protected audio files with their originals, one at a time, in the order of the run; nothing is written.
 
-    The original of a WAV file is the file as it is now with its samples put back, of which the sidecar tells every one.
-    The sidecar keeps encoded files whole.
+    The original of an uncompressed file is the file as it is now with its samples put back, of which the sidecar
+    tells every one. The sidecar keeps encoded files whole.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def originals_of_folder(
 
 
 def _put_back(now: bytes, seen: list[_Seen], record: Record, kept: bytes) -> tuple[Verdict, bytes | None]:
-    """The verdict on a WAV file, and its original bytes if they are known."""
+    """The verdict on an uncompressed file, and its original bytes if they are known."""
     held = np.logical_and.reduce([one.held for one in seen])
     if not record.is_last:  # a run was stopped within the file, and did not touch the rest
         held[1] = False

@@ -30,8 +30,8 @@ def whole_files(files: Sequence[AudioFile], plan: Plan, numbers: Sequence[int]) 
     return found
 
 
-def wav_pieces(file: AudioFile, plan: Plan, number: int, begin: int = 0) -> Iterator[Record]:
-    """The pieces of a WAV file from byte `begin` on, where one must begin.
+def uncompressed_pieces(file: AudioFile, plan: Plan, number: int, begin: int = 0) -> Iterator[Record]:
+    """The pieces of an uncompressed file from byte `begin` on, where one must begin.
 
     A piece of samples consists of whole frames and, in format 1, of whole patches.
     """

@@ -79,7 +79,7 @@ class Record(NamedTuple):
 
     @property
     def sound(self) -> slice:
-        """Where the samples of a WAV file lie in the piece's bytes."""
+        """Where the samples of an uncompressed file lie in the piece's bytes."""
         first, end = self.offset - self.begin, self.offset + self.frames * self.frame_bytes - self.begin
         return slice(max(0, first), max(0, min(end, self.end - self.begin)))
 

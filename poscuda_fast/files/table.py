@@ -158,7 +158,7 @@ class FileTable(Sequence[AudioFile]):
     def rates(self) -> Ints:
         """The sample rate of each file in Hz, int64."""
         rates = np.array([layout.sample_rate for layout in self.layouts], np.int64)
-        return rates[np.array(self._kinds, np.intp)]
+        return rates[np.frombuffer(self._kinds, np.int32)]
 
     def of(self, wanted: Callable[[Layout], bool]) -> Iterator[AudioFile]:
         """The files whose layout, its length aside, is wanted."""

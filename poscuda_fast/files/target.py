@@ -18,7 +18,7 @@ from poscuda_fast import attributes, disk
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.files import batches, encoded, listing, pieces, replacing
 from poscuda_fast.files.accounts import Accounts
-from poscuda_fast.files.answers import EncodedAnswer, WavAnswer
+from poscuda_fast.files.answers import EncodedAnswer, SamplesAnswer
 from poscuda_fast.files.batches import FileBatch, Label, Part, Rows
 from poscuda_fast.files.below import Below
 from poscuda_fast.files.kept import KeptPiece
@@ -212,13 +212,13 @@ class FileTarget:
 
     def examine(
         self, batch: FileBatch, content: memoryview, torn: TornPieces, place: Bookmark
-    ) -> WavAnswer | EncodedAnswer:
+    ) -> SamplesAnswer | EncodedAnswer:
         if batch.is_encoded:
             return self._examine_encoded(batch, place)
-        return self.examine_wavs(batch, content, torn)
+        return self.examine_samples(batch, content, torn)
 
-    def examine_wavs(self, batch: FileBatch, content: memoryview, torn: TornPieces) -> WavAnswer:
-        """What a recorded batch of WAV pieces is now."""
+    def examine_samples(self, batch: FileBatch, content: memoryview, torn: TornPieces) -> SamplesAnswer:
+        """What a recorded batch of uncompressed pieces is now."""
         contents = [self.read(record) for record in batch.records]
         shown = [_or_zeros(one, record) for one, record in zip(contents, batch.records, strict=True)]
         answers = []
@@ -230,7 +230,7 @@ class FileTarget:
             now = group.join(shown, batch.records)
             answers.append(self.forms.examine(now, group.stretches, content[position : position + size], known))
             position += size
-        return WavAnswer(self, batch, contents, answers)
+        return SamplesAnswer(self, batch, contents, answers)
 
     def unfinished(self) -> Iterator[tuple[str, Verdict]]:
         for name, found in self._kept.items():
@@ -313,7 +313,7 @@ class FileTarget:
             os.close(descriptor)
 
     def account(self, part: Part, content: bytes, dry: memoryview, wet: memoryview) -> None:
-        """Take a WAV piece into the accounts; `content` is all of it, as it was when it was read."""
+        """Take an uncompressed piece into the accounts; `content` is all of it, as it was when it was read."""
         self.accounts.add(part, content, dry, wet)
 
     def mark_file(self, name: str, record: Record, original: BinaryIO) -> replacing.Marked:
@@ -378,7 +378,7 @@ class FileTarget:
                 if whole.is_encoded:
                     yield from batches.encoded_parts(part, KEPT_BYTES, begin)
                 elif pieces.is_long(file) or begin:
-                    for piece in pieces.wav_pieces(file, job.plan, number, begin):
+                    for piece in pieces.uncompressed_pieces(file, job.plan, number, begin):
                         yield part._replace(record=piece._replace(row=row))
                 else:
                     yield part
@@ -419,7 +419,7 @@ class FileTarget:
             self._stamps[record.name] = disk.stamp_of(status)
 
     def _store_all(self, batch: FileBatch, contents: Sequence[bytes], wet: Sequence[memoryview]) -> None:
-        """Store WAV pieces, and account for them: batch by batch, while others are marked by another thread."""
+        """Store uncompressed pieces, and account for them; another thread marks the next batch meanwhile."""
         for part, content, marked in zip(batch.parts, contents, wet, strict=True):
             if len(marked):
                 self.store(part.record, marked)

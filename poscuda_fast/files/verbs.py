@@ -73,13 +73,13 @@ def protect_folder(
 ) -> Report:
     """Protect audio files, as a copy or in place, durably.
 
-    In WAV files (PCM_16, PCM_24, FLOAT) only samples change, in format 1 only those of the patches; FLAC and other
-    lossless formats are decoded and encoded again with the same subtype, rate and channels. Each file is marked for its
-    own sample rate. In place, what undo needs is sealed with the key into a sidecar before anything is overwritten, so
-    that `restore_folder` can bring every file back bit for bit. A copy keeps no originals: its source is its undo. The
-    sidecar and a readable manifest lie beside what is protected, and nothing is written inside it but the files. If the
-    process is killed, the same call made again finishes the job. Files that were added later are marked alone by it.
-    Files may have any length: a few MiB of them are in memory.
+    In uncompressed files (WAV, AIFF, CAF, AU, W64, NIST SPHERE of 16- or 24-bit PCM or 32-bit float) only samples
+    change, in format 1 only those of the patches; FLAC is decoded and encoded again, and keeps all that it carries.
+    Each file is marked for its own sample rate. In place, what undo needs is sealed with the key into a sidecar before
+    anything is overwritten, so that `restore_folder` can bring every file back bit for bit. A copy keeps no originals:
+    its source is its undo. The sidecar and a readable manifest lie beside what is protected, and nothing is written
+    inside it but the files. If the process is killed, the same call made again finishes the job. Files that were added
+    later are marked alone by it. Files may have any length: a few MiB of them are in memory.
 
     Parameters
     ----------
@@ -223,10 +223,10 @@ def restore_folder(
     """Put the original bytes of protected audio files back, bit for bit.
 
     Where the sidecar is lost, `without_sidecar` computes the originals of format 2 by subtracting the mark. In place,
-    which WAV files allow, a sidecar is made first, and then all is as with one: protecting again gives back what was
-    there. The result is the original but for samples that were saturated, which are counted, and for last bits of
-    float32; if the manifest lies beside the files, the report says which are confirmed by it. FORMAT.md, "Without the
-    sidecar".
+    which uncompressed files allow, a sidecar is made first, and then all is as with one: protecting again gives back
+    what was there. The result is the original but for samples that were saturated, which are counted, and for last bits
+    of float32; if the manifest lies beside the files, the report says which are confirmed by it. FORMAT.md, "Without
+    the sidecar".
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ def token_of(label: str | int) -> bytes:
 def plain(label: str | int) -> str | int:
     """The class that a label names: text without the blanks around it, which is a number if it is written like one.
 
-    So "1", " 1" and 1 are one class wherever they stand; "01" is a name (FORMAT.md, "Labels").
+    So "1", " 1" and 1 are one class wherever they stand; "01" is a name (FORMAT.md, "Secrets").
     """
     if not isinstance(label, str):
         return label

@@ -125,6 +125,7 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     import numpy as np
     from audiofiles import noise, npy, npy_header, rf64, wav
     from hostile import BAD_NPYS, BAD_WAVS
+    from test_containers import BAD_OTHERS, OTHERS
     from test_key import KEY_LINE, WRONG
 
     from poscuda_fast import Key, Recipe, protect_memmap
@@ -133,6 +134,7 @@ def seeds(reader: str, folder: Path) -> Iterator[bytes]:
     if reader == "wav":
         yield from (wav(noise(20)), wav(noise(20, 2, "PCM_24"), "PCM_24", extensible=True), rf64(noise(9)))
         yield from (content for content, _ in BAD_WAVS.values() if len(content) < 5_000)
+        yield from (content for content, *_ in (*OTHERS.values(), *BAD_OTHERS.values()))
     elif reader == "npy":
         yield npy(npy_header(), bytes(12))
         yield from (content for content, _ in BAD_NPYS.values() if len(content) < 5_000)
