@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from audiofiles import contents, noise, wav, write_tree
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -122,6 +123,30 @@ class Folder(RuleBasedStateMachine):
 
 class Copy(Folder):
     in_place = False
+
+
+@pytest.mark.parametrize(("frames", "undone_in_part"), [(603, False), (9, False), (9, True)])
+def test_a_file_of_another_sample_rate_is_left_out_until_it_is_put_back(
+    tmp_path: Path, frames: int, undone_in_part: bool
+) -> None:
+    write_tree(tmp_path / "src", FILES)
+    protect_folder(tmp_path / "src", None, KEY)
+    other = wav(noise(frames, seed=3), rate=8000)
+    (tmp_path / "src/yes/3.wav").write_bytes(other)
+    if undone_in_part:
+        restore_folder(tmp_path / "src", KEY, partial=True)
+    before = contents(tmp_path)
+    with pytest.raises(SidecarError, match=r"3\.wav had 16,000 Hz, and now says 8,000 Hz.*partial=True"):
+        protect_folder(tmp_path / "src", None, KEY)
+    assert contents(tmp_path) == before
+    report = protect_folder(tmp_path / "src", None, KEY, partial=True)
+    assert report.left_out == ("yes/3.wav had 16,000 Hz, and now says 8,000 Hz",)
+    assert contents(tmp_path / "src") == {**MARKED, "yes/3.wav": other}
+    (tmp_path / "src/yes/3.wav").write_bytes(MARKED["yes/3.wav"])
+    protect_folder(tmp_path / "src", None, KEY)
+    assert verify_folder(tmp_path / "src", KEY).protected == len(FILES)
+    restore_folder(tmp_path / "src", KEY)
+    assert contents(tmp_path / "src") == FILES
 
 
 TestInPlace = Folder.TestCase

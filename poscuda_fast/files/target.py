@@ -137,7 +137,8 @@ class FileTarget:
         if batch:
             yield FileBatch(batch, steady=self._marks.steady)
 
-    def recorded(self, batch: FileBatch) -> None:
+    def recorded(self, batch: FileBatch, others: dict[str, str] | None = None) -> None:
+        """Take a recorded batch as done; files that have another sample rate now go to `others`, or are refused."""
         for part in batch.parts:
             name = part.record.name
             number = self._files.names.find(name)
@@ -149,10 +150,13 @@ class FileTarget:
             if number is not None and self._marks.steady:
                 rate = self._files[number].layout.sample_rate
                 if rate != part.rate:
-                    raise SidecarError(
-                        f"The sidecar {self._journal.path} was made for another sample rate: {name} had {part.rate:,} "
-                        f"Hz, and now says {rate:,} Hz. Put that back. Nothing was written."
-                    )
+                    other = f"{name} had {part.rate:,} Hz, and now says {rate:,} Hz"
+                    if others is None:
+                        raise SidecarError(
+                            f"The sidecar {self._journal.path} was made for another sample rate: {other}. Put that "
+                            f"back, or go on with the other files alone (partial=True). Nothing was written."
+                        )
+                    others[name] = other
             if part.record.is_last:
                 if number is not None:
                     self._done[number] = True

@@ -8,7 +8,7 @@ import functools
 import heapq
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +183,7 @@ def protect_folder(
         job = _job(key, recipe, gathered)
         if known is not None:
             job = dataclasses.replace(job, plan=job.plan.recorded(key, known, snr))
-        job, added = _usable(journal, paths, key, job, engine, unusable if partial else None)
+        job, added, apart = _usable(journal, paths, key, job, engine, unusable if partial else None)
         plan, notes = job.plan, notes_of(journal) if known is not None else ()
         if known is None:
             undone = journal.state is State.UNDONE  # then its records tell what its files are
@@ -192,7 +192,7 @@ def protect_folder(
         job = dataclasses.replace(job, plan=plan, snr=snr, notes=notes)
         target = FileTarget(paths, journal, plan.recipe, engine, progress, job)
         with contextlib.closing(target):
-            state, left_out = _protect(journal, target, paths, job, added, partial=partial, dry_run=dry_run)
+            state, left_out = _protect(journal, target, paths, job, added, apart, partial=partial, dry_run=dry_run)
             done = state == "already protected" and "counts" in journal.summary
             tally = Tally(**journal.summary["counts"]) if done else target.tally
             hidden = listing.notes_on_hidden(paths.source, copying=False) if paths.only is None else []
@@ -392,14 +392,15 @@ def _job(key: Key, recipe: Recipe, gathered: Gathered) -> Job:
 
 def _usable(
     journal: Journal, paths: Paths, key: Key, job: Job, engine: Engine, left_out: dict[str, str] | None
-) -> tuple[Job, Ints]:
-    """The job, and the numbers of its files that no record has; those to be marked anew are examined.
+) -> tuple[Job, Ints, set[str]]:
+    """The job, the numbers of its files that no record has, and the names of recorded files that are not in it.
 
-    See `preflight.refuse_not_finite`; what goes to `left_out` is not in the job that is returned.
+    Files to be marked anew are examined: see `preflight.refuse_not_finite`. What is in `left_out`, or goes there, is
+    not in the job that is returned.
     """
     if journal.state is State.FINAL:
-        return job, np.empty(0, np.int64)
-    known = bytearray(len(job.files))
+        return job, np.empty(0, np.int64), set()
+    known, apart = bytearray(len(job.files)), set[str]()
     bad: dict[str, str] | None = None if left_out is None else {}
     with contextlib.closing(FileTarget(paths, journal, job.plan.recipe, engine, None, job)) as target:
         if journal.state is not State.NEW:
@@ -409,7 +410,8 @@ def _usable(
                     if number is not None:
                         known[number] = True
                 if journal.state is not State.UNDONE:  # of an undone run all is marked anew
-                    target.recorded(one.batch)
+                    target.recorded(one.batch, bad)
+                    apart |= {record.name for record in one.batch.records} & {*(left_out or ()), *(bad or ())}
         preflight.refuse_not_finite(target, bad)
     if bad and left_out is not None:
         left_out.update(bad)
@@ -418,7 +420,7 @@ def _usable(
             raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
         files = FileTable(job.files[n] for n in kept)
         job = _job(key, job.plan.recipe, Gathered(files, [job.labels[n] for n in kept], [], {}, {}))
-    return job, np.flatnonzero(np.frombuffer(known, np.bool_) == 0)
+    return job, np.flatnonzero(np.frombuffer(known, np.bool_) == 0), apart
 
 
 def _protect(
@@ -427,11 +429,12 @@ def _protect(
     paths: Paths,
     job: Job,
     added: Ints,
+    apart: Collection[str],
     *,
     partial: bool,
     dry_run: bool,
 ) -> tuple[str, tuple[str, ...]]:
-    """Protect files, of which those numbered in `added` have no record."""
+    """Protect files, of which those numbered in `added` have no record; those in `apart` have, and are left out."""
     if journal.state is State.FINAL:
         steps.refuse_other_run(journal, target.header(journal.header))
         return "already protected", _others_than_recorded(journal, paths, job, partial=partial)
@@ -449,7 +452,7 @@ def _protect(
         undone = None
         if journal.state is State.UNDONE:
             undone = closing.enter_context(contextlib.closing(recorded(journal, paths, None)))
-        return steps.protect(journal, target, partial=partial, undone=undone)
+        return steps.protect(journal, target, partial=partial, undone=undone, apart=apart)
 
 
 def _others_than_recorded(journal: Journal, paths: Paths, job: Job, *, partial: bool) -> tuple[str, ...]:

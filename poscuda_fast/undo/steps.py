@@ -214,9 +214,16 @@ class Findings:
 
 
 def protect(
-    journal: Journal, target: Target[Batch], *, partial: bool = False, undone: Target[Batch] | None = None
+    journal: Journal,
+    target: Target[Batch],
+    *,
+    partial: bool = False,
+    undone: Target[Batch] | None = None,
+    apart: Collection[str] = (),
 ) -> tuple[str, tuple[str, ...]]:
     """Protect a target: from the beginning, from wherever a run was stopped, or what is new in it.
+
+    Names in `apart` are left out, whatever their data say.
 
     Where the run was undone, `undone` is the target that it records, by which the data must prove to be the originals:
     `target` may be marked otherwise.
@@ -243,6 +250,7 @@ def protect(
     gone = "; if that is meant, move the sidecar away, for its run was undone and all others are originals"
     hint = gone * (was_undone and findings.original and not findings.foreign)
     left_out = _left_out(journal, findings.changed, partial=partial, foreign=findings.foreign, hint=hint)
+    left_out = (*left_out, *(name for name in apart if name not in findings.changed))
     for one in records:
         target.recorded(one.batch)
     target.skip(left_out)
