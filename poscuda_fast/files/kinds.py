@@ -61,7 +61,7 @@ _MAGIC = (
     (4, b"ftyp", "MP4"),
     (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "WMA"),
 )
-_INSIDE = {"RIFF": b"WAVE", "RIFX": b"WAVE", "RF64": b"WAVE", "BW64": b"WAVE"}  # from byte 8 on
+_RIFFS = ("RIFF", "RIFX", "RF64", "BW64")
 _IFF = (b"AIFF", b"AIFC", b"8SVX", b"16SV")
 _PICTURES = (b"avif", b"heic", b"heix", b"mif1", b"msf1")  # that begin as MP4 does
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "Zstandard"}
@@ -127,8 +127,8 @@ def head_of(path: str) -> bytes:
 
 
 def _is_inside(head: bytes, name: str) -> bool:
-    if name in _INSIDE:
-        return head[8:12] in (_INSIDE[name], b"AVI ")
+    if name in _RIFFS:
+        return head[8:12] in (b"WAVE", b"AVI ")
     if name == "IFF":
         return head[8:12] in _IFF
     if name == "MP4":

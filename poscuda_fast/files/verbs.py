@@ -411,7 +411,8 @@ def _usable(
                         known[number] = True
                 if journal.state is not State.UNDONE:  # of an undone run all is marked anew
                     target.recorded(one.batch, bad)
-                    apart |= {record.name for record in one.batch.records} & {*(left_out or ()), *(bad or ())}
+                    for out in (left_out, bad):
+                        apart.update(record.name for record in one.batch.records if out and record.name in out)
         preflight.refuse_not_finite(target, bad)
     if bad and left_out is not None:
         left_out.update(bad)
