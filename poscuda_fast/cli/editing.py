@@ -177,7 +177,7 @@ def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | Non
     option = "" if sidecar is None else f" --sidecar {_quoted(sidecar)}"
     key = f"--key {_quoted(key_file)}{option}"
     undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
-    first = f"not before you have seen to the {bare:,} files above that are not protected, and then " * bool(bare)
+    first = f"not before you have seen to what is left unprotected above ({bare:,}), and then " * bool(bare)
     publish = f"{first}{_quoted(data)} alone; {_quoted(key_file)} and {_quoted(beside)} are for you only"
     return table((("to check", f"poscuda verify {_quoted(data)} {key}"), ("to undo", undo), ("to publish", publish)))
 
