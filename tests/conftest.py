@@ -36,11 +36,13 @@ def _prepare_simulator() -> None:
     if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
         import devices
         from numba import cuda
+        from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
         from poscuda_fast.kernels import cuda as backend
         from poscuda_fast.kernels import cuda_launch, cuda_lines
 
         cuda.as_cuda_array = devices.as_cuda_array
+        FakeCUDAShared.array = devices.shared_array
         cuda_launch.FEWEST_BLOCKS = 1
         backend.THREADS = cuda_lines.THREADS = 4
         sys.setswitchinterval(1e-5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,6 +50,23 @@ def as_cuda_array(array: Any, sync: bool = True) -> Any:
     if memory.size:
         memory = np.asarray(SimpleNamespace(__array_interface__=interface))
     return FakeCUDAArray(memory, stream=0 if number is None else Stream(number))
+
+
+_making = threading.Lock()
+
+
+def shared_array(shared: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """One shared array for each line of a kernel: in the simulator's own, threads that meet there may get one each."""
+    from numba import types
+    from numba.np.numpy_support import as_dtype
+
+    kind = as_dtype(dtype) if isinstance(dtype, types.Type) else np.dtype(dtype)
+    if shape == 0:  # what the launch asked for
+        whole = shared._dynshared
+        return whole[: whole.size // kind.itemsize * kind.itemsize].view(kind)
+    caller = sys._getframe(1)
+    with _making:
+        return shared._allocations.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, kind))
 
 
 def to_device(content: np.ndarray) -> Any:
