@@ -1,15 +1,17 @@
-"""The ownership test on models trained on protected clips, and on models that were not.
+"""The ownership test on models trained on data of which a share is marked, and on models that were not.
 
-    python -m experiments.ownership DATASET [--keys 30] [--models m5 lstm]
+    python -m experiments.ownership DATASET [--models m5 lstm cnn] [--keys 100] [--jobs N] [--results FOLDER]
 
-Each model is trained on protected clips and tested with their key; it is also trained on clean clips and tested with
-many keys that it never saw, where p-values must not be smaller than by chance.
+Each model is trained on clips of which 1 to 100 % carry format 2, and tested with their key; so are a model
+fine-tuned on clean clips afterwards, one that only learnt the first one's answers, and one whose clips two owners
+marked. A model trained on clean clips is tested with many keys that it never saw, where p-values must not be smaller
+than by chance. The test asks for labels alone. Every result is stored as soon as it is finished, and stored ones are
+skipped.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,91 +19,153 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments import cells
-from experiments.conditions import Clips, Condition, Ints, clean, poscuda, study_key
-from experiments.dataset import TEST, TRAIN, Dataset, load
-from experiments.trial import lay_out
-from poscuda_fast import Key, Recipe, ownership_test, protect
-from poscuda_fast.evaluation.models import NAMES, Model
-from poscuda_fast.evaluation.training import EPOCHS, Config, Part, predict, train
+from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.data.dataset import TEST, TRAIN, Dataset, load, results_of
+from experiments.parallel import in_parallel
+from experiments.training.conditions import Clips, Ints, mark_rows, named, study_key
+from experiments.training.trial import spaced
+from poscuda_fast import Key, Recipe, ownership_test
+from poscuda_fast.evaluation.models import MODELS, Model
+from poscuda_fast.evaluation.pace import cost
+from poscuda_fast.evaluation.training import Config, Part, predict, train
 
+SHARES = (1.0, 2.0, 5.0, 10.0, 100.0)  # % of the clips
+AFTER = 5.0  # % marked, where something is done to the model afterwards
+HOWS = ("fine-tuned", "distilled", "two owners")
 LEVELS = (0.013, 0.071, 0.264, 0.652)  # ten classes give p-values just below these: 4, 3, 2, 1 hits
 FIRST_FOREIGN_KEY = 1000
-DENSE = Recipe.paper(every=240)  # the whole clip is marked, so that every model learns it
+TRAIN_CLIPS, ASKED_CLIPS = 2700, 200
+RECIPE = Recipe.strong()
 
 
-def dense() -> Condition:
-    """The paper's filters, on patches side by side over the whole clip."""
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """One model that is asked.
 
-    def mark(clips: Clips, labels: Ints, lengths: Ints, key: Key) -> None:
-        protect(clips, labels, key, recipe=DENSE, lengths=lengths)
+    Attributes
+    ----------
+    folder : Path
+        A data set made by `experiments.data`.
+    model : str
+    share : float
+        % of its training clips that are marked; 0 for an innocent model.
+    how : str
+        "", or one of `HOWS`.
+    keys : int
+        How many foreign keys an innocent model is asked about.
+    """
 
-    return Condition("dense", "a patch every 240 frames, b=0.01", mark, DENSE, DENSE.to_dict())
+    folder: Path
+    model: str
+    share: float
+    how: str = ""
+    keys: int = 0
+
+    @property
+    def cost(self) -> float:
+        """The work, in a unit of its own."""
+        return cost(self.model, MODELS[self.model].epochs) * (1 + bool(self.how)) + self.keys
+
+    def name(self, data: Dataset) -> str:
+        """The name of its result's file."""
+        return f"{data.name}_{self.model}_{self.share:g}" + f"_{self.how.replace(' ', '-')}" * bool(self.how)
+
+    def run(self, results: Path) -> str:
+        """Train the model, ask it, and store the result; returns a line about it."""
+        data = load(self.folder)
+        rows = spaced(data.rows(TRAIN), TRAIN_CLIPS)
+        model = self._trained(data, rows)
+        asked = spaced(data.rows(TEST), ASKED_CLIPS)
+        fields: dict[str, Any] = {
+            "dataset": data.name, "digest": data.digest, "model": self.model, "share": self.share, "how": self.how,
+            "recipe": RECIPE.to_dict(), "train_clips": len(rows), "asked_clips": len(asked),
+        }  # fmt: skip
+        if self.share:
+            fields |= ask(model, data, asked, study_key(0))
+            if self.how == "two owners":
+                fields["second_p_value"] = ask(model, data, asked, study_key(1))["p_value"]
+            line = f"{self.model}, {self.share:g} % marked {self.how}: p {fields['p_value']:.2g}"
+        else:
+            keys = [study_key(FIRST_FOREIGN_KEY + number) for number in range(self.keys)]
+            values = np.array([ask(model, data, asked, key)["p_value"] for key in keys])
+            fields |= {"keys": self.keys, "lowest_p_value": float(values.min())}
+            fields["share_at_most"] = {str(level): round(float(np.mean(values <= level)), 4) for level in LEVELS}
+            line = f"{self.model}, clean clips, {self.keys} keys: lowest p {values.min():.2g}"
+        command = f"python -m experiments.ownership {data.name.upper()} --models {self.model}"
+        stored.store(results, self.name(data), command, fields)
+        return line
+
+    def _trained(self, data: Dataset, rows: Ints) -> Model:
+        clips, labels = np.array(data.clips[rows]), data.labels[rows]
+        n_marked = round(len(rows) * self.share / 100)
+        order = np.random.default_rng(0).permutation(len(rows))
+        owners = 2 if self.how == "two owners" else 1
+        for owner in range(owners):
+            mine = np.sort(order[owner * n_marked : (owner + 1) * n_marked])
+            if len(mine):
+                marks = named("strong-1", data.sample_rate)
+                mark_rows(marks, clips, mine, labels[mine], data.lengths[rows[mine]], study_key(owner))
+        model = self._train(data, clips, labels)
+        if self.how == "fine-tuned":  # on the other clips, which are clean
+            rest = np.sort(order[n_marked:])
+            return self._train(data, np.array(data.clips[rows[rest]]), labels[rest], start=model)
+        if self.how == "distilled":
+            answers = predict(model, Part(clips, np.arange(len(clips)), labels))
+            return self._train(data, clips, answers)
+        return model
+
+    def _train(self, data: Dataset, clips: Clips, labels: Ints, start: Model | None = None) -> Model:
+        epochs = MODELS[self.model].epochs
+        config = Config(self.model, epochs if start is None else epochs // 4)
+        part = Part(clips, np.arange(len(clips)), labels)
+        return train(config, part, {}, len(data.classes), data.sample_rate, start=start).model
 
 
-def trained(data: Dataset, condition: Condition, model: str, epochs: int, key: Key) -> Model:
-    """A model trained on the training clips as the condition leaves them."""
-    with tempfile.TemporaryDirectory(prefix="poscuda-ownership-") as work:
-        trial = lay_out(data, data.rows(TRAIN), data.rows(TEST), condition, key, 0, Path(work))
-        config = Config(model=model, epochs=epochs)
-        return train(config, trial.training, {"clean": trial.tests["clean"]}, len(data.classes), data.sample_rate).model
-
-
-def ask(model: Model, data: Dataset, rows: NDArray[np.int64], key: Key, recipe: Recipe) -> dict[str, Any]:
+def ask(model: Model, data: Dataset, rows: Ints, key: Key) -> dict[str, Any]:
     """The ownership test's result, on unprotected clips that the model was not trained on."""
 
     def answer(clips: NDArray[np.int16]) -> NDArray[np.int64]:
         return predict(model, Part(clips, np.arange(len(clips)), np.zeros(len(clips), np.int64)))
 
-    found = ownership_test(
+    return ownership_test(
         answer,
         data.clips[rows],
         data.labels[rows],
         key,
-        recipe=recipe,
+        recipe=RECIPE,
         sample_rate=data.sample_rate,
         lengths=data.lengths[rows],
-    )
-    return found.to_dict()
+    ).to_dict()
 
 
-def measure(data: Dataset, models: list[str], n_keys: int, epochs: int | None = None) -> dict[str, Any]:
-    """The fields of the result."""
-    rows, key = data.rows(TEST), study_key(0)
-    conditions = [poscuda(0.01), dense()]
-    found: list[dict[str, Any]] = []
-    null: list[dict[str, Any]] = []
-    for model in models:
-        few = epochs or EPOCHS[model]
-        for condition in conditions:
-            assert condition.recipe is not None
-            result = ask(trained(data, condition, model, few, key), data, rows, key, condition.recipe)
-            found.append({"title": condition.title, "model": model, "epochs": few, **result})
-            print(f"{condition.name} {model}: {result['hits']} classes, p {result['p_value']:.3g}", flush=True)
-        innocent = trained(data, clean(), model, few, key)
-        result = ask(innocent, data, rows, key, conditions[0].recipe or Recipe.paper())
-        found.append({"title": "clean clips", "model": model, "epochs": few, **result})
-        for condition in conditions:
-            recipe = condition.recipe or Recipe.paper()
-            keys = [study_key(FIRST_FOREIGN_KEY + number) for number in range(n_keys)]
-            values = np.array([ask(innocent, data, rows, one, recipe)["p_value"] for one in keys])
-            shares = {str(level): round(float(np.mean(values <= level)), 4) for level in LEVELS}
-            null.append({"model": model, "recipe": condition.title, "keys": n_keys, "share_at_most": shares})
-            print(f"clean {model}, {condition.title}, {n_keys} keys: {shares}", flush=True)
-    return {"dataset": data.name, "tested_clips": len(rows), "rows": found, "null": null}
-
-
+@sentences
 def main(arguments: list[str] | None = None) -> None:
-    """Train, test, and store the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Train, ask and store whatever is not stored yet."""
+    parser = parser_of(__doc__)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--models", nargs="+", choices=NAMES, default=["m5", "lstm"])
-    parser.add_argument("--keys", type=int, default=30)
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["m5", "lstm", "cnn"])
+    parser.add_argument("--keys", type=int, default=100, help="foreign keys; default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--results", type=Path, help="a folder for the results")
     options = parser.parse_args(arguments)
     data = load(options.dataset)
-    command = f"python -m experiments.ownership {data.name.upper()} --keys {options.keys}"
-    stored.store(cells.RESULTS, "ownership", command, measure(data, options.models, options.keys, options.epochs))
+    results = options.results or results_of(data, "ownership")
+    suspects = []
+    for model in options.models:
+        suspects += [Suspect(options.dataset, model, share) for share in SHARES]
+        suspects += [Suspect(options.dataset, model, AFTER, how) for how in HOWS]
+        suspects += [Suspect(options.dataset, model, 0.0, keys=options.keys)]
+    missing = []
+    for one in suspects:
+        path = results / f"{one.name(data)}.json"
+        if path.exists() and stored.load(results, path.stem)["digest"] == data.digest:
+            skipped(path)
+        else:
+            missing.append(one)
+    done = in_parallel(Suspect.run, [(one, results) for one in missing], options.jobs)
+    lines = ((task[0].cost, line) for task, line in done)
+    for _ in tell(lines, sum(one.cost for one in missing)):
+        pass
 
 
 if __name__ == "__main__":

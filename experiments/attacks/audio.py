@@ -1,4 +1,4 @@
-"""Attacks that change the sound of training clips: filters, bands, time.
+"""Attacks that change the sound of training clips: filters, bands, time, pitch, gating.
 
 Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips``: new (n, L) int16 clips, each changed
 within its own length. The attacks know nothing about labels or marks.
@@ -6,22 +6,23 @@ within its own length. The attacks know nothing about labels or marks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+import torchaudio
 from numpy.typing import NDArray
 from scipy.fft import dct, idct, irfft, next_fast_len, rfft
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.ndimage import map_coordinates
 from scipy.signal import oaconvolve
 
-PATCH = 240  # frames of a region
-TAPS = 80  # of the random blur of a region, as many as the method's
 SHORT_TAPS = 15  # of the random short filter
 EQUALISER_KNOTS = 8  # gains from 0 Hz to half the sample rate
-SHARPEN_WIDTHS = (1.0, 4.0)  # frames, standard deviation of the blur that is taken away
-SHARPEN_MOST = 4.0
 WARP_SECONDS = 0.05  # between two changes of speed
+PITCHES = 5  # different shifts, from the lowest to the highest
+GATE_SECONDS = 0.064  # a window of spectral gating
 
 Clips = NDArray[np.int16]  # (n, L)
 Ints = NDArray[np.int64]  # (n,)
@@ -69,22 +70,6 @@ def equaliser(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rn
     return each(clips, lengths, change)
 
 
-def sharpen(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Sharpen each clip at random, then keep the lower `strength` (a share) of its cosine transform."""
-
-    def change(wave: Wave) -> Wave:
-        blurred = gaussian_filter1d(wave, rng.uniform(*SHARPEN_WIDTHS), mode="nearest")
-        sharp = wave + rng.uniform(0, SHARPEN_MOST) * (wave - blurred)
-        return _same_level(_band(sharp, 0.0, strength, 2.0), wave)
-
-    return each(clips, lengths, change)
-
-
-def lower_share(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Keep the lower `strength` (a share) of each clip's cosine transform."""
-    return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, 2.0))
-
-
 def low_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Keep cosine-transform components below `strength` Hz."""
     return each(clips, lengths, lambda wave: _band(wave, 0.0, strength, sample_rate))
@@ -95,29 +80,6 @@ def high_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rn
     return each(clips, lengths, lambda wave: _band(wave, strength, np.inf, sample_rate))
 
 
-def band_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Keep two octaves of the cosine transform, from `strength` Hz."""
-    return each(clips, lengths, lambda wave: _band(wave, strength, 4 * strength, sample_rate))
-
-
-def blur(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Convolve each clip with `strength` taps from U(0, 1), divided by their sum."""
-    return each(clips, lengths, lambda wave: oaconvolve(wave, _low_pass_taps(int(strength), rng), "same"))
-
-
-def blur_regions(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Convolve `strength` random regions of `PATCH` frames of each clip, each with its own `TAPS` random taps."""
-
-    def change(wave: Wave) -> Wave:
-        for _ in range(int(strength)):
-            start = int(rng.integers(max(0, len(wave) - PATCH) + 1))
-            region = wave[start : start + PATCH]
-            wave[start : start + PATCH] = oaconvolve(region, _low_pass_taps(TAPS, rng), "same")
-        return wave
-
-    return each(clips, lengths, change)
-
-
 def warp(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Warp time up to `strength` (a share) faster or slower, changing every `WARP_SECONDS`; the ends stay."""
 
@@ -126,15 +88,6 @@ def warp(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np
         speeds = 1.0 + strength * rng.uniform(-1, 1, knots)
         passed = np.cumsum(np.interp(np.linspace(0, knots - 1, len(wave)), np.arange(knots), speeds))
         return _read(wave, (passed - passed[0]) * ((len(wave) - 1) / max(passed[-1] - passed[0], 1e-9)))
-
-    return each(clips, lengths, change)
-
-
-def jitter(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Read every frame up to `strength` frames early or late, drawn for each frame."""
-
-    def change(wave: Wave) -> Wave:
-        return _read(wave, np.arange(len(wave)) + strength * rng.uniform(-1, 1, len(wave)))
 
     return each(clips, lengths, change)
 
@@ -150,21 +103,34 @@ def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: n
     return each(clips, lengths, change)
 
 
-def cut(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Cut a random stretch, `strength` (a share) of the clip, out of each clip, and close the gap."""
+def pitch(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """Shift each clip's pitch by up to `strength` semitones, in one of `PITCHES` steps, at the same speed."""
+    changed = clips.copy()
+    steps = np.linspace(-strength, strength, PITCHES)
+    drawn = rng.integers(PITCHES, size=len(clips))
+    for number, step in enumerate(steps):
+        for row in np.flatnonzero(drawn == number):
+            wave = torch.from_numpy(clips[row, : lengths[row]].astype(np.float32))
+            shifted = torchaudio.functional.pitch_shift(wave, sample_rate, float(step)) if step else wave
+            changed[row, : lengths[row]] = rounded(shifted.numpy().astype(np.float64))
+    return changed
+
+
+def gate(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
+    """Spectral gating by noisereduce: a share `strength` of what is steady in a clip is taken off as noise."""
+    import noisereduce  # noqa: PLC0415 - it imports matplotlib
+
+    size = 1 << (round(GATE_SECONDS * sample_rate) - 1).bit_length()
 
     def change(wave: Wave) -> Wave:
-        size = int(strength * len(wave))
-        start = int(rng.integers(len(wave) - size + 1))
-        return np.concatenate([wave[:start], wave[start + size :], np.zeros(size)])
+        with warnings.catch_warnings():  # it divides by levels of silence
+            warnings.simplefilter("ignore", RuntimeWarning)
+            kept: Wave = noisereduce.reduce_noise(
+                wave, sample_rate, stationary=True, prop_decrease=strength, n_fft=size
+            )
+        return np.nan_to_num(kept)
 
     return each(clips, lengths, change)
-
-
-def _low_pass_taps(taps: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    drawn = rng.uniform(0.0, 1.0, taps)
-    normal: NDArray[np.float64] = drawn / drawn.sum()
-    return normal
 
 
 def _band(wave: Wave, lowest: float, highest: float, rate: float) -> Wave:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from experiments.attacks.audio import Clips, Ints, rounded
+from poscuda_fast.evaluation.augmenting import Step
 from poscuda_fast.evaluation.models import Model, build
 from poscuda_fast.evaluation.padded import FULL_SCALE
-from poscuda_fast.evaluation.training import Step
 
 MOST_FITTED = 6000  # clips that a linear classifier is fitted to
 ITERATIONS = 60  # of L-BFGS

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from experiments.attacks.audio import Clips, Ints, rounded
 from experiments.attacks.classes import linear_classifier
-from experiments.dataset import TRAIN, load
+from experiments.data.dataset import TRAIN, load
 from poscuda_fast.evaluation.models import Model
 from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import Config, Part, accuracy, train
@@ -27,18 +27,6 @@ OTHER_MODEL, OTHER_CLIPS, OTHER_EPOCHS = "cnn", 5000, 15
 BATCH = 256
 
 Embedding = Callable[[Clips, Ints, int], NDArray[np.float32]]
-
-
-def stored_embedding(name: str) -> Embedding:
-    """An embedding of `experiments.embeddings`."""
-
-    def embed(clips: Clips, lengths: Ints, sample_rate: int) -> NDArray[np.float32]:
-        from experiments import embeddings  # noqa: PLC0415 - it loads a network that other attacks do not need
-
-        found: NDArray[np.float32] = embeddings.embed(name, clips, lengths, sample_rate)
-        return found
-
-    return embed
 
 
 def transferred(other: Path, seed: int) -> Embedding:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.attacks.audio import Clips, Ints
-from experiments.conditions import Condition, touched
-from poscuda_fast import Key
+from experiments.data.dataset import Dataset
+from experiments.training.conditions import Condition, mark_rows, study_key
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
     """What an attack is given.
 
-    `original`, `condition` and `key` are for attacks that have more than the protected clips through somebody's
-    mistake (leaked pairs, known places, unprotected clips), and for measuring how right an attack was.
+    `original` is for attacks that have unprotected clips or leaked pairs, and for measuring how right an attack was.
 
     Attributes
     ----------
@@ -27,8 +25,6 @@ class Scene:
         The same before they were marked.
     labels, lengths : (n,) int64
     n_classes, sample_rate : int
-    condition : Condition
-    key : Key
     """
 
     clips: Clips
@@ -37,10 +33,11 @@ class Scene:
     lengths: Ints
     n_classes: int
     sample_rate: int
-    condition: Condition
-    key: Key
 
 
-def places(scene: Scene) -> NDArray[np.bool_]:
-    """(n, L) the frames that the mark touches."""
-    return touched(scene.condition, scene.clips.shape, scene.labels, scene.lengths, scene.key)
+def make_scene(data: Dataset, rows: Ints, condition: Condition, seed: int) -> Scene:
+    """Some clips of a data set before and after they are marked."""
+    original = np.ascontiguousarray(data.clips[rows])
+    clips, labels, lengths = original.copy(), data.labels[rows], data.lengths[rows]
+    mark_rows(condition, clips, np.arange(len(rows)), labels, lengths, study_key(seed))
+    return Scene(clips, original, labels, lengths, len(data.classes), data.sample_rate)

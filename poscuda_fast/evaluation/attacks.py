@@ -1,18 +1,13 @@
-"""Two attacks that somebody who trains on protected clips might try: random shifts, and notches at a class's lines."""
+"""The attack of somebody who knows format 2, but not the key: notches at the lines of each class."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from poscuda_fast.evaluation.models import Model
 from poscuda_fast.evaluation.padded import FULL_SCALE
-from poscuda_fast.evaluation.training import Step
 from poscuda_fast.mark.lines import HIGHEST, LOWEST
 
 CLIPS_PER_STEP = 256
@@ -20,30 +15,6 @@ NEIGHBOURS = 8  # harmonics on each side that a line is compared with
 
 Clips = NDArray[np.int16]  # (n, frames)
 Ints = NDArray[np.int64]  # (n,)
-Augmentation = Callable[[Tensor, torch.Generator, int, float], Tensor]  # waves, generator, sample rate, strength
-
-
-def augmented(change: Augmentation, sample_rate: int, strength: float) -> Step:
-    """A training step that augments the waves of every batch with new random numbers."""
-
-    def step(model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return nn.functional.cross_entropy(model(change(waves, generator, sample_rate, strength)), labels)
-
-    return step
-
-
-def shift(waves: Tensor, generator: torch.Generator, sample_rate: int, strength: float) -> Tensor:
-    """Move each wave up to `strength` seconds earlier or later; zeros fill the gap."""
-    most = strength * sample_rate
-    moves = ((2 * uniform(waves, generator, 1) - 1) * most).round().long()
-    places = torch.arange(waves.shape[1], device=waves.device) - moves  # (n, frames)
-    inside = (places >= 0) & (places < waves.shape[1])
-    return waves.gather(1, places.clamp(0, waves.shape[1] - 1)) * inside
-
-
-def uniform(waves: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
-    """(n, *shape) random numbers in [0, 1) for n waves, on their device and in their dtype."""
-    return torch.rand((len(waves), *shape), generator=generator).to(waves)
 
 
 def notched(clips: Clips, labels: Ints, lengths: Ints, spacing: float) -> Clips:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # Of an epoch, relative to each other, on one thread.
-COSTS = {"m5": 1.3, "lstm": 0.9, "transformer": 2.4, "cnn": 1.3}
+COSTS = {
+    "m5": 1.3, "lstm": 0.9, "transformer": 2.4, "cnn": 1.3, "cnn-tf": 2.0, "cnn-kaldi": 2.4, "bc-resnet": 5.0,
+    "small-strides": 2.6,
+}  # fmt: skip
 
 
 def cost(model: str, epochs: int) -> float:

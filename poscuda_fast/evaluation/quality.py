@@ -27,6 +27,10 @@ from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths, checked_
 SPECTRUM_SECONDS = 0.025
 SPECTRUM_HOP_SECONDS = 0.010
 VISQOL_SILENCE_SECONDS = 0.5
+TONE_SECONDS = 0.5
+TONE_BINS = 5  # of a Hann window's main lobe, and one
+TONE_BAND = (90.0, 11_200.0)  # Hz, of ECMA-418-1
+ROUNDING = 1 / 12  # power of rounding to int16
 WORST = 10
 WIDE_BAND = 16_000  # Hz: ViSQOL's speech mode and wide-band PESQ
 NARROW_BAND = 8_000  # Hz: narrow-band PESQ
@@ -82,6 +86,53 @@ def log_spectral_distance_db(original: Clip, protected: Clip, sample_rate: int) 
     """
     difference = _spectra_db(original, sample_rate) - _spectra_db(protected, sample_rate)  # (windows, bins)
     return float(np.sqrt((difference**2).mean(axis=1)).mean())
+
+
+def tonality_db(original: Clip, protected: Clip, sample_rate: int) -> float:
+    """The tone-to-noise ratio of the edit in the half second where it stands out most.
+
+    As in ECMA-418-1, sec. 11: the power of a tone over the power of what else lies in the critical band around it.
+    Tones are looked for in the edit alone, since voices have tones of their own; the noise is the original, the rest
+    of the edit, and the rounding to int16. Windows are Hann's, of 0.5 s or the whole clip, every 0.25 s. ECMA-418-1
+    calls a tone prominent from 8 dB on, and more below 1 kHz.
+
+    Parameters
+    ----------
+    original, protected : (frames,) int16
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    float
+        dB. High is bad.
+
+    Raises
+    ------
+    UnmeasurableError
+        If the clip is too short to have a tone: its critical bands are narrower than a tone's five bins.
+    """
+    size = min(len(original), round(TONE_SECONDS * sample_rate))
+    window = np.hanning(size + 1)[:-1]
+    frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
+    widths = 25 + 75 * (1 + 1.4 * (frequencies / 1000) ** 2) ** 0.69  # Hz, of critical bands
+    reach = np.floor(widths * size / sample_rate / 2).astype(np.int64)  # bins to either side
+    heard = (frequencies >= TONE_BAND[0]) & (frequencies <= TONE_BAND[1]) & (reach > TONE_BINS // 2)
+    bins = np.flatnonzero(heard & (np.arange(len(frequencies)) >= TONE_BINS // 2))
+    bins = bins[bins + TONE_BINS // 2 < len(frequencies)]
+    if not len(bins):
+        raise UnmeasurableError("too short for a tone")
+    low, high = np.maximum(bins - reach[bins], 0), np.minimum(bins + reach[bins] + 1, len(frequencies))
+    worst = -math.inf
+    for first in range(0, len(original) - size + 1, max(1, size // 2)):
+        before = original[first : first + size].astype(np.float64)
+        edit = _running(np.abs(np.fft.rfft((protected[first : first + size] - before) * window)) ** 2)
+        rest = _running(np.abs(np.fft.rfft(before * window)) ** 2 + ROUNDING * (window @ window))
+        tones = edit[bins + TONE_BINS // 2 + 1] - edit[bins - TONE_BINS // 2]
+        noise = rest[high] - rest[low] + np.maximum(0, edit[high] - edit[low] - tones)
+        shares = (high - low) / (high - low - TONE_BINS)  # of the band, beside the tone
+        worst = max(worst, float((10 * np.log10(np.maximum(tones, 1e-9) / (noise * shares))).max()))
+    return worst
 
 
 def visqol(original: Clip, protected: Clip, sample_rate: int) -> float:
@@ -169,6 +220,7 @@ METRICS = {
     "snr_db": Metric(lambda original, protected, _: snr_db(original, protected), "dB"),
     "changed_snr_db": Metric(lambda original, protected, _: changed_snr_db(original, protected), "dB"),
     "log_spectral_distance_db": Metric(log_spectral_distance_db, "dB", bad="high"),
+    "tonality_db": Metric(tonality_db, "dB", bad="high"),
     "visqol": Metric(visqol, "MOS-LQO", package="visqol"),
     "stoi": Metric(stoi, "", package="pystoi"),
     "pesq": Metric(pesq, "MOS-LQO", package="pesq"),
@@ -314,6 +366,11 @@ def _spectra_db(clip: Clip, sample_rate: int) -> NDArray[np.float64]:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[: len(clip) : hop] * window  # (windows, size)
     power = np.abs(np.fft.rfft(frames)) ** 2  # (windows, bins)
     return 10 * np.log10(np.maximum(power, (window @ window) / 12))
+
+
+def _running(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of the first 0, 1, 2, ... bins."""
+    return np.concatenate([[0.0], np.cumsum(power)])
 
 
 def _wide(clip: Clip, sample_rate: int) -> NDArray[np.float64]:

@@ -17,14 +17,15 @@ import numpy as np
 
 from poscuda_fast.disk import PathLike
 from poscuda_fast.evaluation import pace
-from poscuda_fast.evaluation.attacks import augmented, notched, shift
+from poscuda_fast.evaluation.attacks import notched
+from poscuda_fast.evaluation.augmenting import Step, augmented, shift
 from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.finished import Finished, identity
 from poscuda_fast.evaluation.models import TITLES
 from poscuda_fast.evaluation.quality import OWN, installed, measure
 from poscuda_fast.evaluation.sources import Clips, Source
 from poscuda_fast.evaluation.threads import one_thread
-from poscuda_fast.evaluation.training import EPOCHS, Config, Curve, Part, Step, train
+from poscuda_fast.evaluation.training import EPOCHS, Config, Curve, Part, train
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.key import Key
 from poscuda_fast.mark.lines import period_of

@@ -1,31 +1,31 @@
-"""One training loop for all models, data and attacks."""
+"""One training loop for all models, data and attacks, on a CPU or a GPU."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poscuda_fast.evaluation.models import Model, build
+from poscuda_fast.evaluation.augmenting import PLAIN, Regime, Step, step_of
+from poscuda_fast.evaluation.models import MODELS, Model, build
 from poscuda_fast.evaluation.padded import FULL_SCALE
 
-CACHE_BYTES = 2 << 30  # features are cached in memory up to this size, and computed batch by batch beyond it
+CACHE_BYTES = 2 << 30  # features and, on a GPU, clips are held in memory up to this size
 EVALUATION_BATCH = 512
-EPOCHS = {"m5": 40, "lstm": 30, "transformer": 12, "cnn": 20}  # enough for each model to settle
+EPOCHS = {name: kind.epochs for name, kind in MODELS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """How a model is trained.
 
-    All four models train with the paper's learning rate of 0.01; it falls to zero along a half cosine
-    unless `schedule` is "constant". `device="auto"` is CUDA if available.
+    All models train with the paper's learning rate of 0.01; it falls to zero along a half cosine unless `schedule` is
+    "constant". `device="auto"` is CUDA if available.
     """
 
     model: str = "m5"
@@ -36,6 +36,7 @@ class Config:
     schedule: str = "cosine"
     seed: int = 0
     device: str = "auto"
+    regime: Regime = PLAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +58,6 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def waves(self, chosen: slice | NDArray[np.int64]) -> Tensor:
-        """The chosen clips as (n, frames) float32 in [-1, 1)."""
-        return torch.from_numpy(self.audio[self.rows[chosen]].astype(np.float32) / np.float32(FULL_SCALE))
-
-
-class Step(Protocol):
-    """Computes the loss of one batch; an attack on the training is such a step."""
-
-    def __call__(self, model: Model, waves: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 @dataclasses.dataclass
@@ -95,11 +86,14 @@ class Result(Curve):
 def train(
     config: Config,
     training: Part,
-    tests: dict[str, Part],
+    tests: Mapping[str, Part],
     n_classes: int,
     sample_rate: int,
+    *,
+    at_end: Mapping[str, Part] | None = None,
     step: Step | None = None,
     front: nn.Module | None = None,
+    start: Model | None = None,
     log: Callable[[dict[str, float]], None] | None = None,
 ) -> Result:
     """Train one model and test it after every epoch.
@@ -114,10 +108,14 @@ def train(
         The clips to test on, by name.
     n_classes, sample_rate : int
         Of the data set (Hz).
+    at_end : dict of Part, optional
+        Further clips to test on after the last epoch alone.
     step : Step, optional
-        The loss of a batch of waveforms; cross-entropy of the model's scores by default.
+        The loss of a batch of waveforms, in place of the regime's own.
     front : nn.Module, optional
         Replaces the model's own front end; it is not trained.
+    start : Model, optional
+        A trained model of the same kind whose weights the training begins with; it is left as it is.
     log : callable, optional
         Called with each epoch's dict: epoch, loss, train (on the clips as they were trained on), and a key
         for each of `tests`.
@@ -125,57 +123,64 @@ def train(
     Returns
     -------
     Result
-        `history[-1]["train"]` is measured again after the last epoch, with the finished model.
+        `history[-1]["train"]` is measured again after the last epoch, with the finished model, and so is `at_end`.
     """
     # The caller's random numbers go on as if nothing had been trained.
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        return _train(config, training, tests, n_classes, sample_rate, step, front, log)
+        begun = time.perf_counter()
+        device = torch.device(_device(config.device))
+        torch.manual_seed(config.seed)
+        model = build(config.model, n_classes, sample_rate, mean_off=config.regime.mean_off)
+        model.front = front or model.front
+        if start is not None:
+            model.load_state_dict(start.state_dict())
+        model.to(device)
+        if step is None and config.regime.changes:
+            step = step_of(config.regime, sample_rate)
+        history = _train(config, model, training, tests, step, log)
+        for name, part in (at_end or {}).items():
+            history[-1][name] = accuracy(predict(model, part), part.labels)
+    return Result(history, time.perf_counter() - begun, model)
 
 
 def _train(
     config: Config,
+    model: Model,
     training: Part,
-    tests: dict[str, Part],
-    n_classes: int,
-    sample_rate: int,
+    tests: Mapping[str, Part],
     step: Step | None,
-    front: nn.Module | None,
     log: Callable[[dict[str, float]], None] | None,
-) -> Result:
-    begun = time.perf_counter()
-    device = torch.device(_device(config.device))
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    model = build(config.model, n_classes, sample_rate)
-    model.front = front or model.front
-    model.to(device)
+) -> list[dict[str, float]]:
+    device = next(model.parameters()).device
+    order = torch.Generator().manual_seed(config.seed)
+    generator = order if device.type == "cpu" else torch.Generator(device).manual_seed(config.seed)
     optimizer = _optimizer(config, model.body)
     batches = max(1, -(-len(training) // config.batch))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _curve(config.schedule, config.epochs * batches))
-    fixed = None if step is not None else _Features(model, training, device)
+    clips = _Features(model, training, device, keep=step is None)
     held = {name: _Features(model, part, device) for name, part in tests.items()}
-    labels = torch.from_numpy(training.labels)
+    labels = torch.from_numpy(training.labels).to(device)
     history: list[dict[str, float]] = []
     for epoch in range(1, config.epochs + 1):
         model.train()
-        losses, right = 0.0, 0
-        for chosen in torch.randperm(len(training), generator=generator).split(config.batch):
-            wanted = labels[chosen].to(device)
-            if fixed is not None:
-                scores = model.body(fixed.batch(chosen.numpy()))
+        losses, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+        for chosen in torch.randperm(len(training), generator=order).split(config.batch):
+            wanted = labels[chosen.to(device)]
+            if step is None:
+                scores = model.body(clips.batch(chosen))
                 loss = nn.functional.cross_entropy(scores, wanted)
-                right += int((scores.argmax(1) == wanted).sum())
-            elif step is not None:
-                loss = step(model, training.waves(chosen.numpy()).to(device), wanted, generator)
+                right += (scores.argmax(1) == wanted).sum()
+            else:
+                loss = step(model, clips.waves(chosen), wanted, generator)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses += loss.item() * len(chosen)
+            losses += loss.detach() * len(chosen)
         result = {
             "epoch": float(epoch),
-            "loss": losses / max(1, len(training)),
-            "train": 100.0 * right / max(1, len(training)),
+            "loss": losses.item() / max(1, len(training)),
+            "train": 100.0 * right.item() / max(1, len(training)),
         }
         model.eval()
         result |= {
@@ -184,9 +189,8 @@ def _train(
         history.append(result)
         if log is not None:
             log(result)
-    final = fixed if fixed is not None else _Features(model, training, device)
-    history[-1]["train"] = accuracy(predict_features(model, final), training.labels)
-    return Result(history, time.perf_counter() - begun, model)
+    history[-1]["train"] = accuracy(predict_features(model, clips), training.labels)
+    return history
 
 
 def predict(model: Model, part: Part) -> NDArray[np.int64]:
@@ -201,39 +205,46 @@ def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 
 
 class _Features:
-    """The features of clips from a model's front end: cached if they fit, else computed on each call."""
+    """The clips of a part on the model's device, and their features: held if they fit, else made on each call."""
 
     def __init__(self, model: Model, part: Part, device: torch.device, *, keep: bool = True) -> None:
         self.model, self.part, self.device = model, part, device
-        self.kept: Tensor | None = None
+        self.held: Tensor | None = None  # the clips, on a GPU
+        if device.type != "cpu" and len(part) * part.audio[:1].nbytes <= CACHE_BYTES:
+            self.held = torch.from_numpy(np.ascontiguousarray(part.audio[part.rows])).to(device)
+        self.kept: Tensor | None = None  # their features
         if keep and not isinstance(model.front, nn.Identity) and len(part):
-            one = self.batch(slice(0, 1))
+            one = self.batch(torch.zeros(1, dtype=torch.int64))
             if one.nbytes * len(part) <= CACHE_BYTES:
-                self.kept = one.new_empty((len(part), *one.shape[1:]))
+                kept = one.new_empty((len(part), *one.shape[1:]))
                 for rows in self.steps():
-                    self.kept[rows] = self.batch(rows, fresh=True)
+                    kept[rows.to(device)] = self.batch(rows)
+                self.kept = kept
 
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def steps(self) -> Iterator[slice]:
+    def steps(self) -> Iterator[Tensor]:
         """All clips in batches."""
-        for first in range(0, len(self.part), EVALUATION_BATCH):
-            yield slice(first, min(first + EVALUATION_BATCH, len(self.part)))
+        yield from torch.arange(len(self.part)).split(EVALUATION_BATCH)
 
-    def batch(self, chosen: slice | NDArray[np.int64], *, fresh: bool = False) -> Tensor:
+    def waves(self, chosen: Tensor) -> Tensor:
+        """Some clips as (n, frames) float32 in [-1, 1), by their places in the part: int64, on the CPU."""
+        if self.held is not None:
+            return self.held[chosen.to(self.device)].float() / FULL_SCALE
+        clips = self.part.audio[self.part.rows[chosen.numpy()]].astype(np.float32) / np.float32(FULL_SCALE)
+        return torch.from_numpy(clips).to(self.device)
+
+    def batch(self, chosen: Tensor) -> Tensor:
         """The features of some of the clips."""
-        if self.kept is not None and not fresh:
-            return self.kept[chosen]
+        if self.kept is not None:
+            return self.kept[chosen.to(self.device)]
         with torch.no_grad():
-            features: Tensor = self.model.front(self.part.waves(chosen).to(self.device))
+            features: Tensor = self.model.front(self.waves(chosen))
         return features
 
 
 @torch.no_grad()
 def predict_features(model: Model, features: _Features) -> NDArray[np.int64]:
     """(n,) predicted classes."""
-    found = [model.body(features.batch(rows)).argmax(1).cpu().numpy() for rows in features.steps()]
+    found = [model.body(features.batch(rows)).argmax(1).cpu().numpy() for rows in features.steps() if len(rows)]
     return np.concatenate([*found, np.empty(0, np.int64)])
 
 

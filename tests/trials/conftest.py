@@ -37,9 +37,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def scene() -> object:
-    from scenes import marked
-
     from experiments.conditions import poscuda
+    from scenes import marked
 
     return marked(poscuda(0.01))
 
@@ -47,8 +46,7 @@ def scene() -> object:
 @pytest.fixture(scope="session")
 def long_scene() -> object:
     """Clips of the least length, and a little, that M5 takes."""
-    from scenes import marked
-
     from experiments.conditions import poscuda
+    from scenes import marked
 
     return marked(poscuda(0.01), 12, 7000)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from experiments.conditions import Condition, mark_rows, study_key
 
 from experiments.attacks.scene import Scene
-from experiments.conditions import Condition, mark_rows, study_key
 from poscuda_fast.cli.synth import SAMPLE_RATE, WORDS, speak
 
 RATE = 8000

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import tiny
-
-from experiments import ownership
 from experiments.conditions import clean, study_key
 from experiments.dataset import TEST
+
+from experiments import ownership
 
 
 def test_only_the_model_that_learnt_the_mark_follows_it(tmp_path: Path) -> None:

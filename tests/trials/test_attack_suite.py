@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import pytest
 import tiny
+from experiments.attack_suite import condition_named, groups, make_scene, run
+from experiments.conditions import study_key
 
 from experiments import attack_suite
-from experiments.attack_suite import condition_named, groups, make_scene, run
 from experiments.attacks.table import choose
-from experiments.conditions import study_key
 
 FIELDS = {
     "dataset", "model", "condition", "attack", "title", "kind", "strength", "at_test", "field_row", "seed",

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from experiments.conditions import clean, poscuda, strong, whole_clip
 from scenes import RATE, N, padding
 
 from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose, heard
-from experiments.conditions import clean, poscuda, strong, whole_clip
 
 CLIP_KINDS = [c for c in choose("all") if c.attack.kind in ("audio", "data") and c.attack.needs != "format 2"]
 # Strengths at which an attack leaves the clips as they are.

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from experiments.attacks.inpaint import FILLS, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import CLASSES, FRAMES
 
 from experiments.attacks import audio, detect
-from experiments.attacks.inpaint import FILLS, fill
 from experiments.attacks.table import attacked, choose
 
 

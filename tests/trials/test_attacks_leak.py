@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from experiments.conditions import poscuda, study_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scenes import CLASSES, marked
@@ -9,7 +10,6 @@ from scenes import CLASSES, marked
 from experiments.attacks import knowing, leak
 from experiments.attacks.scene import places
 from experiments.attacks.table import attacked, choose
-from experiments.conditions import poscuda, study_key
 from poscuda_fast import Key, Recipe, protect
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from experiments.conditions import strong
 from scenes import RATE, N, marked, padding
 
 from experiments.attacks import lines
 from experiments.attacks.table import attacked, choose
-from experiments.conditions import strong
 
 
 def test_fold_is_the_mean_turn_of_whole_turns():

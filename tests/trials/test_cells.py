@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-
-from experiments import baselines, cells, readings, table1
 from experiments.conditions import poscuda, study_key
 from experiments.dataset import TRAIN, Dataset
+
+from experiments import baselines, cells, readings, table1
 from poscuda_fast.evaluation.training import Part
 
 ASKED = (

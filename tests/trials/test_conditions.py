@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from experiments.conditions import (
     Condition,
     class_filter,
@@ -19,6 +18,7 @@ from experiments.conditions import (
     touched,
     whole_clip,
 )
+
 from poscuda_fast import PaperRecipe, Recipe, protect
 
 N, FRAMES = 12, 900

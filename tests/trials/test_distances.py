@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from experiments.conditions import poscuda, study_key
+from experiments.frechet import frechet_distance
 from numpy.typing import NDArray
 
 from benchmarks import stored
 from experiments import baselines, cells, distances, protection
-from experiments.conditions import poscuda, study_key
-from experiments.frechet import frechet_distance
 from poscuda_fast.evaluation.quality import snr_db
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-
-from experiments import floors
 from experiments.conditions import study_key
 from experiments.dataset import TRAIN, Dataset
+
+from experiments import floors
 from poscuda_fast import Key
 from poscuda_fast.evaluation import quality
 

@@ -14,16 +14,16 @@ import pytest
 import soundfile
 import soxr
 from click.testing import CliRunner
+from experiments.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
+from experiments.decoding import decode_all
+from experiments.layouts import hashed_split
+from experiments.prepare import main, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from experiments import decoding, layouts
-from experiments.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
-from experiments.decoding import decode_all
-from experiments.layouts import hashed_split
-from experiments.prepare import main, prepare
 from poscuda_fast import DatasetError
 from poscuda_fast.disk import PIECES_AHEAD
 from poscuda_fast.evaluation.decoding import UnusableError, decode

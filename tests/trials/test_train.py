@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from torch import Tensor
-
 from experiments.dataset import TEST, TRAIN, Dataset
 from experiments.train import main
+from torch import Tensor
+
 from poscuda_fast.evaluation import training
 from poscuda_fast.evaluation.models import NAMES, Model
 from poscuda_fast.evaluation.training import Config, Part, Result, accuracy, predict, train

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-
-from experiments import trial
 from experiments.conditions import clean, exchanged, poscuda, study_key
 from experiments.dataset import TEST, TRAIN, Dataset
 from experiments.trial import Trial, lay_out, rows_of
+
+from experiments import trial
 
 KEY = study_key(0)
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-
 from experiments.dataset import TEST, TRAIN, Dataset, load
 
 RATE = 8000

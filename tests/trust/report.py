@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, stored
 from experiments.report import render
+
+from benchmarks import report, stored
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"

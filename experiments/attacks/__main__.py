@@ -1,0 +1,74 @@
+"""Train models on protected clips after every attack, and beside it on clean clips after the same attack.
+
+    python -m experiments.attacks DATASET [--attacks all] [--conditions strong-1 clean] [--models m5 cnn] [--seeds 0]
+        [--clips N] [--epochs N] [--other DATASET] [--jobs N] [--results FOLDER]
+
+The same attack on clean clips shows what the attack itself costs; where it makes no sense there, it has no cell.
+Attacks are names of experiments.attacks.table, with -STRENGTH where there are several, kinds (audio, data, front,
+training, probe), or all; a probe needs --other, a prepared data set that its network is trained on. Test clips go
+through what an attacker can put in front of a model: a filter, a codec, a projection. Every cell is stored as soon as
+it is finished, and stored cells are skipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.attacks.cells import LINEAR, Attacked
+from experiments.attacks.table import choose
+from experiments.data.dataset import load, results_of
+from experiments.parallel import in_parallel
+from experiments.training.conditions import named
+from poscuda_fast.evaluation.models import MODELS
+
+
+@sentences
+def main(arguments: list[str] | None = None) -> None:
+    """Run every cell that is not stored yet."""
+    parser = parser_of(__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--attacks", nargs="+", default=["all"])
+    parser.add_argument("--conditions", nargs="+", default=["strong-1", "clean"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["m5", "cnn"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--clips", type=int, help="the most clips, three of four for training; default: all")
+    parser.add_argument("--epochs", type=int, help="default: half of what each model needs to settle")
+    parser.add_argument("--other", type=Path, help="a prepared data set for the probe's network")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--results", type=Path, help="a folder for the cells")
+    options = parser.parse_args(arguments)
+    data = load(options.dataset)
+    results = options.results or results_of(data, "attacks")
+    attacks = {one.name: one for text in options.attacks for one in choose(text)}
+    for condition in options.conditions:
+        named(condition)
+    missing = []
+    for seed in options.seeds:
+        for name, chosen in attacks.items():
+            probed = chosen.attack.kind == "probe"
+            if probed and options.other is None:
+                print(f"{name} is left out: it needs --other, a prepared data set.")
+                continue
+            for condition in options.conditions:
+                for model in [LINEAR] if probed else options.models:
+                    if not probed and not chosen.applies(condition, model):
+                        continue
+                    cell = Attacked(
+                        options.dataset, condition, name, model, seed, options.clips, options.epochs, options.other,
+                        options.device,
+                    )  # fmt: skip
+                    path = results / f"{cell.name(data)}.json"
+                    if path.exists():
+                        skipped(path)
+                    else:
+                        missing.append(cell)
+    done = in_parallel(Attacked.run, [(cell, results) for cell in missing], options.jobs)
+    lines = ((task[0].cost, line) for task, line in done)
+    for _ in tell(lines, sum(cell.cost for cell in missing)):
+        pass
+
+
+if __name__ == "__main__":
+    main()

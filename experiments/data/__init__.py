@@ -1,0 +1,1 @@
+"""Folders of audio as arrays that train and measure fast."""

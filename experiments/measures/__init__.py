@@ -1,0 +1,1 @@
+"""What protection does to the sound."""

@@ -1,0 +1,304 @@
+"""Is there a better steady mark than two lines? A search at equal PESQ, under default training.
+
+    python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
+
+Two thirds of the points are drawn at random, the rest are the best of them with one thing changed. Each point's level
+is the one at which the median PESQ of the marked clips is that of two lines at strength 1; then M5, the model that
+lines hold least, is trained on them, and CNN where M5 comes near. The best points are trained again, all models and
+three keys. Every point is kept in results/search/DATASET.jsonl, with those that are there already skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import stored
+from experiments.asking import parser_of, sentences
+from experiments.data.dataset import TEST, TRAIN, Dataset, load
+from experiments.parallel import in_parallel
+from experiments.training.conditions import generator_of, study_key
+from experiments.training.trial import spaced
+from poscuda_fast import Key
+from poscuda_fast.evaluation import quality
+from poscuda_fast.evaluation.augmenting import DEFAULT
+from poscuda_fast.evaluation.padded import FULL_SCALE
+from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
+
+FOLDER = stored.EXPERIMENTS / "search"
+UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
+HEARD = 60  # clips for PESQ and tonality
+STEPS = 7  # halvings of the level's range, of a factor of 16
+SCREENED = {"m5": 20, "cnn": 10}  # epochs
+NEAR = 4.0  # points of M5 beside two lines, within which CNN is trained too
+AGAIN = ("m5", "lstm", "transformer", "cnn")
+TRAIN_CLIPS, TEST_CLIPS = 2700, 800
+IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
+
+Clips = NDArray[np.int16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One kind of mark.
+
+    Attributes
+    ----------
+    lines : int
+        How many a class has.
+    lowest, highest : float
+        Hz between which they are drawn.
+    spacing : float
+        Hz between the lines of the comb that they are drawn from.
+    apart : float
+        Hz that the lines of one class are apart, at least.
+    slope : float
+        dB per octave of the lines' levels.
+    in_step : float
+        Share of the mark's energy in lines at multiples of `IN_STEP`.
+    harmonic : bool
+        Whether the other lines are multiples of the first.
+    fresh : bool
+        Whether each clip has phases of its own.
+    floor : float or None
+        Least SNR of a clip, in dB: a quieter clip's mark is halved until it has it.
+    """
+
+    lines: int = 2
+    lowest: float = 625.0
+    highest: float = 3875.0
+    spacing: float = 31.25
+    apart: float = 0.0
+    slope: float = 0.0
+    in_step: float = 0.0
+    harmonic: bool = False
+    fresh: bool = False
+    floor: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A short digest, by which a stored point is known."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "lines": (1, 1, 2, 2, 2, 3, 4, 6, 10),
+    "lowest": (125.0, 250.0, 400.0, 625.0, 625.0, 1000.0, 1500.0, 2000.0),
+    "highest": (1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0, 3875.0, 3875.0),
+    "spacing": (31.25, 31.25, 62.5, 125.0, 250.0),
+    "apart": (0.0, 0.0, 125.0, 500.0, 1000.0),
+    "slope": (-9.0, -6.0, -3.0, 0.0, 0.0, 3.0, 6.0),
+    "in_step": (0.0, 0.0, 0.0, 0.1, 0.25, 0.5),
+    "harmonic": (False, False, False, True),
+    "fresh": (False, False, False, True),
+    "floor": (None, None, None, 0.0, 3.0, 6.0),
+}
+
+
+def drawn(n: int) -> list[Point]:
+    """The reference, and n - 1 random points."""
+    rng = np.random.default_rng(0)
+    points = [Point()]
+    while len(points) < n:
+        one = Point(**{name: values[rng.integers(len(values))] for name, values in CHOICES.items()})
+        if sensible(one) and one not in points:
+            points.append(one)
+    return points
+
+
+def near(best: list[Point], known: set[Point], n: int) -> list[Point]:
+    """N points that differ from one of the best in one or two things."""
+    rng = np.random.default_rng(len(known))
+    made: list[Point] = []
+    while len(made) < n:
+        changed = {}
+        for name in rng.permutation(list(CHOICES))[: rng.integers(1, 3)]:
+            changed[str(name)] = CHOICES[name][rng.integers(len(CHOICES[name]))]
+        one = dataclasses.replace(best[rng.integers(len(best))], **changed)
+        if sensible(one) and one not in known and one not in made:
+            made.append(one)
+    return made
+
+
+def sensible(point: Point) -> bool:
+    """Whether its band has room for its lines."""
+    width = point.highest - point.lowest
+    return width >= 500 and width / point.spacing >= 4 * point.lines and point.apart * (point.lines - 1) < 0.5 * width
+
+
+def frequencies(point: Point, rng: np.random.Generator) -> list[float]:
+    """The lines of one class, Hz."""
+    comb = np.arange(np.ceil(point.lowest / point.spacing), point.highest // point.spacing + 1) * point.spacing
+    if point.harmonic:
+        first = rng.choice(comb[comb <= max(comb[0], point.highest / point.lines)])
+        return [float(first) * k for k in range(1, point.lines + 1) if first * k <= point.highest]
+    while True:
+        chosen = np.sort(rng.choice(comb, point.lines, replace=False))
+        if point.lines == 1 or np.diff(chosen).min() >= point.apart:
+            return chosen.tolist()
+
+
+def mark(
+    point: Point, clips: Clips, labels: NDArray[np.int64], lengths: NDArray[np.int64], rate: int, key: Key, level: float
+) -> None:
+    """Add the point's mark, of an RMS of `level`, to int16 clips (n, frames) in place."""
+    time = np.arange(clips.shape[1]) / rate
+    for label in np.unique(labels).tolist():
+        rng = generator_of(key, b"experiments: search", label)
+        lines = frequencies(point, rng)
+        sizes = [10 ** (point.slope * np.log2(hertz / 1000) / 20) for hertz in lines]
+        sizes = list(np.array(sizes) * np.sqrt((1 - point.in_step) / np.square(sizes).sum()))
+        if point.in_step:
+            lines.append(float(rng.choice(np.arange(500.0, min(4000.0, rate / 2), IN_STEP))))
+            sizes.append(np.sqrt(point.in_step))
+        turns = 2 * np.pi * np.array(lines)[:, None] * time
+        phases = rng.uniform(0, 2 * np.pi, len(lines))
+        steady = _sum(turns, phases, sizes)
+        for row in np.flatnonzero(labels == label):
+            length = int(lengths[row])
+            wave = _sum(turns, rng.uniform(0, 2 * np.pi, len(lines)), sizes) if point.fresh else steady
+            heard = clips[row, :length].astype(np.float64)
+            own = level
+            if point.floor is not None:
+                rms = np.sqrt(np.mean(heard**2)) / FULL_SCALE
+                steps = np.ceil(np.log2(max(level * 10 ** (point.floor / 20) / max(rms, 1e-9), 1e-9)))
+                own = level / 2 ** min(7.0, max(0.0, steps))
+            summed = heard + np.rint(own * FULL_SCALE * wave[:length])
+            clips[row, :length] = np.clip(summed, -32768, 32767)
+
+
+def _sum(turns: NDArray[Any], phases: NDArray[Any], sizes: list[float]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sqrt(2) * (np.array(sizes)[:, None] * np.cos(turns + phases[:, None])).sum(axis=0)
+    return total
+
+
+def damage(point: Point, data: Dataset, key: Key, level: float, metric: str) -> float:
+    """The median of a metric over some training clips."""
+    rows = spaced(data.rows(TRAIN), HEARD)
+    marked = np.array(data.clips[rows])
+    mark(point, marked, data.labels[rows], data.lengths[rows], data.sample_rate, key, level)
+    found = quality.measure(data.clips[rows], marked, data.lengths[rows], data.sample_rate, metrics=[metric])
+    return float(found[metric]["median"])
+
+
+def level_at(point: Point, data: Dataset, key: Key, wanted: float) -> float:
+    """The level at which the median PESQ is as wanted."""
+    low, high = UNIT / 4, UNIT * 4
+    for _ in range(STEPS):
+        middle = float(np.sqrt(low * high))
+        if damage(point, data, key, middle, "pesq") > wanted:
+            low = middle
+        else:
+            high = middle
+    return float(np.sqrt(low * high))
+
+
+def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int) -> dict[str, float]:
+    """Accuracy on clean clips of a model that was trained on marked ones, in %."""
+    rows, tests = spaced(data.rows(TRAIN), TRAIN_CLIPS), spaced(data.rows(TEST), TEST_CLIPS)
+    clips, labels = np.array(data.clips[rows]), data.labels[rows]
+    mark(point, clips, labels, data.lengths[rows], data.sample_rate, study_key(seed), level)
+    result = train(
+        Config(model=model, epochs=epochs, seed=seed, regime=DEFAULT),
+        Part(clips, np.arange(len(rows)), labels),
+        {"clean": Part(data.clips, tests, data.labels[tests])},
+        len(data.classes),
+        data.sample_rate,
+    )
+    return {"final": result.final("clean"), "peak": result.peak("clean")}
+
+
+def measure(folder: Path, point: Point, wanted: float, best: float) -> dict[str, Any]:
+    """What is stored of a point, after one training of M5, and one of CNN if M5 comes near the best."""
+    data, key = load(folder), study_key(0)
+    level = level_at(point, data, key, wanted)
+    fields = {
+        "point": dataclasses.asdict(point), "level_db": round(20 * np.log10(level), 2),
+        "pesq": round(damage(point, data, key, level, "pesq"), 3),
+        "tonality_db": round(damage(point, data, key, level, "tonality_db"), 2),
+        "m5": trained(point, data, 0, level, "m5", SCREENED["m5"]),
+    }  # fmt: skip
+    if fields["m5"]["peak"] <= best + NEAR:
+        fields["cnn"] = trained(point, data, 0, level, "cnn", SCREENED["cnn"])
+    return fields
+
+
+def measure_again(folder: Path, point: Point, seed: int) -> dict[str, Any]:
+    """All models under one more key, at the level that matches PESQ under that key."""
+    data, key = load(folder), study_key(seed)
+    level = level_at(point, data, key, damage(Point(), data, key, UNIT, "pesq"))
+    accuracies = {model: trained(point, data, seed, level, model, EPOCHS[model]) for model in AGAIN}
+    tonality = round(damage(point, data, key, level, "tonality_db"), 2)
+    return {"point": dataclasses.asdict(point), "seed": seed, "level_db": round(20 * np.log10(level), 2),
+            "tonality_db": tonality, **accuracies}  # fmt: skip
+
+
+def worst(fields: dict[str, Any]) -> float:
+    """The best epoch of the model that learns most."""
+    return max(fields[model]["peak"] for model in AGAIN if model in fields)
+
+
+@sentences
+def main(arguments: list[str] | None = None) -> None:
+    """Measure every point that is not stored yet."""
+    parser = parser_of(__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--best", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args(arguments)
+    data = load(options.dataset)
+    path = FOLDER / f"{data.name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = damage(Point(), data, study_key(0), UNIT, "pesq")
+    first = drawn(round(options.points * 2 / 3))
+    screen(path, first[:1], options, wanted, 100.0)
+    reference = worst(stored_points(path, again=False)[0])
+    screen(path, first, options, wanted, reference)
+    while (missing := options.points - len(ranked := stored_points(path, again=False))) > 0:
+        best = [point_of(each) for each in ranked[:12]]
+        known = {point_of(each) for each in ranked}
+        screen(path, near(best, known, min(missing, 12)), options, wanted, reference)
+    best = [Point(), *(point_of(each) for each in stored_points(path, again=False)[: options.best])]
+    done = {(point_of(each), each["seed"]) for each in stored_points(path, again=True)}
+    tasks = [(options.dataset, point, seed) for seed in range(3) for point in best if (point, seed) not in done]
+    collect(path, in_parallel(measure_again, tasks, options.jobs))
+
+
+def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: float, best: float) -> None:
+    """Measure those points that are not stored yet."""
+    known = {point_of(each) for each in stored_points(path, again=False)}
+    tasks = [(options.dataset, point, wanted, best) for point in points if point not in known]
+    collect(path, in_parallel(measure, tasks, options.jobs))
+
+
+def collect(path: Path, found: Iterator[tuple[Any, dict[str, Any]]]) -> None:
+    """Store each result as it comes."""
+    for _, fields in found:
+        with path.open("a") as file:
+            file.write(json.dumps(fields) + "\n")
+        print(f"{worst(fields):5.1f} %  {fields['tonality_db']:5.1f} dB  {fields['point']}", flush=True)
+
+
+def stored_points(path: Path, *, again: bool) -> list[dict[str, Any]]:
+    """The stored points, best first: of the first round, or of the second."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return sorted((one for one in lines if ("seed" in one) == again), key=worst)
+
+
+def point_of(fields: dict[str, Any]) -> Point:
+    """The point of a stored result."""
+    return Point(**fields["point"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""The stored results of the trainings as tables in Markdown, beside the paper's figures."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from benchmarks import report, stored
+from experiments.data.dataset import KNOWN
+from poscuda_fast.evaluation.augmenting import REGIMES
+from poscuda_fast.evaluation.models import NAMES, TITLES, VICTIMS
+
+TABLE1 = (
+    "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity", "poscuda-0.3-identity",
+)  # fmt: skip
+COMPARED = ("clean", "poscuda-0.01", "poscuda-0.3", "strong-0.5", "strong-1", "strong-1.4", "strong-2")
+SPECTRAL = ("lstm", "transformer", "cnn")
+DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands"}
+# Gokul and Dubnov, Table 1 with its column heads the right way round: clean-test accuracy, %.
+PAPER = {
+    "speech_commands": {
+        "clean": {"m5": 90.52, "lstm": 90.74, "transformer": 66.80},
+        "whole-0.01": {"m5": 82.30, "lstm": 84.63, "transformer": 62.29},
+        "whole-0.3": {"m5": 67.33, "lstm": 12.95, "transformer": 13.50},
+        "poscuda-0.01": {"m5": 7.14, "lstm": 18.32, "transformer": 60.77},
+        "poscuda-0.3": {"m5": 7.30, "lstm": 12.12, "transformer": 32.29},
+    },
+    "fsdd": {
+        "clean": {"m5": 90.89, "lstm": 96.00, "transformer": 91.83},
+        "whole-0.01": {"m5": 47.10, "lstm": 45.67, "transformer": 72.67},
+        "whole-0.3": {"m5": 29.80, "lstm": 42.11, "transformer": 53.89},
+        "poscuda-0.01": {"m5": 15.51, "lstm": 32.44, "transformer": 62.78},
+        "poscuda-0.3": {"m5": 10.04, "lstm": 22.78, "transformer": 48.11},
+    },
+}
+PAPER_FAD = {
+    "speech_commands": {"poscuda-0.01": 5.61e-4, "poscuda-0.3": 5.65e-4},
+    "fsdd": {"poscuda-0.01": 2.21e-5, "poscuda-0.3": 2.25e-5},
+}
+MEASURES = {
+    "snr_db": "SNR, dB", "pesq": "PESQ", "visqol": "ViSQOL", "stoi": "STOI", "lsd_db": "LSD, dB",
+    "tonality_db": "tonality, dB", "fad": "FAD",
+}  # fmt: skip
+Cell = dict[str, Any]
+MISSING = "Not measured yet."
+
+
+def cells(folder: str, **wanted: Any) -> list[Cell]:
+    """The stored cells of the project's own data sets with the wanted values; others of their name are not."""
+    paths = sorted((stored.EXPERIMENTS / folder).glob("*.json"))
+    found = [{"name": path.stem, **stored.load(path.parent, path.stem)} for path in paths]
+    own = [cell for cell in found if KNOWN.get(cell["digest"]) == cell["dataset"]]
+    return [cell for cell in own if all(cell[name] == value for name, value in wanted.items())]
+
+
+def own_table(found: Sequence[Cell]) -> str:
+    """Accuracies on clean clips for each condition and training, as a command prints them."""
+    rows = []
+    models = [model for model in TITLES if any(cell["model"] == model for cell in found)]
+    for training in REGIMES:
+        for name in dict.fromkeys(cell["condition"] for cell in found):
+            mine = [cell for cell in found if (cell["condition"], cell["training"]) == (name, training)]
+            if mine:
+                rows.append([mine[0]["title"], training, *(_accuracy(mine, model) for model in models)])
+    return table(["trained on", "training", *(TITLES[model] for model in models)], rows)
+
+
+def accuracy(dataset: str, split: str) -> str:
+    """Table 1: clean-test accuracy under every condition, plain training, beside the paper's."""
+    found = _of_table1(dataset, split)
+
+    def entry(condition: str, model: str) -> str:
+        mine = [cell for cell in found if cell["condition"] == condition]
+        paper = PAPER[dataset].get(condition, {}).get(model)
+        shown = _accuracy(mine, model)
+        return shown + f" / {paper:.1f}" * (paper is not None and bool(shown))
+
+    if not found:
+        return MISSING
+    rows = []
+    for condition in TABLE1:
+        mine = [cell for cell in found if cell["condition"] == condition]
+        if mine:
+            own = (entry(condition, model) for model in NAMES)
+            rows.append([mine[0]["title"], of_keys(mine, "snr_db"), *own])
+    head = ["trained on", "SNR, dB", *(TITLES[model] for model in NAMES)]
+    return "\n".join([table(head, rows), "", how(found)])
+
+
+def keyed(dataset: str, split: str) -> str:
+    """Keyed, mis-keyed and noise tests, and the training accuracy, of Table 1."""
+    found = _of_table1(dataset, split)
+
+    def entry(mine: list[Cell], model: str) -> str:
+        of_model = [cell for cell in mine if cell["model"] == model]
+        if not of_model:
+            return ""
+        return " / ".join(f"{mean(of_model, name):.0f}" for name in ("keyed", "miskeyed", "noise", "train"))
+
+    if not found:
+        return MISSING
+    rows = []
+    for condition in TABLE1[1:]:
+        mine = [cell for cell in found if cell["condition"] == condition]
+        if mine:
+            rows.append([mine[0]["title"], *(entry(mine, model) for model in NAMES)])
+    return "\n".join([table(["trained on", *(TITLES[model] for model in NAMES)], rows), "", how(found)])
+
+
+def _of_table1(dataset: str, split: str) -> list[Cell]:
+    found = cells("protection", dataset=dataset, split=split, training="plain")
+    return [cell for cell in found if cell["condition"] in TABLE1 and cell["model"] in NAMES]
+
+
+def protection(dataset: str) -> str:
+    """Format 2 at every strength beside the paper's recipe, plain and default training."""
+    found = [
+        cell for cell in cells("protection", dataset=dataset, split="official")
+        if cell["condition"] in COMPARED and cell["model"] in NAMES
+    ]  # fmt: skip
+    if not any("strength" in cell for cell in found):
+        return MISSING
+    rows = []
+    for name in COMPARED:
+        of_condition = [cell for cell in found if cell["condition"] == name]
+        for training in REGIMES:
+            mine = [cell for cell in of_condition if cell["training"] == training]
+            if not mine:
+                continue
+            title = mine[0]["title"] + " (default)" * bool(mine[0].get("chosen"))
+            seeds = min(len({c["seed"] for c in mine if c["model"] == m}) for m in {c["model"] for c in mine})
+            keyed = "" if name == "clean" else f"{_lowest(mine, 'keyed'):.1f}"
+            rows.append([title, training, str(seeds), *(_accuracy(mine, model) for model in NAMES), keyed])
+    head = ["trained on", "training", "seeds", *(TITLES[model] for model in NAMES), "keyed, worst"]
+    return "\n".join([table(head, rows), "", how(found)])
+
+
+def damage(dataset: str) -> str:
+    """What each condition does to the sound: medians over clips, and the worst twentieth in brackets."""
+    results = cells("distances", dataset=dataset)
+    if not results:
+        return MISSING
+    rows = []
+    for name in dict.fromkeys(one["condition"] for one in _in_order(results)):
+        mine = [one for one in results if one["condition"] == name]
+        row = [mine[0]["title"], str(len(mine))]
+        for metric in _metrics(mine):
+            values = [
+                one["quality"][metric] for one in mine if one["quality"].get(metric, {}).get("median") is not None
+            ]
+            row.append(
+                f"{statistics.fmean(v['median'] for v in values):.2f} "
+                f"({statistics.fmean(v['worst_5_percent'] for v in values):.2f})" if values else ""
+            )  # fmt: skip
+        paper = PAPER_FAD[dataset].get(name)
+        low, high = (statistics.fmean(one["fad_95"][end] for one in mine) for end in (0, 1))
+        row += [f"{mean(mine, 'fad'):.3g} ({low:.3g} to {high:.3g})", f"{mean(mine, 'scalar_distance'):.2g}"]
+        rows.append([*row, f"{paper:.2e}" if paper else ""])
+    units = results[0]["quality"]
+    named = [
+        _plain(metric) + f", {units[metric]['unit']}" * bool(units[metric]["unit"]) for metric in _metrics(results)
+    ]
+    head = ["condition", "keys", *named, f"FAD[{results[0]['embedding']}] (95 %)", "scalar formula", "paper (PANN)"]
+    halves = f"{results[0]['clips']} training clips; one half of the clean ones against the other has a FAD of "
+    halves += f"{results[0]['half_against_half']:.3g}."
+    return "\n".join([table(head, rows), "", halves, "", report.source(results[0])])
+
+
+def _metrics(results: Sequence[Cell]) -> list[str]:
+    return [name for name in results[0]["quality"] if name != "changed_snr_db"]
+
+
+def _in_order(results: Sequence[Cell]) -> list[Cell]:
+    return sorted(results, key=lambda one: (one.get("strength") or 0.0, one["condition"]))
+
+
+def targets() -> str:
+    """The default recipe and its neighbours at a glance: the worst model, best epoch, and the damage."""
+    rows, used = [], []
+    for dataset, title in DATASETS.items():
+        for training in ("default", "plain"):
+            for name in ("poscuda-0.01", "strong-1", "strong-1.4", "strong-2"):
+                mine = [
+                    cell for cell in cells("protection", dataset=dataset, training=training, condition=name)
+                    if cell["model"] in NAMES and cell["split"] == "official"
+                ]  # fmt: skip
+                if {cell["model"] for cell in mine} != set(NAMES):
+                    continue
+                used += mine
+                peaks = {m: mean([c for c in mine if c["model"] == m], "clean_peak") for m in NAMES}
+                worst = max(peaks, key=lambda model: peaks[model])
+                spectral = max(peaks[model] for model in SPECTRAL)
+                said = mine[0]["title"] + " (default)" * bool(mine[0].get("chosen"))
+                heard = [of_keys(mine, name, ".2f") for name in ("snr_db", "pesq", "tonality_db")]
+                rows.append([
+                    title, said, training, f"{peaks[worst]:.0f} ({TITLES[worst]})", f"{spectral:.0f}",
+                    f"{_lowest(mine, 'keyed'):.0f}", *heard,
+                ])  # fmt: skip
+    if not rows:
+        return MISSING
+    head = [
+        "data", "trained on", "training", "worst model, best epoch, %", "worst spectral model, %", "keyed, %",
+        "SNR, dB", "PESQ", "tonality, dB",
+    ]  # fmt: skip
+    return "\n".join([table(head, rows), "", how(used)])
+
+
+def victims() -> str:
+    """Models that popular recipes use, under default training."""
+    found = [cell for cell in cells("protection", training="default") if cell["model"] in (*VICTIMS, *NAMES)]
+    if not any(cell["model"] in VICTIMS for cell in found):
+        return MISSING
+    rows = []
+    for dataset, title in DATASETS.items():
+        for name in COMPARED:
+            mine = [cell for cell in found if (cell["dataset"], cell["condition"]) == (dataset, name)]
+            if any(cell["model"] in VICTIMS for cell in mine):
+                rows.append([title, mine[0]["title"], *(_accuracy(mine, model) for model in VICTIMS)])
+    head = ["data", "trained on", *(TITLES[model] for model in VICTIMS)]
+    return "\n".join([table(head, rows), "", how([cell for cell in found if cell["model"] in VICTIMS])])
+
+
+def readings() -> str:
+    """Every other reading of the paper."""
+    found = [cell for cell in cells("protection", training="plain") if "padded" in cell["settings"]["condition"]]
+    if not found:
+        return MISSING
+    models = [model for model in NAMES if any(cell["model"] == model for cell in found)]
+    rows = []
+    order = sorted(found, key=lambda cell: (cell["condition"] != "literal", cell["title"]))
+    for name in dict.fromkeys(cell["condition"] for cell in order):
+        mine = [cell for cell in found if cell["condition"] == name]
+        row = [mine[0]["title"]]
+        for model in models:
+            of_model = [cell for cell in mine if cell["model"] == model]
+            row.append(f"{_accuracy(of_model, model)}, {mean(of_model, 'keyed'):.0f}" if of_model else "")
+        rows.append(row)
+    return "\n".join([table(["reading", *(TITLES[model] for model in models)], rows), "", how(found)])
+
+
+def baselines() -> str:
+    """The other methods beside the paper's."""
+    names = ("poscuda-0.01", "poscuda-0.3", "cuda-0.01", "cuda-0.3", "emin-14")
+    found = cells("protection", dataset="fsdd", split="official", training="plain")
+    found = [cell for cell in found if cell["condition"] in names]
+    if not found:
+        return MISSING
+    rows = []
+    for name in names:
+        mine = [cell for cell in found if cell["condition"] == name]
+        if mine:
+            rows.append([mine[0]["title"], of_keys(mine, "snr_db"), *(_accuracy(mine, model) for model in NAMES)])
+    head = ["trained on", "SNR, dB", *(TITLES[model] for model in NAMES)]
+    return "\n".join([table(head, rows), "", how(found)])
+
+
+def attacks() -> str:
+    """Every attack on format 2 and on clean clips, sorted by what it gives back."""
+    found = cells("attacks")
+    if not found:
+        return MISSING
+
+    def best(dataset: str, attack: str, *, protected: bool) -> tuple[float, str] | None:
+        mine = [
+            cell for cell in found
+            if (cell["dataset"], cell["attack"]) == (dataset, attack) and (cell["condition"] != "clean") == protected
+        ]  # fmt: skip
+        if not mine:
+            return None
+        models = {cell["model"] for cell in mine}
+        return max((mean([c for c in mine if c["model"] == m], "clean_peak"), m) for m in models)
+
+    rows = []
+    for name in dict.fromkeys(cell["attack"] for cell in found):
+        row, given = [next(cell["title"] for cell in found if cell["attack"] == name)], []
+        for dataset in DATASETS:
+            ours, none = (best(dataset, each, protected=True) for each in (name, "none"))
+            alone = best(dataset, name, protected=False)
+            if ours is None or none is None:
+                row += ["", "", ""]
+                continue
+            given.append(ours[0] - none[0])
+            row += [f"{given[-1]:+.0f}", f"{ours[0]:.0f} ({TITLES.get(ours[1], 'linear')})"]
+            row.append(f"{alone[0]:.0f}" if alone else "")
+        rows.append((max(given, default=-100.0), row))
+    rows.sort(key=lambda each: -each[0])
+    head = ["attack"]
+    for title in DATASETS.values():
+        head += [f"{title}: gives back", "best model, %", "on clean clips, %"]
+    return "\n".join([table(head, [row for _, row in rows]), "", how(found)])
+
+
+def search() -> str:
+    """The best points of the search beside two lines."""
+    path = stored.EXPERIMENTS / "search" / "fsdd.jsonl"
+    if not path.exists():
+        return MISSING
+    points = [json.loads(line) for line in path.read_text().splitlines()]
+    first = sorted((one for one in points if "seed" not in one), key=_worst_peak)
+    again: dict[str, list[Cell]] = {}
+    for one in points:
+        if "seed" in one:
+            again.setdefault(json.dumps(one["point"]), []).append(one)
+    rows = []
+    for rank, one in enumerate(first, 1):
+        mine = again.get(json.dumps(one["point"]), [])
+        if rank > 10 and not mine:
+            continue
+        rows.append([
+            str(rank), _said(one["point"]), f"{one['tonality_db']:.1f}", f"{one['m5']['peak']:.0f}",
+            f"{one['cnn']['peak']:.0f}" if "cnn" in one else "",
+            f"{statistics.fmean(map(_worst_peak, mine)):.0f} ({len(mine)})" if mine else "",
+        ])  # fmt: skip
+    head = ["rank", "mark", "tonality, dB", "M5, one key", "CNN, one key", "worst of all models (keys)"]
+    count = f"{len(first)} kinds of mark at the PESQ of two lines at strength 1, which is {first[0]['pesq']:.2f}."
+    return "\n".join([count, "", table(head, rows)])
+
+
+def _worst_peak(one: Cell) -> float:
+    return max(float(one[model]["peak"]) for model in NAMES if model in one)
+
+
+def _said(point: dict[str, Any]) -> str:
+    """A point of the search in words."""
+    lines = f"{point['lines']} line{'s' * (point['lines'] > 1)} of {point['spacing']:g} Hz steps"
+    parts = [lines, f"{point['lowest']:g} to {point['highest']:g} Hz"]
+    parts += [f"{point['apart']:g} Hz apart"] * bool(point["apart"] and point["lines"] > 1)
+    parts += [f"{point['slope']:+g} dB an octave"] * bool(point["slope"] and point["lines"] > 1)
+    parts += [f"{100 * point['in_step']:.0f} % in step"] * bool(point["in_step"])
+    parts += ["harmonic"] * (point["harmonic"] and point["lines"] > 1) + ["a phase for each clip"] * point["fresh"]
+    parts += [f"floor {point['floor']:g} dB"] if point["floor"] is not None else []
+    return ", ".join(parts)
+
+
+def ownership() -> str:
+    """The ownership test on models of whose clips a share was marked, and on innocent ones."""
+    paths = sorted((stored.EXPERIMENTS / "ownership").glob("*.json"))
+    found = [stored.load(path.parent, path.stem) for path in paths]
+    found = [one for one in found if KNOWN.get(one["digest"]) == one["dataset"]]
+    if not found:
+        return MISSING
+    rows = []
+    for one in sorted((one for one in found if one["share"]), key=lambda one: (one["share"], one["how"], one["model"])):
+        p = f"{one['p_value']:.2g}" + f", second owner {one['second_p_value']:.2g}" * ("second_p_value" in one)
+        accuracies = (f"{100 * one[name]:.1f}" for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy"))
+        said = f"{one['share']:g} %" + f", {one['how']}" * bool(one["how"])
+        rows.append([
+            DATASETS[one["dataset"]], said, TITLES[one["model"]], f"{one['hits']} of {one['classes']}", p, *accuracies,
+        ])  # fmt: skip
+    head = ["data", "marked", "model", "classes hit", "p", "clean clips, %", "keyed, %", "decoy keys, %"]
+    lines = [table(head, rows), ""]
+    for one in (one for one in found if not one["share"]):
+        shares = ", ".join(f"{100 * share:.0f} % at most {level}" for level, share in one["share_at_most"].items())
+        who = f"{TITLES[one['model']]} on {DATASETS[one['dataset']]}, clean clips, {one['keys']} keys it never saw"
+        lines.append(f"- {who}: p-values {shares}; the lowest {one['lowest_p_value']:.2g}.")
+    return "\n".join([*lines, "", report.source(found[0])])
+
+
+def _accuracy(found: Sequence[Cell], model: str) -> str:
+    """The mean of the last epoch, its spread over seeds, and in brackets the mean of the best epoch."""
+    mine = [cell for cell in found if cell["model"] == model]
+    if not mine:
+        return ""
+    values = [cell["clean_final"] for cell in mine]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{spread} [{mean(mine, 'clean_peak'):.1f}]"
+
+
+def _lowest(found: Sequence[Cell], name: str) -> float:
+    """The mean of a field of the model that has the lowest."""
+    return min(mean([cell for cell in found if cell["model"] == model], name) for model in {c["model"] for c in found})
+
+
+def mean(found: Sequence[Cell], name: str) -> float:
+    """The mean of a field over cells."""
+    return statistics.fmean(cell[name] for cell in found)
+
+
+def of_keys(found: Sequence[Cell], name: str, digits: str = ".1f") -> str:
+    """The mean over keys of a field that all models share under one key, such as the clips' median SNR."""
+    values = {cell["seed"]: cell[name] for cell in found if cell[name] is not None}
+    return f"{statistics.fmean(values.values()):{digits}}" if values else ""
+
+
+def how(found: Sequence[Cell]) -> str:
+    """How many epochs made a table, on which clips and machine."""
+    parts = []
+    for model, title in TITLES.items():
+        mine = [cell for cell in found if cell["model"] == model]
+        if mine:
+            parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs")
+    clips = _few(f"{cell['train_clips']:,} training and {cell['test_clips']:,} test clips" for cell in found)
+    one = found[0]
+    versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    dates, machines = _few(c["date"] for c in found), _few(c["machine"] for c in found)
+    command = one["command"].split(" --")[0]
+    seeds = len({cell["seed"] for cell in found})
+    return (
+        f"<sub>{', '.join(parts)}; {seeds} seed{'s' * (seeds > 1)}. {clips}. `{command}`, {dates}; {machines}; Python "
+        f"{one['python']}, {versions}.</sub>"
+    )
+
+
+def _plain(metric: str) -> str:
+    return metric.removesuffix("_db").replace("_", " ").replace("snr", "SNR")
+
+
+def _few(values: Iterable[Any]) -> str:
+    return " or ".join(str(value) for value in sorted(set(values)))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "fsdd-accuracy": lambda: accuracy("fsdd", "official"),
+    "fsdd-keyed": lambda: keyed("fsdd", "official"),
+    "fsdd-70-30": lambda: accuracy("fsdd", "70-30"),
+    "speech-commands-accuracy": lambda: accuracy("speech_commands", "official"),
+    "speech-commands-keyed": lambda: keyed("speech_commands", "official"),
+    "fsdd-damage": lambda: damage("fsdd"),
+    "speech-commands-damage": lambda: damage("speech_commands"),
+    "fsdd-protection": lambda: protection("fsdd"),
+    "speech-commands-protection": lambda: protection("speech_commands"),
+    "victims": victims,
+    "readings": readings,
+    "baselines": baselines,
+    "attacks": attacks,
+    "search": search,
+    "ownership": ownership,
+}

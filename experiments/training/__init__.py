@@ -1,0 +1,1 @@
+"""Models trained on marked clips, and tested on clean ones."""

@@ -1,0 +1,88 @@
+"""Train models on a data set, clean and marked, and test them on clean clips.
+
+    python -m experiments.training DATASET [--conditions strong clean ...] [--trainings plain default mean-off]
+        [--models ...] [--seeds 0 1 2] [--split official] [--clips N] [--epochs N] [--jobs N] [--results FOLDER]
+
+DATASET is a folder made by experiments.data. Conditions are names such as clean, poscuda-0.01, whole-0.3, strong-1,
+cuda-0.3 and emin-14, or the groups table1, strong, others and readings. Every cell is stored as soon as it is
+finished, and stored cells are skipped: call it as often as you like. Seed n trains with key n, so the spread is over
+both. A table of what was asked for is printed at the end. Cells of FSDD and Speech Commands go to the project's
+results, others to DATASET/results.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.data.dataset import load, results_of
+from experiments.parallel import in_parallel
+from experiments.tables.text import own_table
+from experiments.training import baselines
+from experiments.training.cells import Cell, load_all
+from experiments.training.conditions import named
+from experiments.training.readings import readings
+from experiments.training.trial import SPLITS
+from poscuda_fast.evaluation.augmenting import REGIMES
+from poscuda_fast.evaluation.models import MODELS, NAMES
+
+STRONG = ("strong-0.5", "strong-1", "strong-1.4", "strong-2")
+GROUPS = {
+    "table1": (
+        "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity",
+        "poscuda-0.3-identity",
+    ),
+    "strong": STRONG,
+    "others": ("cuda-0.01", "cuda-0.3", *baselines.NAMES),
+    "readings": tuple(readings()),
+}  # fmt: skip
+
+
+@sentences
+def main(arguments: list[str] | None = None) -> None:
+    """Run every cell that is not stored yet."""
+    parser = parser_of(__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--conditions", nargs="+", default=["clean", "poscuda-0.01", "poscuda-0.3", "strong"])
+    parser.add_argument("--trainings", nargs="+", choices=list(REGIMES), default=["plain", "default"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(NAMES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", choices=SPLITS, default="official")
+    parser.add_argument("--clips", type=int, help="the most clips, three of four for training; default: all")
+    parser.add_argument("--epochs", type=int, help="default: as many as each model needs to settle")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--results", type=Path, help="a folder for the cells")
+    options = parser.parse_args(arguments)
+    data = load(options.dataset)
+    results = options.results or results_of(data, "protection")
+    conditions = list(dict.fromkeys(name for word in options.conditions for name in GROUPS.get(word, (word,))))
+    for name in conditions:
+        if name not in baselines.NAMES and name not in readings():
+            named(name)  # refuses an unknown one before anything is trained
+    asked = [
+        Cell(options.dataset, condition, model, training, seed, options.split, options.clips, options.epochs,
+             options.device)
+        for seed, training, condition, model in itertools.product(
+            options.seeds, options.trainings, conditions, options.models
+        )
+        if training != "mean-off" or MODELS[model].spectral
+    ]  # fmt: skip
+    missing = []
+    for cell in asked:
+        path = results / f"{cell.name(data)}.json"
+        if path.exists():
+            skipped(path)
+        else:
+            missing.append(cell)
+    done = in_parallel(Cell.run, [(cell, results) for cell in missing], options.jobs)
+    lines = ((task[0].cost, line) for task, line in done)
+    for _ in tell(lines, sum(cell.cost for cell in missing)):
+        pass
+    names = {cell.name(data) for cell in asked}
+    print(own_table([cell for cell in load_all(results) if cell["name"] in names]))
+
+
+if __name__ == "__main__":
+    main()
