@@ -16,7 +16,7 @@ from audiofiles import wav, write_tree
 
 from poscuda_fast import Key, protect_folder
 from poscuda_fast.cli import synth
-from poscuda_fast.undo.journal import Journal
+from poscuda_fast.files.originals import open_files
 
 CHROMIUM = shutil.which("chromium")
 if os.environ.get("POSCUDA_REQUIRE_REPORT") != "1":
@@ -72,8 +72,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(root / "in" / "no" / "a.flac", rng.integers(-90, 90, 9000).astype(np.int16), 48_000)
     key = Key(bytes(range(32)))
     protect_folder(root / "in", root / "out", key)
-    with Journal(root / "out" / ".poscuda", key) as journal:
-        of_run = {"fingerprint": key.fingerprint, **{name: journal.header[name] for name in ("recipe", "labels")}}
+    with open_files(root / "out", key) as run:
+        of_run = {"fingerprint": key.fingerprint, "recipe": run.recipe.to_dict(), "labels": run.labels_mac}
     (root / "e.json").write_text(json.dumps(EVALUATION | of_run), encoding="utf-8")
     reporting.write_report(root / "out", key, root / "page.html", evaluation=root / "e.json")
     return root / "page.html"
