@@ -57,6 +57,14 @@ class Shown(NamedTuple):
     note: str
 
 
+class Group(NamedTuple):
+    """Clips that are shown together, and what is said of them."""
+
+    title: str
+    remark: str
+    clips: list[Shown]
+
+
 class Listing(NamedTuple):
     """One list of names."""
 
@@ -91,9 +99,7 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         height=HEIGHT,
         classes=classes,
         classes_open=len(classes) <= CLASSES_OPEN,
-        shown=_show(survey.worst),
-        shown_title=_shown_title(subject.unit, len(survey.worst)),
-        silent_first=survey.silent_before > 0,
+        groups=_groups(subject.unit, survey),
         lists=_lists(subject, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
@@ -241,10 +247,30 @@ def _seconds(excerpt: Excerpt) -> str:
     return f"{'at least ' * excerpt.at_least}{excerpt.seconds:.2f} s"
 
 
-def _show(worst: list[Excerpt]) -> list[Shown]:
-    seconds, most_channels = what_fits(worst)
+def _groups(unit: str, survey: Survey) -> list[Group]:
+    """A typical clip, and those with the lowest SNR; one that is both is shown once."""
+    one, typical, worst = unit[:-1], survey.typical, survey.worst
+    others = [excerpt for excerpt in worst if typical is None or excerpt.name != typical.name]
+    remarks = ["Those that were silent before come first."] if survey.silent_before else []
+    if not worst:
+        remarks.append("There is nothing to show: nothing is protected, nothing changed, or samples are not finite.")
+    title = f"The {len(worst)} {unit}" if len(worst) > 1 else f"The {one}" if worst else unit.capitalize()
+    title = f"{title} with the lowest SNR"
+    if typical is None or not others:
+        return [Group(title, " ".join(remarks), _show(worst))]
+    if len(others) < len(worst):
+        remarks.append(f"The typical {one} above is one of them.")
+    first, *rest = _show([typical, *others])
+    return [
+        Group(f"A typical {one}", f"The one whose SNR is nearest the median of all protected {unit}.", [first]),
+        Group(title, " ".join(remarks), rest),
+    ]
+
+
+def _show(excerpts: list[Excerpt]) -> list[Shown]:
+    seconds, most_channels = what_fits(excerpts)
     shown = []
-    for excerpt in worst:
+    for excerpt in excerpts:
         part = excerpt.cut(seconds)
         pictures, scale = draw(part)
         heard = len(part.before) / part.sample_rate
@@ -275,12 +301,6 @@ def _which_channels(channels: int, most_heard: int) -> str:
         return f"Pictures and sounds are the first of {channels} channels."
     sounds = f", sounds are the first {most_heard}" if channels > most_heard else ""
     return f"Pictures show the first of {channels} channels{sounds}."
-
-
-def _shown_title(unit: str, n: int) -> str:
-    if n == 0:
-        return f"{unit.capitalize()} with the lowest SNR"
-    return f"The {n} {unit} with the lowest SNR" if n > 1 else f"The {unit[:-1]} with the lowest SNR"
 
 
 def _lists(subject: Subject, survey: Survey) -> list[Listing]:
