@@ -122,4 +122,4 @@ def test_nothing_is_wider_than_the_screen(page: Path, tmp_path: Path, width: int
     probe = re.search(r'data-probe="([^"]*)"', found)[1].replace("&quot;", '"')
     assert f'"width":{width},"content":{width},' in probe
     assert '"over":[],"cut":0,"blind":0,' in probe
-    assert probe.endswith('"sounds":[' + ",".join(["1"] * 18) + "]}")
+    assert probe.endswith('"sounds":[' + ",".join(["1"] * 27) + "]}")

@@ -247,20 +247,32 @@ def test_a_typical_clip_is_shown_and_then_those_that_changed_most_in_order(made:
     assert text.count(f"{typical} class") == 1
     for name in made.worst[1:]:
         assert f"SNR {made.ratios[name]:.1f} dB".replace("-", "\N{MINUS SIGN}") in text
-    assert len(made.page.all("img")) == 40
+    assert len(made.page.all("img")) == 31
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in made.page.all("img"))
     assert sum(image["alt"].startswith("Difference: waveform and spectrogram") for image in made.page.all("img")) == 10
 
 
-def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
+def test_what_is_heard_are_the_samples_before_and_after_and_their_difference(made: Made) -> None:
     players = {fields["aria-label"]: fields["src"] for fields in made.page.all("audio")}
-    assert len(players) == 20
+    assert len(players) == 30
+    assert "All three play at the same gain" in made.page.text
     for name in made.shown:
-        for word, root in (("before", made.source), ("after", made.folder)):
+        kept = [soundfile.read(root / name, dtype="float32", always_2d=True) for root in (made.source, made.folder)]
+        (before, true_rate), (after, _) = kept
+        for word, samples in (("before", before), ("after", after), ("difference", after - before)):
             heard, rate = samples_of(players[f"{one_line(name)} {word}"])
-            kept, true_rate = soundfile.read(root / name, dtype="float64", always_2d=True)
             assert rate == true_rate
-            assert np.array_equal(heard, np.rint(kept * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
+            assert np.array_equal(heard, np.rint(samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
+
+
+def test_all_spectrograms_have_one_scale(made: Made) -> None:
+    (scale,) = [image["alt"] for image in made.page.all("img") if "waveform" not in image["alt"]]
+    low, high = re.fullmatch(r"Colours from (-?\d+) dB, dark, to (0|-?[1-9]\d*) dB, light\.", scale).groups()
+    levels = [
+        pictures.spectrogram(samples_of(fields["src"])[0][:, 0] / 2**15, samples_of(fields["src"])[1])[0].max()
+        for fields in made.page.all("audio")
+    ]
+    assert int(high) - 10 < max(levels) <= int(high) == int(low) + 80
 
 
 def test_its_lists_name_files(made: Made) -> None:
@@ -349,12 +361,12 @@ def test_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, c
     power = {n: np.var(clips[n, :end] / 1.0) for n, end in enumerate(lengths) if clips[n, :end].any()}
     typical = min(sorted(power, key=power.__getitem__)[1:3])  # two of the four are as far from the median
     assert f"A typical clip The one whose SNR is nearest the median of all protected clips. clip {typical}" in page.text
-    shown = [(array[:, : lengths[n]], n) for n in (typical, 4, 2) for array in (clips, mapped)]
-    for fields, (array, n) in zip(page.all("audio"), shown, strict=True):
+    shown = [(array[n, : lengths[n]]) for n in (typical, 4, 2) for array in (clips, mapped, mapped - clips)]
+    for fields, samples in zip(page.all("audio"), shown, strict=True):
         heard, rate = samples_of(fields["src"])
         scale = 1 if dtype is np.int16 else 2**15
         assert rate == 8000
-        assert np.array_equal(heard, np.rint(np.asarray(array[n]).reshape(len(heard), -1) * scale).astype(np.int16))
+        assert np.array_equal(heard, np.rint(samples.reshape(len(heard), -1) * scale).astype(np.int16))
 
 
 def written(source: Path, out: Path) -> str:
@@ -395,7 +407,7 @@ def test_a_short_clip_is_shown_without_its_padding(tmp_path: Path, recipe: Recip
     assert f"1 clip 1 protected 1 class {marked}" in page.text
     assert "Sample rate taken to be 16,000 Hz (assumed)" in page.text
     assert re.search(r"dB less than 0\.01 s Before", page.text)
-    assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20, 20]
+    assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20] * 3
 
 
 @pytest.mark.usefixtures("few")
@@ -510,13 +522,13 @@ def test_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("few")
 def test_a_long_clip_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sounds, "PAGE_BYTES", 4 * 3 * 8000 + 10)
+    monkeypatch.setattr(sounds, "PAGE_BYTES", 3 * 2 * 3 * 8000 + 10)
     write_tree(tmp_path / "in", {"a/a.wav": wav(tone(8000 * 13, 2), rate=8000)})
     protect_folder(tmp_path / "in", None, KEY)
     reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert "The first 3.0 s are shown. Pictures and sounds are the first of 2 channels." in page.text
-    assert [samples_of(fields["src"])[0].shape for fields in page.all("audio")] == [(24000, 1)] * 2
+    assert [samples_of(fields["src"])[0].shape for fields in page.all("audio")] == [(24000, 1)] * 3
 
 
 # Evaluations.
@@ -732,9 +744,9 @@ def test_pictures_leave_the_style_of_their_user_alone() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    drawn, scale = pictures.draw(excerpt(5, 1, 8000))
+    drawn = pictures.draw(excerpt(5, 1, 8000), pictures.top_of([]))
     assert [picture.title for picture in drawn] == ["Before", "After", "Difference"]
-    assert scale.alt.startswith("Colours from")
+    assert pictures.scale_to(-10).alt == "Colours from -90 dB, dark, to -10 dB, light."
     assert dict(mpl.rcParams) == before
 
 
@@ -755,9 +767,9 @@ def excerpt(frames: int, channels: int, rate: int) -> Excerpt:
     [
         ([], (10, 2)),
         ([excerpt(16_000, 1, 16_000)] * 10, (10, 2)),
-        ([excerpt(160_000, 1, 16_000)] * 10, (4, 2)),
-        ([excerpt(160_000, 2, 16_000)] * 10, (4, 1)),
-        ([excerpt(480_000, 2, 48_000)] * 10, (2, 1)),
+        ([excerpt(160_000, 1, 16_000)] * 11, (4, 2)),
+        ([excerpt(160_000, 2, 16_000)] * 11, (4, 1)),
+        ([excerpt(480_000, 2, 48_000)] * 11, (2, 1)),
     ],
 )
 def test_long_clips_are_cut_so_that_the_page_stays_small(excerpts: list[Excerpt], expected: tuple[int, int]) -> None:

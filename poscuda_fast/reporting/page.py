@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import importlib.resources
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +12,10 @@ import numpy as np
 import poscuda_fast
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
-from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
+from poscuda_fast.reporting.clips import clips_of, in_db
+from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
-from poscuda_fast.reporting.pictures import Picture, draw
-from poscuda_fast.reporting.sounds import player, what_fits
-from poscuda_fast.reporting.survey import Excerpt, Named, Survey
+from poscuda_fast.reporting.survey import Named, Survey
 from poscuda_fast.results import Verdict
 from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import State
@@ -43,28 +41,6 @@ class Subject:
     sample_rate: str
 
 
-class Shown(NamedTuple):
-    """One clip that is shown."""
-
-    name: str
-    label: str
-    snr: str
-    seconds: str
-    pictures: list[Picture]
-    scale: Picture
-    before: str
-    after: str
-    note: str
-
-
-class Group(NamedTuple):
-    """Clips that are shown together, and what is said of them."""
-
-    title: str
-    remark: str
-    clips: list[Shown]
-
-
 class Listing(NamedTuple):
     """One list of names."""
 
@@ -84,7 +60,8 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         lstrip_blocks=True,
         finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
-    classes = [(str(row.label), f"{row.protected:,}", _db(row.median_db)) for row in survey.classes]
+    shown = clips_of(subject.unit, survey)
+    classes = [(str(row.label), f"{row.protected:,}", in_db(row.median_db)) for row in survey.classes]
     page: str = environment.from_string(text).render(
         subject=subject,
         about=_about(subject),
@@ -99,7 +76,8 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         height=HEIGHT,
         classes=classes,
         classes_open=len(classes) <= CLASSES_OPEN,
-        groups=_groups(subject.unit, survey),
+        groups=shown.groups,
+        scale=shown.scale,
         lists=_lists(subject, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
@@ -121,8 +99,8 @@ def recipe_in_words(recipe: Recipe) -> str:
     if isinstance(recipe, StrongRecipe):
         return (
             f"Format 2. Every class has two steady lines of its own, between 625 and 3,875 Hz. They are added along "
-            f"the whole of each recording, at one level: together an RMS of {_db(level_db(recipe))} of full scale "
-            f"(strength {recipe.strength:g}; strength 1 is {_db(level_db(Recipe.strong()))}). Which two depends "
+            f"the whole of each recording, at one level: together an RMS of {in_db(level_db(recipe))} of full scale "
+            f"(strength {recipe.strength:g}; strength 1 is {in_db(level_db(Recipe.strong()))}). Which two depends "
             f"on the key and the class."
         )
     if not isinstance(recipe, PaperRecipe):
@@ -147,7 +125,7 @@ def _about(subject: Subject) -> list[tuple[str, str]]:
 def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     """(value, name, remark) of each number at the top."""
     unit, verdicts, n_ratios = subject.unit, survey.verdicts, len(survey.snr_db)
-    median, low = (_db(value) for value in _percentiles(survey.snr_db))
+    median, low = (in_db(value) for value in _percentiles(survey.snr_db))
     words = [f"{verdicts[Verdict.PROTECTED]:,} protected"]
     words += [f"{verdicts[one]:,} {name}" for one, name in _VERDICTS if verdicts[one]]
     if subject.n_clips > survey.clips:
@@ -231,76 +209,6 @@ def _percentiles(ratios: list[float]) -> tuple[float | None, float | None]:
     if not ratios:
         return None, None
     return float(np.median(ratios)), float(np.percentile(ratios, 5))
-
-
-def _db(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.1f} dB".replace("-", "\N{MINUS SIGN}")
-
-
-def _db_or_silence(value: float) -> str:
-    return "silent before: no ratio" if math.isinf(value) else _db(value)
-
-
-def _seconds(excerpt: Excerpt) -> str:
-    if excerpt.seconds < 0.01:
-        return "less than 0.01 s"
-    return f"{'at least ' * excerpt.at_least}{excerpt.seconds:.2f} s"
-
-
-def _groups(unit: str, survey: Survey) -> list[Group]:
-    """A typical clip, and those with the lowest SNR; one that is both is shown once."""
-    one, typical, worst = unit[:-1], survey.typical, survey.worst
-    others = [excerpt for excerpt in worst if typical is None or excerpt.name != typical.name]
-    remarks = ["Those that were silent before come first."] if survey.silent_before else []
-    if not worst:
-        remarks.append("There is nothing to show: nothing is protected, nothing changed, or samples are not finite.")
-    title = f"The {len(worst)} {unit}" if len(worst) > 1 else f"The {one}" if worst else unit.capitalize()
-    title = f"{title} with the lowest SNR"
-    if typical is None or not others:
-        return [Group(title, " ".join(remarks), _show(worst))]
-    if len(others) < len(worst):
-        remarks.append(f"The typical {one} above is one of them.")
-    first, *rest = _show([typical, *others])
-    return [
-        Group(f"A typical {one}", f"The one whose SNR is nearest the median of all protected {unit}.", [first]),
-        Group(title, " ".join(remarks), rest),
-    ]
-
-
-def _show(excerpts: list[Excerpt]) -> list[Shown]:
-    seconds, most_channels = what_fits(excerpts)
-    shown = []
-    for excerpt in excerpts:
-        part = excerpt.cut(seconds)
-        pictures, scale = draw(part)
-        heard = len(part.before) / part.sample_rate
-        notes = [f"The first {heard:.1f} s are shown."] if heard < excerpt.seconds - 0.05 else []
-        if excerpt.at_least:
-            notes.append("Lengths are not stored: what is shown may end with padding.")
-        channels = part.before.shape[1]
-        if channels > 1:
-            notes.append(_which_channels(channels, most_channels))
-        shown.append(
-            Shown(
-                excerpt.name,
-                str(excerpt.label),
-                _db_or_silence(excerpt.snr_db),
-                _seconds(excerpt),
-                pictures,
-                scale,
-                player(part.before[:, :most_channels], part.sample_rate),
-                player(part.after[:, :most_channels], part.sample_rate),
-                " ".join(notes),
-            )
-        )
-    return shown
-
-
-def _which_channels(channels: int, most_heard: int) -> str:
-    if most_heard == 1:
-        return f"Pictures and sounds are the first of {channels} channels."
-    sounds = f", sounds are the first {most_heard}" if channels > most_heard else ""
-    return f"Pictures show the first of {channels} channels{sounds}."
 
 
 def _lists(subject: Subject, survey: Survey) -> list[Listing]:

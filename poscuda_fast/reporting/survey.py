@@ -93,6 +93,11 @@ class Excerpt(Secret):
     before: NDArray[np.float32]
     after: NDArray[np.float32]
 
+    @property
+    def difference(self) -> NDArray[np.float32]:
+        """After minus before."""
+        return self.after - self.before
+
     def cut(self, seconds: float) -> Excerpt:
         """The same, with at most `seconds` of samples."""
         end = max(1, int(seconds * self.sample_rate))
