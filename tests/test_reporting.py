@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.resources
 import io
 import json
@@ -77,7 +78,7 @@ class Page(HTMLParser):
         self._path.pop()
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.parts.append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
@@ -160,16 +161,22 @@ def test_it_is_marked_as_private_and_only_its_owner_may_read_it(made: Made) -> N
 
 def test_it_needs_no_network_and_no_other_file(made: Made) -> None:
     page = made.page
-    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
     for _, fields in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
-            assert fields.get(name, "data:").startswith("data:")
+            assert fields.get(name, "data:").startswith(("data:", "#"))
         assert not [name for name in fields if name.startswith("on")]
     style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
     assert "url(" not in style
     assert "@import" not in style
     (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none';")
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+    )
+    assert script == (importlib.resources.files("poscuda_fast.reporting") / paging.SCRIPT).read_text(encoding="utf-8")
+    assert page.all("script") == [{}]
     assert not re.search(r"https?://", page.source)
     assert made.path.stat().st_size < 6e6
 
@@ -705,8 +712,9 @@ def test_the_rate_of_an_array_stands_under_arrays() -> None:
 # Its parts.
 
 
-def test_the_template_lies_beside_the_module() -> None:
-    assert (importlib.resources.files("poscuda_fast.reporting") / paging.TEMPLATE).is_file()
+@pytest.mark.parametrize("name", [paging.TEMPLATE, paging.SCRIPT])
+def test_the_template_and_its_script_lie_beside_the_module(name: str) -> None:
+    assert (importlib.resources.files("poscuda_fast.reporting") / name).is_file()
 
 
 @pytest.mark.usefixtures("few")

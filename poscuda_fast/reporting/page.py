@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime as dt
+import hashlib
 import importlib.resources
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import State
 
 CLASSES_OPEN = 12  # more classes than this are folded away
-TEMPLATE = "page.html"
+TEMPLATE, SCRIPT = "page.html", "blind.js"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,14 +53,16 @@ class Listing(NamedTuple):
 def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> str:
     """The page as text."""
     import jinja2  # noqa: PLC0415 - only a report needs it
+    import markupsafe  # noqa: PLC0415 - it comes with jinja2
 
-    text = (importlib.resources.files("poscuda_fast.reporting") / TEMPLATE).read_text(encoding="utf-8")
+    files = importlib.resources.files("poscuda_fast.reporting")
+    text, script = ((files / name).read_text(encoding="utf-8") for name in (TEMPLATE, SCRIPT))
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
+        finalize=lambda value: one_line(value) if type(value) is str else value,  # not the script
     )
     shown = clips_of(subject.unit, survey)
     classes = [(str(row.label), f"{row.protected:,}", in_db(row.median_db)) for row in survey.classes]
@@ -78,6 +82,8 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         classes_open=len(classes) <= CLASSES_OPEN,
         groups=shown.groups,
         scale=shown.scale,
+        script=markupsafe.Markup(script),  # noqa: S704 - a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lists=_lists(subject, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
