@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.resources
 import io
 import json
@@ -77,7 +78,7 @@ class Page(HTMLParser):
         self._path.pop()
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.parts.append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
@@ -129,6 +130,9 @@ class Made:
         ratios = {name: entry["snr_db"] for name, entry in self.manifest.files.items()}
         self.ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         self.worst = ["yes/silent.wav", *sorted(self.ratios, key=self.ratios.__getitem__)[:9]]
+        # Of an odd number, so one of them is the median.
+        self.typical = sorted(self.ratios, key=self.ratios.__getitem__)[len(self.ratios) // 2]
+        self.shown = [self.typical, *(name for name in self.worst if name != self.typical)]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +142,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One clip is drawn: enough where pictures are not what is tested."""
+    """Two clips are drawn at most: enough where pictures are not what is tested."""
     monkeypatch.setattr(surveying, "WORST", 1)
 
 
@@ -157,16 +161,22 @@ def test_it_is_marked_as_private_and_only_its_owner_may_read_it(made: Made) -> N
 
 def test_it_needs_no_network_and_no_other_file(made: Made) -> None:
     page = made.page
-    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
     for _, fields in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
-            assert fields.get(name, "data:").startswith("data:")
+            assert fields.get(name, "data:").startswith(("data:", "#"))
         assert not [name for name in fields if name.startswith("on")]
     style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
     assert "url(" not in style
     assert "@import" not in style
     (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none';")
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+    )
+    assert script == (importlib.resources.files("poscuda_fast.reporting") / paging.SCRIPT).read_text(encoding="utf-8")
+    assert page.all("script") == [{}]
     assert not re.search(r"https?://", page.source)
     assert made.path.stat().st_size < 6e6
 
@@ -230,28 +240,46 @@ def test_its_classes_have_their_medians(made: Made) -> None:
         assert f"{label} {len(files)} {np.median(some):.1f} dB".replace("-", "\N{MINUS SIGN}") in made.page.text
 
 
-def test_the_clips_that_changed_most_are_shown_in_order(made: Made) -> None:
-    lowest = made.page.text.index("with the lowest SNR Those that were silent before come first.")
-    places = [made.page.text.index(f"{one_line(name)} class", lowest) for name in made.worst]
+def test_a_typical_clip_is_shown_and_then_those_that_changed_most_in_order(made: Made) -> None:
+    text, typical = made.page.text, one_line(made.typical)
+    assert len(made.ratios) % 2 == 1
+    assert f"A typical file The one whose SNR is nearest the median of all protected files. {typical} class" in text
+    assert (
+        "The 10 files with the lowest SNR Those that were silent before come first. The typical file above is one of "
+        "them. yes/silent.wav class yes SNR silent before: no ratio 0.08 s"
+    ) in text
+    places = [text.index(f"{one_line(name)} class") for name in made.shown]
     assert places == sorted(places)
-    assert "The 10 files with the lowest SNR" in made.page.text
-    assert "yes/silent.wav class yes SNR silent before: no ratio 0.08 s" in made.page.text
+    assert len(made.shown) == 10
+    assert text.count(f"{typical} class") == 1
     for name in made.worst[1:]:
-        assert f"SNR {made.ratios[name]:.1f} dB".replace("-", "\N{MINUS SIGN}") in made.page.text
-    assert len(made.page.all("img")) == 40
+        assert f"SNR {made.ratios[name]:.1f} dB".replace("-", "\N{MINUS SIGN}") in text
+    assert len(made.page.all("img")) == 31
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in made.page.all("img"))
     assert sum(image["alt"].startswith("Difference: waveform and spectrogram") for image in made.page.all("img")) == 10
 
 
-def test_what_is_heard_are_the_samples_before_and_after(made: Made) -> None:
+def test_what_is_heard_are_the_samples_before_and_after_and_their_difference(made: Made) -> None:
     players = {fields["aria-label"]: fields["src"] for fields in made.page.all("audio")}
-    assert len(players) == 20
-    for name in made.worst:
-        for word, root in (("before", made.source), ("after", made.folder)):
+    assert len(players) == 30
+    assert "All three play at the same gain" in made.page.text
+    for name in made.shown:
+        kept = [soundfile.read(root / name, dtype="float32", always_2d=True) for root in (made.source, made.folder)]
+        (before, true_rate), (after, _) = kept
+        for word, samples in (("before", before), ("after", after), ("difference", after - before)):
             heard, rate = samples_of(players[f"{one_line(name)} {word}"])
-            kept, true_rate = soundfile.read(root / name, dtype="float64", always_2d=True)
             assert rate == true_rate
-            assert np.array_equal(heard, np.rint(kept * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
+            assert np.array_equal(heard, np.rint(samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
+
+
+def test_all_spectrograms_have_one_scale(made: Made) -> None:
+    (scale,) = [image["alt"] for image in made.page.all("img") if "waveform" not in image["alt"]]
+    low, high = re.fullmatch(r"Colours from (-?\d+) dB, dark, to (0|-?[1-9]\d*) dB, light\.", scale).groups()
+    levels = [
+        pictures.spectrogram(samples_of(fields["src"])[0][:, 0] / 2**15, samples_of(fields["src"])[1])[0].max()
+        for fields in made.page.all("audio")
+    ]
+    assert int(high) - 10 < max(levels) <= int(high) == int(low) + 80
 
 
 def test_its_lists_name_files(made: Made) -> None:
@@ -337,12 +365,15 @@ def test_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, c
     assert "Left out, since they have no ratio: 1 clip silent before." in page.text
     assert "b<i> 3" in page.text
     assert "does not know" not in page.text
-    shown = [(array, n) for n in (4, 2) for array in (clips, mapped)]
-    for fields, (array, n) in zip(page.all("audio"), shown, strict=True):
+    power = {n: np.var(clips[n, :end] / 1.0) for n, end in enumerate(lengths) if clips[n, :end].any()}
+    typical = min(sorted(power, key=power.__getitem__)[1:3])  # two of the four are as far from the median
+    assert f"A typical clip The one whose SNR is nearest the median of all protected clips. clip {typical}" in page.text
+    shown = [(array[n, : lengths[n]]) for n in (typical, 4, 2) for array in (clips, mapped, mapped - clips)]
+    for fields, samples in zip(page.all("audio"), shown, strict=True):
         heard, rate = samples_of(fields["src"])
         scale = 1 if dtype is np.int16 else 2**15
         assert rate == 8000
-        assert np.array_equal(heard, np.rint(np.asarray(array[n]).reshape(2000, -1) * scale).astype(np.int16))
+        assert np.array_equal(heard, np.rint(samples.reshape(len(heard), -1) * scale).astype(np.int16))
 
 
 def written(source: Path, out: Path) -> str:
@@ -363,8 +394,9 @@ def test_the_length_of_clips_with_padding_is_a_bound(tmp_path: Path) -> None:
     padded = written(tmp_path / "padded.npy", tmp_path / "padded.html")
     (share,) = re.findall(r"60 patches at most ([\d.]+) % of the frames of protected clips are in patches", padded)
     assert 25 <= float(share) < 28
-    (seconds,) = re.findall(r"at least ([\d.]+) s Lengths are not stored: what is shown may end with padding\.", padded)
-    assert 0.9 < float(seconds) <= 1
+    seconds = re.findall(r"at least ([\d.]+) s Lengths are not stored: what is shown may end with padding\.", padded)
+    assert len(seconds) == 2
+    assert all(0.9 < float(one) <= 1 for one in seconds)
     whole = written(tmp_path / "whole.npy", tmp_path / "whole.html")
     assert "150 patches 25.0 % of the frames of protected clips are in patches" in whole
     assert re.search(r"SNR \S+ dB 2\.50 s Before", whole)
@@ -382,7 +414,7 @@ def test_a_short_clip_is_shown_without_its_padding(tmp_path: Path, recipe: Recip
     assert f"1 clip 1 protected 1 class {marked}" in page.text
     assert "Sample rate taken to be 16,000 Hz (assumed)" in page.text
     assert re.search(r"dB less than 0\.01 s Before", page.text)
-    assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20, 20]
+    assert [len(samples_of(fields["src"])[0]) for fields in page.all("audio")] == [20] * 3
 
 
 @pytest.mark.usefixtures("few")
@@ -497,13 +529,13 @@ def test_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("few")
 def test_a_long_clip_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sounds, "PAGE_BYTES", 4 * 3 * 8000 + 10)
+    monkeypatch.setattr(sounds, "PAGE_BYTES", 3 * 2 * 3 * 8000 + 10)
     write_tree(tmp_path / "in", {"a/a.wav": wav(tone(8000 * 13, 2), rate=8000)})
     protect_folder(tmp_path / "in", None, KEY)
     reporting.write_report(tmp_path / "in", KEY, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert "The first 3.0 s are shown. Pictures and sounds are the first of 2 channels." in page.text
-    assert [samples_of(fields["src"])[0].shape for fields in page.all("audio")] == [(24000, 1)] * 2
+    assert [samples_of(fields["src"])[0].shape for fields in page.all("audio")] == [(24000, 1)] * 3
 
 
 # Evaluations.
@@ -680,8 +712,9 @@ def test_the_rate_of_an_array_stands_under_arrays() -> None:
 # Its parts.
 
 
-def test_the_template_lies_beside_the_module() -> None:
-    assert (importlib.resources.files("poscuda_fast.reporting") / paging.TEMPLATE).is_file()
+@pytest.mark.parametrize("name", [paging.TEMPLATE, paging.SCRIPT])
+def test_the_template_and_its_script_lie_beside_the_module(name: str) -> None:
+    assert (importlib.resources.files("poscuda_fast.reporting") / name).is_file()
 
 
 @pytest.mark.usefixtures("few")
@@ -719,9 +752,9 @@ def test_pictures_leave_the_style_of_their_user_alone() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    drawn, scale = pictures.draw(excerpt(5, 1, 8000))
+    drawn = pictures.draw(excerpt(5, 1, 8000), pictures.top_of([]))
     assert [picture.title for picture in drawn] == ["Before", "After", "Difference"]
-    assert scale.alt.startswith("Colours from")
+    assert pictures.scale_to(-10).alt == "Colours from -90 dB, dark, to -10 dB, light."
     assert dict(mpl.rcParams) == before
 
 
@@ -742,9 +775,9 @@ def excerpt(frames: int, channels: int, rate: int) -> Excerpt:
     [
         ([], (10, 2)),
         ([excerpt(16_000, 1, 16_000)] * 10, (10, 2)),
-        ([excerpt(160_000, 1, 16_000)] * 10, (4, 2)),
-        ([excerpt(160_000, 2, 16_000)] * 10, (4, 1)),
-        ([excerpt(480_000, 2, 48_000)] * 10, (2, 1)),
+        ([excerpt(160_000, 1, 16_000)] * 11, (4, 2)),
+        ([excerpt(160_000, 2, 16_000)] * 11, (4, 1)),
+        ([excerpt(480_000, 2, 48_000)] * 11, (2, 1)),
     ],
 )
 def test_long_clips_are_cut_so_that_the_page_stays_small(excerpts: list[Excerpt], expected: tuple[int, int]) -> None:
@@ -771,25 +804,52 @@ def test_no_clip_no_histogram() -> None:
     assert histogram([], "clips") is None
 
 
+def measured(clip: str | int, label: int, ratio: float) -> surveying.Measured:
+    samples = np.zeros((1, 1), np.float32)
+    return surveying.Measured(
+        clip=clip, label=label, verdict=Verdict.PROTECTED, frames=1, at_least=False, patch_frames=1, sample_rate=8000,
+        snr_db=ratio, tally=surveying.Tally(), short=False, excerpt=lambda: (samples, samples),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("different", [1, 2, 20, 60])
 def test_the_worst_are_kept_in_order_and_ties_in_the_order_of_the_run(different: int) -> None:
     found = Survey([2, 1, 0])
     rng = np.random.default_rng(3)
     ratios = rng.permutation(np.repeat(np.arange(float(different)), 60 // different))
     ratios[ratios == different - 1] = -np.inf  # silent before
-    samples = np.zeros((1, 1), np.float32)
     for n, ratio in enumerate(ratios.tolist()):
-        found.add(
-            surveying.Measured(
-                name=str(n), label=n % 3, verdict=Verdict.PROTECTED, frames=1, at_least=False, patch_frames=1,
-                sample_rate=8000, snr_db=ratio, tally=surveying.Tally(), short=False,
-                excerpt=lambda: (samples, samples),
-            )
-        )  # fmt: skip
+        found.add(measured(str(n), n % 3, ratio))
     order = sorted(range(60), key=lambda n: (ratios[n], n))[:10]
     assert [one.name for one in found.worst] == [str(n) for n in order]
     assert [row.label for row in found.classes] == [0, 1, 2]
     assert (found.silent_before, len(found.snr_db)) == (60 // different, 60 - 60 // different)
+
+
+@pytest.mark.parametrize(
+    ("clips", "typical"),
+    [
+        ({"b": 10.0, "c": 11.0, "a": 90.0}, "c"),
+        ({"b": 0.1, "a": 0.3, "c": -50.0, "d": 50.0}, "a"),  # the two in the middle are as far from the median
+        ({10: 5.0, 2: 5.0, 3: 4.0}, 2),  # numbers have the order of numbers
+        ({"a": 20.0, "silent": -np.inf}, "a"),
+        ({"silent": -np.inf, "odd": np.nan}, None),
+        ({}, None),
+    ],
+)
+def test_the_typical_clip_is_nearest_the_median(clips: dict[str | int, float], typical: str | int | None) -> None:
+    found = Survey([0])
+    for clip, ratio in clips.items():
+        found.add(measured(clip, 0, ratio))
+    assert found.nearest_the_median == typical
+
+
+@pytest.mark.parametrize("state", [None, 20.0], ids=["changed", "as it was"])
+def test_a_typical_clip_that_changes_meanwhile_is_left_out(state: float | None) -> None:
+    found = Survey([0])
+    found.add(measured(7, 0, 20.0))
+    found.add_typical(one for one in (measured(5, 0, 1.0), measured(7, 0, 20.0)._replace(snr_db=state)))
+    assert (None if found.typical is None else found.typical.name) == (state and "clip 7")
 
 
 def test_names_are_counted_and_some_are_kept() -> None:

@@ -244,8 +244,9 @@ def report(
 ) -> None:
     """Write a private HTML page that shows what was protected in SRC, for its owner.
 
-    The page shows and plays the clips with the lowest SNR, before and after, and needs no network. Keep it as secret as
-    the sidecar. Needs the extra "report": pip install 'poscuda-fast[report]'.
+    The page shows and plays a typical clip and those with the lowest SNR, before, after and as the difference, has a
+    blind test of whether you hear it, and needs no network. Keep it as secret as the sidecar. Needs the extra "report":
+    pip install 'poscuda-fast[report]'.
 
     \b
     Examples:

@@ -39,9 +39,10 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML page that shows what was protected, for the owner of the data.
 
-    The page needs no network and no other file. It shows ten clips before and after: first those that were silent
-    before, then those with the lowest SNR. Anyone who has the page can learn marks from it, so keep it as secret as
-    the sidecar; only its owner can read it (mode 0600). The data and their sidecar are read and not changed.
+    The page needs no network and no other file. It shows clips before, after and as the difference: a typical one,
+    whose SNR is nearest the median, and ten that were silent before or have the lowest SNR. A blind test on it counts
+    how often its reader tells before and after apart. Anyone who has the page can learn marks from it, so keep it as
+    secret as the sidecar; only its owner can read it (mode 0600). The data and their sidecar are read and not changed.
 
     Parameters
     ----------

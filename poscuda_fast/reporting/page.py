@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime as dt
+import hashlib
 import importlib.resources
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,17 +14,16 @@ import numpy as np
 import poscuda_fast
 from poscuda_fast.mark.lines import level_db
 from poscuda_fast.recipe import PaperRecipe, Recipe, StrongRecipe
-from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MISSING, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
+from poscuda_fast.reporting.clips import clips_of, in_db
+from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MODEL_COLUMNS, QUALITY_COLUMNS, Evaluation
 from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
-from poscuda_fast.reporting.pictures import Picture, draw
-from poscuda_fast.reporting.sounds import player, what_fits
-from poscuda_fast.reporting.survey import Excerpt, Named, Survey
+from poscuda_fast.reporting.survey import Named, Survey
 from poscuda_fast.results import Verdict
 from poscuda_fast.text import one_line
 from poscuda_fast.undo.journal import State
 
 CLASSES_OPEN = 12  # more classes than this are folded away
-TEMPLATE = "page.html"
+TEMPLATE, SCRIPT = "page.html", "blind.js"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,20 +43,6 @@ class Subject:
     sample_rate: str
 
 
-class Shown(NamedTuple):
-    """One clip that is shown."""
-
-    name: str
-    label: str
-    snr: str
-    seconds: str
-    pictures: list[Picture]
-    scale: Picture
-    before: str
-    after: str
-    note: str
-
-
 class Listing(NamedTuple):
     """One list of names."""
 
@@ -67,16 +53,19 @@ class Listing(NamedTuple):
 def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> str:
     """The page as text."""
     import jinja2  # noqa: PLC0415 - only a report needs it
+    import markupsafe  # noqa: PLC0415 - it comes with jinja2
 
-    text = (importlib.resources.files("poscuda_fast.reporting") / TEMPLATE).read_text(encoding="utf-8")
+    files = importlib.resources.files("poscuda_fast.reporting")
+    text, script = ((files / name).read_text(encoding="utf-8") for name in (TEMPLATE, SCRIPT))
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
+        finalize=lambda value: one_line(value) if type(value) is str else value,  # not the script
     )
-    classes = [(str(row.label), f"{row.protected:,}", _db(row.median_db)) for row in survey.classes]
+    shown = clips_of(subject.unit, survey)
+    classes = [(str(row.label), f"{row.protected:,}", in_db(row.median_db)) for row in survey.classes]
     page: str = environment.from_string(text).render(
         subject=subject,
         about=_about(subject),
@@ -91,9 +80,10 @@ def render(subject: Subject, survey: Survey, evaluation: Evaluation | None) -> s
         height=HEIGHT,
         classes=classes,
         classes_open=len(classes) <= CLASSES_OPEN,
-        shown=_show(survey.worst),
-        shown_title=_shown_title(subject.unit, len(survey.worst)),
-        silent_first=survey.silent_before > 0,
+        groups=shown.groups,
+        scale=shown.scale,
+        script=markupsafe.Markup(script),  # noqa: S704 - a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lists=_lists(subject, survey),
         evaluation=evaluation,
         model_columns=MODEL_COLUMNS,
@@ -115,8 +105,8 @@ def recipe_in_words(recipe: Recipe) -> str:
     if isinstance(recipe, StrongRecipe):
         return (
             f"Format 2. Every class has two steady lines of its own, between 625 and 3,875 Hz. They are added along "
-            f"the whole of each recording, at one level: together an RMS of {_db(level_db(recipe))} of full scale "
-            f"(strength {recipe.strength:g}; strength 1 is {_db(level_db(Recipe.strong()))}). Which two depends "
+            f"the whole of each recording, at one level: together an RMS of {in_db(level_db(recipe))} of full scale "
+            f"(strength {recipe.strength:g}; strength 1 is {in_db(level_db(Recipe.strong()))}). Which two depends "
             f"on the key and the class."
         )
     if not isinstance(recipe, PaperRecipe):
@@ -141,7 +131,7 @@ def _about(subject: Subject) -> list[tuple[str, str]]:
 def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     """(value, name, remark) of each number at the top."""
     unit, verdicts, n_ratios = subject.unit, survey.verdicts, len(survey.snr_db)
-    median, low = (_db(value) for value in _percentiles(survey.snr_db))
+    median, low = (in_db(value) for value in _percentiles(survey.snr_db))
     words = [f"{verdicts[Verdict.PROTECTED]:,} protected"]
     words += [f"{verdicts[one]:,} {name}" for one, name in _VERDICTS if verdicts[one]]
     if subject.n_clips > survey.clips:
@@ -225,62 +215,6 @@ def _percentiles(ratios: list[float]) -> tuple[float | None, float | None]:
     if not ratios:
         return None, None
     return float(np.median(ratios)), float(np.percentile(ratios, 5))
-
-
-def _db(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.1f} dB".replace("-", "\N{MINUS SIGN}")
-
-
-def _db_or_silence(value: float) -> str:
-    return "silent before: no ratio" if math.isinf(value) else _db(value)
-
-
-def _seconds(excerpt: Excerpt) -> str:
-    if excerpt.seconds < 0.01:
-        return "less than 0.01 s"
-    return f"{'at least ' * excerpt.at_least}{excerpt.seconds:.2f} s"
-
-
-def _show(worst: list[Excerpt]) -> list[Shown]:
-    seconds, most_channels = what_fits(worst)
-    shown = []
-    for excerpt in worst:
-        part = excerpt.cut(seconds)
-        pictures, scale = draw(part)
-        heard = len(part.before) / part.sample_rate
-        notes = [f"The first {heard:.1f} s are shown."] if heard < excerpt.seconds - 0.05 else []
-        if excerpt.at_least:
-            notes.append("Lengths are not stored: what is shown may end with padding.")
-        channels = part.before.shape[1]
-        if channels > 1:
-            notes.append(_which_channels(channels, most_channels))
-        shown.append(
-            Shown(
-                excerpt.name,
-                str(excerpt.label),
-                _db_or_silence(excerpt.snr_db),
-                _seconds(excerpt),
-                pictures,
-                scale,
-                player(part.before[:, :most_channels], part.sample_rate),
-                player(part.after[:, :most_channels], part.sample_rate),
-                " ".join(notes),
-            )
-        )
-    return shown
-
-
-def _which_channels(channels: int, most_heard: int) -> str:
-    if most_heard == 1:
-        return f"Pictures and sounds are the first of {channels} channels."
-    sounds = f", sounds are the first {most_heard}" if channels > most_heard else ""
-    return f"Pictures show the first of {channels} channels{sounds}."
-
-
-def _shown_title(unit: str, n: int) -> str:
-    if n == 0:
-        return f"{unit.capitalize()} with the lowest SNR"
-    return f"The {n} {unit} with the lowest SNR" if n > 1 else f"The {unit[:-1]} with the lowest SNR"
 
 
 def _lists(subject: Subject, survey: Survey) -> list[Listing]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import math
 import threading
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,30 +46,54 @@ class Picture(NamedTuple):
     alt: str
 
 
-def draw(excerpt: Excerpt) -> tuple[list[Picture], Picture]:
-    """Pictures of a clip's first channel before, after and of the difference, and the scale of their colours.
+def top_of(excerpts: Iterable[Excerpt]) -> float:
+    """The level in dB that the colours of all spectrograms end at: a round one, reached by none or by the loudest."""
+    loudest = (
+        float(spectrogram(wave, excerpt.sample_rate)[0].max())
+        for excerpt in excerpts
+        for wave in _waves(excerpt).values()
+    )
+    return 10.0 * math.ceil(max(loudest, default=0.0) / 10)
 
-    The three share one scale of amplitudes and one of levels.
+
+def draw(excerpt: Excerpt, top: float) -> list[Picture]:
+    """Pictures of a clip's first channel before, after and of the difference.
+
+    The three share one scale of amplitudes; the colours of their levels end at `top` dB.
     """
-    import matplotlib.style  # noqa: PLC0415 - only a report needs it, and it is slow to load
-
-    before, after = (samples[:, 0].astype(np.float64) for samples in (excerpt.before, excerpt.after))
-    waves = {"before": before, "after": after, "difference": after - before}
-    levels = {name: spectrogram(wave, excerpt.sample_rate) for name, wave in waves.items()}
-    top = 10 * float(np.ceil(max(float(level.max()) for level, _ in levels.values()) / 10))
+    waves = _waves(excerpt)
     highest = max(float(np.abs(wave).max(initial=0)) for wave in waves.values()) * 1.05 or 1.0
     pictures = []
-    # Independent of the user's style, which is the whole process's: two threads would put back each other's.
-    with _STYLING, matplotlib.style.context(["default", _STYLE]):
+    with _styled():
         for name, wave in waves.items():
             figure = _figure(SIZE)
             upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
             _draw_wave(upper, wave, excerpt.sample_rate, highest, WAVE[name])
-            _draw_levels(lower, *levels[name], excerpt.sample_rate, len(wave), top)
+            _draw_levels(lower, *spectrogram(wave, excerpt.sample_rate), excerpt.sample_rate, len(wave), top)
             figure.subplots_adjust(0.185, 0.14, 0.97, 0.965, hspace=0.1)
             pictures.append(Picture(name.capitalize(), _png(figure), _describe(name, wave, excerpt)))
-        scale = _png(_scale(top))
-    return pictures, Picture("Level", scale, f"Colours from {top - RANGE_DB:.0f} dB, dark, to {top:.0f} dB, light.")
+    return pictures
+
+
+def scale_to(top: float) -> Picture:
+    """The colours of all spectrograms, labelled."""
+    with _styled():
+        uri = _png(_scale(top))
+    return Picture("Level", uri, f"Colours from {top - RANGE_DB:.0f} dB, dark, to {top:.0f} dB, light.")
+
+
+@contextlib.contextmanager
+def _styled() -> Iterator[None]:
+    """Independent of the user's style, which is the whole process's: two threads would put back each other's."""
+    import matplotlib.style  # noqa: PLC0415 - only a report needs it, and it is slow to load
+
+    with _STYLING, matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def _waves(excerpt: Excerpt) -> dict[str, Samples]:
+    before, after = (samples[:, 0].astype(np.float64) for samples in (excerpt.before, excerpt.after))
+    return {"before": before, "after": after, "difference": after - before}
 
 
 def _describe(name: str, wave: Samples, excerpt: Excerpt) -> str:
@@ -116,7 +143,6 @@ def _draw_levels(axes: Axes, levels: Samples, step: float, sample_rate: int, fra
 
 
 def _scale(top: float) -> Figure:
-    """The colours of the levels, labelled."""
     from matplotlib import cm, colors  # noqa: PLC0415
 
     figure = _figure(SCALE_SIZE)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from poscuda_fast.reporting.survey import MOST_SECONDS, Excerpt
 
-PAGE_BYTES = 3_000_000  # for all players of a page together
+PAGE_BYTES = 5_000_000  # for all players of a page together
 LEAST_SECONDS = 2  # of each clip, even where that exceeds PAGE_BYTES
 MOST_CHANNELS = 2
 
@@ -26,10 +26,10 @@ def what_fits(excerpts: Sequence[Excerpt]) -> tuple[float, int]:
 
 
 def _bytes(excerpt: Excerpt, seconds: int, channels: int) -> int:
-    """Bytes of the two players of a clip."""
+    """Bytes of the three players of a clip."""
     frames: int = min(len(excerpt.before), seconds * excerpt.sample_rate)
     kept: int = min(excerpt.before.shape[1], channels)
-    return 2 * 2 * frames * kept
+    return 3 * 2 * frames * kept
 
 
 def player(samples: NDArray[np.float32], sample_rate: int) -> str:

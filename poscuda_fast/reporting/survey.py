@@ -1,12 +1,13 @@
-"""Measure each clip of a run; keep counts over all of them, and the ten clips with the lowest SNR."""
+"""Measure each clip of a run; keep counts over all of them, the ten clips with the lowest SNR, and a typical one."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +38,11 @@ Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Measured(NamedTuple):
     """One clip: its state, its counts, and a function for its beginning before and after, (frames, channels).
 
-    `excerpt` gives samples of full scale 1. `frames` is the clip's length, or a lower bound if `at_least`. `snr_db` is
-    what `_ratio` returns, or None if the clip is not protected now.
+    `clip` is its name, or its number in an array. `excerpt` gives samples of full scale 1. `frames` is the clip's
+    length, or a lower bound if `at_least`. `snr_db` is what `_ratio` returns, or None if the clip is not protected now.
     """
 
-    name: str
+    clip: str | int
     label: str | int
     verdict: Verdict
     frames: int
@@ -52,6 +53,15 @@ class Measured(NamedTuple):
     tally: Tally
     short: bool
     excerpt: Callable[[], Pair]
+
+    @property
+    def name(self) -> str:
+        return self.clip if isinstance(self.clip, str) else f"clip {self.clip}"
+
+    def shown(self, ratio: float) -> Excerpt:
+        """Its beginning, to see and to hear."""
+        seconds = self.frames / self.sample_rate
+        return Excerpt(self.name, self.label, ratio, seconds, self.at_least, self.sample_rate, *self.excerpt())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -82,6 +92,11 @@ class Excerpt(Secret):
     sample_rate: int
     before: NDArray[np.float32]
     after: NDArray[np.float32]
+
+    @property
+    def difference(self) -> NDArray[np.float32]:
+        """After minus before."""
+        return self.after - self.before
 
     def cut(self, seconds: float) -> Excerpt:
         """The same, with at most `seconds` of samples."""
@@ -144,6 +159,8 @@ class Survey:
         files without a record.
     worst : list of Excerpt
         Clips that were silent before, then those with the lowest SNR, lowest first.
+    typical : Excerpt or None
+        The clip that `nearest_the_median` is; None before `add_typical`, and if no clip has an SNR.
     """
 
     def __init__(self, labels: Sequence[str | int]) -> None:
@@ -152,8 +169,10 @@ class Survey:
         self.silent_patches = self.saturated_samples = self.not_finite_samples = 0
         self.verdicts: Counter[Verdict] = Counter()
         self.snr_db: list[float] = []
+        self.typical: Excerpt | None = None
         self.silent_before = self.not_finite = 0
         self.silent, self.saturated, self.short, self.changed, self.unprotected = (Named() for _ in range(5))
+        self._clips: list[str | int] = []  # of `snr_db`
         self._heap: list[tuple[float, int, Excerpt]] = []
         self._protected_of: Counter[str | int] = Counter()
         self._ratios_of: dict[str | int, list[float]] = {label: [] for label in labels}
@@ -170,6 +189,24 @@ class Survey:
             ratios = self._ratios_of[label]
             rows.append(ClassRow(label, self._protected_of[label], float(np.median(ratios)) if ratios else None))
         return rows
+
+    @property
+    def nearest_the_median(self) -> str | int | None:
+        """The clip whose SNR is nearest the median, of several the first by name or number; None if none has one."""
+        if not self.snr_db:
+            return None
+        median = float(np.median(self.snr_db))
+        # Two clips in the middle are as far from their median, but for its rounding.
+        pairs = zip(self.snr_db, self._clips, strict=True)
+        return min((round(abs(ratio - median), 9), clip) for ratio, clip in pairs)[1]
+
+    def add_typical(self, clips: Generator[Measured]) -> None:
+        """Keep the beginning of the clip that is nearest the median; `clips` are read until it comes."""
+        wanted = self.nearest_the_median
+        with contextlib.closing(clips):
+            found = next((clip for clip in clips if clip.clip == wanted), None)
+        if found is not None and found.snr_db is not None:  # or else another program changed it meanwhile
+            self.typical = found.shown(found.snr_db)
 
     def add(self, clip: Measured) -> None:
         """Count one clip, and keep its beginning if it is among the worst so far."""
@@ -209,6 +246,7 @@ class Survey:
             self.silent_before += 1
         else:
             self.snr_db.append(clip.snr_db)
+            self._clips.append(clip.clip)
             self._ratios_of[clip.label].append(clip.snr_db)
         self._rank(clip, clip.snr_db)
 
@@ -216,9 +254,7 @@ class Survey:
         """Keep the clips with the lowest ratio; of equal ones those that came first."""
         if len(self._heap) == WORST and -ratio <= self._heap[0][0]:
             return
-        seconds = clip.frames / clip.sample_rate
-        excerpt = Excerpt(clip.name, clip.label, ratio, seconds, clip.at_least, clip.sample_rate, *clip.excerpt())
-        entry = (-ratio, -self.clips, excerpt)
+        entry = (-ratio, -self.clips, clip.shown(ratio))
         (heapq.heapreplace if len(self._heap) == WORST else heapq.heappush)(self._heap, entry)
 
 
@@ -234,12 +270,14 @@ def survey_files(run: FilesRun | CopiedFiles, progress: Progress | None) -> Surv
     """Measure every file of a run."""
     found = Survey(run.labels)
     names = set()
-    for clip in run.clips():
-        found.add(_measure_file(clip, _patch(run)))
-        names.add(clip.name)
+    for file in _measure_files(run):
+        found.add(file)
+        names.add(file.name)
         _advance(progress, found, run.n_clips)
     for name in run.unprotected(names):
         found.unprotected.add(name)
+    if found.snr_db:
+        found.add_typical(_measure_files(run, [str(found.nearest_the_median)]))
     return found
 
 
@@ -249,6 +287,8 @@ def survey_array(run: ArrayRun | CopiedArray, sample_rate: int, progress: Progre
     for clip in _measure_clips(run, sample_rate):
         found.add(clip)
         _advance(progress, found, run.n_clips)
+    if found.snr_db:
+        found.add_typical(_measure_clips(run, sample_rate))
     return found
 
 
@@ -260,6 +300,12 @@ def _patch(run: Run) -> int:
 def _advance(progress: Progress | None, found: Survey, total: int) -> None:
     if progress is not None:
         progress(found.clips, total)
+
+
+def _measure_files(run: FilesRun | CopiedFiles, names: Collection[str] | None = None) -> Generator[Measured]:
+    patch = _patch(run)
+    for clip in run.clips(names):
+        yield _measure_file(clip, patch)
 
 
 def _measure_file(clip: FileClip, patch: int) -> Measured:
@@ -275,7 +321,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
         return _beginning(before[0], sample_rate), _beginning(after[0], sample_rate)
 
     return Measured(
-        name=clip.name,
+        clip=clip.name,
         label=label_of(token_of(clip.label)),
         verdict=clip.verdict,
         frames=record.frames,
@@ -289,7 +335,7 @@ def _measure_file(clip: FileClip, patch: int) -> Measured:
     )
 
 
-def _measure_clips(run: ArrayRun | CopiedArray, sample_rate: int) -> Iterator[Measured]:
+def _measure_clips(run: ArrayRun | CopiedArray, sample_rate: int) -> Generator[Measured]:
     patch = _patch(run)
     # In format 2 a clip ends where its mark does; to look for padding would read the sidecar once more.
     full = patch > 0 and run.is_full()
@@ -309,7 +355,7 @@ def _measure_clips(run: ArrayRun | CopiedArray, sample_rate: int) -> Iterator[Me
             return _beginning(original.reshape(shape), sample_rate), _beginning(now.reshape(shape), sample_rate)
 
         yield Measured(
-            name=f"clip {clip.number}",
+            clip=clip.number,
             label=label_of(token_of(clip.label)),
             # An array's clips are compared only where they are marked.
             verdict=Verdict.TORN if clip.verdict is Verdict.NEITHER else clip.verdict,
