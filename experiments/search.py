@@ -2,10 +2,11 @@
 
     python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
 
-Two thirds of the points are drawn at random, the rest are the best of them with one thing changed. Each point's level
-is the one at which the median PESQ of the marked clips is that of two lines at strength 1; then M5, the model that
-lines hold least, is trained on them, and CNN where M5 comes near. The best points are trained again, all models and
-three keys. Every point is kept in results/search/DATASET.jsonl, with those that are there already skipped.
+Two thirds of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
+level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those of two
+lines at strength 1; then M5, the model that lines hold least, is trained on them, and CNN where M5 comes near. The best
+points are trained again, all models and three keys. Every point is kept in results/search/DATASET.jsonl, and those that are
+there already are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 FOLDER = stored.EXPERIMENTS / "search"
 UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
 HEARD = 60  # clips for PESQ and tonality
-STEPS = 7  # halvings of the level's range, of a factor of 16
+STEPS = 8  # halvings of the level's range, of a factor of 32
 SCREENED = {"m5": 20, "cnn": 10}  # epochs
 NEAR = 4.0  # points of M5 beside two lines, within which CNN is trained too
 AGAIN = ("m5", "lstm", "transformer", "cnn")
@@ -102,6 +103,13 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "fresh": (False, False, False, True),
     "floor": (None, None, None, 0.0, 3.0, 6.0),
 }
+
+
+class Heard(NamedTuple):
+    """Medians over clips: PESQ and the tone-to-noise ratio of the worst half second, dB."""
+
+    pesq: float
+    tonality_db: float
 
 
 def drawn(n: int) -> list[Point]:
@@ -190,16 +198,22 @@ def damage(point: Point, data: Dataset, key: Key, level: float, metric: str) -> 
     return float(found[metric]["median"])
 
 
-def level_at(point: Point, data: Dataset, key: Key, wanted: float) -> float:
-    """The level at which the median PESQ is as wanted."""
-    low, high = UNIT / 4, UNIT * 4
+def level_at(point: Point, data: Dataset, key: Key, wanted: Heard) -> float:
+    """The highest level at which the medians of PESQ and tonality are no worse than wanted."""
+    low, high = UNIT / 8, UNIT * 4
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
-        if damage(point, data, key, middle, "pesq") > wanted:
+        fine = damage(point, data, key, middle, "tonality_db") <= wanted.tonality_db
+        if fine and damage(point, data, key, middle, "pesq") >= wanted.pesq:
             low = middle
         else:
             high = middle
-    return float(np.sqrt(low * high))
+    return low
+
+
+def heard(data: Dataset, key: Key) -> Heard:
+    """What one hears of two lines at strength 1."""
+    return Heard(*(damage(Point(), data, key, UNIT, metric) for metric in ("pesq", "tonality_db")))
 
 
 def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int) -> dict[str, float]:
@@ -217,10 +231,10 @@ def trained(point: Point, data: Dataset, seed: int, level: float, model: str, ep
     return {"final": result.final("clean"), "peak": result.peak("clean")}
 
 
-def measure(folder: Path, point: Point, wanted: float, best: float) -> dict[str, Any]:
+def measure(folder: Path, point: Point, wanted: Heard, best: float) -> dict[str, Any]:
     """What is stored of a point, after one training of M5, and one of CNN if M5 comes near the best."""
     data, key = load(folder), study_key(0)
-    level = level_at(point, data, key, wanted)
+    level = UNIT if point == Point() else level_at(point, data, key, wanted)
     fields = {
         "point": dataclasses.asdict(point), "level_db": round(20 * np.log10(level), 2),
         "pesq": round(damage(point, data, key, level, "pesq"), 3),
@@ -235,7 +249,7 @@ def measure(folder: Path, point: Point, wanted: float, best: float) -> dict[str,
 def measure_again(folder: Path, point: Point, seed: int) -> dict[str, Any]:
     """All models under one more key, at the level that matches PESQ under that key."""
     data, key = load(folder), study_key(seed)
-    level = level_at(point, data, key, damage(Point(), data, key, UNIT, "pesq"))
+    level = UNIT if point == Point() else level_at(point, data, key, heard(data, key))
     accuracies = {model: trained(point, data, seed, level, model, EPOCHS[model]) for model in AGAIN}
     tonality = round(damage(point, data, key, level, "tonality_db"), 2)
     return {"point": dataclasses.asdict(point), "seed": seed, "level_db": round(20 * np.log10(level), 2),
@@ -259,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = load(options.dataset)
     path = FOLDER / f"{data.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = damage(Point(), data, study_key(0), UNIT, "pesq")
+    wanted = heard(data, study_key(0))
     first = drawn(round(options.points * 2 / 3))
     screen(path, first[:1], options, wanted, 100.0)
     reference = worst(stored_points(path, again=False)[0])
@@ -274,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     collect(path, in_parallel(measure_again, tasks, options.jobs))
 
 
-def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: float, best: float) -> None:
+def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, best: float) -> None:
     """Measure those points that are not stored yet."""
     known = {point_of(each) for each in stored_points(path, again=False)}
     tasks = [(options.dataset, point, wanted, best) for point in points if point not in known]

@@ -29,7 +29,7 @@ EXTRAS = ("evaluate", "report")  # run by tests/trials/test_evaluation.py and te
 
 
 def test_its_figures_are_those_of_the_stored_results() -> None:
-    command = run_module("experiments.report", "--check")
+    command = run_module("experiments.tables", "--check")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -554,11 +554,12 @@ def evaluation(made: Made, **changes: Any) -> dict[str, Any]:
         "verdict": {"word": "in part", "sentence": "It <em>helps</em>.", "uncertainty": "One training."},
         "data": {"training_clips": 2400, "test_clips": 600, "classes": 10, "chance": 10.0},
         "models": [
-            {"model": "M5", "clean": 92.14, "protected": 37.2, "protected_interval": [33.0, 41.5], "keyed": 99.5,
+            {"model": "M5", "clean": 92.14, "plain": 37.2, "default": 31.0,
+             "protected": 37.2, "protected_interval": [33.0, 41.5], "keyed": 99.5,
              "miskeyed": 3.1},
             {"model": "other", "clean": 90},
         ],
-        "attacks": [{"attack": "shifted at random", "model": "M5", "protected": 80.2,
+        "attacks": [{"attack": "class lines notched out", "model": "M5", "protected": 80.2,
                      "protected_interval": [76.0, 84.0]}],
         "quality": {"snr_db": {"median": 19.71, "worst_5_percent": 11, "unit": "dB"}, "pesq": {"median": None}},
     } | changes  # fmt: skip
@@ -572,8 +573,11 @@ def test_an_evaluation_is_shown(made: Made, tmp_path: Path) -> None:
     text = Page(tmp_path / "page.html").text
     assert "in part It <em>helps</em>. One training." in text
     assert "Clips to train on: 2,400. Clips to test on: 600. Classes: 10. Accuracy by chance: 10.0 %." in text
-    assert "M5 92.1 37.2 33.0 to 41.5 99.5 3.1 other 90.0 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH}" in text
-    assert "shifted at random M5 80.2 76.0 to 84.0" in text
+    assert (
+        "M5 92.1 37.2 31.0 33.0 to 41.5 99.5 3.1 other 90.0 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH}"
+        in text
+    )
+    assert "class lines notched out M5 80.2 76.0 to 84.0" in text
     assert "SNR dB 19.71 11.00 PESQ \N{EN DASH} \N{EN DASH} \N{EN DASH}" in text
 
 

@@ -51,21 +51,23 @@ def evaluation() -> str:
         f"{result['seconds'] / 60:.0f} minutes and said **{verdict['word']}**: {verdict['sentence']} "
         f"{verdict['uncertainty']}"
     )
-    head = "| accuracy, % | learnt from clean clips | protected ones | 95 % | keyed | mis-keyed |"
-    lines = [said, "", head, "|---|---|---|---|---|---|"]
+    head = (
+        "| accuracy, % | learnt from clean clips | protected, plain | protected, default | 95 % | keyed | mis-keyed |"
+    )
+    lines = [said, "", head, "|---|---|---|---|---|---|---|"]
     for row in result["models"]:
         low, high = row["protected_interval"]
         lines.append(
-            f"| {row['model']} | {row['clean']} | {row['protected']} | {low} to {high} | {row['keyed']} "
+            f"| {row['model']} | {row['clean']} | {row['plain']} | {row['default']} | {low} to {high} | {row['keyed']} "
             f"| {row['miskeyed']} |"
         )
     for row in result["attacks"]:
         low, high = row["protected_interval"]
-        lines.append(f"| {row['model']}, {row['attack']} | | {row['protected']} | {low} to {high} | | |")
+        lines.append(f"| {row['model']}, {row['attack']} | | {row['protected']} | | {low} to {high} | | |")
     columns = (
-        f"Clean and protected: on {data['test_clips']} clean test clips, after the best epoch. Keyed and mis-keyed: "
-        f"the model of protected clips, after its last epoch, on test clips with the mark of their own class, or of "
-        f"another. {data['split']}"
+        f"On {data['test_clips']} clean test clips, after the best epoch; default training has random shifts, noise "
+        f"and SpecAugment. Keyed and mis-keyed: plain training, after the last epoch, on test clips with the mark of "
+        f"their own class, or of another. {data['split']}"
     )
     lines += ["", columns]
     return "\n".join([*lines, "", source(result)])

@@ -93,8 +93,10 @@ def _points(found: list[Cell]) -> list[tuple[float, float]]:
     )
 
 
-def curves() -> Figure:
-    """Clean-test accuracy after every epoch on FSDD, default training, seed 0."""
+def curves() -> Figure | None:
+    """Clean-test accuracy after every epoch on FSDD, default training, seed 0; None while that is not measured."""
+    if not cells("protection", dataset="fsdd", training="default", seed=0):
+        return None
     figure, panels = plt.subplots(1, len(NAMES), figsize=(13, 3.4), sharey=True, layout="constrained")
     for panel, model in zip(panels, NAMES, strict=True):
         for condition in CURVES:

@@ -88,9 +88,10 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
     SRC is clean, or protected with its sidecar beside it; it is only read. Models train on four fifths of the clips
     and are tested on clean clips of the last fifth. Protection "works" if, with 95 % certainty, at most a quarter is
-    left of what the best model learns from clean clips, and "works in part" up to 60 %. The better of two attacks is
-    judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only in part
-    against them. For protected data the recipe, and for audio files the labels, come from the sidecar. If it is
+    left of what the best model learns from clean clips, and "works in part" up to 60 %; models train on protected clips
+    plainly and as most people do, with random shifts, noise and masks, and the better counts. An attack that looks for
+    the marks is judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only
+    in part against them. For protected data the recipe, and for audio files the labels, come from the sidecar. If it is
     stopped, the same command goes on behind what is trained already. Needs the extra "experiments" (PyTorch).
 
     \b

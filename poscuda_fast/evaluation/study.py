@@ -18,7 +18,7 @@ import numpy as np
 from poscuda_fast.disk import PathLike
 from poscuda_fast.evaluation import pace
 from poscuda_fast.evaluation.attacks import notched
-from poscuda_fast.evaluation.augmenting import Step, augmented, shift
+from poscuda_fast.evaluation.augmenting import DEFAULT, PLAIN
 from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.finished import Finished, identity
 from poscuda_fast.evaluation.models import TITLES
@@ -35,7 +35,6 @@ from poscuda_fast.secrecy import discreet
 MODELS = ("m5", "lstm", "cnn")
 USUAL_CLIPS = 2400  # with fewer to train on, models get more epochs, so that they take enough steps
 MOST_TIMES = 8
-SHIFT_SECONDS = 0.1
 MEASURED_CLIPS, BY_PACKAGES = 200, 40  # ViSQOL and its like take half a second a clip
 SPLIT = "Clips were drawn at random: those of one speaker may be in both parts."
 Fields = dict[str, Any]
@@ -43,7 +42,7 @@ Fields = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training: a model on clips as they are, protected, or protected and attacked."""
+    """One training: a model on clean clips, on protected ones plainly or by default training, or on attacked ones."""
 
     model: str
     kind: str
@@ -56,9 +55,8 @@ class Training:
         return f"{TITLES[self.model]} on {kind} clips" + f", {attack}" * bool(attack)
 
 
-SHIFTED, NOTCHED = "protected, shifted at random", "protected, class lines notched out"
-# Each with a model that gains much from it: M5 has only its first layer to find the lines, and CNN learns most.
-ATTACKS = {SHIFTED: "m5", NOTCHED: "cnn"}
+USUAL, NOTCHED = "protected, default training", "protected, class lines notched out"
+ATTACKS = {NOTCHED: "cnn"}  # each with a model that gains much from it
 
 
 @discreet
@@ -95,8 +93,8 @@ def evaluate(
     seeds : int
         Trainings of each model, whose means are returned; attacks are trained once.
     attacks : bool
-        Also train on protected clips that are shifted at random and, of format 2, on ones with the lines of their
-        classes notched out, as far as they can be found without the key.
+        Of format 2, also train on protected clips with the lines of their classes notched out, as far as they can be
+        found without the key.
     finished : path, optional
         A file for finished trainings, which is written after each. If the call is stopped, the same call takes them
         from there, and trains the others; what was trained on other clips, by other code or otherwise is never taken.
@@ -111,10 +109,12 @@ def evaluate(
     dict
         Plain JSON values: "verdict", "models", "attacks", "attacks_not_tried", "quality", "data", the recipe and the
         key's fingerprint, "labels" (a keyed MAC of all labels and lengths, which tells these clips from others), and
-        the versions of Python and the packages. Accuracies are in %. "clean" and "protected" are on clean test clips
-        after the best epoch ("protected_final": after the last), since nobody has to train on past it. "keyed" and
-        "miskeyed" are of the model trained on protected clips after its last epoch, on test clips with the mark of
-        their own class and of the next. There is no key, no position and no file name in it.
+        the versions of Python and the packages. Accuracies are in %, on clean test clips after the best epoch, since
+        nobody has to train on past it: "clean" of a model trained on clean clips, "plain" and "default" of ones trained
+        on protected clips as they are and with `augmenting.DEFAULT` (random shifts, noise, SpecAugment), and
+        "protected" the better of these two. "keyed" and "miskeyed" are of the plainly trained model after its last
+        epoch, on test clips with the mark of their own class and of the next. There is no key, no position and no file
+        name in it.
 
     Raises
     ------
@@ -250,6 +250,7 @@ def _trainings(corpus: Corpus, models: Sequence[str], seeds: int, *, attacks: bo
         for model in models:
             yield Training(model, "clean", seed)
             yield Training(model, "protected", seed)
+            yield Training(model, USUAL, seed)
     if attacks:
         for kind, model in ATTACKS.items():
             if _can_be_tried(kind, corpus.recipe):
@@ -274,19 +275,18 @@ def _train(corpus: Corpus, one: Training, epochs: int, log: Callable[[dict[str, 
     labels = corpus.labels
     audio = corpus.clean if one.kind == "clean" else corpus.protected
     training = Part(audio, rows, labels[rows])
-    step: Step | None = None
-    if one.kind == SHIFTED:
-        step = augmented(shift, corpus.sample_rate, SHIFT_SECONDS)
-    elif one.kind == NOTCHED:
+    if one.kind == NOTCHED:
         training = Part(_notched(corpus), np.arange(len(rows)), labels[rows])
-    tests = {"clean": Part(corpus.clean, testing, labels[testing])}
+    at_end = {}
     if one.kind == "protected":
         side = np.arange(len(corpus.miskeyed))
-        tests["keyed"] = Part(corpus.protected, testing, labels[testing])
-        tests["miskeyed"] = Part(corpus.miskeyed, side, labels[testing[side]])
+        at_end["keyed"] = Part(corpus.protected, testing, labels[testing])
+        at_end["miskeyed"] = Part(corpus.miskeyed, side, labels[testing[side]])
     batch = min(Config.batch, max(8, len(rows) // 8))
-    config = Config(model=one.model, epochs=epochs, seed=one.seed, batch=batch)
-    return train(config, training, tests, len(corpus.classes), corpus.sample_rate, step=step, log=log)
+    regime = DEFAULT if one.kind == USUAL else PLAIN
+    config = Config(model=one.model, epochs=epochs, seed=one.seed, batch=batch, regime=regime)
+    tests = {"clean": Part(corpus.clean, testing, labels[testing])}
+    return train(config, training, tests, len(corpus.classes), corpus.sample_rate, at_end=at_end, log=log)
 
 
 def _notched(corpus: Corpus) -> Clips:
@@ -309,13 +309,17 @@ def _mean(found: dict[Training, Curve], model: str, kind: str, value: Callable[[
 
 def _row(found: dict[Training, Curve], model: str, n_tested: int) -> Fields:
     """A model's accuracies."""
-    protected = _mean(found, model, "protected", lambda result: result.peak("clean"))
+    clean, plain, usual = (
+        _mean(found, model, kind, lambda result: result.peak("clean")) for kind in ("clean", "protected", USUAL)
+    )
+    protected = max(plain, usual)
     return {
         "model": TITLES[model],
-        "clean": _mean(found, model, "clean", lambda result: result.peak("clean")),
+        "clean": clean,
+        "plain": plain,
+        "default": usual,
         "protected": protected,
         "protected_interval": list(interval(protected, n_tested)),
-        "protected_final": _mean(found, model, "protected", lambda result: result.final("clean")),
         "keyed": _mean(found, model, "protected", lambda result: result.final("keyed")),
         "miskeyed": _mean(found, model, "protected", lambda result: result.final("miskeyed")),
     }

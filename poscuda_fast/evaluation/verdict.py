@@ -45,8 +45,8 @@ def judge(
     Parameters
     ----------
     clean, protected : float
-        Of the model that learns most from clean clips, and of the one that learns most from protected clips; each
-        after its best epoch, since nobody has to train on past it.
+        Of the model that learns most from clean clips, and of the model and training, plain or default, that learn most
+        from protected clips; each after its best epoch, since nobody has to train on past it.
     chance : float
         Accuracy of always naming the commonest class.
     n_tested : int

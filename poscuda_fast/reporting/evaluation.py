@@ -42,7 +42,7 @@ class Evaluation:
     quality: list[Row]
 
 
-MODEL_COLUMNS = ("Model", "Clean", "Protected", "95 % interval", "Keyed", "Miskeyed")
+MODEL_COLUMNS = ("Model", "Clean", "Protected, plain", "Protected, default", "95 % of the better", "Keyed", "Miskeyed")
 ATTACK_COLUMNS = ("Attack", "Model", "Protected", "95 % interval")
 QUALITY_COLUMNS = ("Measure", "Unit", "Median", "Worst 5 %")
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
@@ -109,7 +109,7 @@ def _prepare(fields: dict[str, Any]) -> Evaluation:
     models = [
         [
             str(row["model"]),
-            *(_percent(row.get(name)) for name in ("clean", "protected")),
+            *(_percent(row.get(name)) for name in ("clean", "plain", "default")),
             _interval(row.get("protected_interval")),
             *(_percent(row.get(name)) for name in ("keyed", "miskeyed")),
         ]
