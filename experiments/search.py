@@ -3,10 +3,10 @@
     python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
 
 Two thirds of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
-level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those of two
-lines at strength 1; then M5, the model that lines hold least, is trained on them, and CNN where M5 comes near. The best
-points are trained again, all models and three keys. Every point is kept in results/search/DATASET.jsonl, and those that are
-there already are skipped.
+level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
+of two lines at strength 1; then M5, the model that lines hold least, is trained on them, and CNN where M5 comes near.
+The best points are trained again, all models and three keys. Every point is kept in results/search/DATASET.jsonl, and
+those that are there already are skipped.
 """
 
 from __future__ import annotations

@@ -26,8 +26,6 @@ from poscuda_fast.cli import synth
 from poscuda_fast.evaluation.models import NAMES, TITLES
 
 FOLDER = stored.EXPERIMENTS / "plots"
-CURVES = ("clean", "poscuda-0.01", "strong-1", "strong-2")
-CONFUSIONS = ("clean", "poscuda-0.01", "strong-1")
 LITERAL = ("poscuda-0.01", "poscuda-0.3")
 CHANCE = 10.0  # %: both data sets have ten classes
 
@@ -93,50 +91,9 @@ def _points(found: list[Cell]) -> list[tuple[float, float]]:
     )
 
 
-def curves() -> Figure | None:
-    """Clean-test accuracy after every epoch on FSDD, default training, seed 0; None while that is not measured."""
-    if not cells("protection", dataset="fsdd", training="default", seed=0):
-        return None
-    figure, panels = plt.subplots(1, len(NAMES), figsize=(13, 3.4), sharey=True, layout="constrained")
-    for panel, model in zip(panels, NAMES, strict=True):
-        for condition in CURVES:
-            for cell in cells(
-                "protection",
-                dataset="fsdd",
-                split="official",
-                training="default",
-                model=model,
-                condition=condition,
-                seed=0,
-            ):
-                accuracies = cell["curves"]["clean"]
-                panel.plot(range(1, len(accuracies) + 1), accuracies, label=cell["title"])
-        panel.set(title=TITLES[model], xlabel="epoch")
-        panel.grid(alpha=0.3)
-    panels[0].set(ylabel="accuracy on clean test clips, %", ylim=(0, 102))
-    panels[0].legend(fontsize="small")
-    return figure
-
-
-def confusion() -> Figure:
-    """M5 on the clean FSDD test clips: rows are the digits spoken, columns the digits answered; all seeds together."""
-    figure, panels = plt.subplots(1, len(CONFUSIONS), figsize=(10, 3.9), sharey=True, layout="constrained")
-    for panel, condition in zip(panels, CONFUSIONS, strict=True):
-        found = cells("protection", dataset="fsdd", split="official", training="plain", model="m5", condition=condition)
-        if not found:
-            continue
-        counts = np.sum([cell["confusion"] for cell in found], axis=0)
-        panel.imshow(100 * counts / counts.sum(axis=1, keepdims=True), vmin=0, vmax=100, cmap="viridis")
-        panel.set(title=found[0]["title"], xlabel="answered", xticks=range(10), yticks=range(10))
-    panels[0].set(ylabel="spoken")
-    return figure
-
-
 PLOTS: dict[str, Callable[[], Figure | None]] = {
     "edit": edit,
     "frontier": frontier,
-    "curves": curves,
-    "confusion": confusion,
 }
 
 

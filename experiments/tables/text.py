@@ -317,8 +317,8 @@ def search() -> str:
         if rank > 10 and not mine and one["point"] != TWO_LINES:
             continue
         rows.append([
-            str(rank), _said(one["point"]), f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}", f"{one['m5']['peak']:.0f}",
-            f"{one['cnn']['peak']:.0f}" if "cnn" in one else "",
+            str(rank), _said(one["point"]), f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}",
+            f"{one['m5']['peak']:.0f}", f"{one['cnn']['peak']:.0f}" if "cnn" in one else "",
             f"{statistics.fmean(map(_worst_peak, mine)):.0f} ({len(mine)})" if mine else "",
         ])  # fmt: skip
     head = ["rank", "mark", "PESQ", "tonality, dB", "M5, one key", "CNN, one key", "worst of all models (keys)"]
@@ -350,7 +350,8 @@ def ownership() -> str:
     if not found:
         return MISSING
     rows = []
-    for one in sorted((one for one in found if one["share"]), key=lambda one: (one["share"], one["how"], one["model"])):
+    marked = [one for one in found if one["share"]]
+    for one in sorted(marked, key=lambda one: (one["share"], one["how"], one["model"])):
         p = f"{one['p_value']:.2g}" + f", second owner {one['second_p_value']:.2g}" * ("second_p_value" in one)
         accuracies = (f"{100 * one[name]:.1f}" for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy"))
         said = f"{one['share']:g} %" + f", {one['how']}" * bool(one["how"])
