@@ -345,6 +345,9 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["restore", "SPEECH", "--key", "KEY", "--strength", "2"], "--strength is for --without-sidecar"),
         (["restore", "SPEECH", "--key", "KEY", "--without-sidecar", "--partial"], "leave one of them out"),
         (["restore", "SPEECH", "--key", "KEY", "--without-sidecar"], "do not look marked with this key"),
+        (["commit", "SPEECH", "--key", "KEY", "-o", "OUT"], "does not exist: nothing can be restored by it"),
+        (["commit", "CLIPS", "--key", "KEY", "-o", "OUT"], "does not exist: nothing can be restored by it"),
+        (["commit", "SPEECH", "--key", "KEY", "-o", "MISSING/a.key"], "choose another path with --out"),
         (["inspect", "MISSING"], "does not exist"),
         (["inspect", "KEY"], "cannot be used"),
         (["demo", "--out", "SPEECH"], "exists, and the demo needs a new folder"),
@@ -373,6 +376,38 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     assert re.findall(OF_PYTHON, done.stderr) == []
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_commit_writes_a_statement_once_and_says_what_makes_its_date_worth_something(
+    tmp_path: Path, speech: Path, key_file: Path
+) -> None:
+    out, statement = tmp_path / "out", tmp_path / "statement.json"
+    poscuda("protect", speech, out, "--key", key_file)
+    before = tree(out)
+    done = poscuda("commit", out, "--key", key_file, "-o", statement)
+    assert (done.returncode, done.stderr) == (0, "")
+    fields = json.loads(statement.read_text())
+    assert fields["digest"] in done.stdout
+    assert "time-stamped by somebody else" in done.stdout
+    assert (fields["labels"], fields["clips"]) == (sorted(WORDS), 3 * len(WORDS))
+    content = statement.read_bytes()
+    again = poscuda("commit", out, "--key", key_file, "-o", statement)
+    assert again.returncode == 2
+    assert "nothing is overwritten; choose another name with --out" in again.stderr
+    assert statement.read_bytes() == content
+    hidden = poscuda("commit", out, "--key", key_file, "-o", tmp_path / "h.json", "--hide-labels", "--json")
+    assert json.loads(hidden.stdout) == json.loads((tmp_path / "h.json").read_text())
+    assert json.loads(hidden.stdout)["labels_hidden"]
+    assert poscuda("commit", out, "--key", key_file, "-o", tmp_path / "q.json", "--quiet").stdout == ""
+    assert tree(out) == before
+    refused = poscuda("commit", speech, "--key", key_file, "-o", tmp_path / "no.json", "--sidecar", "out.poscuda")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    (out / "yes" / "1.wav").unlink()
+    refused = poscuda("commit", out, "--key", key_file, "-o", tmp_path / "no.json")
+    assert refused.returncode == 2
+    assert "is not protected, so that there is nothing to state" in refused.stderr
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_verify_tells_by_its_exit_code(tmp_path: Path, speech: Path, key_file: Path) -> None:
@@ -725,8 +760,8 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
 
 def test_help_and_version() -> None:
     assert poscuda("--version").stdout.startswith("poscuda, version ")
-    commands = ("", "keygen", "protect", "restore", "verify", "drop-undo", "evaluate", "report", "inspect", "demo",
-                "doctor", "completion")  # fmt: skip
+    commands = ("", "keygen", "protect", "restore", "verify", "drop-undo", "commit", "evaluate", "report", "inspect",
+                "demo", "doctor", "completion")  # fmt: skip
     for command in commands:
         done = poscuda(*command.split(), "--help")
         assert done.returncode == 0
