@@ -305,6 +305,12 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "--sample-rate is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "51"], "it must be from 0.01 to 50"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "1.5"], "--share is 1.5; it must be above 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "0"], "--share is 0.0; it must be above 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "5%"], "is not a valid float"),
+        (["protect", "SPEECH/yes/0.wav", "OUT.wav", "--key", "KEY", "--share", "0.5"], "is one file; give a folder"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "0.5", "--lossy-to-flac"], "and --lossy-to-flac is"),
+        (["restore", "SPEECH", "--key", "KEY", "--share", "0.5"], "--share is for --without-sidecar"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--snr", "20"], "give one of them"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "20", "--paper"], "--snr is of format 2"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "--snr is nan"),
@@ -376,6 +382,41 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     assert re.findall(OF_PYTHON, done.stderr) == []
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_share_is_marked_and_the_rest_is_no_failure(
+    tmp_path: Path, speech: Path, array: Path, key_file: Path
+) -> None:
+    before, out = tree(speech), tmp_path / "out"
+    options = ("--key", key_file, "--share", "0.5", "--json")
+    for words, target in (([speech, out], out), ([speech, "--in-place"], speech)):
+        done = poscuda("protect", *words, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads(done.stdout)
+        n_marked = report["clips"] - report["untagged"]
+        assert 0 < n_marked < report["clips"] == len(before)
+        assert sum(before[name] != content for name, content in tree(target).items()) == n_marked
+        done = poscuda("verify", target, "--key", key_file, "--json")
+        assert done.returncode == 0
+        verified = json.loads(done.stdout)
+        assert (verified["protected"], verified["unchanged"]) == (n_marked, report["untagged"])
+        assert poscuda("protect", *words, *options).returncode == 0
+        assert poscuda("protect", *words, "--key", key_file).returncode == 2
+    shown = poscuda("protect", speech, "--in-place", "--key", key_file, "--share", "0.5").stdout
+    assert f"untagged           {report['untagged']}\n" in shown
+    assert "does not make the data unlearnable" in shown
+    assert poscuda("restore", speech, "--key", key_file).returncode == 0
+    assert tree(speech) == before
+    labels = ("--labels", array / "labels.npy")
+    original = (array / "clips.npy").read_bytes()
+    done = poscuda("protect", array / "clips.npy", "--in-place", *options, *labels)
+    assert json.loads(done.stdout)["untagged"] == 9  # of 20
+    (array / "clips.npy.poscuda").rename(tmp_path / "safe")
+    lost = ("--key", key_file, "--without-sidecar", *labels)
+    assert poscuda("restore", array / "clips.npy", tmp_path / "back.npy", *lost).returncode == 2
+    done = poscuda("restore", array / "clips.npy", tmp_path / "back.npy", *lost, "--share", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back.npy").read_bytes() == original
 
 
 def test_commit_writes_a_statement_once_and_says_what_makes_its_date_worth_something(
