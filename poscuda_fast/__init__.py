@@ -50,6 +50,8 @@ if _typing.TYPE_CHECKING:
     from poscuda_fast.results import Report as Report
     from poscuda_fast.results import Verdict as Verdict
     from poscuda_fast.results import Verification as Verification
+    from poscuda_fast.statement import Statement as Statement
+    from poscuda_fast.statement import ownership_statement as ownership_statement
     from poscuda_fast.undo.final import drop_undo as drop_undo
 
 __version__ = "0.1.0"
@@ -72,6 +74,7 @@ _HOMES = {
     "protector": ("Protector",),
     "recipe": ("PaperRecipe", "Recipe", "StrongRecipe"),
     "results": ("Report", "Verdict", "Verification"),
+    "statement": ("Statement", "ownership_statement"),
     "undo.final": ("drop_undo",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

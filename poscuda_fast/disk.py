@@ -478,7 +478,8 @@ class Descriptor:
             os.close(self._open.pop())
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_open"):  # an interrupt may come before there is one
+            self.close()
 
 
 class _Lock(Descriptor):

@@ -107,8 +107,17 @@ class Key(Secret):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that name the key without revealing it; the only derived value that may be shown."""
+        """16 hex digits that name the key without revealing it; beside `commitment`, all that may be shown."""
         return self._fingerprint
+
+    @property
+    @discreet
+    def commitment(self) -> str:
+        """64 hex digits that no other key has, and that reveal nothing: a fingerprint is short enough to be met twice.
+
+        Whoever is shown the key can compute them again.
+        """
+        return self.derive(b"commitment", length=32).hex()
 
     @discreet
     def derive(self, *fields: bytes, length: int) -> bytes:

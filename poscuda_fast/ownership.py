@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from poscuda_fast.arrays.device import is_on_device
 from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
+from poscuda_fast.disk import PathLike
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark import packed
-from poscuda_fast.mark.labels import ClassRows, encode, plain, token_of
+from poscuda_fast.mark.labels import ClassRows, encode, label_of, plain, token_of
 from poscuda_fast.mark.plan import Plan, plan_of
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Shown
 from poscuda_fast.secrecy import discreet
+from poscuda_fast.statement import Statement, refuse_other
 
 CLIPS_PER_BATCH = 256
 BATCH_BYTES = 16 << 20  # of one batch that `predict` gets; one clip may be more
@@ -47,6 +50,8 @@ class Ownership(Shown):
         The same for clips that carry a mark of another key, each decoy once.
     fingerprint : str
         Fingerprint of the key.
+    statement, stated : str or None
+        The digest of the statement that the test agrees with, and the date in it.
     """
 
     clips: int
@@ -58,6 +63,8 @@ class Ownership(Shown):
     keyed_accuracy: float
     miskeyed_accuracy: float
     fingerprint: str
+    statement: str | None = None
+    stated: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -72,6 +79,8 @@ class Ownership(Shown):
         for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy"):
             yield name.replace("_", " "), f"{getattr(self, name):.1%}"
         yield "key fingerprint", self.fingerprint
+        if self.statement is not None:
+            yield "statement", f"{self.statement}, of {self.stated}"
 
 
 @discreet
@@ -88,6 +97,7 @@ def ownership_test(
     decoys: int = 39,
     backend: str = "auto",
     threads: int | None = None,
+    statement: PathLike | Mapping[str, Any] | Statement | None = None,
 ) -> Ownership:
     """Test, by its predictions, whether a model was trained on data protected with a key.
 
@@ -124,6 +134,9 @@ def ownership_test(
         "auto", "native" (C++), "cpu" (numba), "reference" (NumPy) or "cuda" (numba-cuda), for the marking.
     threads : int, optional
         CPU threads for the marking; all cores by default.
+    statement : path, dict or Statement, optional
+        What `ownership_statement` stated before the data were released. Key, recipe and sample rate must be those that
+        it states, and the classes all that it states; the result has its digest and date.
 
     Returns
     -------
@@ -138,7 +151,10 @@ def ownership_test(
         is not an integer; `predict` is not callable, or its predictions are not integers or names as the labels are.
     ValueError
         Wrong shape, no clips, too few decoys, too few or negative labels, impossible lengths, a NaN or infinite sample
-        inside a patch of format 1; or `predict` returns another number of predictions than it got clips.
+        inside a patch of format 1; `statement` states another key, recipe or sample rate, or other classes; or
+        `predict` returns another number of predictions than it got clips.
+    DatasetError
+        `statement` is not one, or was changed since it was made.
     ImportError
         The backend asked for is not installed.
 
@@ -160,7 +176,9 @@ def ownership_test(
     The smallest p-value is q**C, 0.001 for three classes.
 
     The p-value holds for one key and one choice of clips, both fixed before the model is asked: whoever tries many keys
-    finds one that fits. Publish the key's fingerprint beforehand to show that it was fixed then.
+    finds one that fits. A `statement` whose digest was published before the model was trained shows that the key, the
+    recipe and the classes were fixed then. The date in it is only what its maker wrote; when the digest was published
+    is for you to show.
 
     Whoever runs `predict` sees marked copies of the clips beside unmarked ones, which gives the marks away. Run the
     model on a machine that you trust, or be ready to give up the key.
@@ -179,6 +197,9 @@ def ownership_test(
     if not n_clips:
         raise ValueError("clips is empty; give recordings to ask the model about.")
     n_decoys = _checked(decoys)
+    stated = _statement(statement)
+    if stated is not None:
+        refuse_other(stated, key, recipe, map(label_of, rows.tokens), sample_rate)
     engine = Engine(backend, threads)
     keys = [key, *(Key(key.derive(b"ownership decoy", n.to_bytes(4, "big"), length=32)) for n in range(n_decoys))]
     marks = [plan_of(one, recipe, rows, audio.lengths, sample_rate) for one in keys]
@@ -204,7 +225,20 @@ def ownership_test(
         keyed_accuracy=int(right[0].sum()) / n_clips,
         miskeyed_accuracy=int(right[1:].sum()) / (n_clips * n_decoys),
         fingerprint=key.fingerprint,
+        statement=None if stated is None else stated.digest,
+        stated=None if stated is None else stated.date,
     )
+
+
+def _statement(given: PathLike | Mapping[str, Any] | Statement | None) -> Statement | None:
+    """A statement as it is given; TypeError if it is nothing that one can be read from."""
+    if given is None or isinstance(given, Statement):
+        return given
+    if isinstance(given, Mapping):
+        return Statement.from_dict(given)
+    if isinstance(given, str | os.PathLike):
+        return Statement.load(given)
+    raise TypeError(f"statement is a {type(given).__name__}; expected a path, the dict in its file, or a Statement.")
 
 
 def best_tenth(n_decoys: int) -> int:

@@ -30,7 +30,7 @@ class Protector:
     rate, so batches may have any size and run anywhere: the bytes are those of `protect_folder` and `protect`, which
     also judge beforehand whether the mark would protect the data; a batch is not judged. Each batch uses one thread,
     since frameworks start a worker for each core. The batch that comes in is not changed, and no undo is kept: keep
-    your source data.
+    your source data. There is no `share` here: it is by their names in a whole data set that clips are chosen.
 
     Parameters
     ----------

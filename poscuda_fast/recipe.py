@@ -15,6 +15,7 @@ MAX_FLOAT = 3.4028234663852886e38  # the largest float32: taps must be finite
 USUAL_RATE = 16_000  # Hz, for arrays whose sample rate nobody stated
 RATES = (2_000, 512_000)  # Hz
 STRENGTHS = (0.01, 50.0)
+MILLION = 1_000_000  # a share is kept in millionths
 MOST_SNR = 200  # dB; no strength reaches as far with samples of any kind
 
 
@@ -213,6 +214,21 @@ def check_snr(snr: object, recipe: Recipe) -> float:
             f"the two."
         )
     return number
+
+
+def check_share(share: object) -> int | None:
+    """A share of the clips in millionths, or None if it is all; TypeError or ValueError unless it is above 0, to 1."""
+    if isinstance(share, bool) or not isinstance(share, numbers.Real):
+        raise TypeError(f"share is {share!r}; it must be a number above 0 and at most 1, such as 0.05.")
+    number = math.inf
+    with contextlib.suppress(OverflowError):  # an integer beyond every float
+        number = float(share)
+    if not 0 < number <= 1:
+        raise ValueError(f"share is {share!r}; it must be above 0 and at most 1, such as 0.05 for 5 % of the clips.")
+    millionths = round(number * MILLION)
+    if not millionths:
+        raise ValueError(f"share is {share!r}, less than a millionth; give 0.000001 or more.")
+    return None if millionths == MILLION else millionths
 
 
 def chosen_recipe(recipe: Recipe | None, strength: float | None) -> Recipe:

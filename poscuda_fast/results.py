@@ -155,6 +155,8 @@ class Report(Shown):
         Audio files that `skip_unusable` left unprotected, each with the reason.
     class_sizes : tuple of (str or int, int)
         Label and number of clips of each class, where labels were given, in the order of labels.
+    untagged : int
+        Clips that were left as they are, since only a share was to be marked.
     snr_db_median, snr_db_lowest, lowest_snr_file : float, float, str or None
         Of audio files that this call marked: the median of their SNR over the whole clip in dB, the lowest, and whose.
     """
@@ -180,6 +182,7 @@ class Report(Shown):
     snr_db_median: float | None = None
     snr_db_lowest: float | None = None
     lowest_snr_file: str | None = None
+    untagged: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -194,6 +197,8 @@ class Report(Shown):
             more = f" and {len(self.sample_rates) - RATES_SHOWN} more" if len(self.sample_rates) > RATES_SHOWN else ""
             yield "sample rate", f"{rates}{more} Hz{' (assumed)' * self.rate_assumed}"
         shown = ["clips", "classes", "frames_changed", "saturated_samples"]
+        if self.untagged:
+            shown.insert(1, "untagged")
         if self.not_finite_samples:
             shown.append("not_finite_samples")
         if not self.sample_rates:
@@ -232,6 +237,7 @@ class Tally:
     saturated_samples: int = 0
     not_finite_samples: int = 0
     short_clips: int = 0
+    untagged: int = 0
 
     def add(self, other: Tally) -> None:
         """Add the counts of some more clips."""
@@ -300,7 +306,7 @@ class Verification(Shown):
     original, protected : int
         How many equal their original form, and their protected form, byte for byte.
     unchanged : int
-        How many equal both: protecting changed nothing, as format 1 in silence.
+        How many equal both: protecting changed nothing, as format 1 in silence, or where only a share was to be marked.
     neither : tuple of str
         Names of those that match neither: changed since, or half written by a run that was stopped.
     missing : tuple of str

@@ -305,6 +305,12 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["protect", "CLIPS", "OUT", "--key", "KEY", "--labels", "LABELS", "--sample-rate", "0"], "--sample-rate is 0"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--blur", "1"], "--blur of format 1"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "51"], "it must be from 0.01 to 50"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "1.5"], "--share is 1.5; it must be above 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "0"], "--share is 0.0; it must be above 0"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "5%"], "is not a valid float"),
+        (["protect", "SPEECH/yes/0.wav", "OUT.wav", "--key", "KEY", "--share", "0.5"], "is one file; give a folder"),
+        (["protect", "SPEECH", "OUT", "--key", "KEY", "--share", "0.5", "--lossy-to-flac"], "and --lossy-to-flac is"),
+        (["restore", "SPEECH", "--key", "KEY", "--share", "0.5"], "--share is for --without-sidecar"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--strength", "1", "--snr", "20"], "give one of them"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "20", "--paper"], "--snr is of format 2"),
         (["protect", "SPEECH", "OUT", "--key", "KEY", "--snr", "nan"], "--snr is nan"),
@@ -345,6 +351,9 @@ def test_files_tell_their_sample_rates(tmp_path: Path, key_file: Path) -> None:
         (["restore", "SPEECH", "--key", "KEY", "--strength", "2"], "--strength is for --without-sidecar"),
         (["restore", "SPEECH", "--key", "KEY", "--without-sidecar", "--partial"], "leave one of them out"),
         (["restore", "SPEECH", "--key", "KEY", "--without-sidecar"], "do not look marked with this key"),
+        (["commit", "SPEECH", "--key", "KEY", "-o", "OUT"], "does not exist: nothing can be restored by it"),
+        (["commit", "CLIPS", "--key", "KEY", "-o", "OUT"], "does not exist: nothing can be restored by it"),
+        (["commit", "SPEECH", "--key", "KEY", "-o", "MISSING/a.key"], "choose another path with --out"),
         (["inspect", "MISSING"], "does not exist"),
         (["inspect", "KEY"], "cannot be used"),
         (["demo", "--out", "SPEECH"], "exists, and the demo needs a new folder"),
@@ -373,6 +382,73 @@ def test_bad_input_is_refused_with_a_sentence_and_code_2(
     assert re.findall(OF_PYTHON, done.stderr) == []
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_share_is_marked_and_the_rest_is_no_failure(
+    tmp_path: Path, speech: Path, array: Path, key_file: Path
+) -> None:
+    before, out = tree(speech), tmp_path / "out"
+    options = ("--key", key_file, "--share", "0.5", "--json")
+    for words, target in (([speech, out], out), ([speech, "--in-place"], speech)):
+        done = poscuda("protect", *words, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads(done.stdout)
+        n_marked = report["clips"] - report["untagged"]
+        assert 0 < n_marked < report["clips"] == len(before)
+        assert sum(before[name] != content for name, content in tree(target).items()) == n_marked
+        done = poscuda("verify", target, "--key", key_file, "--json")
+        assert done.returncode == 0
+        verified = json.loads(done.stdout)
+        assert (verified["protected"], verified["unchanged"]) == (n_marked, report["untagged"])
+        assert poscuda("protect", *words, *options).returncode == 0
+        assert poscuda("protect", *words, "--key", key_file).returncode == 2
+    shown = poscuda("protect", speech, "--in-place", "--key", key_file, "--share", "0.5").stdout
+    assert f"untagged           {report['untagged']}\n" in shown
+    assert "does not make the data unlearnable" in shown
+    assert poscuda("restore", speech, "--key", key_file).returncode == 0
+    assert tree(speech) == before
+    labels = ("--labels", array / "labels.npy")
+    original = (array / "clips.npy").read_bytes()
+    done = poscuda("protect", array / "clips.npy", "--in-place", *options, *labels)
+    assert json.loads(done.stdout)["untagged"] == 9  # of 20
+    (array / "clips.npy.poscuda").rename(tmp_path / "safe")
+    lost = ("--key", key_file, "--without-sidecar", *labels)
+    assert poscuda("restore", array / "clips.npy", tmp_path / "back.npy", *lost).returncode == 2
+    done = poscuda("restore", array / "clips.npy", tmp_path / "back.npy", *lost, "--share", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back.npy").read_bytes() == original
+
+
+def test_commit_writes_a_statement_once_and_says_what_makes_its_date_worth_something(
+    tmp_path: Path, speech: Path, key_file: Path
+) -> None:
+    out, statement = tmp_path / "out", tmp_path / "statement.json"
+    poscuda("protect", speech, out, "--key", key_file)
+    before = tree(out)
+    done = poscuda("commit", out, "--key", key_file, "-o", statement)
+    assert (done.returncode, done.stderr) == (0, "")
+    fields = json.loads(statement.read_text())
+    assert fields["digest"] in done.stdout
+    assert "time-stamped by somebody else" in done.stdout
+    assert (fields["labels"], fields["clips"]) == (sorted(WORDS), 3 * len(WORDS))
+    content = statement.read_bytes()
+    again = poscuda("commit", out, "--key", key_file, "-o", statement)
+    assert again.returncode == 2
+    assert "nothing is overwritten; choose another name with --out" in again.stderr
+    assert statement.read_bytes() == content
+    hidden = poscuda("commit", out, "--key", key_file, "-o", tmp_path / "h.json", "--hide-labels", "--json")
+    assert json.loads(hidden.stdout) == json.loads((tmp_path / "h.json").read_text())
+    assert json.loads(hidden.stdout)["labels_hidden"]
+    assert poscuda("commit", out, "--key", key_file, "-o", tmp_path / "q.json", "--quiet").stdout == ""
+    assert tree(out) == before
+    refused = poscuda("commit", speech, "--key", key_file, "-o", tmp_path / "no.json", "--sidecar", "out.poscuda")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    (out / "yes" / "1.wav").unlink()
+    refused = poscuda("commit", out, "--key", key_file, "-o", tmp_path / "no.json")
+    assert refused.returncode == 2
+    assert "is not protected, so that there is nothing to state" in refused.stderr
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_verify_tells_by_its_exit_code(tmp_path: Path, speech: Path, key_file: Path) -> None:
@@ -725,8 +801,8 @@ def test_doctor_fails_where_a_backend_gives_other_bits(monkeypatch: pytest.Monke
 
 def test_help_and_version() -> None:
     assert poscuda("--version").stdout.startswith("poscuda, version ")
-    commands = ("", "keygen", "protect", "restore", "verify", "drop-undo", "evaluate", "report", "inspect", "demo",
-                "doctor", "completion")  # fmt: skip
+    commands = ("", "keygen", "protect", "restore", "verify", "drop-undo", "commit", "evaluate", "report", "inspect",
+                "demo", "doctor", "completion")  # fmt: skip
     for command in commands:
         done = poscuda(*command.split(), "--help")
         assert done.returncode == 0

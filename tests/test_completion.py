@@ -80,6 +80,7 @@ def answer(place: Path, *words: str, shell: str = "bash") -> str:
         (["protect", "src", "dst", "--backend", ""], list(BACKENDS)),
         (["protect", "src", "dst", "--strength", ""], ["0.5", "1", "2", "4"]),
         (["protect", "src", "dst", "--snr", "2"], ["20", "25"]),
+        (["protect", "src", "dst", "--share", "0.0"], ["0.01", "0.05"]),
         (["protect", "src", "dst", "--key", ""], ["my.key", "other.key"]),
         (["verify", "src", "--key", "keys/"], ["keys/third.key"]),
         (["verify", "src", "--sidecar", ""], ["clips.poscuda"]),

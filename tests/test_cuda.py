@@ -551,6 +551,19 @@ def test_long_patches_of_clips_on_the_device(dtype, key, filters, launched, monk
 
 
 @needs_cuda
+@each_recipe
+@pytest.mark.parametrize("lengths", [None, [90, 0, 3, 40, 90, 90, 1]])
+def test_a_share_of_the_clips_on_the_device(recipe, lengths, key) -> None:
+    before = random_samples(np.int16, (7, 90), 3) // 2
+    wet, device = before.copy(), to_device(before)
+    options = {"recipe": recipe, "sample_rate": 2000, "lengths": lengths, "share": 0.5}
+    expected = protect(wet, np.arange(7) % 3, key, backend="reference", **options)
+    found = protect(device, np.arange(7) % 3, key, **options)
+    assert device.copy_to_host().tobytes() == wet.tobytes() != before.tobytes()
+    assert {**found.to_dict(), "seconds": 0} == {**expected.to_dict(), "seconds": 0}
+
+
+@needs_cuda
 def test_clips_that_begin_anywhere_in_a_word(key) -> None:
     """Clips of any length, in an array that begins anywhere: words of four int16 lie across their edges."""
     for n_frames in (64, 65, 66, 67):

@@ -143,6 +143,7 @@ def test_the_report_counts_what_was_done(tmp_path: Path, key: Key, recipe: Recip
         "snr_db_median": report.snr_db_median,
         "snr_db_lowest": report.snr_db_lowest,
         "lowest_snr_file": report.lowest_snr_file,
+        "untagged": 0,
     }
     assert report.snr_db_lowest < report.snr_db_median
     assert report.lowest_snr_file in clips()

@@ -25,7 +25,7 @@ PACKAGE = Path(poscuda_fast.__file__).parent
 # Rooms, from the ground up: a file imports from floors below its own, or from its own room.
 FLOORS = [floor.split() for floor in (
     "text attributes interrupts system_errors", "errors recipe results secrecy", "disk kernels", "key", "mark", "undo",
-    "arrays files",
+    "arrays files", "statement",
     "protector ownership evaluation", "adapters __init__", "reporting", "cli",
 )]  # fmt: skip
 

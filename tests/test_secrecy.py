@@ -84,16 +84,25 @@ def refuse_variables(error: BaseException) -> None:
 # Which verbs are guarded.
 
 PLAIN_VALUES = {  # they hold nothing secret, and their methods see nothing secret
-    "Ownership", "PaperRecipe", "Recipe", "Report", "StrongRecipe", "Verdict", "Verification",
+    "Ownership", "PaperRecipe", "Recipe", "Report", "Statement", "StrongRecipe", "Verdict",
+    "Verification",
 }  # fmt: skip
 ROOMS = (
     "poscuda_fast", "poscuda_fast.adapters.huggingface", "poscuda_fast.adapters.parquet",
     "poscuda_fast.adapters.ray_data", "poscuda_fast.adapters.torch_data", "poscuda_fast.adapters.webdataset_shards",
     "poscuda_fast.adapters.zarr_tasks", "poscuda_fast.reporting", "poscuda_fast.evaluation", "poscuda_fast.ownership",
-    "poscuda_fast.protector",
+    "poscuda_fast.protector", "poscuda_fast.statement",
 )  # fmt: skip
 # What the rooms' own code shares, and no user calls.
-SHARED = {"best_tenth", "check_columns", "p_value", "plain_entries", "refuse_missing", "unnamed_columns"}
+SHARED = {
+    "best_tenth",
+    "check_columns",
+    "p_value",
+    "plain_entries",
+    "refuse_missing",
+    "refuse_other",
+    "unnamed_columns",
+}
 UNGUARDED = {"__eq__", "__hash__", "__repr__", "__getstate__", "__setstate__", "__reduce_ex__"}
 
 

@@ -61,6 +61,7 @@ def test_the_library_names_no_option_of_the_command(path: Path) -> None:
         ("labels[3] is 'x', but classes has 2 names.", "--labels[3] is 'x', but --classes has 2 names."),
         ("labels_from is 'x'; expected", "--labels-from is 'x'; expected"),
         ("snr was given, but the clips", "--snr was given, but the clips"),
+        ("share is 2.0; it must be above 0", "--share is 2.0; it must be above 0"),
         ("dst is the root of all folders", "DST is the root of all folders"),
         ("it is 8,000 Hz; leave sample_rate out, or", "it is 8,000 Hz; leave --sample-rate out, or"),
     ],

@@ -36,6 +36,7 @@ from poscuda_fast.mark.labels import ClassRows, label_of
 from poscuda_fast.mark.marks import Marks
 from poscuda_fast.mark.patches import Patches, Steps
 from poscuda_fast.mark.plan import CLIPS_PER_STEP, Plan, make_plan, plan_of
+from poscuda_fast.mark.shares import of_rows
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.undo import copies, manifest, record
@@ -61,10 +62,11 @@ def copy_array(
     sidecar: PathLike | None = None,
     progress: Progress | None = None,
     dry_run: bool = False,
+    share: int | None = None,
 ) -> Report:
     """Protect a copy of a stored array at `dst`, or begin again with one that was stopped.
 
-    The arguments are those of `protect_array`; `key`, `recipe` and `classes` are checked.
+    The arguments are those of `protect_array`; `key`, `recipe` and `classes` are checked, and `share` is in millionths.
 
     Returns
     -------
@@ -83,7 +85,8 @@ def copy_array(
     beside = _sidecar(source.path, target, sidecar)
     with contextlib.closing(source), disk.locked(source.path, shared=True), Journal(beside, key) as journal:
         copies.refuse_other(journal, ARRAY, target)
-        plan = make_plan(key, recipe, labels, classes, source.clips.lengths, sample_rate)
+        tags = of_rows(key, share, len(source.clips.lengths))
+        plan = make_plan(key, recipe, labels, classes, source.clips.lengths, sample_rate, tags)
         around = [sidecar_of(path) for path in (source.path, *source.path.parents) if path.name]
         record.refuse_protected(source.path, around, key)
         notes: tuple[str, ...] = tuple(journal.header.get("notes", ()))
@@ -91,7 +94,7 @@ def copy_array(
             _refuse_taken(target)
             plan, notes = judged(plan, key, snr, lambda plan: look(source.clips, plan, engine))
         else:
-            copies.refuse_other_recipe(journal, recipe, snr)
+            copies.refuse_other_recipe(journal, recipe, snr, share)
             plan = plan.with_recipe(key, copies.recipe_of(journal))
         making = _Making(source, target, plan, engine, progress)
         is_done = False
@@ -225,7 +228,7 @@ class _Making:
                 made, n_bytes = self.make(part, tally), self._source.n_bytes
                 systems.sync(folder, [part.name])
                 recorded = Output(self._target.name, self._source.path.name, None, n_bytes, n_bytes, *made, None)
-                lengths = self._source.clips.lengths
+                lengths = self._plan.lengths
                 is_full = bool((lengths == header["shape"][1]).all())
                 copies.append_clips(journal, self._plan.rows_of_all(), None if is_full else lengths)
                 copies.append(journal, [recorded], tally if first else Tally())
@@ -500,13 +503,13 @@ def verify_copy(dst: PathLike, journal: Journal | None, *, source: Any = None) -
     if recorded is None:
         return Verification(0, 0, 0, (), (target.name,), (), journal.state.value)
     verdict = recorded.verdict(_digest_of(target))
-    n = int(journal.header["clips"])
+    n, untagged = int(journal.header["clips"]), journal.header["counts"].get("untagged", 0)
     if source is not None and verdict is not Verdict.MISSING:
         return _compare_clips(target, journal, source, recorded, verdict)
     return Verification(
         original=n * (verdict is Verdict.ORIGINAL),
-        protected=n * (verdict is Verdict.PROTECTED),
-        unchanged=n * (verdict is Verdict.UNCHANGED),
+        protected=(n - untagged) * (verdict is Verdict.PROTECTED),
+        unchanged=untagged * (verdict is Verdict.PROTECTED) + n * (verdict is Verdict.UNCHANGED),
         neither=(target.name,) if verdict is Verdict.NEITHER else (),
         missing=(target.name,) if verdict is Verdict.MISSING else (),
         unprotected=(),

@@ -53,7 +53,7 @@ class DeviceClips:
         Of float32, format 1 needs one more before it, which finds what a filter would spread: ValueError.
         """
         kernels = load_for_clips()
-        lengths = np.array([self._frames]) if self._one_length else self.lengths
+        lengths = np.array([self._frames]) if self._one_length and plan.tags is None else plan.lengths
         clips = ClipRows(plan.rows_of_all(), lengths, self._frames, self.channels)
         if isinstance(plan, SteadyPlan):
             tally.frames_changed += plan.n_frames

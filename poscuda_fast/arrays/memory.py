@@ -12,11 +12,12 @@ from poscuda_fast.arrays.device import DeviceClips, is_on_device
 from poscuda_fast.arrays.layouts import ArrayClips, ListClips, open_clips
 from poscuda_fast.interrupts import interrupts_held_back
 from poscuda_fast.kernels import Engine
-from poscuda_fast.key import Key
+from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark import packed
 from poscuda_fast.mark.judging import FEWEST_ALIKE, MOST_TRACED, judged, look
 from poscuda_fast.mark.plan import Plan, make_plan
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.mark.shares import of_rows
+from poscuda_fast.recipe import Recipe, check_share
 from poscuda_fast.results import Report, Tally
 from poscuda_fast.secrecy import discreet
 
@@ -34,6 +35,7 @@ def protect(
     classes: Sequence[str] | None = None,
     backend: str = "auto",
     threads: int | None = None,
+    share: float = 1.0,
 ) -> Report:
     """Protect clips in memory, in place.
 
@@ -72,6 +74,8 @@ def protect(
         bits. Clips on a GPU need "auto" or "cuda"; for others "auto" is never "cuda".
     threads : int, optional
         CPU threads to use; all cores by default. Any number gives the same bits.
+    share : float
+        Mark only this share of the clips, above 0, as for `protect_array`.
 
     Returns
     -------
@@ -98,7 +102,9 @@ def protect(
     begun = time.perf_counter()
     audio = DeviceClips(clips, lengths) if is_on_device(clips) else open_clips(clips, lengths)
     engine = Engine(backend, threads, on_device=isinstance(audio, DeviceClips))
-    plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate)
+    check_key(key)
+    tags = of_rows(key, check_share(share), len(audio.lengths))
+    plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate, tags)
     traced = MOST_TRACED if len(plan.lengths) >= FEWEST_ALIKE else 0
     plan, notes = judged(plan, key, snr, lambda plan: look(audio, plan, engine, traced), in_memory=True)
     tally = _mark_all(audio, plan, engine)

@@ -23,7 +23,8 @@ from poscuda_fast.mark.forms import verdicts_of
 from poscuda_fast.mark.judging import judged, look
 from poscuda_fast.mark.labels import check_classes
 from poscuda_fast.mark.plan import Plan, make_plan
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.mark.shares import of_rows
+from poscuda_fast.recipe import Recipe, check_share
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import copies, steps
@@ -63,6 +64,7 @@ def protect_array(
     progress: Progress | None = None,
     partial: bool = False,
     dry_run: bool = False,
+    share: float = 1.0,
 ) -> Report:
     """Protect a stored array of clips, durably: in its file or folder, or as a copy at `dst`.
 
@@ -98,6 +100,10 @@ def protect_array(
         them, and the same call takes them once they are put right.
     dry_run : bool
         Read everything that would be marked, write nothing (mode "r" is enough); the report says what would be done.
+    share : float
+        Mark only this share of the clips, above 0 and in millionths, to prove use of them: that does not make the data
+        unlearnable. The key and a clip's number alone decide which, so that any call, and any copy of the same clips,
+        marks the same ones. The others stay as they are; the report counts them as `untagged`.
 
     Returns
     -------
@@ -131,6 +137,7 @@ def protect_array(
     begun = time.perf_counter()
     engine = Engine(backend, threads)
     classes = None if classes is None else check_classes(classes)  # an iterator can be read once
+    part = check_share(share)
     if dst is not None:
         return copy_array(
             arr,
@@ -147,10 +154,12 @@ def protect_array(
             sidecar=sidecar,
             progress=progress,
             dry_run=dry_run,
+            share=part,
         )
     array = open_stored(arr, sidecar, lengths=lengths, writing=not dry_run, threads=threads)
     try:
-        plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate)
+        tags = of_rows(key, part, len(array.lengths))
+        plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate, tags)
         refuse_linked(array.path)
         refuse_mounted(array.path, array.sidecar)
         refuse_long(array.sidecar)
@@ -192,6 +201,7 @@ def restore_array(
     sample_rate: int | None = None,
     recipe: Recipe | None = None,
     dst: PathLike | None = None,
+    share: float | None = None,
 ) -> Report:
     """Put the original samples of a protected array back, bit for bit.
 
@@ -219,7 +229,7 @@ def restore_array(
         Called with (frames done, frames in all) after every batch.
     without_sidecar : bool
         Compute the originals; the sidecar must not exist.
-    labels, classes, lengths, sample_rate, recipe
+    labels, classes, lengths, sample_rate, recipe, share
         As given to `protect_array`; only for `without_sidecar`. `recipe` is by default `Recipe.strong()`; where `snr`
         was given, the strength is in the report.
     dst : path, optional
@@ -250,14 +260,15 @@ def restore_array(
         array = open_stored(arr, sidecar, lengths=lengths, writing=dst is None, threads=threads)
         try:
             recipe = Recipe.strong() if recipe is None else recipe
-            plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate)
+            tags = of_rows(key, check_share(1.0 if share is None else share), len(array.lengths))
+            plan = make_plan(key, recipe, labels, classes, array.lengths, sample_rate, tags)
             state, tally, notes = _undo(arr, array, key, plan, engine, dst, progress)
         finally:
             array.close()
         notes = (*notes, *attributes.notes(array.lost))
         return tally.report(state, plan.settings(), time.perf_counter() - begun, notes)
     refuse_unless_without(
-        labels=labels, classes=classes, lengths=lengths, sample_rate=sample_rate, recipe=recipe, dst=dst
+        labels=labels, classes=classes, lengths=lengths, sample_rate=sample_rate, recipe=recipe, dst=dst, share=share
     )
     array = open_stored(arr, sidecar, writing=True, threads=threads)
     if array.path.is_dir():
@@ -350,7 +361,7 @@ def verify_array(
         return Verification(
             original=int(counts[Verdict.ORIGINAL]),
             protected=int(counts[Verdict.PROTECTED]),
-            unchanged=int(counts[Verdict.UNCHANGED]),
+            unchanged=int(counts[Verdict.UNCHANGED]) + journal.header["counts"].get("untagged", 0),
             neither=tuple(map(str, np.flatnonzero(changed).tolist())),
             missing=(),
             unprotected=(),

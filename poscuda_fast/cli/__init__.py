@@ -171,6 +171,6 @@ def completion(shell: str) -> None:
 
 for command in (
     editing.keygen, editing.protect, editing.verify, editing.restore, editing.drop_undo,
-    looking.evaluate, looking.report, looking.inspect, looking.demo, looking.doctor,
+    looking.commit, looking.evaluate, looking.report, looking.inspect, looking.demo, looking.doctor,
 ):  # fmt: skip
     cli.add_command(command)

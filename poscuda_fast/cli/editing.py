@@ -21,6 +21,7 @@ from poscuda_fast.cli.options import (
     PARTIAL,
     QUIET,
     SAMPLE_RATE,
+    SHARE,
     SIDECAR,
     SKIP,
     SNR,
@@ -68,6 +69,7 @@ def keygen(file: Path) -> None:
 @SAMPLE_RATE
 @recipe_options
 @SNR
+@SHARE
 @click.option("--lossy-to-flac", is_flag=True, help="In a copy, turn MP3 and Ogg files into FLAC.")
 @click.option(
     "--backend",
@@ -103,7 +105,8 @@ def protect(
     NAME.poscuda and the manifest NAME.poscuda.json are written beside the protected NAME; an array in place has no
     manifest. If a run is stopped, the same command finishes it; if files were added, it protects those. What would not
     protect is refused, and what should be known before the data are published is told as a note; both are judged by
-    some of the clips.
+    some of the clips. --share marks only some of the clips, by which an ownership test can tell that they were used; a
+    model still learns from the others.
 
     \b
     Examples:
@@ -114,6 +117,7 @@ def protect(
       poscuda protect recordings/ louder/ --key my.key --strength 2
       poscuda protect recordings/ quiet/ --key my.key --snr 20
       poscuda protect recordings/ paper/ --key my.key --blur 0.3
+      poscuda protect recordings/ tagged/ --key my.key --share 0.05
       poscuda protect clips.npy --in-place --key my.key --labels labels.npy --sample-rate 8000
       poscuda protect clips.zarr protected.zarr --key my.key --labels labels.npy
     """
@@ -126,6 +130,7 @@ def protect(
     common = {
         "recipe": recipe,
         "snr": snr,
+        "share": 1.0 if options["share"] is None else options["share"],
         "backend": options["backend"],
         "threads": options["threads"],
         "sidecar": options["sidecar"],
@@ -242,6 +247,7 @@ def _of_array(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--label", help="The label of a single audio file.")
 @SAMPLE_RATE
 @recipe_options
+@SHARE
 @JSON
 @QUIET
 def restore(
@@ -261,8 +267,9 @@ def restore(
     The originals come by the sidecar, which the key opens. If files or clips are missing or were changed since,
     nothing is written; --partial restores the others. A copy keeps no originals: the error says where they are.
 
-    If the sidecar is lost, --without-sidecar subtracts the mark, in SRC or in a copy at DST. It takes the labels and
-    the recipe that protect was given. Samples that were saturated may differ from the original; they are counted.
+    If the sidecar is lost, --without-sidecar subtracts the mark, in SRC or in a copy at DST. It takes the labels,
+    the recipe and the share that protect was given. Samples that were saturated may differ from the original; they are
+    counted.
 
     \b
     Examples:
@@ -283,7 +290,7 @@ def restore(
         common: dict[str, Any] = {"sidecar": sidecar, "partial": partial, "progress": progress}
         if without_sidecar:
             recipe, _ = take_recipe(options)
-            common |= {"without_sidecar": True, "recipe": recipe, "dst": dst}
+            common |= {"without_sidecar": True, "recipe": recipe, "dst": dst, "share": options["share"]}
         if is_array(src):
             report = poscuda_fast.restore_array(src, key, **common, **(_of_array(options) if without_sidecar else {}))
         else:

@@ -1,4 +1,4 @@
-"""The commands that change none of your data: evaluate, report, inspect, demo and doctor."""
+"""The commands that change none of your data: commit, evaluate, report, inspect, demo and doctor."""
 
 from __future__ import annotations
 
@@ -157,8 +157,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
 def _plot_beside(out: Path) -> Path:
     """The path of an evaluation's plot; an error if a result cannot be written to `out`."""
-    if os.path.lexists(out):
-        raise FileExistsError(f"{out} exists, and nothing is overwritten; choose another name with --out.")
+    _refuse_taken(out)
     plot = out.with_suffix(".svg")
     if out.suffix.lower() == plot.suffix:
         raise click.UsageError(
@@ -167,9 +166,15 @@ def _plot_beside(out: Path) -> Path:
         )
     if os.path.lexists(plot):
         raise FileExistsError(f"{plot} exists, and nothing is overwritten; choose another name with --out.")
+    return plot
+
+
+def _refuse_taken(out: Path) -> None:
+    """FileExistsError or FileNotFoundError if a result cannot be written to `out`."""
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} exists, and nothing is overwritten; choose another name with --out.")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"The folder of {out} does not exist; make it, or choose another path with --out.")
-    return plot
 
 
 def _source(src: Path, key: poscuda_fast.Key, options: dict[str, Any]) -> sources.Source:
@@ -273,6 +278,55 @@ def report(
         )
     if not quiet:
         say(f"Wrote {one_line(str(out))}. It shows the marks: keep it as secret as the sidecar.")
+
+
+@click.command(cls=Command)
+@click.argument("protected", type=click.Path(path_type=Path))
+@KEY
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A new JSON file for the statement.")
+@click.option("--hide-labels", is_flag=True, help="State labels so that only the key's owner can tell them.")
+@SIDECAR
+@JSON
+@QUIET
+def commit(
+    protected: Path,
+    key_file: Path,
+    *,
+    out: Path,
+    hide_labels: bool,
+    sidecar: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write a dated statement of what is protected in PROTECTED, before you release it.
+
+    PROTECTED is a folder, an audio file or an array, protected in place or a copy, with its sidecar. The statement has
+    the date, the recipe, the labels, digests of the protected clips, and what commits to the key without telling it;
+    no secret. A later ownership test that refers to it shows that key and labels were not chosen after the fact. The
+    date is only as good as its witness: publish the digest, or have it time-stamped by somebody else, before the data
+    are out.
+
+    \b
+    Examples:
+      poscuda commit protected/ --key my.key -o statement.json
+      poscuda commit protected/ --key my.key -o statement.json --hide-labels
+      poscuda commit clips.npy --key my.key -o statement.json
+    """
+    _refuse_taken(out)
+    statement = poscuda_fast.ownership_statement(
+        protected, poscuda_fast.Key.load(key_file), sidecar=sidecar, hide_labels=hide_labels
+    )
+    statement.save(out)
+    if quiet:
+        return
+    if as_json:
+        say(json.dumps(statement.to_dict(), indent=1))
+        return
+    say(str(statement))
+    say(
+        f"Wrote {one_line(str(out))}, which has no secret. It proves a date only if others saw its digest then: "
+        f"publish the digest, or have it time-stamped by somebody else, before you release the data."
+    )
 
 
 @click.command(cls=Command)

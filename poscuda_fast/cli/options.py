@@ -35,6 +35,10 @@ SNR = click.option(
     "--snr", type=float, metavar="DB", shell_complete=completing.values(20, 25, 30),
     help="Set the strength so that the median clip has this SNR.",
 )  # fmt: skip
+SHARE = click.option(
+    "--share", type=float, metavar="PART", shell_complete=completing.values(0.01, 0.05, 0.1),
+    help="Mark only this share of the clips, such as 0.05: to prove use, not to make them unlearnable.",
+)  # fmt: skip
 RATES = completing.values(8000, 16_000, 22_050, 44_100, 48_000)
 SAMPLE_RATE = click.option(
     "--sample-rate",

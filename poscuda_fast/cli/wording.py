@@ -6,8 +6,8 @@ import re
 
 _SWITCHES = ("partial", "skip_unusable", "without_sidecar")
 _VALUES = ("labels", "sidecar", "source", "strength")
-_SUBJECTS = ("backend", "classes", "labels", "labels_from", "lengths", "sample_rate", "snr", "source", "strength",
-             "threads")  # fmt: skip
+_SUBJECTS = ("backend", "classes", "labels", "labels_from", "lengths", "sample_rate", "share", "snr", "source",
+             "strength", "threads")  # fmt: skip
 _FIELDS = ("blur", "every", "identity", "patch", "patches", "strength", "taps")  # of a recipe
 
 

@@ -34,7 +34,7 @@ from poscuda_fast.results import Verdict
 from poscuda_fast.secrecy import discreet, discreet_steps
 from poscuda_fast.undo import copies
 from poscuda_fast.undo.journal import Journal, State
-from poscuda_fast.undo.record import keyed_mac, refuse_protected, refuse_unless
+from poscuda_fast.undo.record import keyed_mac, recorded_share, refuse_protected, refuse_unless
 
 CLIPS_PER_STEP = 64
 
@@ -311,6 +311,11 @@ def _recorded(sidecar: Path, key: Key, kind: str, *, asked: bool) -> dict[str, A
         if copies.is_copy(journal):
             kind = copies.COPY
         refuse_unless(journal, kind)
+        if recorded_share(journal) is not None:
+            raise DatasetError(
+                f"Only a share of the clips is marked, according to {sidecar}: that is to prove use, and there is "
+                f"nothing to evaluate. Evaluate clean files."
+            )
         return journal.header
 
 

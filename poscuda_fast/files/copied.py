@@ -17,11 +17,12 @@ from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.records import WHOLE, Places, Record
 from poscuda_fast.kernels import Engine
 from poscuda_fast.mark.plan import make_plan
+from poscuda_fast.mark.shares import of_names
 from poscuda_fast.results import Tally
 from poscuda_fast.undo import copies
 from poscuda_fast.undo.copies import Output
 from poscuda_fast.undo.journal import Journal
-from poscuda_fast.undo.record import Run
+from poscuda_fast.undo.record import Run, recorded_share
 
 
 class CopiedFiles(Run):
@@ -76,6 +77,7 @@ class CopiedFiles(Run):
             None,
             np.array([layout.frames], np.int64),
             np.array([layout.sample_rate], np.int64),
+            of_names(self.journal.key, recorded_share(self.journal), [output.source]),
         )
         patches = plan.of_clip(0)
         offset = layout.offset if isinstance(layout, Uncompressed) else WHOLE
@@ -97,7 +99,7 @@ class CopiedFiles(Run):
             dry = Places(record).take(original)
             done = filtering.filter_together([record], [dry], plan.marks, self._engine, measuring=True)
             tally, noise = done.tally, done.noise[0]
-        else:
+        elif plan.marks_clip(0):
             with encoded.Reader(io.BytesIO(original), name) as reader:
                 for before, after in encoded.marked(reader, record, plan.marks, self._engine, tally):
                     noise += filtering.edit_energy(before.reshape(-1), after.reshape(-1))

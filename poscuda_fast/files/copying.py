@@ -33,6 +33,7 @@ from poscuda_fast.key import Key
 from poscuda_fast.mark.codings import little
 from poscuda_fast.mark.judging import judged
 from poscuda_fast.mark.plan import Plan, make_plan
+from poscuda_fast.mark.shares import of_names
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Ratios, Report, Settings, Tally, Verdict, Verification
 from poscuda_fast.undo import copies, manifest, record
@@ -60,10 +61,12 @@ def copy_folder(
     dry_run: bool = False,
     partial: bool = False,
     skip_unusable: bool = False,
+    share: int | None = None,
 ) -> Report:
     """Protect a copy of `paths.source` at `paths.target`, or go on with one: a run that was stopped, or new files.
 
-    The arguments are those of `protect_folder`, checked: `recipe` is the one to use, and `snr` is None or possible.
+    The arguments are those of `protect_folder`, checked: `recipe` is the one to use, `snr` is None or possible, and
+    `share` is in millionths, or None.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def copy_folder(
         Workers(threads or usable_cores()) as workers,
     ):
         copies.refuse_other(journal, FILES, paths.target)
-        run = _Run(paths, journal, recipe, snr, workers, progress, Engine(backend, 1), partial=partial)
+        run = _Run(paths, journal, recipe, snr, workers, progress, Engine(backend, 1), partial=partial, share=share)
         run.collect(labels_from, lossy, skip_unusable=skip_unusable)
         state = run.execute(dry_run=dry_run)
         seconds = time.perf_counter() - begun
@@ -110,7 +113,9 @@ class _Run:
         engine: Engine,
         *,
         partial: bool,
+        share: int | None,
     ) -> None:
+        self._share = share
         self._paths, self._journal, self._key = paths, journal, journal.key
         self._recipe, self._snr = recipe, snr
         self._workers, self._progress, self._engine = workers, progress, engine
@@ -165,7 +170,7 @@ class _Run:
             self._paths.refuse_taken()
             self._paths.refuse_protected()
         else:
-            copies.refuse_other_recipe(self._journal, self._recipe, self._snr)
+            copies.refuse_other_recipe(self._journal, self._recipe, self._snr, self._share)
             again, new = self._compare()
         new = self._examined(new)
         self._judge(new)
@@ -220,6 +225,7 @@ class _Run:
             None,
             np.array([file.frames for file in files], np.int64),
             np.array([file.layout.sample_rate for file in files], np.int64),
+            of_names(self._key, self._share, [one.name for one in chosen]),
         )
 
     @contextlib.contextmanager
@@ -503,6 +509,7 @@ class _Run:
 
     def _count_clips(self, n: int) -> None:
         self.tally.clips, self.tally.classes = n, len(self.plan.labels.tokens)
+        self.tally.untagged = self.plan.untagged
 
     def _advance(self, outputs: Sequence[Output], total: int) -> None:
         """Tell how many audio files are done."""
@@ -571,21 +578,22 @@ def _marked_again(paths: Paths, journal: Journal, source: Path, workers: Workers
     sources = [Source(file.name, file.output_name, file, label) for file, label in zip(files, labels, strict=True)]
     lengths = np.array([file.frames for file in files], np.int64)
     rates = np.array([file.layout.sample_rate for file in files], np.int64)
-    plan = make_plan(journal.key, copies.recipe_of(journal), labels, None, lengths, rates)
+    tags = of_names(journal.key, record.recorded_share(journal), wanted)
+    plan = make_plan(journal.key, copies.recipe_of(journal), labels, None, lengths, rates, tags)
+    is_plain = [isinstance(file.layout, Uncompressed) or not plan.marks_clip(n) for n, file in enumerate(files)]
     names = [output.name for output in wanted.values()]
     with contextlib.ExitStack() as closing:
         maker = closing.enter_context(contextlib.closing(Maker(root, None, sources, plan, Engine(threads=1), "")))
         closing.callback(workers.close)  # before the folders that its threads use
 
         def judge(chunk: list[int]) -> list[tuple[str, Verdict]]:
-            if not isinstance(files[chunk[0]].layout, Uncompressed):
+            if not is_plain[chunk[0]]:
                 return [(names[n], maker.judge(n, paths.root / names[n])) for n in chunk]
             made = {output.source: output for output in maker.make(chunk).outputs}
             return [(names[n], made[files[n].name].verdict(_digest_at(paths.root, names[n]))) for n in chunk]
 
-        is_wav = [isinstance(file.layout, Uncompressed) for file in files]
         for wanted_kind in (True, False):
-            numbers = [n for n, kind in enumerate(is_wav) if kind is wanted_kind]
+            numbers = [n for n, kind in enumerate(is_plain) if kind is wanted_kind]
             for found in workers.map(judge, maker.chunks(numbers)):
                 yield from found
 

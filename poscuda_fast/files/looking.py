@@ -15,7 +15,7 @@ from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.table import AudioFile
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.mark import codings, packed
-from poscuda_fast.mark.judging import MOST_BYTES, MOST_TRACED, Look, chosen_clips, look_at
+from poscuda_fast.mark.judging import MOST_BYTES, MOST_TRACED, Look, clips_to_look_at, look_at
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
 
@@ -49,8 +49,9 @@ def look(
 
     Marks are looked for in so many frames of them. AudioFileError if one cannot be read.
     """
-    numbers = np.arange(len(files)) if among is None else among
-    chosen = numbers[chosen_clips(len(numbers))]
+    chosen = clips_to_look_at(plan, among)
+    if not len(chosen):
+        return Look.nothing()
     most = min(MOST_BYTES_OF_ONE, MOST_BYTES // len(chosen))
     traced = most_traced // len(chosen)
 

@@ -141,7 +141,7 @@ class Maker:
             alike: dict[tuple[str, int], list[int]] = {}
             for number in numbers:
                 file = self._sources[number].file
-                if file is not None and self._marks.steady and _is_short(file):
+                if file is not None and self._marks.steady and _is_short(file) and self._plan.marks_clip(number):
                     alike.setdefault((file.coding, file.layout.channels), []).append(number)
                 else:
                     with self._leaving_out(number, made):
@@ -239,7 +239,7 @@ class Maker:
         one = self._sources[number]
         with self._opened(source, one) as (descriptor, found), self._part(target, number, found, made) as sink:
             snr_db, before = None, ""
-            if one.file is None:
+            if one.file is None or not self._plan.marks_clip(number):
                 before = _copy(descriptor, sink)
             elif isinstance(one.file.layout, Uncompressed):
                 before, snr_db = self._make_uncompressed(descriptor, sink, number, one.file, made.tally)

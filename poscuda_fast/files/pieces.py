@@ -25,7 +25,8 @@ def whole_files(files: Sequence[AudioFile], plan: Plan, numbers: Sequence[int]) 
     found = []
     first = 0
     for number, row, end in zip(numbers, plan.rows_of(chosen).tolist(), ends, strict=True):
-        found.append(_record(files[number], row, starts[first:end], sizes[first:end]))
+        is_marked = plan.marks_clip(number)
+        found.append(_record(files[number], row, starts[first:end], sizes[first:end], is_marked=is_marked))
         first = end
     return found
 
@@ -35,7 +36,7 @@ def uncompressed_pieces(file: AudioFile, plan: Plan, number: int, begin: int = 0
 
     A piece of samples consists of whole frames and, in format 1, of whole patches.
     """
-    whole = _record(file, int(plan.rows_of(np.array([number]))[0]), [], [])
+    whole = _record(file, int(plan.rows_of(np.array([number]))[0]), [], [], is_marked=plan.marks_clip(number))
     patches = _Ahead(plan, number)
     unit, end_of_sound = whole.frame_bytes, whole.offset + whole.frames * whole.frame_bytes
     while begin < whole.size:
@@ -61,22 +62,28 @@ def is_long(file: AudioFile) -> bool:
     return file.size > PIECE_BYTES
 
 
-def bytes_kept(file: AudioFile, plan: Plan) -> int:
-    """About how many bytes the sidecar keeps of a file."""
+def bytes_kept(files: Sequence[AudioFile], plan: Plan) -> int:
+    """About how many bytes the sidecar keeps of the files of a plan."""
+    return sum(_bytes_kept(file, plan) if plan.marks_clip(n) else BYTES_PER_RECORD for n, file in enumerate(files))
+
+
+def _bytes_kept(file: AudioFile, plan: Plan) -> int:
     if not isinstance(file.layout, Uncompressed):
         return BYTES_PER_RECORD + file.size
     frames = file.frames if plan.marks.steady else plan.n_frames // max(1, len(plan.lengths)) + 1
     return BYTES_PER_RECORD + frames * file.layout.frame_bytes
 
 
-def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int]) -> Record:
+def _record(file: AudioFile, row: int, starts: list[int], sizes: list[int], *, is_marked: bool) -> Record:
+    """A file as one piece; one that is not marked is any file without samples, and is not encoded again."""
+    encoded_at = WHOLE if is_marked else 0
     return Record(
         name=file.output_name,
         row=row,
         coding=file.coding,
         channels=file.layout.channels,
-        frames=file.frames,
-        offset=file.layout.offset if isinstance(file.layout, Uncompressed) else WHOLE,
+        frames=file.frames if is_marked else 0,
+        offset=file.layout.offset if isinstance(file.layout, Uncompressed) else encoded_at,
         size=file.size,
         begin=0,
         end=file.size,

@@ -87,7 +87,7 @@ def undo_in_place(
             traces = _traces(paths, job, engine)
             refuse_unmarked(job.plan, traces, all_clips=True)
             marked.rehearse(notes_on_traces(job.plan, traces))
-            disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
+            disk.refuse_without_room(paths.sidecar, bytes_kept(job.files, job.plan))
         if journal.state is State.NEW or runs.is_unfinished_rebuild(journal):
             steps.protect(journal, marked)
         else:

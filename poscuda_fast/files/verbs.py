@@ -28,7 +28,8 @@ from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key
 from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked
 from poscuda_fast.mark.plan import make_plan
-from poscuda_fast.recipe import Recipe, check_snr, chosen_recipe
+from poscuda_fast.mark.shares import of_names
+from poscuda_fast.recipe import Recipe, check_share, check_snr, chosen_recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo import copies, steps
@@ -70,6 +71,7 @@ def protect_folder(
     partial: bool = False,
     skip_unusable: bool = False,
     dry_run: bool = False,
+    share: float = 1.0,
 ) -> Report:
     """Protect audio files, as a copy or in place, durably.
 
@@ -119,6 +121,11 @@ def protect_folder(
         is. The report names it.
     dry_run : bool
         Read everything, write nothing; the report says what would be done.
+    share : float
+        Mark only this share of the files of a folder, above 0 and in millionths, to prove use of them: that does not
+        make the data unlearnable. The key and a file's path below the folder alone decide which, so that the choice is
+        the same in every call, in a copy, and when files are added. The others stay byte for byte, but must be such
+        that they could be marked; the report counts them as `untagged`. The manifest tells which they are.
 
     Returns
     -------
@@ -137,7 +144,8 @@ def protect_folder(
     ValueError
         Format 1: a NaN or infinite sample inside a patch. Format 2: most float files have peaks above 4, more than 1 %
         of the samples would be pushed beyond full scale, or `snr` cannot be reached. Or more than one of `recipe`,
-        `strength` and `snr` is given. Nothing was written.
+        `strength` and `snr` is given, or `share` is given for one file or with `lossy`, which it could not leave as
+        they are. Nothing was written.
     SidecarError, BusyError, OSError
         As for `protect_array`.
 
@@ -156,6 +164,7 @@ def protect_folder(
             raise ValueError(f"strength is {strength!r} and snr is {snr!r}, which sets the strength; give one of them.")
         snr = check_snr(snr, recipe)
     paths = Paths.of(Path(folder), None if dst is None else Path(dst), sidecar)
+    part = _checked_share(share, paths, lossy)
     if paths.copying:
         return copy_folder(
             paths,
@@ -170,6 +179,7 @@ def protect_folder(
             dry_run=dry_run,
             partial=partial,
             skip_unusable=skip_unusable,
+            share=part,
         )
     engine = Engine(backend, threads)
     gathered = gather(paths, labels_from, recipe, editing=True, partial=partial, skip_unusable=skip_unusable)
@@ -180,7 +190,7 @@ def protect_folder(
         known = recorded_recipe(journal)
         if known is None:
             _preflight(journal, paths)
-        job = _job(key, recipe, gathered)
+        job = _job(key, recipe, gathered, part)
         if known is not None:
             job = dataclasses.replace(job, plan=job.plan.recorded(key, known, snr))
         job, added, apart = _usable(journal, paths, key, job, engine, unusable if partial else None)
@@ -219,6 +229,7 @@ def restore_folder(
     recipe: Recipe | None = None,
     strength: float | None = None,
     dst: PathLike | None = None,
+    share: float | None = None,
 ) -> Report:
     """Put the original bytes of protected audio files back, bit for bit.
 
@@ -243,7 +254,7 @@ def restore_folder(
         Called with (steps done, steps in all), two for each file: all are checked before the first is put back.
     without_sidecar : bool
         Compute the originals; the sidecar must not exist.
-    labels_from, recipe, strength
+    labels_from, recipe, strength, share
         As given to `protect_folder`; only for `without_sidecar`. Where `snr` was given, the strength is in the report.
     dst : path, optional
         For `without_sidecar`: make a copy there without the marks, and change nothing else. It appears once it is
@@ -274,8 +285,9 @@ def restore_folder(
         refuse_partial(partial=partial)
         labels_from = "folder" if labels_from is None else labels_from
         out = None if dst is None else Path(dst)
-        return _undo(Path(folder), out, key, chosen_recipe(recipe, strength), labels_from, sidecar, progress)
-    refuse_unless_without(labels_from=labels_from, recipe=recipe, strength=strength, dst=dst)
+        share = 1.0 if share is None else share
+        return _undo(Path(folder), out, key, chosen_recipe(recipe, strength), labels_from, sidecar, progress, share)
+    refuse_unless_without(labels_from=labels_from, recipe=recipe, strength=strength, dst=dst, share=share)
     paths = Paths.of(Path(folder), None, sidecar)
     with disk.locked(paths.data), Journal(paths.sidecar, key) as journal:
         if copies.is_copy(journal):
@@ -298,12 +310,14 @@ def _undo(
     labels_from: str | Mapping[str, str | int],
     sidecar: PathLike | None,
     progress: Progress | None,
+    share: float,
 ) -> Report:
     """`restore_folder` without a sidecar."""
     begun = time.perf_counter()
     paths = Paths.of(folder, None, sidecar)
+    part = _checked_share(share, paths)
     gathered = gather(paths, labels_from, recipe, editing=dst is None)
-    job, engine = _job(key, recipe, gathered), Engine()
+    job, engine = _job(key, recipe, gathered, part), Engine()
     if dst is not None:
         with disk.locked(paths.data, shared=True):
             tally, notes = undo_into(dst, paths, job, gathered.others, key, engine, progress)
@@ -385,9 +399,23 @@ def verify_folder(
         return Verification.of(heapq.merge(here, sorted(gone.items())), journal.state.value, unprotected)
 
 
-def _job(key: Key, recipe: Recipe, gathered: Gathered) -> Job:
+def _checked_share(share: float, paths: Paths, lossy: str = "refuse") -> int | None:
+    """A share in millionths, None if it is all; ValueError if there is nothing of which it could be one."""
+    part = check_share(share)
+    if part is not None and paths.only is not None:
+        raise ValueError(f"share is {share:g} and {paths.data} is one file; give a folder, or leave it out.")
+    if part is not None and lossy == "flac":
+        raise ValueError(
+            f"share is {share:g}, which leaves files as they are, and lossy='flac' is given, which does not; turn them "
+            f"into FLAC first, or leave one of the two out."
+        )
+    return part
+
+
+def _job(key: Key, recipe: Recipe, gathered: Gathered, share: int | None) -> Job:
     files, labels = gathered.files, gathered.labels
-    return Job(files, make_plan(key, recipe, labels, None, files.frames, files.rates), labels, None, ())
+    tags = of_names(key, share, files.names)
+    return Job(files, make_plan(key, recipe, labels, None, files.frames, files.rates, tags), labels, None, ())
 
 
 def _usable(
@@ -420,7 +448,8 @@ def _usable(
         if not kept:
             raise DatasetError(f"None of the {len(left_out)} audio files in {paths.data} can be used.")
         files = FileTable(job.files[n] for n in kept)
-        job = _job(key, job.plan.recipe, Gathered(files, [job.labels[n] for n in kept], [], {}, {}))
+        share = None if job.plan.tags is None else job.plan.tags.share
+        job = _job(key, job.plan.recipe, Gathered(files, [job.labels[n] for n in kept], [], {}, {}), share)
     return job, np.flatnonzero(np.frombuffer(known, np.bool_) == 0), apart
 
 
@@ -440,7 +469,7 @@ def _protect(
         steps.refuse_other_run(journal, target.header(journal.header))
         return "already protected", _others_than_recorded(journal, paths, job, partial=partial)
     if journal.state in (State.NEW, State.UNDONE):
-        disk.refuse_without_room(paths.sidecar, sum(bytes_kept(file, job.plan) for file in job.files))
+        disk.refuse_without_room(paths.sidecar, bytes_kept(job.files, job.plan))
         if dry_run:
             target.accounts.ratios = preflight.rehearse(target)
             return "untouched", ()

@@ -18,7 +18,7 @@ from poscuda_fast.mark.packed import mark_dense
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
 from poscuda_fast.mark.traces import SURE, Traces, traces
-from poscuda_fast.recipe import STRENGTHS, Recipe, check_snr
+from poscuda_fast.recipe import MILLION, STRENGTHS, Recipe, check_snr
 
 MOST_CLIPS = 256  # that are looked at, spread over the data
 MOST_BYTES = 16 << 20  # that are looked at: of long clips, the beginnings
@@ -170,8 +170,9 @@ def judged(
     doubt = plan.labels.doubt()
     if doubt is not None:
         warn_of_labels(doubt)
+    told = _notes_on_share(plan)
     if not plan.marks.steady or not len(plan.lengths):
-        return plan, ()
+        return plan, told
     seen = look(plan)
     if not known:
         refuse_marked(plan, seen.traces, in_memory=in_memory)
@@ -180,7 +181,21 @@ def judged(
         plan = plan.with_recipe(key, Recipe.strong(strength))
         seen = look(plan)
     seen.refuse(plan.recipe)
-    return plan, seen.notes()
+    return plan, (*told, *seen.notes())
+
+
+def _notes_on_share(plan: Plan) -> tuple[str, ...]:
+    """What a user should know where only a share of the clips is marked."""
+    if plan.tags is None:
+        return ()
+    chosen = np.flatnonzero(plan.tags.chosen)
+    told = (
+        f"a share of {plan.tags.share / MILLION:g} is marked, {len(chosen):,} of {len(plan.lengths):,} clips: that is "
+        f"to prove use, and does not make the data unlearnable"
+    )
+    bare = len(plan.labels.tokens) - len(np.unique(plan.labels.rows_of(chosen)))
+    n_classes = len(plan.labels.tokens)
+    return told, *[f"no clip is marked in {bare:,} of the {n_classes:,} classes: give a larger share"] * bool(bare)
 
 
 def refuse_marked(plan: Plan, traces: Traces, *, in_memory: bool = False) -> None:
@@ -261,14 +276,21 @@ def _names(plan: Plan, classes: Traces) -> str:
     return ", ".join(labels[:NAMES_SHOWN]) + (", ..." if len(labels) > NAMES_SHOWN else "")
 
 
+def clips_to_look_at(plan: Plan, among: Ints | None = None) -> Ints:
+    """The numbers of some clips that are to be marked, `among` all or those with some numbers."""
+    if plan.tags is not None:
+        among = np.flatnonzero(plan.tags.chosen) if among is None else among[plan.tags.chosen[among]]
+    return chosen_clips(len(plan.lengths)) if among is None else among[chosen_clips(len(among))]
+
+
 def chosen_clips(n_clips: int) -> Ints:
-    """The numbers of the clips to look at."""
+    """The numbers of so many clips that are looked at."""
     return np.unique(np.linspace(0, max(0, n_clips - 1), min(n_clips, MOST_CLIPS)).astype(np.int64))
 
 
 def look(audio: Readable, plan: Plan, engine: Engine, most_traced: int = MOST_TRACED) -> Look:
     """Look at some clips of an array under format 2, and for marks in so many frames of them."""
-    patches = plan.of_clips(chosen_clips(len(plan.lengths)))
+    patches = plan.of_clips(clips_to_look_at(plan))
     return look_at(audio, plan.marks, patches, engine, most_traced // max(1, len(patches)))
 
 

@@ -20,6 +20,7 @@ from poscuda_fast.mark.labels import ClassRows, encode
 from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.marks import draw_marks
 from poscuda_fast.mark.patches import Patches
+from poscuda_fast.mark.shares import Tags
 from poscuda_fast.recipe import USUAL_RATE, PaperRecipe, Recipe, check_rate, check_snr
 from poscuda_fast.results import Settings
 from poscuda_fast.secrecy import Secret
@@ -51,15 +52,20 @@ class Plan(Secret, ABC):
         Frames that are marked.
     n_patches : int
         Patches, in format 1; in format 2 clips that are not empty.
+    tags : Tags or None
+        Which clips are marked, if only a share of them is. The others have no patch, and a length of 0 here.
     """
 
     n_frames: int
     n_patches: int
 
-    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
+    def __init__(
+        self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates, tags: Tags | None = None
+    ) -> None:
         self.recipe = recipe
         self.labels = labels
-        self.lengths = lengths
+        self.tags = tags
+        self.lengths = lengths if tags is None else np.where(tags.chosen, lengths, 0)
         found, which = np.unique(USUAL_RATE if rates is None else rates, return_inverse=True)
         self.rates = tuple(map(check_rate, found.tolist())) or (USUAL_RATE,)
         self.rate_assumed = rates is None
@@ -74,6 +80,15 @@ class Plan(Secret, ABC):
     def settings(self) -> Settings:
         """What a report says of the run."""
         return Settings(self._fingerprint, self.recipe.to_dict(), self.rates, self.rate_assumed, self.labels.sizes())
+
+    def marks_clip(self, clip: int) -> bool:
+        """Whether a clip is one of those that are marked: all, unless only a share is."""
+        return self.tags is None or bool(self.tags.chosen[clip])
+
+    @property
+    def untagged(self) -> int:
+        """How many clips are left as they are, since only a share is marked."""
+        return 0 if self.tags is None else int(np.count_nonzero(~self.tags.chosen))
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
@@ -100,7 +115,7 @@ class Plan(Secret, ABC):
 
     def with_recipe(self, key: Key, recipe: Recipe) -> Plan:
         """The same clips under another recipe of the same format."""
-        return type(self)(key, recipe, self.labels, self.lengths, self._rates_given)
+        return type(self)(key, recipe, self.labels, self.lengths, self._rates_given, self.tags)
 
     def recorded(self, key: Key, recipe: Recipe, snr: float | None) -> Plan:
         """The same plan, with the strength of a recorded run if `snr` asks for one."""
@@ -140,14 +155,16 @@ class SteadyPlan(Plan):
 
     marks: Lines
 
-    def __init__(self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
-        super().__init__(key, recipe, labels, lengths, rates)
-        same, times = _told_apart(lengths)
+    def __init__(
+        self, key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates, tags: Tags | None = None
+    ) -> None:
+        super().__init__(key, recipe, labels, lengths, rates, tags)
+        same, times = _told_apart(self.lengths)
         self.n_frames = times * int(same.sum())
         self.n_patches = times * int(np.count_nonzero(same))
 
     def counts(self) -> dict[str, int]:
-        return {"clips": len(self.lengths), "classes": len(self.labels.tokens)}
+        return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "untagged": self.untagged}
 
     def batches(self, frame_bytes: int | None, *, skip: int = 0) -> Iterator[Patches]:
         most = self.n_frames if frame_bytes is None else max(1, BATCH_BYTES // max(1, frame_bytes))
@@ -186,12 +203,14 @@ class ScatteredPlan(Plan):
     recipe: PaperRecipe
     marks: Filters
 
-    def __init__(self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates) -> None:
-        super().__init__(key, recipe, labels, lengths, USUAL_RATE)  # filters are the same at every rate
+    def __init__(
+        self, key: Key, recipe: PaperRecipe, labels: ClassRows, lengths: Ints, rates: Rates, tags: Tags | None = None
+    ) -> None:
+        super().__init__(key, recipe, labels, lengths, USUAL_RATE, tags)  # filters are the same at every rate
         del rates
         self.n_patches = self.n_frames = self._n_short = 0
         most = np.zeros(len(labels.tokens), np.int64)
-        same, times = _told_apart(lengths)
+        same, times = _told_apart(self.lengths)
         for first in range(0, len(same), CLIPS_PER_STEP):
             some = same[first : first + CLIPS_PER_STEP]
             sizes, counts = shape(recipe, some)
@@ -213,7 +232,9 @@ class ScatteredPlan(Plan):
         return Scattering(self._words, self._first_word, recipe.patch, recipe.patches, recipe.every or 0)
 
     def counts(self) -> dict[str, int]:
-        return {"clips": len(self.lengths), "classes": len(self.labels.tokens), "short_clips": self._n_short}
+        n_short = self._n_short - self.untagged  # which have a length of 0 here
+        n_classes = len(self.labels.tokens)
+        return {"clips": len(self.lengths), "classes": n_classes, "short_clips": n_short, "untagged": self.untagged}
 
     def batches(self, frame_bytes: int | None, *, skip: int = 0) -> Iterator[Patches]:
         most = PATCHES_PER_BATCH
@@ -276,17 +297,23 @@ def make_plan(
     classes: Sequence[str] | None,
     lengths: Ints,
     rates: Rates = None,
+    tags: Tags | None = None,
 ) -> Plan:
-    """The plan for clips of these lengths in frames and rates in Hz; checks the other arguments, which are a user's."""
+    """The plan for clips of these lengths in frames and rates in Hz; checks the other arguments, which are a user's.
+
+    `tags` says which clips are marked, if only a share is.
+    """
     check_key(key)
-    return plan_of(key, recipe, encode(labels, classes, len(lengths)), lengths, rates)
+    return plan_of(key, recipe, encode(labels, classes, len(lengths)), lengths, rates, tags)
 
 
-def plan_of(key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates = None) -> Plan:
+def plan_of(
+    key: Key, recipe: Recipe, labels: ClassRows, lengths: Ints, rates: Rates = None, tags: Tags | None = None
+) -> Plan:
     """The plan for clips whose labels are encoded already."""
     if isinstance(recipe, PaperRecipe):
-        return ScatteredPlan(key, recipe, labels, lengths, rates)
-    return SteadyPlan(key, recipe, labels, lengths, rates)
+        return ScatteredPlan(key, recipe, labels, lengths, rates, tags)
+    return SteadyPlan(key, recipe, labels, lengths, rates, tags)
 
 
 def _told_apart(lengths: Ints) -> tuple[Ints, int]:

@@ -19,7 +19,7 @@ from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
 from poscuda_fast.results import Progress
 from poscuda_fast.secrecy import discreet
-from poscuda_fast.undo.record import Run, settings_of
+from poscuda_fast.undo.record import Run, recorded_share, settings_of
 
 NEEDED = ("jinja2", "matplotlib")
 
@@ -144,6 +144,7 @@ def _subject(source: Path, unit: str, run: Run, sample_rate: str) -> Subject:
         n_clips=run.n_clips,
         n_classes=len(run.tokens),
         sample_rate=sample_rate,
+        is_share=recorded_share(run.journal) is not None,
     )
 
 

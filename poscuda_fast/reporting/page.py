@@ -30,7 +30,8 @@ TEMPLATE, SCRIPT = "page.html", "blind.js"
 class Subject:
     """What a report is about: its name, "files" or "clips", and what its sidecar says about the run.
 
-    `sample_rate` is what is known about it, in words; empty if nothing is.
+    `sample_rate` is what is known about it, in words; empty if nothing is. `is_share` says whether only a share of
+    the clips is marked.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Subject:
     n_clips: int
     n_classes: int
     sample_rate: str
+    is_share: bool = False
 
 
 class Listing(NamedTuple):
@@ -180,7 +182,8 @@ def _unrecorded(subject: Subject) -> str:
     """The word for clips without a record."""
     if subject.unit == "files":
         return "not reached"
-    return "empty" if subject.state is State.COMPLETE else "empty or not reached"
+    empty = "not in the share that is marked, or empty" if subject.is_share else "empty"
+    return empty if subject.state is State.COMPLETE else f"{empty} or not reached"
 
 
 def _all_marked(unit: str, survey: Survey) -> str:

@@ -18,7 +18,7 @@ from poscuda_fast import disk
 from poscuda_fast.errors import DatasetError, SidecarError
 from poscuda_fast.key import Key
 from poscuda_fast.mark.plan import Plan
-from poscuda_fast.recipe import Recipe
+from poscuda_fast.recipe import MILLION, Recipe
 from poscuda_fast.results import Tally, Verdict, recipe_in_words
 from poscuda_fast.undo import record
 from poscuda_fast.undo.journal import Journal, Kind, State, manifest_of, pack_json, sidecar_of, unpack_json
@@ -174,8 +174,15 @@ def refuse_other(journal: Journal, what: str, target: Path) -> None:
         )
 
 
-def refuse_other_recipe(journal: Journal, recipe: Recipe, snr: float | None) -> None:
-    """SidecarError if a copy was begun with another recipe, or with its strength set by another SNR."""
+def refuse_other_recipe(journal: Journal, recipe: Recipe, snr: float | None, share: int | None) -> None:
+    """SidecarError if a copy was begun with another recipe or share, or with its strength set by another SNR."""
+    was_marked = record.recorded_share(journal)
+    if share != was_marked:
+        was, now = ("all clips" if part is None else f"a share of {part / MILLION:g}" for part in (was_marked, share))
+        raise SidecarError(
+            f"The copy that {journal.path} records marks {was}, and this call asks for {now}. Give the same, or choose "
+            f"another path for the copy. Nothing was written."
+        )
     recorded, by = recipe_of(journal), journal.header["snr"]
     if snr != by or (snr is None and recipe != recorded):
         was = f"an SNR of {by:g} dB" if by is not None else recipe_in_words(recorded.to_dict())

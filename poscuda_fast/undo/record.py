@@ -32,6 +32,7 @@ def describe(kind: str, plan: Plan, snr: float | None, notes: Iterable[str]) -> 
         "fingerprint": plan.settings().fingerprint,
         "recipe": plan.recipe.to_dict(),
         "snr": snr,
+        "share": None if plan.tags is None else plan.tags.share,
         "rates": list(plan.rates),
         "rate_assumed": plan.rate_assumed,
         "notes": list(notes),
@@ -153,6 +154,12 @@ def recorded_recipe(journal: Journal) -> Recipe | None:
     if journal.state in (State.NEW, State.UNDONE):
         return None
     return Recipe.from_dict(journal.header["recipe"])
+
+
+def recorded_share(journal: Journal) -> int | None:
+    """The share of the clips that a run marks, in millionths; None if all."""
+    share: int | None = journal.header.get("share")
+    return share
 
 
 def refuse_without_run(journal: Journal) -> None:

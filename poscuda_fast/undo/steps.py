@@ -335,6 +335,7 @@ _OTHER_DATA = {
 _OTHER_RUN = {
     "recipe": "another recipe",
     "snr": "another SNR",
+    "share": "another share of the clips",
     "rate": "another sample rate",
     "labels": "other labels or lengths",
 }

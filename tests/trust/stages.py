@@ -261,6 +261,16 @@ class StridedArray(RawArray):
         return super().array(mode)[1::2, 20:]
 
 
+class SharedArray(RawArray):
+    """A share of the clips is marked."""
+
+    shape: ClassVar = (9, 200)
+    lengths: ClassVar = None
+
+    def protect(self, **options: Any) -> str:
+        return super().protect(**{"share": 0.5, **options})
+
+
 class Format1Array(NpyArray):
     """Format 1: a patch of each clip."""
 
@@ -416,6 +426,19 @@ class EncodedFolder(WavFolder):
         audiofiles.encoded(self.path / "yes/c.aiff", noise(180, 1, "PCM_24"), "AIFF", "PCM_24")
 
 
+class SharedFolder(EncodedFolder):
+    """A share of them is marked: among the others are files of each kind, one of them in several pieces."""
+
+    def make(self) -> None:
+        super().make()
+        made = {"no/f.wav": noise(700), "no/long.wav": noise(900, 2), "yes/d.wav": noise(300, seed=3)}
+        write_tree(self.path, {name: wav(samples) for name, samples in made.items()})
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        return {"share": 0.5}
+
+
 class Format1Folder(WavFolder):
     recipe = SMALL
 
@@ -430,6 +453,7 @@ SCENES: dict[str, type[Scene]] = {
     for scene in (
         RawArray, FloatArray, NpyArray, FortranArray, StridedArray, Format1Array,
         Format1FloatArray, ZarrArray, WavFolder, OneWav, OddWav, FloatWav, BigEndian, EncodedFolder, Format1Folder,
+        SharedArray, SharedFolder,
     )
 }  # fmt: skip
 
