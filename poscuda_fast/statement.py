@@ -21,6 +21,7 @@ from poscuda_fast.arrays.originals import open_array
 from poscuda_fast.arrays.verbs import verify_array
 from poscuda_fast.disk import PathLike
 from poscuda_fast.errors import DatasetError
+from poscuda_fast.files.originals import open_files
 from poscuda_fast.files.paths import Paths
 from poscuda_fast.files.verbs import verify_folder
 from poscuda_fast.key import Key, check_key
@@ -30,11 +31,12 @@ from poscuda_fast.results import Shown, Verdict, Verification, recipe_in_words
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.journal import Journal, State
 from poscuda_fast.undo.manifest import Manifest, digest
+from poscuda_fast.undo.record import tokens_of
 
 VERSION = 1
 NAMES_SHOWN = 10
 _KIND, _DIGEST = "poscuda_statement", "digest"
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -95,7 +97,7 @@ class Statement(Shown):
         """The statement that `to_dict` described; DatasetError unless it is that to the last character."""
         if not isinstance(fields, Mapping) or _KIND not in fields:
             raise DatasetError("This is not a statement; give one that ownership_statement made.")
-        if fields[_KIND] != VERSION:
+        if type(fields[_KIND]) is not int or fields[_KIND] != VERSION:
             raise DatasetError(
                 f"The statement has version {fields[_KIND]!r:.40}, and this poscuda-fast reads version {VERSION}; use "
                 f"the version that made it."
@@ -108,6 +110,7 @@ class Statement(Shown):
         whole = whole and all(type(rate) is int for rate in rest["sample_rates"])
         whole = whole and bool(_DATE.fullmatch(rest["date"]) and _FINGERPRINT.fullmatch(rest["fingerprint"]))
         whole = whole and all(_HEX.fullmatch(rest[name]) for name in ("commitment", "content"))
+        whole = whole and type(rest["recipe"].get("format")) is int
         if whole:
             found = cls(**{**rest, "labels": tuple(rest["labels"]), "sample_rates": tuple(rest["sample_rates"])})
             try:
@@ -123,7 +126,7 @@ class Statement(Shown):
         """The statement in a file that `save` wrote; DatasetError if it is none, or was changed since."""
         content = disk.read_regular(path)
         try:
-            return cls.from_dict(json.loads(content))
+            return cls.from_dict(json.loads(content, object_pairs_hook=_of_pairs))
         except DatasetError as error:
             raise DatasetError(f"{os.fspath(path)!s}: {error}") from None
         except (ValueError, RecursionError):
@@ -182,7 +185,8 @@ def ownership_statement(
     Raises
     ------
     DatasetError
-        Not all that is recorded is protected, files were changed since, or a folder has no manifest.
+        Not all that is recorded is protected, files were changed since, or a folder has no manifest, or another than
+        the sidecar says. After `drop_undo` that tells only how many files there are, and their classes.
     SidecarError
         There is no sidecar, it is damaged or of another key, or, of an array, its undo was dropped.
     TypeError, ValueError, AudioFileError, BusyError, OSError
@@ -201,7 +205,10 @@ def ownership_statement(
     of_files = is_path and not is_array(Path(data))
     found = (verify_folder if of_files else verify_array)(data, key, sidecar=sidecar)
     _refuse_unprotected(found, data if is_path else "the array")
-    recipe, rates, clips = (_stated_files if of_files else _stated_array)(data, key, sidecar)
+    if of_files:
+        recipe, rates, clips = _stated_files(data, key, sidecar, found.protected)
+    else:
+        recipe, rates, clips = _stated_array(data, key, sidecar)
     lines = sorted(
         json.dumps([name, content, _shown(label, key, hidden=hide_labels)]) + "\n" for name, content, label in clips
     )
@@ -258,17 +265,30 @@ def refuse_other(
 _Clips = list[tuple[str, str, Label]]  # name, digest, label
 
 
-def _stated_files(data: PathLike, key: Key, sidecar: PathLike | None) -> tuple[Recipe, tuple[int, ...], _Clips]:
-    """The recipe, the sample rates, and the clips of audio files that are protected."""
+def _stated_files(
+    data: PathLike, key: Key, sidecar: PathLike | None, n_protected: int
+) -> tuple[Recipe, tuple[int, ...], _Clips]:
+    """The recipe, the sample rates, and the clips of audio files that are protected.
+
+    The manifest is not authenticated: all that the sidecar tells of it must be so.
+    """
     paths = Paths.of(Path(data), None, sidecar)
     if not paths.manifest.is_file():
         raise DatasetError(f"There is no manifest {paths.manifest}, which has the labels; put it back.")
     manifest = Manifest.read(paths.manifest, paths.only)
     with Journal(paths.sidecar, key) as journal:
         recipe, rates = Recipe.from_dict(journal.header["recipe"]), tuple(journal.header["rates"])
+        is_final, n_clips = journal.state is State.FINAL, journal.summary["counts"]["clips"]
+        tokens = set(tokens_of(journal.header))
+    labels = {name: one["label"] for name, one in manifest.files.items()}
     changed = {name: one for name, one in manifest.files.items() if one["blake3_before"] != one["blake3_after"]}
+    if is_final:  # the sidecar has no names any more
+        is_other = len(labels) != n_clips or None in labels.values() or set(map(token_of, labels.values())) != tokens
+    else:
+        with open_files(data, key, sidecar) as run:
+            is_other = labels != run.labels_by_name() or len(changed) != n_protected
     other = [name for name, one in changed.items() if digest(paths.root / name) != one["blake3_after"]]
-    if other or manifest.fingerprint != key.fingerprint or manifest.recipe != recipe:
+    if is_other or other or manifest.fingerprint != key.fingerprint or manifest.recipe != recipe:
         names = f" ({_some(other)})" if other else ""
         raise DatasetError(
             f"The manifest {paths.manifest} is not that of {paths.target} as it is now{names}; put it back, or protect "
@@ -299,6 +319,14 @@ def _refuse_unprotected(found: Verification, data: Any) -> None:
         f"files are protected, {found.original:,} original, {len(found.neither):,} neither and "
         f"{len(found.missing):,} missing (state {found.state}). Protect it first."
     )
+
+
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; DatasetError if it has a name twice, of which one program reads the first, another the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise DatasetError("The statement has a field twice, and so was changed; take a copy that was not.")
+    return found
 
 
 def _some(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import audiofiles
 import numpy as np
@@ -43,6 +44,13 @@ def text_without(field: str, *, inside: str | None = None) -> str:
     place = {None: fields, "recipe": fields["recipe"], "entry": fields["files"]["yes/b.wav"]}[inside]
     del place[field]
     return json.dumps(fields)
+
+
+def text_with(**changes: Any) -> str:
+    """The text of a manifest with an impossible entry."""
+    fields = json.loads(text_without("poscuda"))
+    fields["files"]["yes/b.wav"] |= changes
+    return json.dumps({"poscuda": 2, **fields})
 
 
 def snr(before: np.ndarray, after: np.ndarray) -> float | None:
@@ -96,6 +104,8 @@ def test_writing_replaces_an_older_manifest_and_leaves_nothing_else(tmp_path):
         text_without("files"),
         text_without("format", inside="recipe"),
         *(text_without(field, inside="entry") for field in ENTRY),
+        *(text_with(label=label) for label in (True, -1, 2**64, 1.5, [], {"a": 1}, "\ud800")),
+        *(text_with(**{field: value}) for field in ("blake3_before", "blake3_after") for value in (None, 1, ["a"])),
         '{"poscuda": 2, "fingerprint": "0", "recipe": {"format": 1}, "files": []}',
         '{"poscuda": 2, "fingerprint": "0", "recipe": {"format": 1}, "files": {"a.wav": null}}',
         '{"poscuda": 2, "fingerprint": "0", "recipe": {"format": 1}, "files": {"a.wav": "label"}}',

@@ -350,6 +350,29 @@ def test_files_that_are_added_are_chosen_as_in_a_new_run(tmp_path: Path, copying
         assert pf.verify_folder(src, key).ok
 
 
+@both_ways
+def test_partial_runs_count_what_is_recorded(tmp_path: Path, copying: bool, key: pf.Key) -> None:
+    """A file that is away while others are added still counts, and so does its class."""
+    src, dst = tmp_path / "src", tmp_path / "copy" if copying else None
+
+    def add(name: str) -> None:
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(src / name, np.arange(500, dtype=np.int16), 16000)
+
+    for n in range(6):
+        add(f"{'no' if n == 1 else 'yes'}/{n}.wav")
+    assert not is_taken("no/1.wav", 0.3)
+    pf.protect_folder(src, dst, key, share=0.3)
+    (src / "no/1.wav").rename(tmp_path / "away")
+    add("yes/new.wav")
+    pf.protect_folder(src, dst, key, share=0.3, partial=True)
+    (tmp_path / "away").rename(src / "no/1.wav")
+    for _ in range(2):
+        report = pf.protect_folder(src, dst, key, share=0.3)
+        untagged = sum(not is_taken(name, 0.3) for name in audio(src))
+        assert (report.clips, report.classes, report.untagged) == (7, 2, untagged)
+
+
 def test_a_folder_without_its_sidecar(tmp_path: Path, key: pf.Key) -> None:
     src = tmp_path / "src"
     for n in range(40):

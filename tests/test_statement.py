@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import folders
 import numpy as np
 import pytest
 import soundfile
+from audiofiles import contents
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +186,71 @@ def test_what_is_not_protected_is_not_stated(tmp_path: Path, key: pf.Key) -> Non
         pf.ownership_statement(data, key)
 
 
+def edited(manifest: Path, how: str) -> str:
+    """The text of a manifest that was edited."""
+    fields = json.loads(manifest.read_text(encoding="utf-8"))
+    one = fields["files"]["yes/a b.wav"]
+    if how == "gone":
+        del fields["files"]["yes/a b.wav"]
+    elif how == "empty":
+        fields["files"] = {}
+    elif how == "added":
+        fields["files"]["notes.txt"] = {**one, "blake3_after": blake3(b"about").hexdigest()}
+    elif how == "unchanged":
+        one["blake3_before"] = one["blake3_after"]
+    else:
+        one["label"] = {"other class": "no", "new class": "maybe", "none": None}[how]
+    return json.dumps(fields)
+
+
+EDITS = ["gone", "empty", "added", "unchanged", "other class", "new class", "none"]
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_a_manifest_that_was_edited_is_not_believed(protected: Path, key: pf.Key, how: str) -> None:
+    manifest = protected.with_name(f"{protected.name}.poscuda.json")
+    manifest.write_text(edited(manifest, how))
+    with pytest.raises(DatasetError, match="is not that of"):
+        pf.ownership_statement(protected, key)
+
+
+@pytest.mark.parametrize("how", sorted({*EDITS} - {"unchanged", "other class"}))
+def test_nor_is_it_after_the_undo_was_dropped(tmp_path: Path, key: pf.Key, how: str) -> None:
+    """The sidecar then tells no more than how many files there are, and their classes."""
+    data = folder(tmp_path)
+    pf.protect_folder(data, None, key)
+    pf.drop_undo(data, key)
+    manifest = tmp_path / "data.poscuda.json"
+    manifest.write_text(edited(manifest, how))
+    with pytest.raises(DatasetError, match=r"is not that of|is not protected"):
+        pf.ownership_statement(data, key)
+
+
+@pytest.mark.parametrize("copying", [True, False])
+def test_one_file_that_was_renamed_is_stated_by_its_name(tmp_path: Path, key: pf.Key, copying: bool) -> None:
+    soundfile.write(tmp_path / "a.flac", noise(3000), 16000)
+    data = tmp_path / "c.flac" if copying else tmp_path / "a.flac"
+    pf.protect_folder(tmp_path / "a.flac", data if copying else None, key, labels_from={"a.flac": "yes"})
+    for end in ("", ".poscuda", ".poscuda.json"):
+        data.with_name(data.name + end).rename(tmp_path / f"b.flac{end}")
+    found = pf.ownership_statement(tmp_path / "b.flac", key)
+    assert found.content == listed([("b.flac", (tmp_path / "b.flac").read_bytes(), "yes")])
+
+
+@pytest.mark.parametrize("recipe", ["default", "loud"])
+@pytest.mark.parametrize("share", [1, 0.6])
+def test_files_that_format_1_leaves_alone_are_not_stated(
+    tmp_path: Path, key: pf.Key, recipe: str, share: float
+) -> None:
+    """Every kind of file, silent and empty ones too."""
+    src = folders.write_dataset(tmp_path)
+    (src / "deep/er/no/loud.wave").unlink()
+    before = contents(src)
+    pf.protect_folder(src, None, key, recipe=folders.RECIPES[recipe], share=share)
+    changed = sum(content != before[name] for name, content in contents(src).items())
+    assert pf.ownership_statement(src, key).clips == changed
+
+
 def test_clips_that_were_changed_or_undone_are_not_stated(tmp_path: Path, key: pf.Key) -> None:
     data = array(tmp_path)
     pf.protect_array(data, [0, 1] * 3, key)
@@ -248,7 +315,7 @@ def test_one_that_was_changed_is_refused_and_no_order_of_fields_matters() -> Non
     [
         {"date": "yesterday"}, {"date": "2026-01-02T03:04:05Z\n"}, {"fingerprint": "A" * 16}, {"commitment": "0" * 63},
         {"labels": [True]}, {"labels": [["yes"]]}, {"sample_rates": [16000.0]}, {"clips": True}, {"more": 1},
-        {"labels_hidden": 0}, {"recipe": []},
+        {"labels_hidden": 0}, {"recipe": []}, {"recipe": {"strength": 1.0}}, {"date": "٢٠٢٦-01-02T03:04:05Z"},
     ],
     ids=str,
 )  # fmt: skip
@@ -257,7 +324,19 @@ def test_one_that_could_not_have_been_made_is_refused(changes: dict[str, Any]) -
         Statement.from_dict(sealed(**changes))
 
 
-@pytest.mark.parametrize("given", [{}, [], None, "x", {"poscuda_statement": 2}, {"poscuda_statement": "1" * 999}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        [],
+        None,
+        "x",
+        {"poscuda_statement": 2},
+        {"poscuda_statement": "1" * 999},
+        {**GOOD, "poscuda_statement": True},
+        {**GOOD, "poscuda_statement": 1.0},
+    ],
+)
 def test_what_is_no_statement_is_refused(tmp_path: Path, given: Any) -> None:
     with pytest.raises(DatasetError, match=r"not a statement|has version"):
         Statement.from_dict(given)
@@ -266,6 +345,14 @@ def test_what_is_no_statement_is_refused(tmp_path: Path, given: Any) -> None:
         Statement.load(tmp_path / "s.json")
     (tmp_path / "s.json").write_bytes(b"\xff[" * 100_000)
     with pytest.raises(DatasetError, match="is not JSON"):
+        Statement.load(tmp_path / "s.json")
+
+
+def test_one_with_a_field_twice_is_refused(tmp_path: Path) -> None:
+    """Of two labels some programs read the first, and Python the last."""
+    text = json.dumps(sealed())
+    (tmp_path / "s.json").write_text(text.replace('"labels"', '"labels": ["other"], "labels"'))
+    with pytest.raises(DatasetError, match="a field twice"):
         Statement.load(tmp_path / "s.json")
 
 

@@ -32,6 +32,7 @@ from poscuda_fast.kernels import Engine, usable_cores
 from poscuda_fast.key import Key
 from poscuda_fast.mark.codings import little
 from poscuda_fast.mark.judging import judged
+from poscuda_fast.mark.labels import token_of
 from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.mark.shares import of_names
 from poscuda_fast.recipe import Recipe
@@ -425,7 +426,7 @@ class _Run:
                 )
         outputs = self._recorded.outputs.values()
         self.tally = self._recorded.tally
-        self._count_clips(sum(output.label is not None for output in outputs))
+        self._count_recorded([output for output in outputs if output.label is not None])
         readers = attributes.readers_of(os.stat(self._paths.data), map(self._mode_of, self._sources))
         manifest.write(
             self._paths.manifest,
@@ -510,6 +511,13 @@ class _Run:
     def _count_clips(self, n: int) -> None:
         self.tally.clips, self.tally.classes = n, len(self.plan.labels.tokens)
         self.tally.untagged = self.plan.untagged
+
+    def _count_recorded(self, outputs: Sequence[Output]) -> None:
+        """Count the clips of the whole copy, those whose sources are left out now included."""
+        tags = of_names(self._key, self._share, [output.source for output in outputs])
+        self.tally.clips = len(outputs)
+        self.tally.classes = len({token_of(output.label) for output in outputs if output.label is not None})
+        self.tally.untagged = 0 if tags is None else tags.untagged
 
     def _advance(self, outputs: Sequence[Output], total: int) -> None:
         """Tell how many audio files are done."""

@@ -88,7 +88,7 @@ class Plan(Secret, ABC):
     @property
     def untagged(self) -> int:
         """How many clips are left as they are, since only a share is marked."""
-        return 0 if self.tags is None else int(np.count_nonzero(~self.tags.chosen))
+        return 0 if self.tags is None else self.tags.untagged
 
     @abstractmethod
     def counts(self) -> dict[str, int]:

@@ -21,6 +21,11 @@ class Tags(NamedTuple):
     share: int
     chosen: NDArray[np.bool_]
 
+    @property
+    def untagged(self) -> int:
+        """How many clips are left as they are."""
+        return int(np.count_nonzero(~self.chosen))
+
     def __repr__(self) -> str:
         return f"Tags({self.share})"
 

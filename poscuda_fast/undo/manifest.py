@@ -64,8 +64,8 @@ class Manifest:
                     f"{VERSION}; use the version that wrote it."
                 )
             files = fields["files"]
-            if not all(set(entry) == _ENTRY_FIELDS for entry in files.values()):
-                raise KeyError("an entry lacks a field")
+            if not all(map(_is_entry, files.values())):
+                raise KeyError("an entry lacks a field, or has an impossible one")
             for name in files:
                 if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                     raise DatasetError(f"The manifest {path} names {name!r}, outside its folder, so it is not used.")
@@ -76,6 +76,18 @@ class Manifest:
             raise DatasetError(
                 f"The manifest {path} is damaged ({str(error)[:100]}); restore it from a backup."
             ) from None
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether an entry has its fields, and label and digests that can be."""
+    if not isinstance(entry, dict) or set(entry) != _ENTRY_FIELDS:
+        return False
+    label = entry["label"]
+    if isinstance(label, str):
+        label.encode("utf-8")  # ValueError for what is no text
+    elif label is not None and (type(label) is not int or not 0 <= label < 2**64):
+        return False
+    return isinstance(entry["blake3_before"], str) and isinstance(entry["blake3_after"], str)
 
 
 def named(files: Mapping[str, Described], only: str | None) -> Iterable[tuple[str, Described]]:
