@@ -75,7 +75,7 @@ def accuracy(dataset: str, split: str) -> str:
         mine = [cell for cell in found if cell["condition"] == condition]
         paper = PAPER[dataset].get(condition, {}).get(model)
         shown = _accuracy(mine, model)
-        return shown + f" / {paper:.1f}" * (paper is not None and bool(shown))
+        return f"{shown} / {paper:.1f}" if shown and paper is not None else shown
 
     if not found:
         return MISSING

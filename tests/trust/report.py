@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.report import render
-
 from benchmarks import report, stored
+from experiments.tables.__main__ import render
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
