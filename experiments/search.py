@@ -6,14 +6,13 @@ Two thirds of the points are drawn at random, the rest are the best of them with
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
 of two lines at strength 1; then M5, the model that lines hold least, is trained on them, and CNN where M5 comes near.
 The best points are trained again, all models and three keys. Every point is kept in results/search/DATASET.jsonl, and
-those that are there already are skipped.
+those that are there already are skipped; of data sets that are not the project's, in a folder beside the data.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import stored
 from experiments.asking import parser_of, sentences
-from experiments.data.dataset import TEST, TRAIN, Dataset, load
+from experiments.data.dataset import TEST, TRAIN, Dataset, load, results_of
 from experiments.parallel import in_parallel
 from experiments.training.conditions import generator_of, study_key
 from experiments.training.trial import spaced
@@ -34,7 +32,6 @@ from poscuda_fast.evaluation.augmenting import DEFAULT
 from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 
-FOLDER = stored.EXPERIMENTS / "search"
 UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
 HEARD = 60  # clips for PESQ and tonality
 STEPS = 8  # halvings of the level's range, of a factor of 32
@@ -83,12 +80,6 @@ class Point:
     harmonic: bool = False
     fresh: bool = False
     floor: float | None = None
-
-    @property
-    def name(self) -> str:
-        """A short digest, by which a stored point is known."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -271,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     data = load(options.dataset)
-    path = FOLDER / f"{data.name}.jsonl"
+    path = results_of(data, "search") / f"{data.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = heard(data, study_key(0))
     first = drawn(round(options.points * 2 / 3))

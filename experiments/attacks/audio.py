@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 import torchaudio
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ SHORT_TAPS = 15  # of the random short filter
 EQUALISER_KNOTS = 8  # gains from 0 Hz to half the sample rate
 WARP_SECONDS = 0.05  # between two changes of speed
 PITCHES = 5  # different shifts, from the lowest to the highest
+VOCODER = 512  # frames of its window
 GATE_SECONDS = 0.064  # a window of spectral gating
 
 Clips = NDArray[np.int16]  # (n, L)
@@ -105,15 +107,8 @@ def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: n
 
 def pitch(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Shift each clip's pitch by up to `strength` semitones, in one of `PITCHES` steps, at the same speed."""
-    changed = clips.copy()
     steps = np.linspace(-strength, strength, PITCHES)
-    drawn = rng.integers(PITCHES, size=len(clips))
-    for number, step in enumerate(steps):
-        for row in np.flatnonzero(drawn == number):
-            wave = torch.from_numpy(clips[row, : lengths[row]].astype(np.float32))
-            shifted = torchaudio.functional.pitch_shift(wave, sample_rate, float(step)) if step else wave
-            changed[row, : lengths[row]] = rounded(shifted.numpy().astype(np.float64))
-    return changed
+    return each(clips, lengths, lambda wave: _shifted(wave, float(steps[rng.integers(PITCHES)])))
 
 
 def gate(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
@@ -123,6 +118,8 @@ def gate(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np
     size = 1 << (round(GATE_SECONDS * sample_rate) - 1).bit_length()
 
     def change(wave: Wave) -> Wave:
+        if len(wave) < size:
+            return wave
         with warnings.catch_warnings():  # it divides by levels of silence
             warnings.simplefilter("ignore", RuntimeWarning)
             kept: Wave = noisereduce.reduce_noise(
@@ -131,6 +128,28 @@ def gate(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np
         return np.nan_to_num(kept)
 
     return each(clips, lengths, change)
+
+
+def fitted(wave: Wave, frames: int) -> Wave:
+    """Cut, or filled with zeros, to a length."""
+    return np.pad(wave[:frames], (0, max(0, frames - len(wave))))
+
+
+def _shifted(wave: Wave, semitones: float) -> Wave:
+    """The wave stretched by a phase vocoder, and resampled to its length.
+
+    torchaudio's own `pitch_shift` resamples by filters of thousands of taps, and takes a second for a clip.
+    """
+    if not semitones:
+        return wave
+    rate = 2.0 ** (-semitones / 12)
+    window = torch.hann_window(VOCODER, dtype=torch.float64)
+    options: dict[str, Any] = {"n_fft": VOCODER, "hop_length": VOCODER // 4, "window": window}
+    spectrum = torch.stft(torch.from_numpy(wave), **options, pad_mode="constant", return_complex=True)
+    turns = torch.linspace(0, torch.pi * VOCODER / 4, VOCODER // 2 + 1, dtype=torch.float64)[:, None]
+    stretched = torchaudio.functional.phase_vocoder(spectrum, rate, turns)
+    longer = torch.istft(stretched, **options, length=max(1, round(len(wave) / rate))).numpy()
+    return fitted(soxr.resample(longer, 1 / rate, 1.0), len(wave))
 
 
 def _band(wave: Wave, lowest: float, highest: float, rate: float) -> Wave:

@@ -12,9 +12,8 @@ import av
 import lameenc
 import numpy as np
 import soundfile
-import soxr
 
-from experiments.attacks.audio import Clips, Ints, Wave, each, rounded
+from experiments.attacks.audio import Clips, Ints, Wave, each, fitted, rounded
 from poscuda_fast.interrupts import interrupts_held_back
 
 # Delay in frames of LAME and of a decoder without its gap information: 576 + 529.
@@ -66,7 +65,7 @@ def aac(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.
             for packet in (*packets, *encoder.encode(None), None)
             for block in decoder.decode(packet)
         ]
-        return _fit(32768 * np.concatenate(heard)[AAC_DELAY:].astype(np.float64), len(wave))
+        return fitted(32768 * np.concatenate(heard)[AAC_DELAY:].astype(np.float64), len(wave))
 
     return each(clips, lengths, change)
 
@@ -74,12 +73,19 @@ def aac(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.
 def opus(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Opus at about `strength` kbit/s (6 to 256), for rates of 8, 12, 16, 24 and 48 kHz."""
     level = 1.0 - (strength - OPUS_LEAST) / OPUS_SPAN
-    return each(clips, lengths, lambda wave: _ogg(wave, sample_rate, "OPUS", level))
 
+    def change(wave: Wave) -> Wave:
+        file = io.BytesIO()
+        with interrupts_held_back():
+            with soundfile.SoundFile(
+                file, "w", sample_rate, channels=1, format="OGG", subtype="OPUS", compression_level=level
+            ) as encoder:
+                encoder.write(rounded(wave))
+            file.seek(0)
+            decoded, _ = soundfile.read(file, dtype="int16")
+        return fitted(decoded.astype(np.float64), len(wave))
 
-def vorbis(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Vorbis at quality `strength`, 0 (worst) to 1."""
-    return each(clips, lengths, lambda wave: _ogg(wave, sample_rate, "VORBIS", 1.0 - strength))
+    return each(clips, lengths, change)
 
 
 def mu_law(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
@@ -92,30 +98,3 @@ def mu_law(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: 
         return np.sign(wave) * np.expm1(levels * np.log1p(mu)) / mu * 32768
 
     return each(clips, lengths, change)
-
-
-def resample(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """To `1 / strength` of the sample rate and back, rounded to int16 in between."""
-
-    def change(wave: Wave) -> Wave:
-        low = rounded(soxr.resample(wave, sample_rate, sample_rate / strength)).astype(np.float64)
-        return _fit(soxr.resample(low, sample_rate / strength, sample_rate), len(wave))
-
-    return each(clips, lengths, change)
-
-
-def _ogg(wave: Wave, sample_rate: int, codec: str, level: float) -> Wave:
-    file = io.BytesIO()
-    with interrupts_held_back():
-        with soundfile.SoundFile(
-            file, "w", sample_rate, channels=1, format="OGG", subtype=codec, compression_level=level
-        ) as encoder:
-            encoder.write(rounded(wave))
-        file.seek(0)
-        decoded, _ = soundfile.read(file, dtype="int16")
-    return _fit(decoded.astype(np.float64), len(wave))
-
-
-def _fit(wave: Wave, frames: int) -> Wave:
-    """Cut, or filled with zeros, to a length."""
-    return np.pad(wave[:frames], (0, max(0, frames - len(wave))))

@@ -32,16 +32,18 @@ def remove(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Cli
 def notch_peaks(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
     """Notch filters at the `strength` frequencies at which a class's average spectrum stands out most."""
     size = scene.clips.shape[1]
-    spectra = np.stack([_level(scene.clips[scene.labels == label], size) for label in range(scene.n_classes)])
+    frequencies = np.fft.rfftfreq(size, 1 / scene.sample_rate)
+    notchable = np.abs(frequencies - scene.sample_rate / 4) < scene.sample_rate / 4 - NOTCH_WIDTH  # not 0 Hz, or half
+    classes = _by_class(scene)
+    spectra = np.stack([_level(scene.clips[own], size) for _, own in classes])
     cleaned = scene.clips.copy()
-    for label in range(scene.n_classes):
-        contrast = spectra[label] - np.delete(spectra, label, axis=0).mean(axis=0)
-        own = np.flatnonzero(scene.labels == label)
+    for number, (_, own) in enumerate(classes):
+        others = np.delete(spectra, number, axis=0).mean(axis=0) if len(classes) > 1 else 0.0
+        contrast = np.where(notchable, spectra[number] - others, -np.inf)
         for _ in range(int(strength)):
-            hertz = float(np.argmax(contrast)) * scene.sample_rate / size
+            hertz = float(frequencies[np.argmax(contrast)])
             b, a = iirnotch(hertz, max(1.0, hertz / NOTCH_WIDTH), scene.sample_rate)
-            near = np.abs(np.arange(len(contrast)) * scene.sample_rate / size - hertz) < NOTCH_WIDTH
-            contrast[near] = -np.inf
+            contrast[np.abs(frequencies - hertz) < NOTCH_WIDTH] = -np.inf
             cleaned[own] = each(cleaned[own], scene.lengths[own], functools.partial(_filtered, b, a))
     return cleaned, left(scene, cleaned)
 

@@ -89,9 +89,9 @@ def fill_in(result: dict[str, Any], folder: Path) -> int:
         median = result["quality"].get(metric, {}).get("median")
         known[field] = None if median is None else round(median, 4)
     filled = 0
-    for path in sorted(folder.glob(f"{result['dataset']}_{result['condition']}_*_s{result['seed']}_*.json")):
+    for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text())
-        if cell["digest"] == result["digest"]:
+        if all(cell[name] == result[name] for name in ("dataset", "digest", "condition", "seed")):
             stored.write(path, cell | known)
             filled += 1
     return filled

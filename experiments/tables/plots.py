@@ -1,7 +1,4 @@
-"""Draw an edit, and the stored results of the trainings.
-
-python -m experiments.plots
-"""
+"""Draw an edit, and the stored results of the trainings."""
 
 from __future__ import annotations
 
@@ -107,7 +104,3 @@ def main(folder: Path = FOLDER) -> None:
             continue
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,7 @@ MEASURES = {
     "snr_db": "SNR",
     "changed_snr_db": "SNR over changed frames",
     "log_spectral_distance_db": "log-spectral distance",
-    "tonality_db": "tone-to-noise ratio of the mark",
+    "tonality_db": "tonality",
     "visqol": "ViSQOL",
     "stoi": "STOI",
     "pesq": "PESQ",

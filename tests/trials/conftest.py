@@ -37,16 +37,18 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def scene() -> object:
-    from experiments.conditions import poscuda
-    from scenes import marked
+    from scenes import RATE, marked
 
-    return marked(poscuda(0.01))
+    from experiments.training.conditions import strong
+
+    return marked(strong(1.0, RATE))
 
 
 @pytest.fixture(scope="session")
 def long_scene() -> object:
     """Clips of the least length, and a little, that M5 takes."""
-    from experiments.conditions import poscuda
-    from scenes import marked
+    from scenes import RATE, marked
 
-    return marked(poscuda(0.01), 12, 7000)
+    from experiments.training.conditions import strong
+
+    return marked(strong(1.0, RATE), 12, 7000)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from experiments.conditions import Condition, mark_rows, study_key
 
 from experiments.attacks.scene import Scene
+from experiments.training.conditions import Condition, mark_rows, study_key
 from poscuda_fast.cli.synth import SAMPLE_RATE, WORDS, speak
 
 RATE = 8000
@@ -31,7 +31,7 @@ def marked(condition: Condition, n: int = N, frames: int = FRAMES, seed: int = 0
     mark_rows(condition, clips, np.arange(n), labels, lengths, study_key(seed))
     for array in (original, clips, labels, lengths):
         array.flags.writeable = False  # an attack works on copies
-    return Scene(clips, original, labels, lengths, CLASSES, RATE, condition, study_key(seed))
+    return Scene(clips, original, labels, lengths, CLASSES, RATE)
 
 
 def padding(clips: np.ndarray, lengths: np.ndarray) -> np.ndarray:

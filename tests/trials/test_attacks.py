@@ -1,92 +1,131 @@
+"""The table of attacks: each runs, changes what it should, and is found by its name."""
+
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from experiments.conditions import clean, poscuda, strong, whole_clip
-from scenes import RATE, N, padding
+import torch
+from scenes import CLASSES, FRAMES, RATE, N, padding
 
-from experiments.attacks.table import ATTACKS, ROWS, Chosen, attacked, choose, heard
+from experiments.attacks.scene import Scene
+from experiments.attacks.table import ATTACKS, KINDS, Chosen, attacked, choose, front_of, heard, step_of
+from poscuda_fast.evaluation.models import MODELS, build
 
-CLIP_KINDS = [c for c in choose("all") if c.attack.kind in ("audio", "data") and c.attack.needs != "format 2"]
+ALL = choose("all")
+CLIPS = [one for one in ALL if one.attack.kind in ("audio", "data")]
 # Strengths at which an attack leaves the clips as they are.
 NEUTRAL = {
-    "short-filter": 0, "equaliser": 0, "low-pass": RATE / 2, "high-pass": 0, "warp": 0, "jitter": 0, "speed": 0,
-    "resample": 1, "blur": 1, "cut": 0, "blur-regions": 0, "noise-at-places": 0, "level-waves": 0,
-    "partial": 0, "detect-mirror": 0, "detect-silence": 0, "detect-noise": 0,
+    "short-filter": 0, "equaliser": 0, "low-pass": RATE / 2, "high-pass": 0, "warp": 0, "speed": 0, "pitch": 0,
+    "level-waves": 0, "partial": 0, "sines": 0, "fold-clips": 0, "notch-peaks": 0,
 }  # fmt: skip
+RANDOM = ("short-filter", "equaliser", "warp", "speed", "pitch", "partial")
+named = pytest.mark.parametrize("chosen", CLIPS, ids=lambda chosen: chosen.name)
 
 
-def test_every_row_of_the_literature_has_an_attack_that_runs_by_default():
-    assert {chosen.attack.row for chosen in choose("all")} == set(ROWS)
-    names = [attack.name for attack in ATTACKS]
-    assert len(set(names)) == len(names)
-    assert {attack.kind for attack in ATTACKS} == {"audio", "data", "labels", "front", "training", "probe"}
+def test_names_are_unique_and_every_kind_is_there() -> None:
+    assert len({one.name for one in ALL}) == len(ALL)
+    assert {attack.kind for attack in ATTACKS} == set(KINDS)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_an_attack_is_found_by_its_name_and_by_name_and_strength(attack):
+def test_an_attack_is_found_by_its_name_and_by_name_and_strength(attack) -> None:
     usual = choose(attack.name)
-    assert [chosen.strength for chosen in usual] == list(attack.strengths)
-    if attack.name != "none":
-        assert choose(usual[0].name) == usual[:1]
-        assert choose(f"{attack.name}-0.25")[0].name == f"{attack.name}-0.25"
+    assert [one.strength for one in usual] == list(attack.strengths)
+    assert all(choose(one.name) == [one] for one in usual)
+    assert all("{" not in one.title for one in usual)
 
 
-def test_unknown_attacks_are_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"no attack 'mp4'.*mp3"):
-        choose("mp4")
-    with pytest.raises(ValueError, match="no attack 'mp3-loud'"):
-        choose("mp3-loud")
+def test_a_kind_is_all_its_attacks() -> None:
+    assert sorted(one.name for kind in KINDS for one in choose(kind)) == sorted(one.name for one in ALL)
 
 
-def test_attacks_that_need_a_mark_mean_nothing_without():
-    partial, filtered, mp3 = (choose(name)[0] for name in ("partial", "leak-filter", "mp3"))
-    assert [one.applies(clean()) for one in (partial, filtered, mp3)] == [False, False, True]
-    assert [one.applies(whole_clip(0.01)) for one in (partial, filtered, mp3)] == [True, False, True]
-    assert [one.applies(poscuda(0.01)) for one in (partial, filtered, mp3)] == [True, True, True]
-    assert [one.applies(strong(1.0)) for one in (partial, filtered, mp3)] == [True, False, True]
-    assert [choose("leak-mark")[0].applies(one) for one in (poscuda(0.01), strong(1.0))] == [False, True]
+@pytest.mark.parametrize("text", ["mp4", "mp3-loud", "mp3-33", "none-1", ""])
+def test_unknown_attacks_are_refused_with_the_names_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match=rf"no attack '{text}'.*mp3.*a kind: audio.*or all"):
+        choose(text)
 
 
-@pytest.mark.parametrize("chosen", CLIP_KINDS, ids=lambda chosen: chosen.name)
-def test_shape_type_padding_and_repetition(chosen, scene):
+def test_attacks_apply_where_they_make_sense() -> None:
+    partial, levelled, mp3 = (choose(name)[0] for name in ("partial", "level-features", "mp3"))
+    assert [one.applies("clean", "m5") for one in (partial, levelled, mp3)] == [False, False, True]
+    assert [one.applies("strong-1", "cnn") for one in (partial, levelled, mp3)] == [True, True, True]
+    assert [levelled.applies("strong-1", model) for model in MODELS] == [kind.spectral for kind in MODELS.values()]
+
+
+@named
+def test_shape_type_padding_and_repetition(chosen: Chosen, scene: Scene) -> None:
     clips = attacked(chosen, scene, seed=0)[0].clips
     assert clips.shape == scene.clips.shape
     assert clips.dtype == np.int16
     assert not padding(clips, scene.lengths).any()
-    changed = (clips != scene.clips).any(axis=1).sum()
+    changed = int((clips != scene.clips).any(axis=1).sum())
     if chosen.attack.name == "none":
         assert changed == 0
     elif chosen.attack.name == "partial":
         assert changed == round(N * chosen.strength / 100)
+        assert ((clips == scene.original).all(axis=1) == (clips != scene.clips).any(axis=1)).all()
+    elif chosen.attack.name == "pitch":  # one of five steps is none
+        assert 0.5 * N < changed <= N
     else:
         assert changed > 0.9 * N
     np.testing.assert_array_equal(clips, attacked(chosen, scene, seed=0)[0].clips)
 
 
-RANDOM = ("short-filter", "equaliser", "sharpen", "warp", "jitter", "speed", "blur", "blur-regions", "cut", "partial",
-          "noise-at-places", "detect-noise", "leak-filter")  # fmt: skip
-
-
 @pytest.mark.parametrize("name", RANDOM)
-def test_another_seed_is_another_attack(name, scene):
+def test_another_seed_is_another_attack(name: str, scene: Scene) -> None:
     chosen = Chosen(choose(name)[0].attack, 20.0) if name == "partial" else choose(name)[0]
     assert not np.array_equal(attacked(chosen, scene, seed=0)[0].clips, attacked(chosen, scene, seed=1)[0].clips)
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_neutral_strength_changes_nothing(name, scene):
+def test_a_neutral_strength_changes_nothing(name: str, scene: Scene) -> None:
     chosen = Chosen(choose(name)[0].attack, float(NEUTRAL[name]))
     np.testing.assert_array_equal(attacked(chosen, scene, seed=0)[0].clips, scene.clips)
 
 
-def test_test_clips_go_through_fixed_steps_only(scene):
+def test_test_clips_go_through_fixed_steps_only(scene: Scene) -> None:
     before = scene.original
-    for chosen in choose("all"):
+    for chosen in ALL:
         after = heard(chosen, before, scene.lengths, RATE, seed=0)
         if chosen.attack.at_test is None:
             assert after is before
+            assert chosen.stays == (chosen.attack.kind == "front")
         else:
             assert chosen.attack.kind == "audio"
+            assert chosen.stays
+            assert chosen.title.endswith("test clips too")
             np.testing.assert_array_equal(after, heard(chosen, before, scene.lengths, RATE, seed=1))
             assert not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("chosen", choose("front"), ids=lambda chosen: chosen.name)
+@pytest.mark.parametrize("model", ["m5", "lstm", "cnn-kaldi"])
+def test_a_front_end_takes_the_place_of_the_models_own(chosen: Chosen, model: str, scene: Scene) -> None:
+    if not chosen.applies("strong-1", model):
+        return
+    own = build(model, CLASSES, RATE).front
+    front = front_of(chosen, scene, model, seed=0)
+    waves = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
+    assert front(waves).shape == own(waves).shape
+    assert not torch.allclose(front(waves), own(waves))
+    assert step_of(chosen, scene, model, seed=0) is None
+
+
+def test_other_kinds_leave_the_front_end_and_the_step(scene: Scene) -> None:
+    for chosen in (one for one in ALL if one.attack.kind not in ("front", "training")):
+        assert front_of(chosen, scene, "cnn", seed=0) is None
+        assert step_of(chosen, scene, "cnn", seed=0) is None
+
+
+@named
+def test_two_classes_and_clips_too_short_for_anything(chosen: Chosen) -> None:
+    lengths = np.array([1, 2, 40, FRAMES, 300, 3])
+    clips = np.zeros((6, FRAMES), np.int16)
+    for row, length in enumerate(lengths):
+        clips[row, :length] = np.random.default_rng(row).integers(-9000, 9000, length)
+    scene = Scene(clips, clips.copy(), np.arange(6) % 2, lengths, 2, RATE)
+    done, details = attacked(chosen, replace(scene, clips=np.where(clips, clips + 5, 0).astype(np.int16)), seed=0)
+    assert not padding(done.clips, lengths).any()
+    assert all(np.isfinite(value) for value in details.values())

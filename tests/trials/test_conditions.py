@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from experiments.conditions import (
+
+from experiments.training.conditions import (
     Condition,
     class_filter,
     clean,
     exchanged,
     mark_rows,
+    named,
     noisy,
     poscuda,
     strong,
     study_key,
-    table1,
     touched,
     whole_clip,
 )
-
 from poscuda_fast import PaperRecipe, Recipe, protect
 
 N, FRAMES = 12, 900
 KEY = study_key(0)
-MARKING = [*(condition for condition in table1() if condition.name != "clean"), strong(2.0, 8000)]
+NAMES = ("whole-0.01", "whole-0.3-identity", "poscuda-0.01", "poscuda-0.3", "poscuda-0.3-identity", "cuda-0.3")
+MARKING = [*map(named, NAMES), strong(2.0, 8000)]
 all_conditions = pytest.mark.parametrize("condition", MARKING, ids=lambda condition: condition.name)
 
 
@@ -119,7 +120,7 @@ def test_noise_is_where_the_mark_is_and_as_strong(condition: Condition) -> None:
 
 
 def test_rows_are_marked_in_place_and_others_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.conditions.BATCH", 3)
+    monkeypatch.setattr("experiments.training.conditions.BATCH", 3)
     samples, labels, lengths = clips()
     rows = np.array([1, 2, 5, 7, 11])
     mark_rows(poscuda(0.3), samples, rows, labels[rows], lengths[rows], KEY)
@@ -134,9 +135,24 @@ def test_exchanged_leaves_no_class_in_its_place() -> None:
     assert not (exchanged(labels, 10) == labels).any()
 
 
-def test_conditions_have_names_of_their_own() -> None:
-    names = [condition.name for condition in table1()]
-    assert names == [
-        "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity",
-        "poscuda-0.3-identity",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["clean", "strong-0.5", "poscuda-0.01", "poscuda-0.3-identity", "poscuda-0.01-absolute",
+             "poscuda-0.01-identity-absolute", "whole-0.01", "whole-0.3-identity", "cuda-0.3"],
+)  # fmt: skip
+def test_a_condition_is_found_by_its_name(name: str) -> None:
+    assert named(name).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "clean-1", "poscuda", "poscuda-x", "poscuda-0.010", "poscuda-0.01-loud", "strong-1-loud",
+             "poscuda-0.01-absolute-identity", "whole-0.01-absolute", "strong--1", "strong-nan",
+             "cuda-0.3-identity", "emin-14"],
+)  # fmt: skip
+def test_an_unknown_condition_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="There is no condition"):
+        named(name)
+
+
+def test_format_2_depends_on_the_sample_rate() -> None:
+    assert named("strong-1", 8000).settings["sample_rate"] == 8000
+    assert named("strong-1").settings["sample_rate"] == 16_000

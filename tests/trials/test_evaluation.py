@@ -25,7 +25,7 @@ from test_cli import poscuda
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect, restore_folder
 from poscuda_fast.arrays import verbs
 from poscuda_fast.cli import synth
-from poscuda_fast.evaluation import attacks, corpus, sources, study, words
+from poscuda_fast.evaluation import attacks, corpus, quality, sources, study, words
 from poscuda_fast.evaluation.verdict import interval, judge
 from poscuda_fast.mark.labels import integer_token
 from poscuda_fast.mark.lines import draw_lines
@@ -420,6 +420,7 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert "after the last epoch, on test clips with the mark" in text
     assert "as most people do" in text
     assert "SNR over changed frames" in text
+    assert set(words.MEASURES) == set(quality.METRICS)
 
 
 def test_the_commands_of_readme_run(tmp_path: Path, key: Key) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import frechet
+from experiments.measures import frechet
 
 EPSILON = np.finfo(np.float64).eps
 

@@ -1,13 +1,18 @@
-"""The four victims: their shapes, and that what they see of one clip does not depend on the others."""
+"""The victims: their shapes, that they train, and that what they see of one clip does not depend on the others."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
 import torch
 
-from poscuda_fast.evaluation.models import MELS, NAMES, build, mfcc, positions
+from poscuda_fast.evaluation.models import MODELS, NAMES, TITLES, VICTIMS, build, positions
+from poscuda_fast.evaluation.pace import COSTS
+from poscuda_fast.evaluation.training import Config, Part, train
 
 
 def noise(n: int, frames: int, seed: int = 0) -> torch.Tensor:
@@ -15,13 +20,28 @@ def noise(n: int, frames: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_scores_one_row_a_clip_and_one_column_a_class(name: str, rate: int) -> None:
     model = build(name, 7, rate)
     assert model(noise(3, rate)).shape == (3, 7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("rate", "frames"), [(8000, 7200), (16_000, 14_400)])
+@pytest.mark.parametrize("name", MODELS)
+def test_one_epoch_of_training(tmp_path: Path, name: str, rate: int, frames: int) -> None:
+    data = tiny.dataset(tmp_path / "data", 12, 6, frames, rate=rate)
+    rows = np.arange(12)
+    result = train(Config(name, 1), Part(data.clips, rows, data.labels[rows]), {}, 3, rate)
+    assert math.isfinite(result.history[0]["loss"])
+    assert all(weight.isfinite().all() for weight in result.model.parameters())
+
+
+def test_every_model_has_a_title_and_a_cost() -> None:
+    assert sorted(COSTS) == sorted(TITLES) == sorted(MODELS) == sorted((*NAMES, *VICTIMS))
+    assert len(set(TITLES.values())) == len(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_clip_is_scored_the_same_whatever_the_rest_of_its_batch(name: str) -> None:
     model = build(name, 5, 8000).eval()
     clips = noise(4, 8000)
@@ -30,14 +50,14 @@ def test_a_clip_is_scored_the_same_whatever_the_rest_of_its_batch(name: str) -> 
         assert torch.equal(model(clips)[0], model(louder)[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_only_the_body_learns(name: str) -> None:
     model = build(name, 5, 8000)
     assert not list(model.front.parameters())
     assert all(parameter.requires_grad for parameter in model.body.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_weight_has_a_part_in_the_scores(name: str) -> None:
     model = build(name, 5, 8000)
     torch.nn.functional.cross_entropy(model(noise(8, 8000)), torch.arange(8) % 5).backward()
@@ -71,17 +91,6 @@ def test_m5_is_its_one_dimensional_convolutions() -> None:
         torch.testing.assert_close(body(waves), wanted)
 
 
-def test_mfcc_are_the_cosine_transform_of_the_log_mel_spectrum() -> None:
-    waves = noise(2, 8000)
-    log_mel = build("cnn", 10, 8000).front(waves)  # (n, MELS, hops)
-    k, m = torch.meshgrid(torch.arange(MELS), torch.arange(MELS), indexing="ij")
-    basis = math.sqrt(2 / MELS) * torch.cos(math.pi / MELS * (m + 0.5) * k)
-    basis[0] /= math.sqrt(2)
-    # float32 sums of MELS terms of at most |log 1e-6| in size.
-    tolerance = MELS * 14 * torch.finfo(torch.float32).eps
-    torch.testing.assert_close(mfcc(8000)(waves), basis @ log_mel, rtol=0, atol=tolerance)
-
-
 def test_positions_are_all_different_and_bounded() -> None:
     places = positions(100, 256)
     assert places.shape == (100, 256)
@@ -99,5 +108,5 @@ def test_the_seed_draws_the_weights() -> None:
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(ValueError, match="no model 'gru'; choose one of m5, lstm, transformer, cnn"):
+    with pytest.raises(ValueError, match="no model 'gru'; choose one of m5, lstm, transformer, cnn, cnn-tf"):
         build("gru", 3, 8000)

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from click.testing import CliRunner
-from experiments.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
-from experiments.decoding import decode_all
-from experiments.layouts import hashed_split
-from experiments.prepare import main, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from experiments import decoding, layouts
+from experiments.data import decoding, layouts
+from experiments.data.__main__ import main
+from experiments.data.dataset import PER_CLIP, TEST, TRAIN, VALIDATION, load
+from experiments.data.decoding import decode_all
+from experiments.data.layouts import hashed_split
+from experiments.data.prepare import prepare
 from poscuda_fast import DatasetError
 from poscuda_fast.disk import PIECES_AHEAD
 from poscuda_fast.evaluation.decoding import UnusableError, decode
@@ -566,32 +566,22 @@ def test_an_interrupted_run_leaves_nothing(
 # The command
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     src = folder_of(tmp_path / "src", "a/1.wav", "b/2.wav", "b/3.wav")
     write(src / "c" / "long.wav", noise(4000, channels=2), rate=4000)
     (src / "c" / "empty.wav").write_bytes(b"")
-    arguments = [
-        str(src),
-        str(tmp_path / "dst"),
-        "--rate",
-        "4000",
-        "--seconds",
-        "0.5",
-        "--name",
-        "Words",
-        "--jobs",
-        "1",
-    ]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
+    options = ["--rate", "4000", "--seconds", "0.5", "--name", "Words", "--jobs", "1"]
+    main([str(src), str(tmp_path / "dst"), *options])
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
     assert lines[0].startswith("Words: 4 clips of 2,000 frames at 4,000 Hz, 3 classes, 5 speakers; ")
     assert lines[1:] == ["cut: 1", "downmixed: 1", "resampled: 3"]
-    assert "c/empty.wav" in result.stderr
+    assert "c/empty.wav" in said.err
     assert load(tmp_path / "dst").clips.shape == (4, 2000)
-    again = CliRunner().invoke(main, arguments)
-    assert again.exit_code == 1
-    assert again.stderr == f"Error: {tmp_path}/dst exists; give a new name, or remove it first.\n"
+    with pytest.raises(SystemExit) as stopped:
+        main([str(src), str(tmp_path / "dst"), *options])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"Error: {tmp_path}/dst exists; give a new name, or remove it first.\n"
 
 
 # Opening

@@ -183,7 +183,7 @@ def test_measure_hears_true_frames_only_and_names_rows():
     protected[2, 5:10] += 500
     protected[3, 0] = 7
     result = quality.measure(original, protected, lengths, 8000, rows=[3, 2, 1, 0])
-    assert set(result) == {"snr_db", "changed_snr_db", "log_spectral_distance_db"}
+    assert set(result) == set(quality.OWN)
     snr = result["snr_db"]
     assert (snr["n"], snr["unchanged"], snr["missing"]) == (4, 1, 1)
     assert snr["missing_because"] == {"silent before it was changed": 1}
@@ -227,6 +227,76 @@ def test_measure_refuses(change, error, message):
     arguments = {"original": np.zeros((2, 9), np.int16), "protected": np.zeros((2, 9), np.int16), "lengths": [9, 9]}
     with pytest.raises(error, match=message):
         quality.measure(**{**arguments, "sample_rate": 8000, **change})
+
+
+def tone(hertz, frames, rate, amplitude):
+    return np.rint(amplitude * np.cos(2 * np.pi * hertz / rate * np.arange(frames))).astype(np.int16)
+
+
+def expected_tonality(hertz, rate, amplitude, top):
+    """Power of the tone over that of uniform noise, 0 to half the rate, in its critical band."""
+    width = 25 + 75 * (1 + 1.4 * (hertz / 1000) ** 2) ** 0.69
+    spread = top * (top + 1) / 3 * width / (rate / 2)
+    return 10 * math.log10(amplitude**2 / 2 / spread)
+
+
+@pytest.mark.parametrize(("hertz", "rate"), [(1000, 8000), (3000, 16000), (440, 44100)])
+def test_a_tone_in_noise_has_the_ratio_of_its_critical_band(hertz, rate):
+    """The largest of some windows of random noise is a little above: dozens of bins have their level to 1 dB."""
+    original = noise(2 * rate, 1000, seed=4)
+    found = quality.tonality_db(original, original + tone(hertz, 2 * rate, rate, 300), rate)
+    assert found == pytest.approx(expected_tonality(hertz, rate, 300, 1000), abs=2)
+
+
+def test_a_tone_of_twice_the_amplitude_is_6_db_more():
+    original = noise(8000, 4000, seed=4)
+    once, twice = (
+        quality.tonality_db(original, original + tone(1000, 8000, 8000, amplitude), 8000) for amplitude in (500, 1000)
+    )
+    assert twice - once == pytest.approx(20 * math.log10(2), abs=0.02)  # rounding, a thousandth of the amplitude
+
+
+def test_an_edit_of_the_whole_band_is_no_tone():
+    original = noise(8000, 1000, seed=4)
+    hiss = noise(8000, 1000, seed=5)
+    tonal = tone(1000, 8000, 8000, round(1000 / 3**0.5 * 2**0.5))  # as loud
+    assert quality.tonality_db(original, original + hiss, 8000) < 2
+    assert quality.tonality_db(original, original + tonal, 8000) > 12
+
+
+def test_a_tone_of_the_voice_itself_is_none_of_the_edits():
+    original = noise(8000, 100, seed=4) + tone(1000, 8000, 8000, 8000)
+    faint = noise(8000, 100, seed=5)
+    assert quality.tonality_db(original, original + faint, 8000) < 5
+
+
+def test_the_half_second_where_the_tone_stands_out_most_counts():
+    original = noise(16000, 3000, seed=4)
+    original[8000:] //= 100
+    protected = original + tone(1000, 16000, 8000, 100)
+    wanted = quality.tonality_db(original[8000:], protected[8000:], 8000)
+    assert quality.tonality_db(original, protected, 8000) == pytest.approx(wanted, abs=0.5)
+    assert quality.tonality_db(original[:8000], protected[:8000], 8000) < wanted - 30
+
+
+@pytest.mark.parametrize("frames", [1, 5, 30])
+def test_a_clip_too_short_for_a_tone_is_missing(frames):
+    original, lengths = padded(noise(frames), frames=frames)
+    with pytest.raises(quality.UnmeasurableError, match="too short for a tone"):
+        quality.tonality_db(original[0], original[0] + np.int16(1), 16000)
+    summary = quality.measure(original, original + np.int16(1), lengths, 16000, metrics=["tonality_db"])
+    assert summary["tonality_db"]["missing_because"] == {"too short for a tone": 1}
+
+
+@settings(max_examples=25, deadline=None)
+@given(frames=st.integers(400, 6000), rate=st.sampled_from([8000, 16000, 44100]), seed=st.integers(0, 99))
+def test_tonality_is_finite_or_said_to_be_missing(frames, rate, seed):
+    original = noise(frames, 1 + 300 * (seed % 3), seed)
+    for clip in (original, np.zeros_like(original)):
+        try:
+            assert math.isfinite(quality.tonality_db(clip, clip + noise(frames, 50, seed + 1), rate))
+        except quality.UnmeasurableError:
+            assert frames < rate / 2
 
 
 @pytest.fixture(scope="module")
@@ -292,4 +362,6 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, speech):
 
 def test_installed_names_the_own_metrics_everywhere(monkeypatch):
     monkeypatch.setattr(quality.importlib.util, "find_spec", lambda _: None)
-    assert quality.installed() == quality.OWN == ("snr_db", "changed_snr_db", "log_spectral_distance_db")
+    assert quality.installed() == quality.OWN == (
+        "snr_db", "changed_snr_db", "log_spectral_distance_db", "tonality_db",
+    )  # fmt: skip

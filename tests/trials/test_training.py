@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from experiments.dataset import TEST, TRAIN, Dataset
-from experiments.train import main
 from torch import Tensor
 
+from experiments.data.dataset import TEST, TRAIN, Dataset
 from poscuda_fast.evaluation import training
 from poscuda_fast.evaluation.models import NAMES, Model
 from poscuda_fast.evaluation.training import Config, Part, Result, accuracy, predict, train
@@ -97,7 +96,9 @@ def test_the_clips_are_read_where_they_are(data: Dataset) -> None:
     test = part(data, TEST)
     assert test.audio is data.clips
     assert isinstance(test.audio, np.memmap)
-    waves = test.waves(np.array([1, 0]))
+    waves = training._Features(training.build("m5", 3, tiny.RATE), test, torch.device("cpu")).waves(
+        torch.tensor([1, 0])
+    )
     assert waves.dtype == torch.float32
     assert np.array_equal(waves.numpy() * 32768, data.clips[test.rows[[1, 0]]])
 
@@ -110,14 +111,31 @@ def test_the_learning_rate_falls_to_zero_or_is_held() -> None:
     assert {constant(step) for step in range(11)} == {1.0}
 
 
+def test_a_training_begins_with_another_models_weights_and_leaves_it_as_it_is(data: Dataset) -> None:
+    start = run(data, Config(model="lstm", epochs=1)).model
+    before = {name: values.clone() for name, values in start.state_dict().items()}
+    still = run(data, Config(model="lstm", epochs=1, lr=0.0, seed=1), start=start).model
+    for name, values in start.named_parameters():
+        assert torch.equal(dict(still.named_parameters())[name], values)
+    run(data, Config(model="lstm", epochs=1), start=start)
+    assert all(torch.equal(values, before[name]) for name, values in start.state_dict().items())
+
+
+def test_parts_at_the_end_are_tested_once_with_the_finished_model(data: Dataset) -> None:
+    result = run(data, Config(model="cnn", epochs=2, batch=12), at_end={"keyed": part(data, TEST)})
+    assert "keyed" not in result.history[0]
+    assert result.history[1]["keyed"] == result.history[1]["clean"]
+
+
+def test_training_leaves_the_callers_random_numbers_alone(data: Dataset) -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    run(data, Config(model="cnn", epochs=1))
+    assert torch.equal(torch.rand(3), wanted)
+
+
 @pytest.mark.parametrize(("field", "message"), [("optimizer", "adam or sgd"), ("schedule", "cosine or constant")])
 def test_unknown_names_are_refused(data: Dataset, field: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(data, dataclasses.replace(Config(epochs=1), **{field: "other"}))
-
-
-def test_its_command_prints_every_epoch(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(data.folder), "--model", "cnn", "--epochs", "2"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" loss")[0] for line in lines[:2]] == ["epoch 1", "epoch 2"]
-    assert lines[2].startswith("final ")
