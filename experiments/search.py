@@ -81,6 +81,11 @@ class Point:
     fresh: bool = False
     floor: float | None = None
 
+    @property
+    def plain(self) -> Point:
+        """The same mark without what does not matter to it: one line has no distance, slope or harmonics."""
+        return dataclasses.replace(self, apart=0.0, slope=0.0, harmonic=False) if self.lines == 1 else self
+
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "lines": (1, 1, 2, 2, 2, 3, 4, 6, 10),
@@ -89,7 +94,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "spacing": (31.25, 31.25, 62.5, 125.0, 250.0),
     "apart": (0.0, 0.0, 125.0, 500.0, 1000.0),
     "slope": (-9.0, -6.0, -3.0, 0.0, 0.0, 3.0, 6.0),
-    "in_step": (0.0, 0.0, 0.0, 0.1, 0.25, 0.5),
+    "in_step": (0.0, 0.0, 0.1, 0.15, 0.25, 0.35, 0.5),
     "harmonic": (False, False, False, True),
     "fresh": (False, False, False, True),
     "floor": (None, None, None, 0.0, 3.0, 6.0),
@@ -108,7 +113,7 @@ def drawn(n: int) -> list[Point]:
     rng = np.random.default_rng(0)
     points = [Point()]
     while len(points) < n:
-        one = Point(**{name: values[rng.integers(len(values))] for name, values in CHOICES.items()})
+        one = Point(**{name: values[rng.integers(len(values))] for name, values in CHOICES.items()}).plain
         if sensible(one) and one not in points:
             points.append(one)
     return points
@@ -122,7 +127,7 @@ def near(best: list[Point], known: set[Point], n: int) -> list[Point]:
         changed = {}
         for name in rng.permutation(list(CHOICES))[: rng.integers(1, 3)]:
             changed[str(name)] = CHOICES[name][rng.integers(len(CHOICES[name]))]
-        one = dataclasses.replace(best[rng.integers(len(best))], **changed)
+        one = dataclasses.replace(best[rng.integers(len(best))], **changed).plain
         if sensible(one) and one not in known and one not in made:
             made.append(one)
     return made
