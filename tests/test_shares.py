@@ -465,3 +465,6 @@ def test_the_private_page_and_evaluation(tmp_path: Path, kind: str, copying: boo
     labels = () if kind == "files" else (tmp_path / "labels.npy",)
     with pytest.raises(DatasetError, match="Only a share of the clips is marked"):
         source(dst or src, key, *labels)
+    with pytest.raises(DatasetError, match="leave the evaluation out"):  # even if it is of these very clips, all marked
+        reporting.write_report(dst or src, key, tmp_path / "other.html", evaluation=tmp_path / "evaluation.json")
+    assert not (tmp_path / "other.html").exists()
