@@ -31,7 +31,7 @@ from poscuda_fast.results import Shown, Verdict, Verification, recipe_in_words
 from poscuda_fast.secrecy import discreet
 from poscuda_fast.undo.journal import Journal, State
 from poscuda_fast.undo.manifest import Manifest, digest
-from poscuda_fast.undo.record import tokens_of
+from poscuda_fast.undo.record import recorded_share, tokens_of
 
 VERSION = 1
 NAMES_SHOWN = 10
@@ -69,7 +69,7 @@ class Statement(Shown):
     clips : int
         How many clips protecting changed. Those are listed in `content`.
     content : str
-        BLAKE3 of the list of clips, in hex.
+        BLAKE3 of the list of clips, in hex; keyed where only a share is marked.
     """
 
     date: str
@@ -198,7 +198,9 @@ def ownership_statement(
     protecting changed: the JSON array of its name, the BLAKE3 of its protected content in hex, and its label, in ASCII,
     with a blank behind each comma: ``["yes/a.wav", "af13...", "yes"]``. Of audio files the name is the path below the
     folder, with "/", or of a single file its name, and the content all bytes of the file. Of an array the name is the
-    clip's number in decimal digits, and the content its samples, padding included, in C order and little-endian.
+    clip's number in decimal digits, and the content its samples, padding included, in C order and little-endian. Where
+    only a share of the clips is marked, the BLAKE3 is keyed (FORMAT.md, "Statement"): whoever has the data could else
+    try which few of them are listed.
     """
     check_key(key)
     is_path = isinstance(data, str | os.PathLike)
@@ -206,9 +208,9 @@ def ownership_statement(
     found = (verify_folder if of_files else verify_array)(data, key, sidecar=sidecar)
     _refuse_unprotected(found, data if is_path else "the array")
     if of_files:
-        recipe, rates, clips = _stated_files(data, key, sidecar, found.protected)
+        recipe, rates, share, clips = _stated_files(data, key, sidecar, found.protected)
     else:
-        recipe, rates, clips = _stated_array(data, key, sidecar)
+        recipe, rates, share, clips = _stated_array(data, key, sidecar)
     lines = sorted(
         json.dumps([name, content, _shown(label, key, hidden=hide_labels)]) + "\n" for name, content, label in clips
     )
@@ -225,7 +227,7 @@ def ownership_statement(
         labels=tuple(labels),
         labels_hidden=hide_labels,
         clips=len(lines),
-        content=blake3("".join(lines).encode("ascii")).hexdigest(),
+        content=_content(lines, key if share is not None else None),
     )
 
 
@@ -267,8 +269,8 @@ _Clips = list[tuple[str, str, Label]]  # name, digest, label
 
 def _stated_files(
     data: PathLike, key: Key, sidecar: PathLike | None, n_protected: int
-) -> tuple[Recipe, tuple[int, ...], _Clips]:
-    """The recipe, the sample rates, and the clips of audio files that are protected.
+) -> tuple[Recipe, tuple[int, ...], int | None, _Clips]:
+    """The recipe, the sample rates, the share, and the clips of audio files that are protected.
 
     The manifest is not authenticated: all that the sidecar tells of it must be so.
     """
@@ -279,7 +281,7 @@ def _stated_files(
     with Journal(paths.sidecar, key) as journal:
         recipe, rates = Recipe.from_dict(journal.header["recipe"]), tuple(journal.header["rates"])
         is_final, n_clips = journal.state is State.FINAL, journal.summary["counts"]["clips"]
-        tokens = set(tokens_of(journal.header))
+        tokens, share = set(tokens_of(journal.header)), recorded_share(journal)
     labels = {name: one["label"] for name, one in manifest.files.items()}
     changed = {name: one for name, one in manifest.files.items() if one["blake3_before"] != one["blake3_after"]}
     if is_final:  # the sidecar has no names any more
@@ -294,10 +296,10 @@ def _stated_files(
             f"The manifest {paths.manifest} is not that of {paths.target} as it is now{names}; put it back, or protect "
             f"again to have it written."
         )
-    return recipe, rates, [(name, one["blake3_after"], one["label"]) for name, one in changed.items()]
+    return recipe, rates, share, [(name, one["blake3_after"], one["label"]) for name, one in changed.items()]
 
 
-def _stated_array(data: Any, key: Key, sidecar: PathLike | None) -> tuple[Recipe, tuple[int, ...], _Clips]:
+def _stated_array(data: Any, key: Key, sidecar: PathLike | None) -> tuple[Recipe, tuple[int, ...], int | None, _Clips]:
     """The same of an array."""
     clips: _Clips = []
     with open_array(data, key, sidecar) as run:
@@ -307,7 +309,7 @@ def _stated_array(data: Any, key: Key, sidecar: PathLike | None) -> tuple[Recipe
             if clip.verdict is Verdict.PROTECTED:
                 samples = np.ascontiguousarray(clip.now, clip.now.dtype.newbyteorder("<"))
                 clips.append((str(clip.number), blake3(samples.tobytes()).hexdigest(), clip.label))
-        return run.recipe, tuple(run.journal.header["rates"]), clips
+        return run.recipe, tuple(run.journal.header["rates"]), recorded_share(run.journal), clips
 
 
 def _refuse_unprotected(found: Verification, data: Any) -> None:
@@ -319,6 +321,14 @@ def _refuse_unprotected(found: Verification, data: Any) -> None:
         f"files are protected, {found.original:,} original, {len(found.neither):,} neither and "
         f"{len(found.missing):,} missing (state {found.state}). Protect it first."
     )
+
+
+def _content(lines: Iterable[str], key: Key | None) -> str:
+    """The BLAKE3 of the list of clips; keyed if a key is given."""
+    text = "".join(lines).encode("ascii")
+    if key is None:
+        return str(blake3(text).hexdigest())
+    return str(blake3(text, key=key.derive(b"statement", b"content", length=32)).hexdigest())
 
 
 def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

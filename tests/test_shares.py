@@ -259,7 +259,67 @@ def test_an_array_without_its_sidecar(tmp_path: Path, copying: bool, key: pf.Key
         pf.restore_array(data, key, share=SHARE)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_marked_share_of_an_array_is_not_marked_twice(tmp_path: Path, in_memory: bool, key: pf.Key) -> None:
+    """Few of the clips are marked, and all or more are to be: their medians do not tell."""
+    clips = np.random.default_rng(1).normal(0, 300, (400, 4000)).astype(np.int16)
+    labels = ["yes", "no"] * 200
+    assert pf.protect(clips.copy(), labels, key).clips == 400
+    pf.protect(clips, labels, key, share=0.03)
+    assert 8 < len(rows(400, 0.03)) < 20
+    np.save(tmp_path / "clips.npy", clips)
+    for share in (1, 0.5, 0.1):
+        if in_memory:
+            again = clips.copy()
+            with pytest.raises(ValueError, match="Some clips of the data are marked with this key already"):
+                pf.protect(again, labels, key, share=share)
+            assert again.tobytes() == clips.tobytes()
+            continue
+        for dst in (None, tmp_path / "copy.npy"):
+            with pytest.raises(SidecarError, match="Some clips of the data are marked with this key already"):
+                pf.protect_array(tmp_path / "clips.npy", labels, key, dst=dst, share=share)
+    assert os.listdir(tmp_path) == ["clips.npy"]
+
+
 # Files.
+
+
+def few_marked(place: Path, key: pf.Key) -> Path:
+    """A folder with 100 files of which few are marked, without its sidecar."""
+    for n in range(100):
+        (place / "yn"[n % 2]).mkdir(parents=True, exist_ok=True)
+        sound = np.random.default_rng(n).normal(0, 300, 4000).astype(np.int16)
+        soundfile.write(place / "yn"[n % 2] / f"{n}.{'flac' if n % 3 == 0 else 'wav'}", sound, 16000)
+    report = pf.protect_folder(place, None, key, share=0.08)
+    assert 2 < report.clips - report.untagged < 15
+    for end in (".poscuda", ".poscuda.json"):
+        place.with_name(place.name + end).unlink()
+    return place
+
+
+@both_ways
+def test_a_marked_share_of_files_is_not_marked_twice(tmp_path: Path, copying: bool, key: pf.Key) -> None:
+    src, dst = few_marked(tmp_path / "src", key), tmp_path / "copy" if copying else None
+    before = contents(tmp_path)
+    for share in (1, 0.5, 0.2):
+        with pytest.raises(SidecarError, match="Some clips of the data are marked with this key already"):
+            pf.protect_folder(src, dst, key, share=share)
+    assert contents(tmp_path) == before
+
+
+@both_ways
+def test_nor_is_it_where_it_is_added(tmp_path: Path, copying: bool, key: pf.Key) -> None:
+    more, src, dst = few_marked(tmp_path / "more", key), tmp_path / "src", tmp_path / "copy" if copying else None
+    for n in range(4):
+        (src / "yn"[n % 2]).mkdir(parents=True, exist_ok=True)
+        soundfile.write(src / "yn"[n % 2] / f"new{n}.wav", np.arange(4000, dtype=np.int16), 16000)
+    pf.protect_folder(src, dst, key)
+    for path in sorted(more.rglob("*.*")):
+        path.rename(src / path.relative_to(more))
+    before = contents(tmp_path)
+    with pytest.raises(SidecarError, match="Some clips of the data are marked with this key already"):
+        pf.protect_folder(src, dst, key)
+    assert contents(tmp_path) == before
 
 
 def write_dataset(root: Path) -> Path:
@@ -465,3 +525,6 @@ def test_the_private_page_and_evaluation(tmp_path: Path, kind: str, copying: boo
     labels = () if kind == "files" else (tmp_path / "labels.npy",)
     with pytest.raises(DatasetError, match="Only a share of the clips is marked"):
         source(dst or src, key, *labels)
+    with pytest.raises(DatasetError, match="leave the evaluation out"):  # even if it is of these very clips, all marked
+        reporting.write_report(dst or src, key, tmp_path / "other.html", evaluation=tmp_path / "evaluation.json")
+    assert not (tmp_path / "other.html").exists()

@@ -55,9 +55,9 @@ def naive_digest(fields: dict[str, Any]) -> str:
     return blake3(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def listed(clips: list[tuple[str, bytes, str | int]]) -> str:
+def listed(clips: list[tuple[str, bytes, str | int]], key: bytes | None = None) -> str:
     lines = [f"{json.dumps([name, blake3(content).hexdigest(), label])}\n" for name, content, label in clips]
-    return blake3("".join(sorted(lines)).encode()).hexdigest()
+    return blake3("".join(sorted(lines)).encode(), key=key).hexdigest()
 
 
 def hidden(master: bytes, token: bytes) -> str:
@@ -118,6 +118,32 @@ def test_it_states_an_array_to_the_bit(tmp_path: Path, key: pf.Key, copying: boo
     assert set(changed) >= {0, 3, 4, 5}
     assert found.content == listed([(str(n), samples[n].tobytes(), label) for n, label in changed.items()])
     assert (found.clips, found.labels, found.sample_rates) == (len(changed), (7, 9, 10), (8000,))
+
+
+@pytest.mark.parametrize("hide", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "array"])
+def test_which_clips_are_a_marked_share_cannot_be_tried(tmp_path: Path, key: pf.Key, kind: str, hide: bool) -> None:
+    if kind == "folder":
+        data = folder(tmp_path)
+        before = contents(data)
+        pf.protect_folder(data, None, key, share=0.5)
+        changed = sorted(name for name, content in contents(data).items() if content != before[name])
+        clips = [(name, (data / name).read_bytes(), name.partition("/")[0]) for name in changed]
+    else:
+        data = array(tmp_path)
+        original = np.load(data)
+        pf.protect_array(data, ["yes", "no"] * 3, key, share=0.5)
+        now = np.load(data)
+        rows = np.flatnonzero((now != original).reshape(6, -1).any(axis=1)).tolist()
+        clips = [(str(n), now[n].tobytes(), ["yes", "no"][n % 2]) for n in rows]
+    assert clips
+    found = pf.ownership_statement(data, key, hide_labels=hide)
+    secret = key.derive(b"statement", b"content", length=32)
+    if hide:
+        clips = [(name, content, hidden(bytes(range(32)), b"n" + label.encode())) for name, content, label in clips]
+    assert found.clips == len(clips)
+    assert found.content == listed(clips, secret)
+    assert found.content != listed(clips)
 
 
 def test_format_1_has_no_sample_rates_and_counts_what_it_changed(tmp_path: Path, key: pf.Key) -> None:

@@ -7,6 +7,7 @@ sidecar lie beside it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import os
@@ -92,7 +93,7 @@ def copy_array(
         notes: tuple[str, ...] = tuple(journal.header.get("notes", ()))
         if journal.state is State.NEW:
             _refuse_taken(target)
-            plan, notes = judged(plan, key, snr, lambda plan: look(source.clips, plan, engine))
+            plan, notes = judged(plan, key, snr, functools.partial(look, source.clips, engine=engine))
         else:
             copies.refuse_other_recipe(journal, recipe, snr, share)
             plan = plan.with_recipe(key, copies.recipe_of(journal))

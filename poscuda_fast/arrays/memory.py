@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +107,8 @@ def protect(
     tags = of_rows(key, check_share(share), len(audio.lengths))
     plan = make_plan(key, recipe, labels, classes, audio.lengths, sample_rate, tags)
     traced = MOST_TRACED if len(plan.lengths) >= FEWEST_ALIKE else 0
-    plan, notes = judged(plan, key, snr, lambda plan: look(audio, plan, engine, traced), in_memory=True)
+    looker = functools.partial(look, audio, engine=engine, most_traced=traced)
+    plan, notes = judged(plan, key, snr, looker, in_memory=True)
     tally = _mark_all(audio, plan, engine)
     return tally.report("protected", plan.settings(), time.perf_counter() - begun, notes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -173,7 +174,7 @@ def protect_array(
             known = recorded_recipe(journal)
             if known is None:
                 undone = journal.state is State.UNDONE  # then its records tell what the data are
-                plan, notes = judged(plan, key, snr, lambda plan: look(array, plan, engine), known=undone)
+                plan, notes = judged(plan, key, snr, functools.partial(look, array, engine=engine), known=undone)
             else:  # the data may be marked in part, so that only the record tells
                 plan, notes = plan.recorded(key, known, snr), notes_of(journal)
             target = ArrayTarget(array, key, plan.marks, engine, plan, progress, snr=snr, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,7 +128,8 @@ class Folder:
         if header is None:
             plan = make_plan(key, recipe, self.labels, None, lengths, rates)
             engine = Engine(threads=1)
-            plan, _ = judged(plan, key, snr, lambda plan: looking.look(paths.source, self._files, plan, engine))
+            look_at = functools.partial(looking.look, paths.source, self._files, engine=engine)
+            plan, _ = judged(plan, key, snr, look_at, names=self._files.names)
             self.recipe = plan.recipe
         self.labels_mac = mac_of_labels(key, dict(zip(self._files.names, self.labels, strict=True)))
 
@@ -221,7 +223,7 @@ class Array:
         rate = _rate_of_array(path, recipe, header, sample_rate)
         plan = make_plan(key, recipe, given, self._classes, self._clips.lengths, rate)
         if header is None:
-            plan, _ = judged(plan, key, snr, lambda plan: look(self._clips, plan, self._engine))
+            plan, _ = judged(plan, key, snr, functools.partial(look, self._clips, engine=self._engine))
         self.recipe = plan.recipe
         self.labels: Sequence[Label] = given.tolist()
         self.labels_mac = _labels_mac(key, plan)

@@ -367,7 +367,8 @@ class _Run:
                 self._planned(chosen, recipe),
                 self._key,
                 self._snr if self._is_new else None,
-                lambda plan: looking.look(self._paths.source, files, plan, self._engine),
+                functools.partial(looking.look, self._paths.source, files, engine=self._engine),
+                names=[self._sources[number].name for number in chosen],
             )
             recipe = plan.recipe
             if not self._is_new:

@@ -15,7 +15,16 @@ from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.table import AudioFile
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.mark import codings, packed
-from poscuda_fast.mark.judging import MOST_BYTES, MOST_TRACED, Look, clips_to_look_at, look_at
+from poscuda_fast.mark.judging import (
+    BYTES_OF_FIRST,
+    MOST_BYTES,
+    MOST_TRACED,
+    TRACED_OF_FIRST,
+    Look,
+    clips_to_look_at,
+    look_at,
+    traces_of,
+)
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
 
@@ -44,21 +53,26 @@ def look(
     engine: Engine,
     among: Ints | None = None,
     most_traced: int = MOST_TRACED,
+    first: Ints | None = None,
 ) -> Look:
-    """Look at the beginnings of some files under format 2, `among` all or those with some numbers.
+    """Look at the beginnings of some files under format 2, `among` all or those with some numbers, or only at `first`.
 
     Marks are looked for in so many frames of them. AudioFileError if one cannot be read.
     """
-    chosen = clips_to_look_at(plan, among)
+    chosen = clips_to_look_at(plan, among) if first is None else first
     if not len(chosen):
         return Look.nothing()
     most = min(MOST_BYTES_OF_ONE, MOST_BYTES // len(chosen))
     traced = most_traced // len(chosen)
+    if first is not None:
+        most, traced = BYTES_OF_FIRST, TRACED_OF_FIRST
 
     def look_together(numbers: list[int], parts: list[NDArray[Any]], channels: int) -> Look:
         patches = plan.of_clips(np.array(numbers, np.int64))
         frames = np.array([len(part) // channels for part in parts], np.int64)
         patches = dataclasses.replace(patches, clips=np.arange(len(parts)), sizes=np.minimum(patches.sizes, frames))
+        if first is not None:
+            return Look.only(traces_of(_Beginnings(parts, channels), plan.marks, patches, traced))
         return look_at(_Beginnings(parts, channels), plan.marks, patches, engine, traced)
 
     def looks() -> Iterator[Look]:

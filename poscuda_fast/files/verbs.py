@@ -26,9 +26,9 @@ from poscuda_fast.files.target import FileTarget, Job, recorded
 from poscuda_fast.files.unmarking import undo_in_place, undo_into
 from poscuda_fast.kernels import Engine, Ints
 from poscuda_fast.key import Key, check_key
-from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked
+from poscuda_fast.mark.judging import NAMES_SHOWN, judged, refuse_marked, refuse_share_marked
 from poscuda_fast.mark.plan import make_plan
-from poscuda_fast.mark.shares import of_names
+from poscuda_fast.mark.shares import of_names, words_of_names
 from poscuda_fast.recipe import Recipe, check_share, check_snr, chosen_recipe
 from poscuda_fast.results import Progress, Report, Tally, Verdict, Verification
 from poscuda_fast.secrecy import discreet
@@ -198,7 +198,7 @@ def protect_folder(
         if known is None:
             undone = journal.state is State.UNDONE  # then its records tell what its files are
             look = functools.partial(looking.look, paths.source, job.files, engine=engine)
-            plan, notes = judged(plan, key, snr, look, known=undone)
+            plan, notes = judged(plan, key, snr, look, known=undone, names=job.files.names)
         job = dataclasses.replace(job, plan=plan, snr=snr, notes=notes)
         target = FileTarget(paths, journal, plan.recipe, engine, progress, job)
         with contextlib.closing(target):
@@ -512,9 +512,11 @@ def _others_than_recorded(journal: Journal, paths: Paths, job: Job, *, partial: 
 def _refuse_marked(journal: Journal, paths: Paths, job: Job, engine: Engine, added: Ints) -> None:
     """SidecarError if files that the sidecar does not record are marked with this key already."""
     if len(added) and job.plan.marks.steady:
-        seen = looking.look(paths.source, job.files, job.plan, engine, added)
+        look = functools.partial(looking.look, paths.source, job.files, engine=engine)
+        words = words_of_names(journal.key, [job.files.names[n] for n in added])
         try:
-            refuse_marked(job.plan, seen.traces)
+            refuse_marked(job.plan, look(job.plan, among=added).traces)
+            refuse_share_marked(job.plan, words, look, added)
         except SidecarError as error:
             names = ", ".join(job.files.names[n] for n in added[:NAMES_SHOWN])
             raise SidecarError(f"{len(added)} files that {journal.path} does not know ({names}): {error}") from None

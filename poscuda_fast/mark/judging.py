@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from poscuda_fast.mark.lines import Lines
 from poscuda_fast.mark.packed import mark_dense
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.shares import Words, words_of_names, words_of_rows
 from poscuda_fast.mark.traces import SURE, Traces, traces
 from poscuda_fast.recipe import MILLION, STRENGTHS, Recipe, check_snr
 
@@ -28,6 +29,11 @@ MOST_SATURATED = 0.01  # of the samples
 MOST_TRACED = 1 << 18  # frames in which marks are looked for: a few ms
 MOST_TRACED_TO_UNDO = 1 << 22  # likewise, before marks are subtracted
 FEWEST_PERIODS = 2  # of each clip, in which they are looked for nevertheless
+FIRST = (4, 16, 64)  # clips that are marked first whatever the share, in which marks are looked for
+FEWEST_FIRST = 2  # of them, of which both look marked
+BYTES_OF_FIRST = 1 << 16  # of each of them, in a file
+TRACED_OF_FIRST = 1 << 11  # frames
+MOST_DRAWN = 1 << 16  # clips of an array among which they are
 FEWEST_ALIKE = 8  # clips of a class in memory, by which it is told that it is marked: a batch may hold any clip
 LEAST_LEVEL = 0.5  # of its mark, that the median clip of a protected class holds
 NAMES_SHOWN = 10
@@ -50,6 +56,13 @@ class Readable(Protocol):
 
     def read(self, patches: Patches) -> NDArray[Any]:
         """A dense copy of the patches."""
+
+
+class Looker(Protocol):
+    """Looks at some of the clips of a plan; or at `first`, and there for marks alone."""
+
+    def __call__(self, plan: Plan, /, *, first: Ints | None = None) -> Look:
+        """What these clips are like."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +94,11 @@ class Look:
     def nothing() -> Look:
         """A look at no clips."""
         return Look(np.empty(0), np.empty(0), 0, 0, 0, Traces.none())
+
+    @staticmethod
+    def only(traces: Traces) -> Look:
+        """A look for marks alone."""
+        return dataclasses.replace(Look.nothing(), traces=traces)
 
     @staticmethod
     def joined(looks: Iterable[Look]) -> Look:
@@ -153,14 +171,16 @@ def judged(
     plan: Plan,
     key: Key,
     snr: float | None,
-    look: Callable[[Plan], Look],
+    look: Looker,
     *,
     known: bool = False,
     in_memory: bool = False,
+    names: Sequence[str] | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan, with the strength that `snr` asks for; and notes for the report. `look` looks at some of the clips.
 
-    `known` says that a sidecar tells whether the clips are marked already.
+    `known` says that a sidecar tells whether the clips are marked already. `names` are those of files; the clips of an
+    array have none.
 
     SidecarError, or in memory ValueError, if they are; ValueError if the mark could not protect, or `snr` cannot be
     reached; and whatever `look` raises.
@@ -176,6 +196,9 @@ def judged(
     seen = look(plan)
     if not known:
         refuse_marked(plan, seen.traces, in_memory=in_memory)
+        n_drawn = min(len(plan.lengths), MOST_DRAWN)
+        words = words_of_rows(key, n_drawn) if names is None else words_of_names(key, names)
+        refuse_share_marked(plan, words, look, in_memory=in_memory)
     if snr is not None:
         strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
@@ -214,6 +237,36 @@ def refuse_marked(plan: Plan, traces: Traces, *, in_memory: bool = False) -> Non
     if in_memory:
         raise ValueError(f"{what} Protect a fresh copy of the originals. Nothing was written.")
     raise SidecarError(f"{what} {HOW_UNDONE} Nothing was written.")
+
+
+def refuse_share_marked(
+    plan: Plan, words: Words, look: Looker, among: Ints | None = None, *, in_memory: bool = False
+) -> None:
+    """SidecarError, or in memory ValueError, if a share of the clips is marked already, however small.
+
+    `words` are those of the first clips, or of `among`. Clips with the lowest words are marked in any share.
+    """
+    if in_memory and len(words) < FEWEST_ALIKE:
+        return
+    numbers = np.arange(len(words)) if among is None else among
+    order = np.argsort(words, kind="stable")
+    first = numbers[order][plan.lengths[numbers[order]] > 0][: FIRST[-1]]
+    seen, begin = Traces.none(), 0
+    for end in FIRST:
+        if len(first) <= begin:
+            return
+        seen = Traces.joined([seen, look(plan, first=first[begin:end]).traces])
+        begin = end
+        found = seen.by_class(np.zeros(len(seen.rows), np.int64))
+        if len(seen.rows) < (FEWEST_ALIKE if in_memory else FEWEST_FIRST) or not found.sure.all():
+            continue
+        what = (
+            "Some clips of the data are marked with this key already, as where only a share of them was to be (share), "
+            "and would be marked twice."
+        )
+        if in_memory:
+            raise ValueError(f"{what} Protect a fresh copy of the originals. Nothing was written.")
+        raise SidecarError(f"{what} {HOW_UNDONE} Nothing was written.")
 
 
 def refuse_unmarked(plan: Plan, traces: Traces, *, all_clips: bool) -> None:
@@ -288,9 +341,13 @@ def chosen_clips(n_clips: int) -> Ints:
     return np.unique(np.linspace(0, max(0, n_clips - 1), min(n_clips, MOST_CLIPS)).astype(np.int64))
 
 
-def look(audio: Readable, plan: Plan, engine: Engine, most_traced: int = MOST_TRACED) -> Look:
-    """Look at some clips of an array under format 2, and for marks in so many frames of them."""
-    patches = plan.of_clips(clips_to_look_at(plan))
+def look(
+    audio: Readable, plan: Plan, engine: Engine, most_traced: int = MOST_TRACED, first: Ints | None = None
+) -> Look:
+    """Look at some clips of an array under format 2, and for marks in so many frames of them; or only at `first`."""
+    patches = plan.of_clips(clips_to_look_at(plan) if first is None else first)
+    if first is not None:
+        return Look.only(traces_of(audio, plan.marks, patches, TRACED_OF_FIRST))
     return look_at(audio, plan.marks, patches, engine, most_traced // max(1, len(patches)))
 
 
@@ -313,11 +370,11 @@ def look_at(audio: Readable, marks: Any, patches: Patches, engine: Engine, trace
         int((known & ~heard).sum()),
         0 if is_float else _saturated(audio, marks, patches, energies, peaks, loudest, engine),
         0 if is_float else patches.n_frames * audio.channels,
-        _traces(audio, marks, patches, traced),
+        traces_of(audio, marks, patches, traced),
     )
 
 
-def _traces(audio: Readable, marks: Lines, patches: Patches, most: int) -> Traces:
+def traces_of(audio: Readable, marks: Any, patches: Patches, most: int) -> Traces:
     """How much of their marks the beginnings of some clips hold, judged by so many frames of each; 0 is not to look."""
     if not most:
         return Traces.none()

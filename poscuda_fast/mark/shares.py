@@ -13,6 +13,7 @@ from poscuda_fast.key import Key
 from poscuda_fast.recipe import MILLION
 
 ROWS_PER_BLOCK = 1024
+Words = NDArray[np.uint32]
 
 
 class Tags(NamedTuple):
@@ -34,21 +35,30 @@ def of_rows(key: Key, share: int | None, n_clips: int) -> Tags | None:
     """The share of the clips of an array; None if there is no share, and so all are marked."""
     if share is None:
         return None
-    blocks = range(-(-n_clips // ROWS_PER_BLOCK))
-    drawn = (key.derive(b"share", b"row", n.to_bytes(8, "big"), length=4 * ROWS_PER_BLOCK) for n in blocks)
-    return Tags(share, _taken(np.frombuffer(b"".join(drawn), "<u4")[:n_clips], share))
+    return Tags(share, _taken(words_of_rows(key, n_clips), share))
 
 
 def of_names(key: Key, share: int | None, names: Iterable[str]) -> Tags | None:
     """The share of files, by their paths below the folder."""
     if share is None:
         return None
+    return Tags(share, _taken(words_of_names(key, names), share))
+
+
+def words_of_rows(key: Key, n_clips: int) -> Words:
+    """The word of each clip of an array, which are secret: of any share, those with the lowest words are marked."""
+    blocks = range(-(-n_clips // ROWS_PER_BLOCK))
+    drawn = (key.derive(b"share", b"row", n.to_bytes(8, "big"), length=4 * ROWS_PER_BLOCK) for n in blocks)
+    return np.frombuffer(b"".join(drawn), "<u4")[:n_clips]
+
+
+def words_of_names(key: Key, names: Iterable[str]) -> Words:
+    """The word of each file."""
     forms = (unicodedata.normalize("NFC", name).encode("utf-8") for name in names)
-    drawn = b"".join(key.derive(b"share", b"file", form, length=4) for form in forms)
-    return Tags(share, _taken(np.frombuffer(drawn, "<u4"), share))
+    return np.frombuffer(b"".join(key.derive(b"share", b"file", form, length=4) for form in forms), "<u4")
 
 
-def _taken(words: NDArray[np.uint32], share: int) -> NDArray[np.bool_]:
+def _taken(words: Words, share: int) -> NDArray[np.bool_]:
     """Whether word * 10^6 < share * 2^32, in integers."""
     taken: NDArray[np.bool_] = words.astype(np.uint64) * np.uint64(MILLION) < np.uint64(share << 32)
     return taken

@@ -70,7 +70,7 @@ def write_report(
         `out` exists.
     DatasetError
         `src` or the folder of `out` does not exist, or `out` lies inside `src`; or the evaluation is damaged, or is of
-        another key, recipe, labels or lengths.
+        another key, recipe, labels or lengths, or only a share of the clips is marked.
     SidecarError
         There is no run, it was undone, or its undo was dropped; or the sidecar is damaged, of another key, or made for
         other data.
@@ -109,6 +109,11 @@ def refuse_missing() -> None:
 def _evaluation(path: PathLike | None, run: ArrayRun | CopiedArray | FilesRun | CopiedFiles) -> Evaluation | None:
     if path is None:
         return None
+    if recorded_share(run.journal) is not None:
+        raise DatasetError(
+            f"Only a share of the clips is marked, according to {run.journal.path}, and evaluations are of data that "
+            f"are marked throughout; leave the evaluation out."
+        )
     return read_evaluation(path, run.journal.key.fingerprint, run.recipe, run.labels_mac)
 
 
