@@ -1,15 +1,11 @@
-"""What all commands of the experiments share: errors as sentences, and progress with the time that is left."""
+"""What all commands of the experiments share: errors as sentences, and a word when they are interrupted."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
-from poscuda_fast.evaluation.pace import in_words
+from collections.abc import Callable
 
 STOPPED = "Stopped. What is finished is stored: the same command goes on from there."
 
@@ -34,21 +30,3 @@ def sentences(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
             sys.exit(130)
 
     return asked
-
-
-def tell(lines: Iterable[tuple[float, str]], costs: float) -> Iterator[str]:
-    """Print each line with how far the work is, and yield it.
-
-    `lines` are (cost of what it took, text), as they get done; `costs` is the cost of all.
-    """
-    begun, done = time.perf_counter(), 0.0
-    for cost, text in lines:
-        done += cost
-        left = (time.perf_counter() - begun) * (costs - done) / done if done else 0.0
-        print(f"{text}; {100 * done / costs:.0f} % done" + f", {in_words(left)} left" * (done < costs), flush=True)
-        yield text
-
-
-def skipped(path: Any) -> None:
-    """Say that a result is there already."""
-    print(f"Already stored, skipped: {path}", flush=True)

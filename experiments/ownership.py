@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.asking import parser_of, sentences
 from experiments.data.dataset import TEST, TRAIN, Dataset, load, results_of
-from experiments.parallel import in_parallel
+from experiments.parallel import run_missing
 from experiments.training.conditions import Clips, Ints, mark_rows, named, study_key
 from experiments.training.trial import spaced
 from poscuda_fast import Key, Recipe, ownership_test
@@ -155,17 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
         suspects += [Suspect(options.dataset, model, share) for share in SHARES]
         suspects += [Suspect(options.dataset, model, AFTER, how) for how in HOWS]
         suspects += [Suspect(options.dataset, model, 0.0, keys=options.keys)]
-    missing = []
-    for one in suspects:
-        path = results / f"{one.name(data)}.json"
-        if path.exists() and stored.load(results, path.stem)["digest"] == data.digest:
-            skipped(path)
-        else:
-            missing.append(one)
-    done = in_parallel(Suspect.run, [(one, results) for one in missing], options.jobs)
-    lines = ((task[0].cost, line) for task, line in done)
-    for _ in tell(lines, sum(one.cost for one in missing)):
-        pass
+    run_missing(suspects, data, results, options.jobs)
 
 
 if __name__ == "__main__":

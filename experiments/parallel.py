@@ -7,10 +7,16 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks import stored
+from experiments.data.dataset import Dataset
+from poscuda_fast.evaluation.pace import in_words
 
 
 def in_parallel(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[tuple[Any, Any]]:
@@ -32,6 +38,30 @@ def in_parallel(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
             raise
+
+
+def run_missing(cells: Iterable[Any], data: Dataset, results: Path, jobs: int) -> None:
+    """Run each cell whose result is not stored yet, and say which are, and how long the others take.
+
+    A cell has a ``name(data)``, a ``cost``, and ``run(results)``, which stores its result and returns a line.
+    """
+    missing = []
+    for cell in cells:
+        path = results / f"{cell.name(data)}.json"
+        if path.exists() and stored.load(results, path.stem)["digest"] == data.digest:
+            print(f"Already stored, skipped: {path}", flush=True)
+        else:
+            missing.append(cell)
+    begun, done, costs = time.perf_counter(), 0.0, sum(cell.cost for cell in missing)
+    for (cell, _), line in in_parallel(_run_cell, [(cell, results) for cell in missing], jobs):
+        done += cell.cost
+        left = (time.perf_counter() - begun) * (costs - done) / done
+        print(f"{line}; {100 * done / costs:.0f} % done" + f", {in_words(left)} left" * (done < costs), flush=True)
+
+
+def _run_cell(cell: Any, results: Path) -> str:
+    line: str = cell.run(results)
+    return line
 
 
 def _begin() -> None:

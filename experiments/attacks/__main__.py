@@ -12,13 +12,14 @@ it is finished, and stored cells are skipped.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.asking import parser_of, sentences
 from experiments.attacks.cells import LINEAR, Attacked
 from experiments.attacks.table import choose
 from experiments.data.dataset import load, results_of
-from experiments.parallel import in_parallel
+from experiments.parallel import run_missing
 from experiments.training.conditions import named
 from poscuda_fast.evaluation.models import MODELS
 
@@ -44,30 +45,20 @@ def main(arguments: list[str] | None = None) -> None:
     attacks = {one.name: one for text in options.attacks for one in choose(text)}
     for condition in options.conditions:
         named(condition)
-    missing = []
-    for seed in options.seeds:
-        for name, chosen in attacks.items():
-            probed = chosen.attack.kind == "probe"
-            if probed and options.other is None:
-                print(f"{name} is left out: it needs --other, a prepared data set.")
-                continue
-            for condition in options.conditions:
-                for model in [LINEAR] if probed else options.models:
-                    if not probed and not chosen.applies(condition, model):
-                        continue
-                    cell = Attacked(
-                        options.dataset, condition, name, model, seed, options.clips, options.epochs, options.other,
-                        options.device,
-                    )  # fmt: skip
-                    path = results / f"{cell.name(data)}.json"
-                    if path.exists():
-                        skipped(path)
-                    else:
-                        missing.append(cell)
-    done = in_parallel(Attacked.run, [(cell, results) for cell in missing], options.jobs)
-    lines = ((task[0].cost, line) for task, line in done)
-    for _ in tell(lines, sum(cell.cost for cell in missing)):
-        pass
+    cells = []
+    for seed, (name, chosen) in itertools.product(options.seeds, attacks.items()):
+        probed = chosen.attack.kind == "probe"
+        if probed and options.other is None:
+            print(f"{name} is left out: it needs --other, a prepared data set.")
+            continue
+        cells += [
+            Attacked(options.dataset, condition, name, model, seed, options.clips, options.epochs, options.other,
+                     options.device)
+            for condition in options.conditions
+            for model in ([LINEAR] if probed else options.models)
+            if probed or chosen.applies(condition, model)
+        ]  # fmt: skip
+    run_missing(cells, data, results, options.jobs)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 
 from benchmarks import stored
 from experiments.attacks.probe import probe
 from experiments.attacks.scene import Scene, make_scene
 from experiments.attacks.table import Chosen, attacked, choose, embedding_of, front_of, heard, step_of
 from experiments.data.dataset import Dataset, load
+from experiments.training.cells import named_by, of_size
 from experiments.training.conditions import named
 from experiments.training.trial import rows_of
 from poscuda_fast.evaluation.augmenting import REGIMES
@@ -76,8 +75,7 @@ class Attacked:
 
     def name(self, data: Dataset) -> str:
         """The name of the cell's file."""
-        digest = blake3(json.dumps(self._identity(data), sort_keys=True).encode()).hexdigest()[:8]
-        return f"{data.name}_{self.attack}_{self.condition}_{self.model}_s{self.seed}_{digest}"
+        return named_by(self._identity(data), data.name, self.attack, self.condition, self.model, f"s{self.seed}")
 
     def run(self, results: Path) -> str:
         """Mark and attack the clips, train the model, and store the cell; returns a line about it."""
@@ -149,6 +147,5 @@ class Attacked:
     def _command(self, data: Dataset) -> str:
         said = f"--attacks {self.attack} --conditions {self.condition}"
         said += f" --models {self.model}" if self.model != LINEAR else " --other OTHER"
-        more = {"--seeds": self.seed or None, "--clips": self.clips, "--epochs": self.epochs}
-        rest = "".join(f" {option} {value}" for option, value in more.items() if value is not None)
-        return f"python -m experiments.attacks {data.name.upper()} {said}{rest}"
+        said += f" --seeds {self.seed}" * bool(self.seed) + of_size(self.clips, self.epochs)
+        return f"python -m experiments.attacks {data.name.upper()} {said}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 # Digests of the data sets of the project's tables: FSDD whole, and the subset of Speech Commands of ten words.
 KNOWN = {"baacde198af91143": "fsdd", "8d99989527e8ecce": "speech_commands"}
 RESULTS = Path(__file__).parents[1] / "results"
+ABOUT: dict[str, Callable[[Any], Any]] = {"name": str, "classes": tuple, "sample_rate": int}  # of dataset.json
 PER_CLIP = {"labels": np.int64, "lengths": np.int64, "split": np.uint8, "speaker": np.int64}
 
 
@@ -33,19 +35,14 @@ class Dataset:
     Attributes
     ----------
     folder : Path
-        Folder of the arrays.
     name : str
         The data set's name in tables.
     clips : memmap of int16, shape (N, L)
-        The clips, zero-padded to L frames; mapped read-only, so that a slice reads only its own pages.
-    labels : array of int64, shape (N,)
-        The index in `classes` of each clip's class.
-    lengths : array of int64, shape (N,)
-        The true frames of each clip, 1 to L.
+        The clips, zero-padded to L frames; mapped read-only.
+    labels, lengths, speaker : array of int64, shape (N,)
+        The index in `classes` of each clip's class; its true frames, 1 to L; a number for its speaker.
     split : array of uint8, shape (N,)
         TRAIN, VALIDATION or TEST.
-    speaker : array of int64, shape (N,)
-        A number for each speaker; its name is in dataset.json under "speakers".
     classes : tuple of str
         The names of the classes, sorted.
     sample_rate : int
@@ -81,73 +78,35 @@ def results_of(data: Dataset, kind: str) -> Path:
 
 
 def load(folder: Path | str) -> Dataset:
-    """Open a prepared data set; the clips stay on disk until they are used.
-
-    Parameters
-    ----------
-    folder : path
-        A folder made by `experiments.data`.
+    """Open a folder made by `experiments.data`; the clips stay on disk until they are used.
 
     Raises
     ------
     DatasetError
-        A file is missing, cut short, or of another shape or type than expected, or holds a label, length, split or
-        speaker that is out of range.
+        A file is missing, cut short, of another shape or type than expected, or holds a value that is out of range.
     """
     folder = Path(folder)
-    about = _about(folder)
-    clips = _array(folder, "clips", np.int16, mapped=True)
-    if clips.ndim != 2:
-        raise DatasetError(f"{folder}/clips.npy has shape {clips.shape}; expected (clips, frames). Prepare it again.")
-    arrays = {name: _array(folder, name, dtype) for name, dtype in PER_CLIP.items()}
-    for name, values in arrays.items():
-        if values.shape != clips.shape[:1]:
-            raise DatasetError(
-                f"{folder}/{name}.npy has shape {values.shape} for {len(clips)} clips; expected ({len(clips)},). "
-                f"Prepare it again."
-            )
-    _refuse_outside(folder, "labels", arrays["labels"], 0, len(about["classes"]) - 1)
-    _refuse_outside(folder, "lengths", arrays["lengths"], 1, clips.shape[1])
-    _refuse_outside(folder, "split", arrays["split"], TRAIN, TEST)
-    _refuse_outside(folder, "speaker", arrays["speaker"], 0, len(about["speakers"]) - 1)
-    return Dataset(
-        folder, about["name"], clips, classes=tuple(about["classes"]), sample_rate=about["sample_rate"], **arrays
-    )
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "dataset.json"
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        facts = {name: kind(about[name]) for name, kind in ABOUT.items()}
+        n_speakers = len(about["speakers"])
+        clips = np.load(folder / "clips.npy", mmap_mode="r", allow_pickle=False)
+        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in PER_CLIP}
+    except FileNotFoundError as missing:
         raise DatasetError(
-            f"There is no {path}; make the folder with: python -m experiments.data SRC {folder}"
+            f"There is no {missing.filename}; make the folder with: python -m experiments.data SRC {folder}"
         ) from None
-    except ValueError as error:
-        raise DatasetError(f"{path} is not JSON: {error}. Prepare it again.") from None
-    for name, kind in {"name": str, "classes": list, "speakers": list, "sample_rate": int}.items():
-        if not isinstance(about, dict) or not isinstance(about.get(name), kind):
-            raise DatasetError(f"{path} has no {name!r} of type {kind.__name__}. Prepare it again.")
-    return about
-
-
-def _array(folder: Path, name: str, dtype: type, *, mapped: bool = False) -> Any:
-    path = folder / f"{name}.npy"
-    try:
-        values = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise DatasetError(f"There is no {path}. Prepare it again.") from None
-    except (ValueError, EOFError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}. Prepare it again.") from None
-    if values.dtype != dtype:
-        raise DatasetError(f"{path} holds {values.dtype}; expected {np.dtype(dtype)}. Prepare it again.")
-    return values
-
-
-def _refuse_outside(folder: Path, name: str, values: NDArray[Any], lowest: int, highest: int) -> None:
-    outside = np.flatnonzero((values < lowest) | (values > highest))
-    if outside.size:
-        raise DatasetError(
-            f"{folder}/{name}.npy holds {values[outside[0]]} in row {outside[0]}; expected {lowest} to {highest}. "
-            f"Prepare it again."
-        )
+    except (ValueError, EOFError, TypeError, KeyError) as error:
+        raise DatasetError(f"{folder} cannot be read: {error!r}. Prepare it again.") from None
+    if clips.ndim != 2 or clips.dtype != np.int16:
+        raise DatasetError(f"{folder}/clips.npy is {clips.dtype} {clips.shape}; expected int16 (clips, frames).")
+    allowed = {"labels": (0, len(facts["classes"]) - 1), "lengths": (1, clips.shape[1]), "split": (TRAIN, TEST),
+               "speaker": (0, n_speakers - 1)}  # fmt: skip
+    for name, values in arrays.items():
+        low, high = allowed[name]
+        if values.dtype != PER_CLIP[name] or values.shape != clips.shape[:1]:
+            expected = f"{np.dtype(PER_CLIP[name])} ({len(clips)},)"
+            raise DatasetError(f"{folder}/{name}.npy is {values.dtype} {values.shape}; expected {expected}.")
+        if len(values) and not low <= values.min() <= values.max() <= high:
+            raise DatasetError(f"{folder}/{name}.npy holds values outside {low} to {high}. Prepare it again.")
+    return Dataset(folder, clips=clips, **facts, **arrays)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import stored
-from experiments.asking import parser_of, sentences, skipped
+from experiments.asking import parser_of, sentences
 from experiments.data.dataset import TRAIN, Dataset, load, results_of
 from experiments.measures.embeddings import NAME, describe, embed
 from experiments.measures.frechet import frechet_distance, half_against_half, paired_bootstrap, scalar_distance
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.conditions:
             path = folder / f"{data.name}_{name}_s{seed}.json"
             if path.exists() and json.loads(path.read_text())["digest"] == data.digest:
-                skipped(path)
+                print(f"Already stored, skipped: {path}", flush=True)
             else:
                 clean = embed(drawn[0], drawn[2], data.sample_rate) if clean is None else clean
                 command = f"python -m experiments.measures {data.name.upper()} --conditions {name} --seeds {seed}"

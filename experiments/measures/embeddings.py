@@ -29,29 +29,10 @@ Samples = NDArray[np.float32]
 
 
 def embed(clips: NDArray[np.int16], lengths: ArrayLike, sample_rate: int) -> NDArray[np.float32]:
-    """One embedding per clip, of its true frames only.
+    """One embedding (DIMENSIONS,) per int16 clip (n, L), of its true frames only; at most `BATCH` clips are in memory.
 
-    Parameters
-    ----------
-    clips : (n, L) int16
-        May be a memory map: at most `BATCH` clips are in memory at once.
-    lengths : (n,) array_like of int
-        True frames of each clip; the padding after them is ignored.
-    sample_rate : int
-        Hz. Clips of another rate than the network's are resampled with soxr ("HQ"), and repeated to fill its window.
-
-    Returns
-    -------
-    (n, DIMENSIONS) float32
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, a clip has no frames, or is longer than 9.01 s: the network hears no more than that.
-    TypeError
-        If the clips are not int16.
-    ImportError
-        If a package of the extra `experiments` is missing.
+    Clips of another rate than the network's are resampled with soxr ("HQ"), and repeated to fill its window. ValueError
+    if shapes do not fit, a clip has no frames, or is longer than 9.01 s: the network hears no more than that.
     """
     lengths = checked_lengths(clips, lengths)
     if not lengths.all():

@@ -23,20 +23,8 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     as close to A as possible (Schönemann 1966), and the remainder |A - Q B|^2 equals the three traces together:
     a sum of squares, never negative, that loses no digits where the sets are nearly equal.
 
-    Parameters
-    ----------
-    a, b : (n, d) and (m, d) array_like
-        One embedding a row, in any order. Computed in float64.
-
-    Returns
-    -------
-    float
-        At least 0; exactly 0 for equal arrays, and within `rounding` of 0 for the same rows in another order.
-
-    Raises
-    ------
-    ValueError
-        If a set is not 2-D, has fewer than 2 rows or a value that is not finite, or the widths differ.
+    `a` (n, d) and `b` (m, d) hold one embedding a row, in any order; ValueError unless both have two rows or more, one
+    width, and finite values. It is computed in float64, and exactly 0 for equal arrays.
     """
     a, b = _pair(a, b)
     if np.array_equal(a, b):
@@ -50,36 +38,11 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     return float(between @ between + np.sum(left * left))
 
 
-def rounding(a: ArrayLike, b: ArrayLike) -> float:
-    """A bound on how far from 0 rounding alone can bring `frechet_distance` for two orders of the same rows.
-
-    The mean, the QR and the rotation each err by at most a few max(n, d) units in the last place, relative to
-    the root mean square of the sets (Higham 2002, sections 3.1 and 19.3); the distance squares these errors.
-    """
-    a, b = _pair(a, b)
-    scale = np.sqrt(np.sum(a * a) / (len(a) - 1)) + np.sqrt(np.sum(b * b) / (len(b) - 1))
-    return float((4 * max(*a.shape, *b.shape) * np.finfo(np.float64).eps * scale) ** 2)
-
-
 def half_against_half(a: ArrayLike, rng: np.random.Generator) -> float:
     """The distance between two random halves of one set: what chance and bias alone give for this many clips.
 
-    Parameters
-    ----------
-    a : (n, d) array_like
-        The clean set, n >= 4. An odd row goes to the second half.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float
-        Larger than for two fresh sets of n clips, since halves are smaller. A set and its edited copy share
-        their clips, so their distance may be far below it.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 4 rows, or as in `frechet_distance`.
+    It is larger than for two fresh sets of n clips, since halves are smaller. A set and its edited copy share their
+    clips, so their distance may be far below it.
     """
     a = _embeddings(a, "a")
     if len(a) < 4:
@@ -90,27 +53,11 @@ def half_against_half(a: ArrayLike, rng: np.random.Generator) -> float:
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, draws: int = 200) -> tuple[float, float]:
-    """A 95 % interval of the distance of n clips, from clips drawn with replacement, each with its edited copy.
+    """A 95 % interval of the distance of n clips, from `draws` of n clips with replacement, each with its edited copy.
 
-    Parameters
-    ----------
-    a, b : (n, d) array_like
-        Row i of both is the same clip.
-    rng : numpy.random.Generator
-    draws : int
-        How often n clips are drawn.
-
-    Returns
-    -------
-    (low, high) : tuple of float
-        For the distance to expect from other n clips, bias included. Drawing adds that bias once more, so only the
-        spread of the draws around their mean is used, and laid around the distance (the basic bootstrap, Davison
-        and Hinkley 1997, section 5.2). Not below 0.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or `draws` < 1, or as in `frechet_distance`.
+    It is for the distance to expect from other n clips, bias included. Drawing adds that bias once more, so only the
+    spread of the draws around their mean is used, and laid around the distance (the basic bootstrap, Davison and
+    Hinkley 1997, section 5.2). Not below 0. Row i of both sets is the same clip.
     """
     a, b = _pair(a, b)
     if len(a) != len(b):
@@ -132,21 +79,6 @@ def scalar_distance(a: ArrayLike, b: ArrayLike) -> float:
     It joins the embeddings of a set end to end into one long vector, so that its Gaussian has one dimension and
     its covariance is one number: (mean_a - mean_b)^2 + (deviation_a - deviation_b)^2 over all values of all
     dimensions. Sets that differ only in which dimensions are active are at distance 0.
-
-    Parameters
-    ----------
-    a, b : (n, d) and (m, d) array_like
-        One embedding a row.
-
-    Returns
-    -------
-    float
-        At least 0. Not comparable to `frechet_distance`.
-
-    Raises
-    ------
-    ValueError
-        As in `frechet_distance`.
     """
     a, b = _pair(a, b)
     return float((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from experiments.asking import parser_of, sentences, skipped, tell
+from experiments.asking import parser_of, sentences
 from experiments.data.dataset import load, results_of
-from experiments.parallel import in_parallel
+from experiments.parallel import run_missing
 from experiments.tables.text import own_table
 from experiments.training import baselines
 from experiments.training.cells import Cell, load_all
@@ -69,17 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if training != "mean-off" or MODELS[model].spectral
     ]  # fmt: skip
-    missing = []
-    for cell in asked:
-        path = results / f"{cell.name(data)}.json"
-        if path.exists():
-            skipped(path)
-        else:
-            missing.append(cell)
-    done = in_parallel(Cell.run, [(cell, results) for cell in missing], options.jobs)
-    lines = ((task[0].cost, line) for task, line in done)
-    for _ in tell(lines, sum(cell.cost for cell in missing)):
-        pass
+    run_missing(asked, data, results, options.jobs)
     names = {cell.name(data) for cell in asked}
     print(own_table([cell for cell in load_all(results) if cell["name"] in names]))
 

@@ -77,8 +77,7 @@ class Cell:
 
     def name(self, data: Dataset) -> str:
         """The name of the cell's file, with a digest of everything that changes its result."""
-        digest = blake3(json.dumps(self._identity(data), sort_keys=True).encode()).hexdigest()[:8]
-        return f"{data.name}_{self.condition}_{self.training}_{self.model}_s{self.seed}_{digest}"
+        return named_by(self._identity(data), data.name, self.condition, self.training, self.model, f"s{self.seed}")
 
     def run(self, results: Path) -> str:
         """Mark the clips, train the model, and store the cell; returns a line about it."""
@@ -150,10 +149,19 @@ class Cell:
 
     def _command(self, data: Dataset) -> str:
         said = f"--conditions {self.condition} --trainings {self.training} --models {self.model} --seeds {self.seed}"
-        more = {"--split": self.split if self.split != "official" else None, "--clips": self.clips,
-                "--epochs": self.epochs}  # fmt: skip
-        rest = "".join(f" {option} {value}" for option, value in more.items() if value is not None)
-        return f"python -m experiments.training {data.name.upper()} {said}{rest}"
+        said += f" --split {self.split}" * (self.split != "official") + of_size(self.clips, self.epochs)
+        return f"python -m experiments.training {data.name.upper()} {said}"
+
+
+def named_by(identity: dict[str, Any], *words: str) -> str:
+    """The name of a cell's file: some words, and a digest of everything that changes its result."""
+    digest = blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return "_".join([*words, digest])
+
+
+def of_size(clips: int | None, epochs: int | None) -> str:
+    """The options of a command for fewer clips and epochs than usual."""
+    return f" --clips {clips}" * (clips is not None) + f" --epochs {epochs}" * (epochs is not None)
 
 
 def _of_recipe(condition: Condition) -> dict[str, Any]:
