@@ -40,19 +40,9 @@ RECIPE = Recipe.strong()
 
 @dataclasses.dataclass(frozen=True)
 class Suspect:
-    """One model that is asked.
+    """One model that is asked: `share` % of its training clips are marked, none of an innocent one's.
 
-    Attributes
-    ----------
-    folder : Path
-        A data set made by `experiments.data`.
-    model : str
-    share : float
-        % of its training clips that are marked; 0 for an innocent model.
-    how : str
-        "", or one of `HOWS`.
-    keys : int
-        How many foreign keys an innocent model is asked about.
+    `how` is "", or one of `HOWS`; `keys` is how many foreign keys an innocent model is asked about.
     """
 
     folder: Path

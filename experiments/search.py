@@ -46,40 +46,18 @@ Clips = NDArray[np.int16]
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One kind of mark.
+    """One kind of mark."""
 
-    Attributes
-    ----------
-    lines : int
-        How many a class has.
-    lowest, highest : float
-        Hz between which they are drawn.
-    spacing : float
-        Hz between the lines of the comb that they are drawn from.
-    apart : float
-        Hz that the lines of one class are apart, at least.
-    slope : float
-        dB per octave of the lines' levels.
-    in_step : float
-        Share of the mark's energy in lines at multiples of `IN_STEP`.
-    harmonic : bool
-        Whether the other lines are multiples of the first.
-    fresh : bool
-        Whether each clip has phases of its own.
-    floor : float or None
-        Least SNR of a clip, in dB: a quieter clip's mark is halved until it has it.
-    """
-
-    lines: int = 2
-    lowest: float = 625.0
+    lines: int = 2  # of a class
+    lowest: float = 625.0  # Hz between which they are drawn
     highest: float = 3875.0
-    spacing: float = 31.25
-    apart: float = 0.0
-    slope: float = 0.0
-    in_step: float = 0.0
-    harmonic: bool = False
-    fresh: bool = False
-    floor: float | None = None
+    spacing: float = 31.25  # Hz, of the comb that they are drawn from
+    apart: float = 0.0  # Hz between two lines of a class, at least
+    slope: float = 0.0  # dB per octave of the lines' levels
+    in_step: float = 0.0  # share of the energy in lines at multiples of IN_STEP
+    harmonic: bool = False  # the other lines are multiples of the first
+    fresh: bool = False  # each clip has phases of its own
+    floor: float | None = None  # least SNR of a clip, dB: a quieter clip's mark is halved until it has it
 
     @property
     def plain(self) -> Point:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import stored
-from experiments.attacks.probe import probe
+from experiments.attacks.probe import probe, transferred
 from experiments.attacks.scene import Scene, make_scene
-from experiments.attacks.table import Chosen, attacked, choose, embedding_of, front_of, heard, step_of
+from experiments.attacks.table import Chosen, attacked, choose, heard, made_for
 from experiments.data.dataset import Dataset, load
 from experiments.training.cells import named_by, of_size
 from experiments.training.conditions import named
@@ -30,20 +30,8 @@ EPOCHS = {name: max(8, kind.epochs // 2) for name, kind in MODELS.items()}
 class Attacked:
     """One cell: plain values, which another process can have.
 
-    Attributes
-    ----------
-    folder : Path
-        A data set made by `experiments.data`.
-    condition, attack : str
-        Names for `conditions.named` and `table.choose`.
-    model : str
-        One of `MODELS`, or `LINEAR`.
-    seed : int
-    clips, epochs : int or None
-        As in `training.cells.Cell`, but with half the epochs by default.
-    other : Path or None
-        A data set that a probe's embedding is trained on.
-    device : str
+    They are those of `training.cells.Cell`, with half the epochs by default; `attack` is a name for `table.choose`,
+    `model` may be `LINEAR`, and `other` is a data set that a probe's embedding is trained on.
     """
 
     folder: Path
@@ -106,7 +94,7 @@ class Attacked:
         labels = data.labels[test_rows]
         if self.model == LINEAR:
             assert self.other is not None
-            embedding = embedding_of(self.chosen, self.other, self.seed)
+            embedding = transferred(self.other, self.seed)
             seen = embedding(scene.clips, scene.lengths, scene.sample_rate)
             tested = embedding(asked, data.lengths[test_rows], data.sample_rate)
             return probe(seen, scene.labels, tested, labels, scene.n_classes)
@@ -116,8 +104,8 @@ class Attacked:
             {"clean": Part(asked, np.arange(len(asked)), labels)},
             scene.n_classes,
             scene.sample_rate,
-            step=step_of(self.chosen, scene, self.model, self.seed),
-            front=front_of(self.chosen, scene, self.model, self.seed),
+            step=made_for(self.chosen, "training", scene, self.model, self.seed),
+            front=made_for(self.chosen, "front", scene, self.model, self.seed),
         )
         return result.history, result.seconds
 

@@ -26,20 +26,9 @@ BATCH = 512
 
 
 def directions(values: Tensor, labels: Tensor, n_classes: int, rounds: int) -> Tensor:
-    """An orthonormal basis of the directions that linear classifiers use.
+    """An orthonormal basis (d, at most rounds * n_classes) of the directions that linear classifiers of (n, d) use.
 
-    Parameters
-    ----------
-    values : (n, d) float32
-        What is classified.
-    labels : (n,) int64
-    n_classes : int
-    rounds : int
-        Number of classifiers, each fitted to what the ones before it leave.
-
-    Returns
-    -------
-    Tensor of float32, shape (d, at most rounds * n_classes)
+    Each of the `rounds` classifiers is fitted to what the ones before it leave.
     """
     left = values - values.mean(dim=0)
     left = left / left.std().clamp(min=1e-12)

@@ -13,18 +13,9 @@ from experiments.training.conditions import Condition, mark_rows, study_key
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """What an attack is given.
+    """Training clips (n, L) as published, and `original`, the same before they were marked.
 
-    `original` is for attacks that have unprotected clips or leaked pairs, and for measuring how right an attack was.
-
-    Attributes
-    ----------
-    clips : (n, L) int16
-        The training clips as published.
-    original : (n, L) int16
-        The same before they were marked.
-    labels, lengths : (n,) int64
-    n_classes, sample_rate : int
+    The latter are for attacks that have unprotected clips or leaked pairs, and for measuring how right an attack was.
     """
 
     clips: Clips

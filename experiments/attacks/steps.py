@@ -78,27 +78,13 @@ DEFAULTS: tuple[tuple[Augmentation, float], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Toolkit:
-    """What a toolkit's usual recipe does to every clip while it trains on short words.
+    """What a toolkit's usual recipe does to every clip while it trains on short words."""
 
-    Attributes
-    ----------
-    shift : float
-        The furthest shift, seconds.
-    noise : float
-        The highest RMS of white noise, full scale being 1.
-    speed : float
-        The greatest change of speed, a share.
-    masks : int
-        SpecAugment's bands, and as many stretches of time, for spectral models.
-    mixup : float
-        Alpha of mixup; 0 for none.
-    """
-
-    shift: float = 0.0
-    noise: float = 0.0
-    speed: float = 0.0
-    masks: int = 0
-    mixup: float = 0.0
+    shift: float = 0.0  # seconds, the furthest
+    noise: float = 0.0  # RMS of white noise, full scale being 1, the highest
+    speed: float = 0.0  # the greatest change, a share
+    masks: int = 0  # SpecAugment's bands, and as many stretches of time, for spectral models
+    mixup: float = 0.0  # alpha; 0 for none
 
 
 # Of each: the furthest settings of its published recipe for Speech Commands or for short words, on 100 % of the clips.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import nn
 
 from experiments.attacks import audio, classes, codecs, lines, steps
 from experiments.attacks.audio import Clips, Ints, Transform
-from experiments.attacks.probe import Embedding, transferred
+from experiments.attacks.probe import transferred
 from experiments.attacks.scene import Scene
 from poscuda_fast.evaluation.augmenting import Augmentation, Step, augmented
 from poscuda_fast.evaluation.models import MODELS
@@ -32,31 +31,17 @@ KINDS = ("audio", "data", "front", "training", "probe")
 class Attack:
     """One attack.
 
-    Attributes
-    ----------
-    name, title : str
-        Its name in results and in tables; `{:g}` in the title is the strength.
-    kind : str
-        One of `KINDS`.
-    act : callable
-        By kind: a `Transform`; ``(scene, strength, rng) -> (clips, details)``; ``(scene, model name, strength, rng)``
-        to a front end or a `Step`; or ``(other data set, seed) -> Embedding``.
-    strengths : tuple of float
-        What is tried if no strength is named.
-    needs : str
-        "" for any condition, "mark" if it makes no sense on unprotected data, "other" if it needs another data set,
-        "spectrum" if it makes no sense for a model on the waveform.
-    at_test : Transform, optional
-        Applied to test clips.
+    `act` is, by kind, a `Transform`; ``(scene, strength, rng) -> (clips, details)``; ``(scene, model name, strength,
+    rng)`` to a front end or a `Step`; or ``(other data set, seed) -> Embedding``.
     """
 
     name: str
-    title: str
-    kind: str
+    title: str  # with the strength for {:g}
+    kind: str  # one of KINDS
     act: Callable[..., Any]
-    strengths: tuple[float, ...] = (1.0,)
-    needs: str = ""
-    at_test: Transform | None = None
+    strengths: tuple[float, ...] = (1.0,)  # what is tried if none is named
+    needs: str = ""  # "mark": no sense on unprotected data; "spectrum": none for waveforms; "other": another data set
+    at_test: Transform | None = None  # applied to test clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +80,12 @@ class Chosen:
 def attacked(chosen: Chosen, scene: Scene, seed: int) -> tuple[Scene, dict[str, Any]]:
     """The scene with its training clips as an attack leaves them, and what the attack found out."""
     rng, act = chosen.generator(seed), chosen.attack.act
+    clips, details = scene.clips, {}
     if chosen.attack.kind == "audio":
         clips = act(scene.clips, scene.lengths, scene.sample_rate, chosen.strength, rng)
-        return dataclasses.replace(scene, clips=clips), {}
-    if chosen.attack.kind == "data":
+    elif chosen.attack.kind == "data":
         clips, details = act(scene, chosen.strength, rng)
-        return dataclasses.replace(scene, clips=clips), details
-    return scene, {}
+    return dataclasses.replace(scene, clips=clips), details
 
 
 def heard(chosen: Chosen, clips: Clips, lengths: Ints, sample_rate: int, seed: int) -> Clips:
@@ -111,26 +95,11 @@ def heard(chosen: Chosen, clips: Clips, lengths: Ints, sample_rate: int, seed: i
     return chosen.attack.at_test(clips, lengths, sample_rate, chosen.strength, chosen.generator(seed))
 
 
-def front_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> nn.Module | None:
-    """The front end that an attack puts in place of a model's own, or None."""
-    if chosen.attack.kind != "front":
+def made_for(chosen: Chosen, kind: str, scene: Scene, model: str, seed: int) -> Any:
+    """The front end in place of a model's own, or the training step, if the attack is of that kind; else None."""
+    if chosen.attack.kind != kind:
         return None
-    front: nn.Module = chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
-    return front
-
-
-def step_of(chosen: Chosen, scene: Scene, model: str, seed: int) -> Step | None:
-    """The training step of an attack on the training, None for other attacks."""
-    if chosen.attack.kind != "training":
-        return None
-    step: Step = chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
-    return step
-
-
-def embedding_of(chosen: Chosen, other: Path, seed: int) -> Embedding:
-    """The frozen embedding of a probe."""
-    embedding: Embedding = chosen.attack.act(other, seed)
-    return embedding
+    return chosen.attack.act(scene, model, chosen.strength, chosen.generator(seed))
 
 
 def choose(text: str) -> list[Chosen]:

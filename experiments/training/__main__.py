@@ -18,7 +18,7 @@ from pathlib import Path
 from experiments.asking import parser_of, sentences
 from experiments.data.dataset import load, results_of
 from experiments.parallel import run_missing
-from experiments.tables.text import own_table
+from experiments.tables.text import TABLE1, own_table
 from experiments.training import baselines
 from experiments.training.cells import Cell, load_all
 from experiments.training.conditions import named
@@ -29,10 +29,7 @@ from poscuda_fast.evaluation.models import MODELS, NAMES
 
 STRONG = ("strong-0.5", "strong-1", "strong-1.4", "strong-2")
 GROUPS = {
-    "table1": (
-        "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity",
-        "poscuda-0.3-identity",
-    ),
+    "table1": TABLE1,
     "strong": STRONG,
     "others": ("cuda-0.01", "cuda-0.3", *baselines.NAMES),
     "readings": tuple(readings()),

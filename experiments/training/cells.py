@@ -35,20 +35,12 @@ class Cell:
     ----------
     folder : Path
         A data set made by `experiments.data`.
-    condition : str
-        A name for `conditions.named`, of a baseline or of a reading.
-    model : str
-        One of `MODELS`.
-    training : str
-        One of `REGIMES`.
+    condition, model, training, split : str
+        A name for `conditions.named`, of a baseline or of a reading; one of `MODELS`, of `REGIMES` and `trial.SPLITS`.
     seed : int
         Of the training; the key is `study_key(seed)`.
-    split : str
-        One of `trial.SPLITS`.
-    clips : int or None
-        The most clips, three of four for training.
-    epochs : int or None
-        By default as many as the model needs to settle.
+    clips, epochs : int or None
+        The most clips, three of four for training; by default all, for as many epochs as the model needs to settle.
     device : str
     """
 

@@ -28,27 +28,13 @@ Ints = NDArray[np.int64]  # (n,)
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """One way of marking clips.
+    """One way of marking clips: ``mark(clips, labels, lengths, key)`` changes (n, frames) int16 clips in place."""
 
-    Attributes
-    ----------
-    name : str
-        Its name in results.
-    title : str
-        Its name in tables.
-    mark : callable
-        ``mark(clips, labels, lengths, key)`` changes (n, frames) int16 clips in place.
-    recipe : Recipe or None
-        What the library marks with; None if it does not do the marking.
-    settings : dict
-        What a result stores about it.
-    """
-
-    name: str
-    title: str
+    name: str  # in results
+    title: str  # in tables
     mark: Callable[[Clips, Ints, Ints, Key], None]
-    recipe: Recipe | None = None
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Recipe | None = None  # what the library marks with, if it does the marking
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # what a result stores
 
 
 def study_key(seed: int) -> Key:

@@ -21,21 +21,11 @@ Ints = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The clips that `lay_out` made.
+    """The clips that `lay_out` made."""
 
-    Attributes
-    ----------
-    training : Part
-        The training clips, marked.
-    clean : Part
-        The test clips as they are.
-    side : dict of Part
-        Under a condition that marks, "keyed", "miskeyed" and "noise", of at most `SIDE_TEST_CLIPS` test clips.
-    """
-
-    training: Part
-    clean: Part
-    side: dict[str, Part]
+    training: Part  # marked
+    clean: Part  # the test clips as they are
+    side: dict[str, Part]  # "keyed", "miskeyed" and "noise", of some test clips, under a condition that marks
 
 
 def rows_of(data: Dataset, split: str, seed: int, most: int | None = None) -> tuple[Ints, Ints]:
@@ -66,19 +56,9 @@ def spaced(rows: Ints, most: int) -> Ints:
 def lay_out(
     data: Dataset, train_rows: Ints, test_rows: Ints, condition: Condition, key: Key, seed: int, folder: Path
 ) -> Trial:
-    """Write the marked clips into files of an existing folder, and map them.
+    """Write the marked clips of rows from `rows_of` into files of an existing folder, one for each part, and map them.
 
-    Parameters
-    ----------
-    data : Dataset
-    train_rows, test_rows : (n,) int64
-        From `rows_of`.
-    condition : Condition
-    key : Key
-    seed : int
-        Of the noise and of the choice of side-test clips.
-    folder : Path
-        Gets one file for each part.
+    `seed` is of the noise and of the choice of side-test clips.
     """
     clean = Part(data.clips, test_rows, data.labels[test_rows])
     if condition.name == "clean":

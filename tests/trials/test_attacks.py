@@ -10,7 +10,7 @@ import torch
 from scenes import CLASSES, FRAMES, RATE, N, padding
 
 from experiments.attacks.scene import Scene
-from experiments.attacks.table import ATTACKS, KINDS, Chosen, attacked, choose, front_of, heard, step_of
+from experiments.attacks.table import ATTACKS, KINDS, Chosen, attacked, choose, heard, made_for
 from poscuda_fast.evaluation.models import MODELS, build
 
 ALL = choose("all")
@@ -106,17 +106,17 @@ def test_a_front_end_takes_the_place_of_the_models_own(chosen: Chosen, model: st
     if not chosen.applies("strong-1", model):
         return
     own = build(model, CLASSES, RATE).front
-    front = front_of(chosen, scene, model, seed=0)
+    front = made_for(chosen, "front", scene, model, seed=0)
     waves = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
     assert front(waves).shape == own(waves).shape
     assert not torch.allclose(front(waves), own(waves))
-    assert step_of(chosen, scene, model, seed=0) is None
+    assert made_for(chosen, "training", scene, model, seed=0) is None
 
 
 def test_other_kinds_leave_the_front_end_and_the_step(scene: Scene) -> None:
     for chosen in (one for one in ALL if one.attack.kind not in ("front", "training")):
-        assert front_of(chosen, scene, "cnn", seed=0) is None
-        assert step_of(chosen, scene, "cnn", seed=0) is None
+        assert made_for(chosen, "front", scene, "cnn", seed=0) is None
+        assert made_for(chosen, "training", scene, "cnn", seed=0) is None
 
 
 @named

@@ -7,7 +7,7 @@ from scenes import CLASSES, FRAMES, RATE
 from torch import nn
 
 from experiments.attacks import classes
-from experiments.attacks.table import choose, front_of, step_of
+from experiments.attacks.table import choose, made_for
 from poscuda_fast.evaluation.models import build
 
 
@@ -40,7 +40,7 @@ def test_projection_takes_away_what_a_linear_classifier_uses():
 
 
 def test_projected_waves_have_nothing_along_the_directions(scene):
-    front = front_of(choose("project-waves")[0], scene, "m5", seed=0)
+    front = made_for(choose("project-waves")[0], "front", scene, "m5", seed=0)
     values = torch.from_numpy(scene.clips.astype(np.float32) / 32768)
     basis = classes.directions(values, torch.tensor(scene.labels), CLASSES, 1)
     before, after = ((waves - values.mean(dim=0)) @ basis for waves in (values, front(values)))
@@ -55,8 +55,8 @@ def test_features_are_levelled_and_projected(name, scene):
     model = build(name, CLASSES, RATE).eval()
     seen: list[torch.Tensor] = []
     model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    step_of(choose("level-features")[0], scene, name, seed=0)(model, waves, labels, torch.Generator())
-    projected = front_of(choose("project-features")[0], scene, name, seed=0)(waves)
+    made_for(choose("level-features")[0], "training", scene, name, seed=0)(model, waves, labels, torch.Generator())
+    projected = made_for(choose("project-features")[0], "front", scene, name, seed=0)(waves)
     features = model.front(waves)
     means = torch.stack([seen[0][labels == label].mean(dim=0) for label in range(CLASSES)])
     assert (means - features.mean(dim=0)).abs().max() < 1e-4 * features.abs().max()

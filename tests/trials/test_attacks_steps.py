@@ -7,7 +7,7 @@ from scenes import CLASSES, RATE, speech
 from torch import nn
 
 from experiments.attacks import steps
-from experiments.attacks.table import choose, step_of
+from experiments.attacks.table import choose, made_for
 from poscuda_fast.evaluation.models import build
 
 STEPS = [chosen for chosen in choose("all") if chosen.attack.kind == "training"]
@@ -27,7 +27,7 @@ def test_a_step_is_a_loss_that_trains_and_repeats(chosen, name, long_scene):
     given_waves = waves.clone()
     losses = []
     for _ in range(2):
-        step = step_of(chosen, scene, name, seed=0)
+        step = made_for(chosen, "training", scene, name, seed=0)
         torch.manual_seed(0)
         model = build(name, CLASSES, RATE).train()
         loss = step(model, waves, labels, torch.Generator().manual_seed(0))
