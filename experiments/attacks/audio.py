@@ -1,4 +1,4 @@
-"""Attacks that change the sound of training clips: filters, bands, time, pitch, gating.
+"""Attacks that change the sound of training clips: filters, bands, speed, pitch, gating.
 
 Each is ``attack(clips, lengths, sample_rate, strength, rng) -> clips``: new (n, L) int16 clips, each changed
 within its own length. The attacks know nothing about labels or marks.
@@ -17,11 +17,8 @@ import torchaudio
 from numpy.typing import NDArray
 from scipy.fft import dct, idct, irfft, next_fast_len, rfft
 from scipy.ndimage import map_coordinates
-from scipy.signal import oaconvolve
 
-SHORT_TAPS = 15  # of the random short filter
 EQUALISER_KNOTS = 8  # gains from 0 Hz to half the sample rate
-WARP_SECONDS = 0.05  # between two changes of speed
 PITCHES = 5  # different shifts, from the lowest to the highest
 VOCODER = 512  # frames of its window
 GATE_SECONDS = 0.064  # a window of spectral gating
@@ -47,17 +44,6 @@ def rounded(wave: Wave) -> Clips:
     return whole
 
 
-def short_filter(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """A random filter of `SHORT_TAPS` taps for each clip; `strength` is its energy relative to the direct sound's."""
-
-    def change(wave: Wave) -> Wave:
-        taps = rng.standard_normal(SHORT_TAPS) * np.sqrt(strength / SHORT_TAPS)
-        taps[SHORT_TAPS // 2] += 1.0
-        return _same_level(oaconvolve(wave, taps, "same"), wave)
-
-    return each(clips, lengths, change)
-
-
 def equaliser(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """A random smooth equaliser for each clip, without phase; `strength` is its standard deviation in dB."""
 
@@ -80,18 +66,6 @@ def low_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng
 def high_pass(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
     """Keep cosine-transform components from `strength` Hz up."""
     return each(clips, lengths, lambda wave: _band(wave, strength, np.inf, sample_rate))
-
-
-def warp(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Warp time up to `strength` (a share) faster or slower, changing every `WARP_SECONDS`; the ends stay."""
-
-    def change(wave: Wave) -> Wave:
-        knots = 2 + int(len(wave) / (WARP_SECONDS * sample_rate))
-        speeds = 1.0 + strength * rng.uniform(-1, 1, knots)
-        passed = np.cumsum(np.interp(np.linspace(0, knots - 1, len(wave)), np.arange(knots), speeds))
-        return _read(wave, (passed - passed[0]) * ((len(wave) - 1) / max(passed[-1] - passed[0], 1e-9)))
-
-    return each(clips, lengths, change)
 
 
 def speed(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:

@@ -2,19 +2,17 @@
 
 Orthogonal projection: a linear classifier is fitted to the protected training data. A fixed front end projects out
 the directions of its weights, where a class-wise mark is easiest to learn, both in training and after it. Class
-means: in training, each class's mean is moved to the mean of all. Both work on waveforms and on the features of a
-model's front end. MFCC here are all coefficients of an orthonormal cosine transform of log-mel, so the attack is the
-same on either.
+means: in training, each class's mean is moved to the mean of all. Both work on the features of a model's front end.
+MFCC here are all coefficients of an orthonormal cosine transform of log-mel, so the attack is the same on either.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.attacks.audio import Clips, Ints, rounded
+from experiments.attacks.audio import Clips, Ints
 from poscuda_fast.evaluation.augmenting import Step
 from poscuda_fast.evaluation.models import Model, build
 from poscuda_fast.evaluation.padded import FULL_SCALE
@@ -73,16 +71,6 @@ class Projection(nn.Module):
         return (flat - (flat @ self.basis) @ self.basis.T + self.mean).reshape(values.shape)
 
 
-def project_waves(
-    clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
-) -> nn.Module:
-    """A front end that removes from waveforms the directions of `rounds` linear classifiers fitted to them."""
-    chosen = _some(len(clips), rng)
-    waves = torch.from_numpy(clips[chosen].astype(np.float32) / np.float32(FULL_SCALE))
-    basis = directions(waves, torch.from_numpy(labels[chosen]), n_classes, rounds)
-    return nn.Sequential(Projection(basis, waves.mean(dim=0)), build(model, n_classes, sample_rate).front)
-
-
 def project_features(
     clips: Clips, labels: Ints, n_classes: int, sample_rate: int, model: str, rounds: int, rng: np.random.Generator
 ) -> nn.Module:
@@ -91,17 +79,6 @@ def project_features(
     values = _features(clips[chosen], model, n_classes, sample_rate).flatten(1)
     basis = directions(values, torch.from_numpy(labels[chosen]), n_classes, rounds)
     return nn.Sequential(build(model, n_classes, sample_rate).front, Projection(basis, values.mean(dim=0)))
-
-
-def level_waves(clips: Clips, labels: Ints, lengths: Ints, share: float) -> Clips:
-    """Copies of the clips, each without `share` of its class's mean waveform, within its own length."""
-    levelled = clips.copy()
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        inside = np.arange(clips.shape[1]) < lengths[own, None]
-        mean = _mean_inside(clips[own], inside)
-        levelled[own] = rounded(clips[own] - share * mean * inside)
-    return levelled
 
 
 def level_features(
@@ -129,12 +106,6 @@ def _features(clips: Clips, model: str, n_classes: int, sample_rate: int) -> Ten
     front = build(model, n_classes, sample_rate).front
     batches = [clips[first : first + BATCH].astype(np.float32) for first in range(0, len(clips), BATCH)]
     return torch.cat([front(torch.from_numpy(batch / np.float32(FULL_SCALE))) for batch in batches])
-
-
-def _mean_inside(clips: Clips, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(L,) at each frame the mean over the clips that reach it."""
-    sums: NDArray[np.float64] = (clips * inside).sum(axis=0, dtype=np.float64)
-    return sums / np.maximum(1, inside.sum(axis=0))
 
 
 def _some(n: int, rng: np.random.Generator) -> Ints:

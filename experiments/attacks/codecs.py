@@ -86,15 +86,3 @@ def opus(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np
         return fitted(decoded.astype(np.float64), len(wave))
 
     return each(clips, lengths, change)
-
-
-def mu_law(clips: Clips, lengths: Ints, sample_rate: int, strength: float, rng: np.random.Generator) -> Clips:
-    """Mu-law of `strength` bits: the logarithmic curve, rounded to the levels of that many bits."""
-    mu = 2.0**strength - 1.0
-
-    def change(wave: Wave) -> Wave:
-        curve = np.log1p(mu * np.abs(wave) / 32768) / np.log1p(mu)
-        levels = np.rint(curve * (mu // 2)) / (mu // 2)
-        return np.sign(wave) * np.expm1(levels * np.log1p(mu)) / mu * 32768
-
-    return each(clips, lengths, change)

@@ -128,11 +128,6 @@ def _project(fit: Callable[..., nn.Module]) -> Callable[[Scene, str, float, np.r
     return act
 
 
-def _level_waves(scene: Scene, strength: float, rng: np.random.Generator) -> tuple[Clips, dict[str, Any]]:
-    cleaned = classes.level_waves(scene.clips, scene.labels, scene.lengths, strength)
-    return cleaned, lines.left(scene, cleaned)
-
-
 def _level_features(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
     return classes.level_features(scene.clips, scene.labels, scene.n_classes, scene.sample_rate, model, strength, rng)
 
@@ -156,22 +151,17 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("fold-clips", "each clip's mean over all periods taken off", "audio", lines.fold_clips,
            at_test=lines.fold_clips),
     Attack("fold-classes", "each class's mean over all periods taken off", "data", lines.fold_classes),
-    Attack("level-waves", "class means of waveforms taken off", "data", _level_waves),
     Attack("level-features", "class means of features taken off", "training", _level_features, needs="spectrum"),
-    Attack("project-waves", "waveforms projected", "front", _project(classes.project_waves)),
     Attack("project-features", "features projected", "front", _project(classes.project_features), needs="spectrum"),
     Attack("gate", "spectral gating (noisereduce)", "audio", audio.gate, at_test=audio.gate),
     Attack("speed", "resampled by up to {:.0%}", "audio", audio.speed, (0.15,)),
     Attack("pitch", "pitch shifted by up to {:g} semitones", "audio", audio.pitch, (2.0,)),
-    Attack("warp", "time warped by up to {:.0%}", "audio", audio.warp, (0.3,)),
-    Attack("short-filter", "random 15-tap filter, energy {:g}", "audio", audio.short_filter),
     Attack("equaliser", "random equaliser, {:g} dB", "audio", audio.equaliser, (6.0,)),
     Attack("low-pass", "below {:g} Hz", "audio", audio.low_pass, (600.0,), at_test=audio.low_pass),
     Attack("high-pass", "above {:g} Hz", "audio", audio.high_pass, (1000.0,), at_test=audio.high_pass),
     Attack("mp3", "MP3, {:g} kbit/s", "audio", codecs.mp3, (32.0, 64.0, 128.0), at_test=codecs.mp3),
     Attack("opus", "Opus, {:g} kbit/s", "audio", codecs.opus, (16.0, 64.0), at_test=codecs.opus),
     Attack("aac", "AAC, {:g} kbit/s", "audio", codecs.aac, (32.0,), at_test=codecs.aac),
-    Attack("mu-law", "mu-law, {:g} bits", "audio", codecs.mu_law, (8.0,), at_test=codecs.mu_law),
     *(_toolkit(name) for name in steps.TOOLKITS),
     Attack("noise", "white noise from {:g} dB SNR", "training", _augment(steps.noise), (10.0,)),
     Attack("reverb", "random reverb, {:g} s", "training", _augment(steps.reverb), (0.2,)),
