@@ -138,7 +138,8 @@ class Statement(Shown):
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"The folder of {path} does not exist; make it, or choose another path.")
         try:
-            disk.create(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode("ascii"), mode=None)
+            with disk.appearing(path, mode=None) as file:
+                file.write((json.dumps(self.to_dict(), indent=1) + "\n").encode("ascii"))
         except FileExistsError:
             raise FileExistsError(f"{path} exists, and nothing is overwritten; choose another name.") from None
 

@@ -281,6 +281,23 @@ def test_a_marked_share_of_an_array_is_not_marked_twice(tmp_path: Path, in_memor
     assert os.listdir(tmp_path) == ["clips.npy"]
 
 
+@pytest.mark.parametrize("copying", [True, False])
+@pytest.mark.parametrize(("was", "given"), [(1, 0.5), (0.5, 0.3), (0.05, 0.02), (0.6, 1), (0.3, 0.5), (0.9, 1)])
+def test_a_wrong_share_is_not_undone(tmp_path: Path, copying: bool, was: float, given: float, key: pf.Key) -> None:
+    clips = np.random.default_rng(1).normal(0, 100, (400, 4000)).astype(np.int16)
+    pf.protect(clips, ["yes", "no"] * 200, key, share=was)
+    np.save(tmp_path / "clips.npy", clips)
+    dst = tmp_path / "back.npy" if copying else None
+    options: dict[str, Any] = {"labels": ["yes", "no"] * 200, "dst": dst, "without_sidecar": True}
+    if copying and given > was:  # of a copy the report tells what is not marked
+        assert "do not hold their marks" in str(pf.restore_array(tmp_path / "clips.npy", key, share=given, **options))
+        return
+    with pytest.raises(SidecarError, match=r"do not hold their marks|clips are marked than those of this share"):
+        pf.restore_array(tmp_path / "clips.npy", key, share=given, **options)
+    assert os.listdir(tmp_path) == ["clips.npy"]
+    assert np.load(tmp_path / "clips.npy").tobytes() == clips.tobytes()
+
+
 # Files.
 
 
@@ -444,6 +461,8 @@ def test_a_folder_without_its_sidecar(tmp_path: Path, key: pf.Key) -> None:
     (tmp_path / "src.poscuda").unlink()
     with pytest.raises(SidecarError, match="do not look marked"):
         pf.restore_folder(src, key, without_sidecar=True, dst=tmp_path / "back")
+    with pytest.raises(SidecarError, match="More clips are marked than those of this share"):
+        pf.restore_folder(src, key, without_sidecar=True, dst=tmp_path / "back", share=0.2)
     pf.restore_folder(src, key, without_sidecar=True, dst=tmp_path / "back", share=0.4)
     back = contents(tmp_path / "back")
     assert {name for name in before if back[name] != before[name]} <= {

@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +212,23 @@ def test_what_is_not_protected_is_not_stated(tmp_path: Path, key: pf.Key) -> Non
     pf.restore_folder(data, key)
     with pytest.raises(DatasetError, match="0 of its clips or files are protected, 8 original"):
         pf.ownership_statement(data, key)
+
+
+def test_a_save_that_is_killed_leaves_no_half_statement(tmp_path: Path) -> None:
+    """Its name would be taken, and the same command refused."""
+    script = (
+        "import os, sys\n"
+        "from poscuda_fast.statement import Statement\n"
+        "one = Statement.load(sys.argv[1])\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        "one.save(sys.argv[2])\n"
+    )
+    (tmp_path / "good.json").write_text(json.dumps(sealed()))
+    ended = subprocess.run([sys.executable, "-c", script, tmp_path / "good.json", tmp_path / "s.json"], check=False)
+    assert ended.returncode == -9
+    assert not (tmp_path / "s.json").exists()
+    Statement.load(tmp_path / "good.json").save(tmp_path / "s.json")
+    assert Statement.load(tmp_path / "s.json").to_dict() == sealed()
 
 
 def edited(manifest: Path, how: str) -> str:

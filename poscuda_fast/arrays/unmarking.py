@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,10 +16,19 @@ from poscuda_fast.arrays.zarr import refuse_unsafe
 from poscuda_fast.errors import DatasetError
 from poscuda_fast.kernels import Engine
 from poscuda_fast.key import Key
-from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, look, notes_on_traces, refuse_unmarked
+from poscuda_fast.mark.judging import (
+    MOST_DRAWN,
+    MOST_TRACED_TO_UNDO,
+    look,
+    notes_on_traces,
+    refuse_other_share,
+    refuse_unmarked,
+)
 from poscuda_fast.mark.patches import Patches
 from poscuda_fast.mark.plan import Plan
+from poscuda_fast.mark.shares import words_of_rows
 from poscuda_fast.mark.stretches import Bytes
+from poscuda_fast.mark.traces import Traces
 from poscuda_fast.mark.unmarking import Doubts, lines_of
 from poscuda_fast.results import Progress, Tally
 from poscuda_fast.undo import record, steps
@@ -67,8 +77,7 @@ def undo_in_place(
     record.refuse_to_rebuild(journal, array.path)
     marked = MarkedArray(array, key, plan, engine, progress)
     if journal.state is State.NEW:
-        traces = look(array, plan, engine, MOST_TRACED_TO_UNDO).traces
-        refuse_unmarked(plan, traces, all_clips=True)
+        traces = _traces(array, key, plan, engine, all_clips=True)
         marked.rehearse(notes_on_traces(plan, traces))
         marked.preflight()
     if journal.state is State.NEW or record.is_unfinished_rebuild(journal):
@@ -81,6 +90,16 @@ def undo_in_place(
     return state, tally, record.rebuilt_notes(journal)
 
 
+def _traces(array: StoredArray, key: Key, plan: Plan, engine: Engine, *, all_clips: bool) -> Traces:
+    """How much of their marks some of the clips hold; SidecarError if they are not those that the plan says."""
+    traces = look(array, plan, engine, MOST_TRACED_TO_UNDO).traces
+    refuse_unmarked(plan, traces, all_clips=all_clips)
+    words = words_of_rows(key, min(len(array.lengths), MOST_DRAWN))
+    looker = functools.partial(look, array, engine=engine)
+    refuse_other_share(plan, plan.of_all(key, array.lengths), words, looker, all_clips=all_clips)
+    return traces
+
+
 def undo_into(
     dst: Path, arr: Any, array: StoredArray, key: Key, plan: Plan, engine: Engine, progress: Progress | None
 ) -> tuple[Tally, tuple[str, ...]]:
@@ -88,8 +107,7 @@ def undo_into(
     lines_of(plan.marks)
     _refuse_taken(dst, array.path)
     record.refuse_unsettled(array.sidecar, key)
-    traces = look(array, plan, engine, MOST_TRACED_TO_UNDO).traces
-    refuse_unmarked(plan, traces, all_clips=False)
+    traces = _traces(array, key, plan, engine, all_clips=False)
     n_bytes = sum(path.stat().st_size for path in _files(array.path))
     disk.refuse_without_room(dst, n_bytes)
     part = dst.with_name(f".{dst.name}.{os.urandom(4).hex()}{disk.PART_SUFFIX}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import stat
@@ -20,7 +21,9 @@ from poscuda_fast.files.records import Places, Record
 from poscuda_fast.files.table import FileTable, is_encoded
 from poscuda_fast.files.target import FileTarget, Job, recorded
 from poscuda_fast.kernels import Engine
-from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, notes_on_traces, refuse_unmarked
+from poscuda_fast.key import Key
+from poscuda_fast.mark.judging import MOST_TRACED_TO_UNDO, notes_on_traces, refuse_other_share, refuse_unmarked
+from poscuda_fast.mark.shares import words_of_names
 from poscuda_fast.mark.traces import Traces
 from poscuda_fast.mark.unmarking import Doubts, Unmarking, lines_of, shown
 from poscuda_fast.results import Progress, Tally
@@ -84,8 +87,7 @@ def undo_in_place(
     manifest = Manifest.read(paths.manifest, paths.only) if paths.manifest.is_file() else None
     with contextlib.closing(MarkedFiles(paths, journal, engine, progress, job)) as marked:
         if journal.state is State.NEW:
-            traces = _traces(paths, job, engine)
-            refuse_unmarked(job.plan, traces, all_clips=True)
+            traces = _traces(paths, job, journal.key, engine, all_clips=True)
             marked.rehearse(notes_on_traces(job.plan, traces))
             disk.refuse_without_room(paths.sidecar, bytes_kept(job.files, job.plan))
         if journal.state is State.NEW or runs.is_unfinished_rebuild(journal):
@@ -106,8 +108,7 @@ def undo_into(
     dst = _free(dst, paths)
     runs.refuse_unsettled(paths.sidecar, key)
     manifest = Manifest.read(paths.source_manifest, paths.only) if paths.source_manifest.is_file() else None
-    traces = _traces(paths, job, engine)
-    refuse_unmarked(job.plan, traces, all_clips=False)
+    traces = _traces(paths, job, key, engine, all_clips=False)
     disk.refuse_without_room(dst, sum(file.size for file in job.files))
     part = dst.with_name(f".{dst.name}.{os.urandom(4).hex()}{disk.PART_SUFFIX}")
     os.mkdir(part, 0o700)
@@ -126,9 +127,14 @@ def undo_into(
     return marked.tally, notes
 
 
-def _traces(paths: Paths, job: Job, engine: Engine) -> Traces:
-    """How much of their marks some of the files hold."""
-    return looking.look(paths.source, job.files, job.plan, engine, most_traced=MOST_TRACED_TO_UNDO).traces
+def _traces(paths: Paths, job: Job, key: Key, engine: Engine, *, all_clips: bool) -> Traces:
+    """How much of their marks some of the files hold; SidecarError if they are not those that the plan says."""
+    look = functools.partial(looking.look, paths.source, job.files, engine=engine)
+    traces: Traces = look(job.plan, most_traced=MOST_TRACED_TO_UNDO).traces
+    refuse_unmarked(job.plan, traces, all_clips=all_clips)
+    words = words_of_names(key, job.files.names)
+    refuse_other_share(job.plan, job.plan.of_all(key, job.files.frames), words, look, all_clips=all_clips)
+    return traces
 
 
 def _write_all(marked: MarkedFiles, part: Path) -> list[str]:

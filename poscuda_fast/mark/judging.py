@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ MOST_TRACED = 1 << 18  # frames in which marks are looked for: a few ms
 MOST_TRACED_TO_UNDO = 1 << 22  # likewise, before marks are subtracted
 FEWEST_PERIODS = 2  # of each clip, in which they are looked for nevertheless
 FIRST = (4, 16, 64)  # clips that are marked first whatever the share, in which marks are looked for
+SURE_OF_NONE = 6.0  # errors by which clips of a share must lack half of their marks to be taken for unmarked
 FEWEST_FIRST = 2  # of them, of which both look marked
 BYTES_OF_FIRST = 1 << 16  # of each of them, in a file
 TRACED_OF_FIRST = 1 << 11  # frames
@@ -250,23 +251,49 @@ def refuse_share_marked(
         return
     numbers = np.arange(len(words)) if among is None else among
     order = np.argsort(words, kind="stable")
-    first = numbers[order][plan.lengths[numbers[order]] > 0][: FIRST[-1]]
+    fewest = FEWEST_ALIKE if in_memory else FEWEST_FIRST
+    if not any(found.sure.all() for found in _of_first(plan, numbers[order], look, fewest)):
+        return
+    what = (
+        "Some clips of the data are marked with this key already, as where only a share of them was to be (share), "
+        "and would be marked twice."
+    )
+    if in_memory:
+        raise ValueError(f"{what} Protect a fresh copy of the originals. Nothing was written.")
+    raise SidecarError(f"{what} {HOW_UNDONE} Nothing was written.")
+
+
+def refuse_other_share(plan: Plan, whole: Plan, words: Words, look: Looker, *, all_clips: bool) -> None:
+    """SidecarError if more clips are marked than a plan says; or, if all of its clips must be, fewer.
+
+    `whole` is the plan of all clips, of the first of which `words` are.
+    """
+    order = np.argsort(words, kind="stable")
+    chosen = plan.lengths[order] > 0
+    if any(found.sure.all() for found in _of_first(whole, order[~chosen], look, FEWEST_FIRST)):
+        raise SidecarError(
+            "More clips are marked than those of this share: give the one that they were protected with (share=NUMBER; "
+            "without it, all clips). Nothing was written."
+        )
+    last = _of_first(whole, order[chosen][::-1], look, FEWEST_FIRST) if all_clips else ()
+    if any(found.levels[0] <= LEAST_LEVEL and found.errors.max() < LEAST_LEVEL / SURE_OF_NONE for found in last):
+        raise SidecarError(
+            "Fewer clips are marked than those of this share, or than all if none is given: give the one that they "
+            "were protected with (share=NUMBER), or a new path for a copy (dst=PATH). Nothing was written."
+        )
+
+
+def _of_first(plan: Plan, numbers: Ints, look: Looker, fewest: int) -> Iterator[Traces]:
+    """The medians over the first few of some clips and over more of them, if `fewest` tell, whatever their class."""
+    first = numbers[plan.lengths[numbers] > 0][: FIRST[-1]]
     seen, begin = Traces.none(), 0
     for end in FIRST:
         if len(first) <= begin:
             return
         seen = Traces.joined([seen, look(plan, first=first[begin:end]).traces])
         begin = end
-        found = seen.by_class(np.zeros(len(seen.rows), np.int64))
-        if len(seen.rows) < (FEWEST_ALIKE if in_memory else FEWEST_FIRST) or not found.sure.all():
-            continue
-        what = (
-            "Some clips of the data are marked with this key already, as where only a share of them was to be (share), "
-            "and would be marked twice."
-        )
-        if in_memory:
-            raise ValueError(f"{what} Protect a fresh copy of the originals. Nothing was written.")
-        raise SidecarError(f"{what} {HOW_UNDONE} Nothing was written.")
+        if len(seen.rows) >= fewest:
+            yield seen.by_class(np.zeros(len(seen.rows), np.int64))
 
 
 def refuse_unmarked(plan: Plan, traces: Traces, *, all_clips: bool) -> None:

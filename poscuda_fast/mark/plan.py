@@ -117,6 +117,10 @@ class Plan(Secret, ABC):
         """The same clips under another recipe of the same format."""
         return type(self)(key, recipe, self.labels, self.lengths, self._rates_given, self.tags)
 
+    def of_all(self, key: Key, lengths: Ints) -> Plan:
+        """The plan of all clips, which have these lengths, where only a share is marked."""
+        return self if self.tags is None else type(self)(key, self.recipe, self.labels, lengths, self._rates_given)
+
     def recorded(self, key: Key, recipe: Recipe, snr: float | None) -> Plan:
         """The same plan, with the strength of a recorded run if `snr` asks for one."""
         if snr is None or type(recipe) is not type(self.recipe):
