@@ -435,7 +435,7 @@ def test_the_commands_of_readme_run(tmp_path: Path, key: Key) -> None:
     done = readme.run_command([*evaluate, "--epochs", "1", "--no-attacks", "--model", "cnn"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Verdict: " in done.stdout
-    assert "1 of 2  CNN (log-mel) on clean clips" in done.stderr
+    assert "1 of 3  CNN (log-mel) on clean clips" in done.stderr
     assert not (tmp_path / "evaluation.part.json").exists()
     again = readme.run_command(evaluate, tmp_path)
     assert again.returncode == 2
