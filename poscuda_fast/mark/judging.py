@@ -197,9 +197,10 @@ def judged(
     seen = look(plan)
     if not known:
         refuse_marked(plan, seen.traces, in_memory=in_memory)
-        n_drawn = min(len(plan.lengths), MOST_DRAWN)
-        words = words_of_rows(key, n_drawn) if names is None else words_of_names(key, names)
-        refuse_share_marked(plan, words, look, in_memory=in_memory)
+        if plan.tags is not None or not in_memory:  # a second look takes as long as marking a hundred clips in memory
+            n_drawn = min(len(plan.lengths), MOST_DRAWN)
+            words = words_of_rows(key, n_drawn) if names is None else words_of_names(key, names)
+            refuse_share_marked(plan, words, look, in_memory=in_memory)
     if snr is not None:
         strength = seen.strength(snr, Recipe.strong().strength)
         plan = plan.with_recipe(key, Recipe.strong(strength))
