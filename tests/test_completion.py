@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from poscuda_fast.cli.completing import BACKENDS
-from poscuda_fast.cli.looking import MODELS
+from poscuda_fast.evaluation.names import NAMES
 from poscuda_fast.kernels import BACKENDS as OF_KERNELS
 
 SCRIPT = """
@@ -85,7 +85,7 @@ def answer(place: Path, *words: str, shell: str = "bash") -> str:
         (["verify", "src", "--key", "keys/"], ["keys/third.key"]),
         (["verify", "src", "--sidecar", ""], ["clips.poscuda"]),
         (["protect", "clips.npy", "--labels", "l"], ["labels.npy"]),
-        (["evaluate", "src", "--model", ""], list(MODELS)),
+        (["evaluate", "src", "--model", ""], list(NAMES)),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["prot"], ["protect"]),
     ],

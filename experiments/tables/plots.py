@@ -20,7 +20,7 @@ from experiments.tables.text import DATASETS, Cell, cells
 from experiments.training.conditions import study_key
 from poscuda_fast import protect
 from poscuda_fast.cli import synth
-from poscuda_fast.evaluation.models import NAMES, TITLES
+from poscuda_fast.evaluation.names import NAMES, TITLES
 
 FOLDER = stored.EXPERIMENTS / "plots"
 LITERAL = ("poscuda-0.01", "poscuda-0.3")

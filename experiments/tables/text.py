@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks import report, stored
 from experiments.data.dataset import KNOWN
-from poscuda_fast.evaluation.augmenting import REGIMES
-from poscuda_fast.evaluation.models import NAMES, TITLES, VICTIMS
+from poscuda_fast.evaluation.names import NAMES, TITLES, TRAININGS, VICTIMS
 
 TABLE1 = (
     "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity", "poscuda-0.3-identity",
@@ -67,7 +66,7 @@ def own_table(found: Sequence[Cell]) -> str:
     """Accuracies on clean clips for each condition and training, as a command prints them."""
     rows = []
     models = [model for model in TITLES if any(cell["model"] == model for cell in found)]
-    for training in REGIMES:
+    for training in TRAININGS:
         for name in dict.fromkeys(cell["condition"] for cell in found):
             mine = [cell for cell in found if (cell["condition"], cell["training"]) == (name, training)]
             if mine:
@@ -133,7 +132,7 @@ def protection(dataset: str) -> str:
     rows = []
     for name in COMPARED:
         of_condition = [cell for cell in found if cell["condition"] == name]
-        for training in REGIMES:
+        for training in TRAININGS:
             mine = [cell for cell in of_condition if cell["training"] == training]
             if not mine:
                 continue

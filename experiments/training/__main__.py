@@ -25,7 +25,8 @@ from experiments.training.conditions import named
 from experiments.training.readings import readings
 from experiments.training.trial import SPLITS
 from poscuda_fast.evaluation.augmenting import REGIMES
-from poscuda_fast.evaluation.models import MODELS, NAMES
+from poscuda_fast.evaluation.models import MODELS
+from poscuda_fast.evaluation.names import NAMES
 
 STRONG = ("strong-0.5", "strong-1", "strong-1.4", "strong-2")
 GROUPS = {

@@ -21,6 +21,7 @@ from experiments.training.trial import lay_out, rows_of
 from poscuda_fast import Recipe, StrongRecipe
 from poscuda_fast.evaluation.augmenting import REGIMES
 from poscuda_fast.evaluation.models import MODELS
+from poscuda_fast.evaluation.names import TITLES
 from poscuda_fast.evaluation.pace import cost
 from poscuda_fast.evaluation.training import Config, Part, Result, predict, train
 
@@ -102,7 +103,7 @@ class Cell:
                 "curves": curves(result),
             }
         stored.store(results, name, self._command(data), fields)
-        said = f"{self.condition} {self.training} s{self.seed} {MODELS[self.model].title}: "
+        said = f"{self.condition} {self.training} s{self.seed} {TITLES[self.model]}: "
         return f"{said}{fields['clean_final']:.1f} [{fields['clean_peak']:.1f}] in {result.seconds:.0f} s"
 
     def _identity(self, data: Dataset) -> dict[str, Any]:

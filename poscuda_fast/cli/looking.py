@@ -34,13 +34,12 @@ from poscuda_fast.cli.options import (
     take_recipe,
 )
 from poscuda_fast.cli.printing import say
+from poscuda_fast.evaluation.names import NAMES
 from poscuda_fast.results import table
 from poscuda_fast.text import one_line
 
 if TYPE_CHECKING:
     from poscuda_fast.evaluation import sources
-
-MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which needs torch
 
 
 @click.command(cls=Command)
@@ -76,7 +75,7 @@ MODELS = ("m5", "lstm", "cnn", "transformer")  # evaluation.models.NAMES, which 
     "--model",
     "models",
     multiple=True,
-    type=click.Choice(MODELS),
+    type=click.Choice(NAMES),
     help="May be given several times; m5, lstm and cnn by default.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each training; by default enough for each model.")

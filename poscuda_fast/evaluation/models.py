@@ -225,9 +225,8 @@ class SmallStrides(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A model: its title in tables, its parts, and epochs that are enough for it to settle."""
+    """A model: its parts, and epochs that are enough for it to settle."""
 
-    title: str
     front: Callable[[int], nn.Module]
     body: Callable[[int], nn.Module]
     epochs: int
@@ -247,18 +246,15 @@ def _tall(n_classes: int) -> nn.Module:
 
 
 MODELS = {
-    "m5": Kind("M5", _waves, M5, 40, spectral=False),
-    "lstm": Kind("LSTM", mfcc, LSTM, 30),
-    "transformer": Kind("Transformer", mfcc, Transformer, 12),
-    "cnn": Kind("CNN (log-mel)", LogMel, ResidualCNN, 20),
-    "cnn-tf": Kind("CNN (TensorFlow MFCC)", tensorflow_mfcc, ResidualCNN, 20),
-    "cnn-kaldi": Kind("CNN (Kaldi banks)", KaldiBanks, _tall, 20),
-    "bc-resnet": Kind("BC-ResNet-1", _often, BCResNet, 20),
-    "small-strides": Kind("small strides", _waves, SmallStrides, 20, spectral=False),
+    "m5": Kind(_waves, M5, 40, spectral=False),
+    "lstm": Kind(mfcc, LSTM, 30),
+    "transformer": Kind(mfcc, Transformer, 12),
+    "cnn": Kind(LogMel, ResidualCNN, 20),
+    "cnn-tf": Kind(tensorflow_mfcc, ResidualCNN, 20),
+    "cnn-kaldi": Kind(KaldiBanks, _tall, 20),
+    "bc-resnet": Kind(_often, BCResNet, 20),
+    "small-strides": Kind(_waves, SmallStrides, 20, spectral=False),
 }
-NAMES = ("m5", "lstm", "transformer", "cnn")  # those of the main tables
-VICTIMS = ("cnn-tf", "cnn-kaldi", "bc-resnet", "small-strides")
-TITLES = {name: kind.title for name, kind in MODELS.items()}
 
 
 def build(name: str, n_classes: int, sample_rate: int, *, mean_off: bool = False) -> Model:

@@ -21,7 +21,7 @@ from poscuda_fast.evaluation.attacks import notched
 from poscuda_fast.evaluation.augmenting import DEFAULT, PLAIN
 from poscuda_fast.evaluation.corpus import Corpus, gather
 from poscuda_fast.evaluation.finished import Finished, identity
-from poscuda_fast.evaluation.models import TITLES
+from poscuda_fast.evaluation.names import TITLES
 from poscuda_fast.evaluation.quality import OWN, installed, measure
 from poscuda_fast.evaluation.sources import Clips, Source
 from poscuda_fast.evaluation.threads import one_thread

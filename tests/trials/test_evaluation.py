@@ -491,13 +491,6 @@ def test_verdicts_where_attacks_were_tried(protected: float, attacked: list[floa
     assert found.sentence.endswith(sentence)
 
 
-def test_the_command_offers_every_model() -> None:
-    from poscuda_fast.cli.looking import MODELS
-    from poscuda_fast.evaluation.models import NAMES
-
-    assert set(MODELS) == set(NAMES)
-
-
 @pytest.fixture
 def at_home(tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run commands in, with a key; nothing is trained in them."""

@@ -10,7 +10,9 @@ import pytest
 import tiny
 import torch
 
-from poscuda_fast.evaluation.models import MODELS, NAMES, TITLES, VICTIMS, build, positions
+from poscuda_fast.evaluation.augmenting import REGIMES
+from poscuda_fast.evaluation.models import MODELS, build, positions
+from poscuda_fast.evaluation.names import NAMES, TITLES, TRAININGS, VICTIMS
 from poscuda_fast.evaluation.pace import COSTS
 from poscuda_fast.evaluation.training import Config, Part, train
 
@@ -39,6 +41,7 @@ def test_one_epoch_of_training(tmp_path: Path, name: str, rate: int, frames: int
 def test_every_model_has_a_title_and_a_cost() -> None:
     assert sorted(COSTS) == sorted(TITLES) == sorted(MODELS) == sorted((*NAMES, *VICTIMS))
     assert len(set(TITLES.values())) == len(MODELS)
+    assert tuple(REGIMES) == TRAININGS
 
 
 @pytest.mark.parametrize("name", MODELS)

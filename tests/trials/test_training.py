@@ -13,7 +13,8 @@ from torch import Tensor
 
 from experiments.data.dataset import TEST, TRAIN, Dataset
 from poscuda_fast.evaluation import training
-from poscuda_fast.evaluation.models import NAMES, Model
+from poscuda_fast.evaluation.models import Model
+from poscuda_fast.evaluation.names import NAMES
 from poscuda_fast.evaluation.training import Config, Part, Result, accuracy, predict, train
 
 
