@@ -42,7 +42,7 @@ class Evaluation:
     quality: list[Row]
 
 
-MODEL_COLUMNS = ("Model", "Clean", "Protected, plain", "Protected, default", "95 % of the better", "Keyed", "Miskeyed")
+MODEL_COLUMNS = ("Model", "Clean", "Plain", "Default", "95 %", "Keyed", "Mis-keyed")
 ATTACK_COLUMNS = ("Attack", "Model", "Protected", "95 % interval")
 QUALITY_COLUMNS = ("Measure", "Unit", "Median", "Worst 5 %")
 _DATA = {"training_clips": "Clips to train on", "test_clips": "Clips to test on", "classes": "Classes"}
