@@ -56,13 +56,13 @@ def stopping_at(step: tuple[int, int]) -> Any:
 def test_what_is_trained_is_taken_and_the_result_is_the_same(place: Path, key: Key) -> None:
     whole, _ = evaluated(place, key, finished=None)
     with pytest.raises(KeyboardInterrupt):
-        evaluated(place, key, progress=stopping_at((3, 4)))  # in the second training
+        evaluated(place, key, progress=stopping_at((3, 6)))  # in the second training
     found, told = evaluated(place, key)
-    assert told[0] == f"Already trained, taken from {place / 'found.part.json'}: 1 of 2."
-    assert [line.split("  ")[0] for line in told[1:]] == ["2 of 2"]
+    assert told[0] == f"Already trained, taken from {place / 'found.part.json'}: 1 of 3."
+    assert [line.split("  ")[0] for line in told[1:]] == ["2 of 3", "3 of 3"]
     assert {name: found[name] for name in SAME} == {name: whole[name] for name in SAME}
     again, told = evaluated(place, key)
-    assert told == [f"Already trained, taken from {place / 'found.part.json'}: 2 of 2."]
+    assert told == [f"Already trained, taken from {place / 'found.part.json'}: 3 of 3."]
     assert {name: again[name] for name in SAME} == {name: whole[name] for name in SAME}
 
 
@@ -88,17 +88,17 @@ def test_nothing_is_taken_that_was_trained_otherwise(
         monkeypatch.setattr("poscuda_fast.evaluation.finished._code", lambda: "of another version")
     its_key = Key(bytes(32)) if other.pop("key", None) else key
     _, told = evaluated(place, its_key, **other)
-    assert [line.split("  ")[0] for line in told] == ["1 of 2", "2 of 2"]
+    assert [line.split("  ")[0] for line in told] == ["1 of 3", "2 of 3", "3 of 3"]
     stored = json.loads((place / "found.part.json").read_text())["trainings"]
-    assert len(stored) == 4
+    assert len(stored) == 6
     assert json.loads(before)["trainings"].items() < stored.items()
 
 
 def test_seeds_and_attacks_are_trainings_of_their_own(place: Path, key: Key) -> None:
     evaluated(place, key, epochs=1)
     _, told = evaluated(place, key, epochs=1, seeds=2, attacks=True)
-    assert told[0].endswith(": 2 of 6.")
-    assert [line.split("  ")[0] for line in told[1:]] == ["3 of 6", "4 of 6", "5 of 6", "6 of 6"]
+    assert told[0].endswith(": 3 of 7.")
+    assert [line.split("  ")[0] for line in told[1:]] == ["4 of 7", "5 of 7", "6 of 7", "7 of 7"]
 
 
 def test_the_file_holds_accuracies_and_no_secrets(place: Path, key: Key) -> None:
@@ -160,8 +160,8 @@ def test_the_same_command_goes_on(place: Path, how: str, code: int, quiet: list[
         assert (done.stdout, done.stderr) == ("", "")
     else:
         assert done.stderr.splitlines()[:2] == ["Loading PyTorch.", "Reading clips.npy."]
-        assert "\nAlready trained, taken from found.part.json: 1 of 2.\n" in done.stderr
-        assert "\n1 of 2  " not in done.stderr
+        assert "\nAlready trained, taken from found.part.json: 1 of 3.\n" in done.stderr
+        assert "\n1 of 3  " not in done.stderr
     visible = {path.name for path in place.iterdir() if not path.name.startswith(".")}
     assert visible == {"clips.npy", "labels.npy", "my.key", "found.json", "found.svg"}
 
