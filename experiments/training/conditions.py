@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 
-from poscuda_fast import Key, Recipe, StrongRecipe, protect
+from poscuda_fast import Key, LabelWarning, Recipe, StrongRecipe
+from poscuda_fast import protect as protect_clips
 
 BATCH = 512  # clips in memory at a time
 TAPS = 80
@@ -35,6 +37,13 @@ class Condition:
     mark: Callable[[Clips, Ints, Ints, Key], None]
     recipe: Recipe | None = None  # what the library marks with, if it does the marking
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # what a result stores
+
+
+def protect(*arguments: Any, **options: Any) -> None:
+    """The library's `protect`, for a batch, which may be of one class."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LabelWarning)
+        protect_clips(*arguments, **options)
 
 
 def study_key(seed: int) -> Key:

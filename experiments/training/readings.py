@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from experiments.data.dataset import Dataset
-from experiments.training.conditions import BATCH, TAPS, Clips, Condition, Ints, generator_of, poscuda, touched
-from poscuda_fast import Key, protect
+from experiments.training.conditions import BATCH, TAPS, Clips, Condition, Ints, generator_of, poscuda, protect, touched
+from poscuda_fast import Key
 from poscuda_fast.evaluation.padded import FULL_SCALE
 
 FEW_EPOCHS = 3
