@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from experiments.asking import parser_of, sentences
+from experiments.asking import sentences, trainer_of
 from experiments.attacks.cells import LINEAR, Attacked
 from experiments.attacks.table import choose
 from experiments.data.dataset import load, results_of
@@ -27,18 +27,11 @@ from poscuda_fast.evaluation.models import MODELS
 @sentences
 def main(arguments: list[str] | None = None) -> None:
     """Run every cell that is not stored yet."""
-    parser = parser_of(__doc__)
-    parser.add_argument("dataset", type=Path)
+    parser = trainer_of(__doc__, [0], "half of what each model needs to settle")
     parser.add_argument("--attacks", nargs="+", default=["all"])
     parser.add_argument("--conditions", nargs="+", default=["strong-1", "clean"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["m5", "cnn"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--clips", type=int, help="the most clips, three of four for training; default: all")
-    parser.add_argument("--epochs", type=int, help="default: half of what each model needs to settle")
     parser.add_argument("--other", type=Path, help="a prepared data set for the probe's network")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--results", type=Path, help="a folder for the cells")
     options = parser.parse_args(arguments)
     data = load(options.dataset)
     results = options.results or results_of(data, "attacks")

@@ -13,9 +13,8 @@ results, others to DATASET/results.
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
-from experiments.asking import parser_of, sentences
+from experiments.asking import sentences, trainer_of
 from experiments.data.dataset import load, results_of
 from experiments.parallel import run_missing
 from experiments.tables.text import TABLE1, own_table
@@ -28,10 +27,9 @@ from poscuda_fast.evaluation.augmenting import REGIMES
 from poscuda_fast.evaluation.models import MODELS
 from poscuda_fast.evaluation.names import NAMES
 
-STRONG = ("strong-0.5", "strong-1", "strong-1.4", "strong-2")
 GROUPS = {
     "table1": TABLE1,
-    "strong": STRONG,
+    "strong": ("strong-0.5", "strong-1", "strong-1.4", "strong-2"),
     "others": ("cuda-0.01", "cuda-0.3", *baselines.NAMES),
     "readings": tuple(readings()),
 }  # fmt: skip
@@ -40,18 +38,11 @@ GROUPS = {
 @sentences
 def main(arguments: list[str] | None = None) -> None:
     """Run every cell that is not stored yet."""
-    parser = parser_of(__doc__)
-    parser.add_argument("dataset", type=Path)
+    parser = trainer_of(__doc__, [0, 1, 2], "as many as each model needs to settle")
     parser.add_argument("--conditions", nargs="+", default=["clean", "poscuda-0.01", "poscuda-0.3", "strong"])
     parser.add_argument("--trainings", nargs="+", choices=list(REGIMES), default=["plain", "default"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(NAMES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", choices=SPLITS, default="official")
-    parser.add_argument("--clips", type=int, help="the most clips, three of four for training; default: all")
-    parser.add_argument("--epochs", type=int, help="default: as many as each model needs to settle")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--results", type=Path, help="a folder for the cells")
     options = parser.parse_args(arguments)
     data = load(options.dataset)
     results = options.results or results_of(data, "protection")
