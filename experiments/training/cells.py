@@ -66,7 +66,7 @@ class Cell:
     @property
     def cost(self) -> float:
         """The work, in a unit of its own."""
-        return cost(self.model, self.config.epochs) * (1.0 if self.training == "plain" else 1.3)
+        return cost(self.model, self.config.epochs, changing=self.config.regime.changes)
 
     def name(self, data: Dataset) -> str:
         """The name of the cell's file, with a digest of everything that changes its result."""

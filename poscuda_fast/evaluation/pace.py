@@ -9,11 +9,12 @@ COSTS = {
     "m5": 1.3, "lstm": 0.9, "transformer": 2.4, "cnn": 1.3, "cnn-tf": 2.0, "cnn-kaldi": 2.4, "bc-resnet": 5.0,
     "small-strides": 2.6,
 }  # fmt: skip
+CHANGING = 1.3  # times as much where clips are changed at every step
 
 
-def cost(model: str, epochs: int) -> float:
-    """The work of a training, in a unit of its own."""
-    return COSTS[model] * epochs
+def cost(model: str, epochs: int, *, changing: bool = False) -> float:
+    """The work of a training, in a unit of its own; `changing` says whether its clips are changed at every step."""
+    return COSTS[model] * epochs * (CHANGING if changing else 1.0)
 
 
 def seconds_left(done: Iterable[tuple[float, float]], left: Iterable[float]) -> float:

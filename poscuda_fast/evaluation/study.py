@@ -203,7 +203,7 @@ def _train_all(
             progress(done, total)
 
     found: dict[Training, Curve] = dict(stored)
-    costs = {one: pace.cost(one.model, epochs[one.model]) for one in missing}
+    costs = {one: pace.cost(one.model, epochs[one.model], changing=one.kind == USUAL) for one in missing}
     for number, one in enumerate(missing, 1):
         with one_thread():
             curve = found[one] = _train(corpus, one, epochs[one.model], log)
