@@ -19,18 +19,21 @@ PEERS = ("scipy", "torch", "torchaudio")
 
 def store(folder: Path, name: str, command: str, fields: dict[str, Any]) -> Path:
     """Write a result under its name, replacing an earlier one."""
-    result = {
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    write(path, {**made_by(command), **fields})
+    return path
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """Where a result comes from: the command, the date, the machine and the versions."""
+    return {
         "command": command,
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in (*PACKAGES, *PEERS) if _installed(package)},
-        **fields,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    write(path, result)
-    return path
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import stored
 from experiments.asking import parser_of, sentences
 from experiments.data.dataset import TEST, TRAIN, Dataset, load, results_of
 from experiments.parallel import in_parallel
@@ -271,9 +272,10 @@ def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted:
 
 def collect(path: Path, found: Iterator[tuple[Any, dict[str, Any]]]) -> None:
     """Store each result as it comes."""
+    command = f"python -m experiments.search {path.stem.upper()}"
     for _, fields in found:
         with path.open("a") as file:
-            file.write(json.dumps(fields) + "\n")
+            file.write(json.dumps(stored.made_by(command) | fields) + "\n")
         print(f"{worst(fields):5.1f} %  {fields['tonality_db']:5.1f} dB  {fields['point']}", flush=True)
 
 

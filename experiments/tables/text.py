@@ -38,18 +38,6 @@ PAPER_FAD = {
     "speech_commands": {"poscuda-0.01": 5.61e-4, "poscuda-0.3": 5.65e-4},
     "fsdd": {"poscuda-0.01": 2.21e-5, "poscuda-0.3": 2.25e-5},
 }
-TWO_LINES = {
-    "lines": 2,
-    "lowest": 625.0,
-    "highest": 3875.0,
-    "spacing": 31.25,
-    "apart": 0.0,
-    "slope": 0.0,
-    "in_step": 0.0,
-    "harmonic": False,
-    "fresh": False,
-    "floor": None,
-}  # fmt: skip - format 2 in the search
 Cell = dict[str, Any]
 MISSING = "Not measured yet."
 
@@ -313,7 +301,7 @@ def search() -> str:
     rows = []
     for rank, one in enumerate(first, 1):
         mine = again.get(json.dumps(one["point"]), [])
-        if rank > 10 and not mine and one["point"] != TWO_LINES:
+        if rank > 10 and not mine and one is not points[0]:  # two lines, which the search begins with
             continue
         rows.append([
             str(rank), _said(one["point"]), f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}",
@@ -322,7 +310,7 @@ def search() -> str:
         ])  # fmt: skip
     head = ["rank", "mark", "PESQ", "tonality, dB", "M5, one key", "CNN, one key", "worst of all models (keys)"]
     count = f"{len(first)} kinds of mark were measured."
-    return "\n".join([count, "", table(head, rows)])
+    return "\n".join([count, "", table(head, rows), "", report.source(first[0])])
 
 
 def _worst_peak(one: Cell) -> float:

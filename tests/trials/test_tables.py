@@ -118,7 +118,8 @@ def test_the_search_is_ranked(results: Path) -> None:
         {"point": points[1], "seed": 1, "tonality_db": 10.0, "m5": {"peak": 52.0}, "lstm": {"peak": 40.0}},
     ]
     (results / "search").mkdir()
-    (results / "search" / "fsdd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = stored.made_by("python -m experiments.search FSDD")
+    (results / "search" / "fsdd.jsonl").write_text("".join(json.dumps(made | line) + "\n" for line in lines))
     rows = text.search().splitlines()
     assert rows[0] == "2 kinds of mark were measured."
     assert rows[4] == "| 1 | 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 | 55 | 52 (1) |"
