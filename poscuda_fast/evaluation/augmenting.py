@@ -58,7 +58,7 @@ class Regime:
 
 
 PLAIN = Regime()
-DEFAULT = Regime(share=0.8, shift_seconds=0.1, noise=0.01, masks=2)  # -40 dBFS
+DEFAULT = Regime(share=0.8, shift_seconds=0.1, noise=0.01, masks=1)  # -40 dBFS
 REGIMES = {"plain": PLAIN, "default": DEFAULT, "mean-off": dataclasses.replace(DEFAULT, mean_off=True)}
 
 
