@@ -11,51 +11,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from backends import each_backend
+from rooms import FLOOR_OF, PACKAGE, imported, modules, rooms_of
 
 import poscuda_fast
 from poscuda_fast.kernels import BACKENDS, load
-
-PACKAGE = Path(poscuda_fast.__file__).parent
-
-# Rooms, from the ground up: a file imports from floors below its own, or from its own room.
-FLOORS = [floor.split() for floor in (
-    "text attributes interrupts system_errors", "errors recipe results secrecy", "disk kernels", "key", "mark", "undo",
-    "arrays files", "statement",
-    "protector ownership evaluation", "adapters __init__", "reporting", "cli",
-)]  # fmt: skip
 
 # What `import poscuda_fast` must not cost; numpy alone is a tenth of a second.
 HEAVY = {
     "cffi", "click", "cryptography", "cuda", "cupy", "jinja2", "llvmlite", "matplotlib", "numba", "numpy", "pandas",
     "rich", "scipy", "soundfile", "sqlite3", "torch",
 }  # fmt: skip
-
-
-def modules() -> list[tuple[str, ast.Module]]:
-    """("mark.plan", its syntax tree) for each file; a room's own file is "mark.__init__"."""
-    paths = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
-    return [(".".join(path.with_suffix("").parts), ast.parse((PACKAGE / path).read_text("utf-8"))) for path in paths]
-
-
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Every module that a file names in an import, at any depth of the code."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def rooms_of(tree: ast.Module) -> set[str]:
-    """The rooms that a file imports from; the package's public names are those of "__init__"."""
-    ours = {name.split(".")[1] if "." in name else "" for name in imported(tree) if name.startswith("poscuda_fast")}
-    return {room if any(room in floor for floor in FLOORS) else "__init__" for room in ours}
 
 
 ALL = modules()
@@ -170,11 +138,10 @@ def test_errors_have_one_root() -> None:
 
 @pytest.mark.parametrize(("name", "tree"), TREES)
 def test_imports_go_down_only(name, tree) -> None:
-    floor_of = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     own = name.split(".")[0]
-    assert own in floor_of, f"{own} is on no floor: decide its place among the rooms"
+    assert own in FLOOR_OF, f"{own} is on no floor: decide its place in tests/rooms.py"
     for room in rooms_of(tree) - {own}:
-        assert floor_of[room] < floor_of[own], f"{name} imports from {room}, which is not below it"
+        assert FLOOR_OF[room] < FLOOR_OF[own], f"{name} imports from {room}, which is not below it"
 
 
 def test_files_import_each_other_in_no_circle() -> None:

@@ -74,16 +74,3 @@ def test_its_commands_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["pip install . && poscuda demo", "pip install '.[test]' && pytest"])
 def test_its_two_commands_are_where_they_are_looked_for(command: str) -> None:
     assert f"\n{command}\n" in TEXT
-
-
-@pytest.mark.parametrize(
-    "document",
-    sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")),
-    ids=lambda path: path.parent.name + path.stem,
-)
-def test_the_modules_that_documents_name_are_there(document: Path) -> None:
-    named = re.findall(r"python -m ((?:experiments|benchmarks|tests)[.\w]+)", document.read_text(encoding="utf-8"))
-    places = [ROOT / name.rstrip(".").replace(".", "/") for name in named]
-    assert not [
-        place for place in places if not place.with_suffix(".py").is_file() and not (place / "__main__.py").is_file()
-    ]
