@@ -49,3 +49,44 @@ def source(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     made = f"`{result['command']}`, {result['date']}; {result['machine']}; Python {result['python']}, {versions}."
     return f"<sub>{made}</sub>"
+
+
+def roundtrip() -> str:
+    """The table of whole data sets, protected and restored."""
+    if not (stored.BENCHMARKS / "roundtrip.json").exists():
+        return MISSING
+    result = stored.load(stored.BENCHMARKS, "roundtrip")
+    lines = [
+        "| data set | how | files | MB | changed | verified | originals, by SHA-256 | median SNR | protect | restore |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        verified = f"{row['verified_protected']:,} protected"
+        if row["verified_unchanged"]:
+            verified += f", {row['verified_unchanged']} silent there"
+        verified += f", {row['verified_neither']} neither"
+        restored = f"{row['restore_seconds']:.1f} s" if "restore_seconds" in row else "not needed"
+        lines.append(
+            f"| {row['dataset']} | {row['mode']} | {row['files']:,} | {row['bytes'] / 1e6:.0f} | {row['changed']:,} "
+            f"| {verified} | {row['originals_equal']:,} of {row['files']:,} | {row['snr_db_median']} dB "
+            f"| {row['protect_seconds']:.1f} s | {restored} |"
+        )
+    return "\n".join([*lines, "", on_speech(result)])
+
+
+def kills() -> str:
+    """The sentence on killed runs."""
+    if not (stored.BENCHMARKS / "kills.json").exists():
+        return MISSING
+    result = stored.load(stored.BENCHMARKS, "kills")
+    left = ", ".join(f"{count} times {state}" for state, count in sorted(result["file_when_killed"].items()))
+    return (
+        f"{result['clips']:,} clips of Speech Commands in one mapped array, `protect_memmap` killed with "
+        f"SIGKILL at {result['kills']} random moments (the file was left {left}): after the next call it was wrong "
+        f"{result['wrong_after_next_call']} times, undo included.\n\n{on_speech(result)}"
+    )
+
+
+def on_speech(result: dict[str, Any]) -> str:
+    """Where a result comes from whose command takes a folder of speech."""
+    return source(result).replace("</sub>", " SPEECH is a folder with the data sets.</sub>")

@@ -1,4 +1,4 @@
-"""The evaluation that `poscuda evaluate` makes, on the Free Spoken Digit Dataset, for the README.
+"""The evaluation that `poscuda evaluate` makes, on the Free Spoken Digit Dataset.
 
     python -m experiments.evaluation SPEECH
 

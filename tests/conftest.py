@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from poscuda_fast import Key
+from poscuda_fast.cli import demo
 from poscuda_fast.kernels import why_missing
 
 # A shared machine may pause anything for longer than Hypothesis's limit for one example.
@@ -81,3 +83,16 @@ def _real(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real speech at {folder}; set POSCUDA_REAL_SPEECH to a folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    assert demo.run(folder, lambda line: None)
+    return folder
+
+
+@pytest.fixture
+def demo_folder(_demo: Path, tmp_path: Path) -> Path:
+    """What `poscuda demo` leaves behind, to be changed at will."""
+    return Path(shutil.copytree(_demo, tmp_path / "demo"))

@@ -1,22 +1,31 @@
-"""The code blocks of the README, by the heading above them, and a folder in which they run."""
+"""The code blocks of README and of the recipes, by the heading above them, and how they are run."""
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import soundfile
 
-from poscuda_fast import Key
 from poscuda_fast.cli import synth
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+RECIPES = ROOT / "poscuda_fast" / "docs" / "recipes.md"
+# Recipes that need more packages, and which; tests/adapters and tests/trials run them.
+EXTRAS = {
+    "Does it work on my files?": ("torch", "jinja2", "matplotlib"),
+    "Zarr, and Dask": ("dask", "zarr"),
+    "Hugging Face datasets": ("datasets",),
+    "WebDataset": ("webdataset",),
+    "Ray Data, for data larger than one machine": ("ray",),
+    "Parquet": ("pyarrow",),
+    "PyTorch, and anything with batches": ("torch",),
+}
 
 
 class Block(NamedTuple):
@@ -27,26 +36,15 @@ class Block(NamedTuple):
     code: str
 
 
-def blocks(language: str) -> list[Block]:
-    """The blocks of a language, in order."""
-    found, heading = [], ""
-    for match in re.finditer(r"^#+ ([^\n]*)$|^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
-        heading = match[1] or heading
-        if match[2] == language:
-            found.append(Block(heading, language, match[3]))
+def blocks(page: Path, heading: str | None = None) -> list[Block]:
+    """The blocks of a page, or of one of its headings, in order."""
+    found, above = [], ""
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^#+ ([^\n]*)$|^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        above = match[1] or above
+        if match[2] and heading in (None, above):
+            found.append(Block(above, match[2], match[3]))
     return found
-
-
-def python_of(heading: str) -> str:
-    """The Python under a heading."""
-    (code,) = (block.code for block in blocks("python") if block.heading == heading)
-    return code
-
-
-def commands_of(heading: str) -> list[list[str]]:
-    """The arguments of each `poscuda` command under a heading."""
-    lines = [line for block in blocks("sh") if block.heading == heading for line in block.code.splitlines()]
-    return [words[1:] for words in (shlex.split(line, comments=True) for line in lines) if words[:1] == ["poscuda"]]
 
 
 def recordings(folder: Path, n: int = 3) -> Path:
@@ -58,32 +56,23 @@ def recordings(folder: Path, n: int = 3) -> Path:
     return folder
 
 
-def workplace(folder: Path) -> None:
-    """Make what the README's Python expects: a key, recordings, and an array of samples."""
-    Key(bytes(range(32))).save(folder / "my.key")
-    recordings(folder / "recordings")
-    np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8000, 2)).astype(np.float32).tofile(folder / "clips.raw")
+def run(block: Block, folder: Path, *flags: str) -> str:
+    """Run a block of Python or of a shell in a folder, and return what it prints; AssertionError if it fails."""
+    script = folder / ("recipe.py" if block.language == "python" else "recipe.sh")
+    script.write_text(block.code, encoding="utf-8")
+    command = [sys.executable, *flags, str(script)] if block.language == "python" else ["bash", "-eu", str(script)]
+    done = subprocess.run(command, cwd=folder, env=_with_poscuda(folder), capture_output=True, text=True, check=False)
+    script.unlink()
+    assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
-def run_python(code: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run code as a script, in a folder."""
-    script = folder / "recipe.py"
-    script.write_text(code, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, *flags, str(script)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def run_command(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `poscuda` in a folder."""
-    return subprocess.run(
-        [sys.executable, "-c", "from poscuda_fast.cli import main; main()", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _with_poscuda(folder: Path) -> dict[str, str]:
+    """The environment, with a `poscuda` of this interpreter first on the path."""
+    bin_folder = folder.with_name(f"{folder.name}-bin")
+    if not bin_folder.exists():
+        bin_folder.mkdir()
+        command = bin_folder / "poscuda"
+        command.write_text(f"#!{sys.executable}\nfrom poscuda_fast.cli import main\nmain()\n")
+        command.chmod(0o755)
+    return os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}

@@ -1,4 +1,4 @@
-"""What a user meets first: the extras that README names, help whose examples are real, completion, types."""
+"""What a user meets first: the extras that a page names, help whose examples are real, completion, types."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def run(*command: object, **options: object) -> str:
 
 
 def table() -> dict[str, str]:
-    """README's table of extras: name -> what it brings."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (rows,) = re.findall(r"^\| extra \| for \| brings \|\n\|[-|]+\|\n((?:\|.*\n)+)", readme, re.MULTILINE)
+    """The table of extras: name -> what it brings."""
+    page = (ROOT / "poscuda_fast" / "docs" / "installing.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"^\| extra \| for \| brings \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
     cells = [[cell.strip() for cell in row.strip("| ").split("|")] for row in rows.splitlines()]
     return {name.strip("`"): brings for name, _, brings in cells}
 
 
-def test_readme_names_every_extra_and_what_it_brings() -> None:
+def test_the_page_names_every_extra_and_what_it_brings() -> None:
     tomllib = pytest.importorskip("tomllib", reason="Python has it from 3.11 on")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     rows = table()

@@ -1,4 +1,4 @@
-"""Put the stored results into the three README files, between their comment tags, and draw the plots of the trainings.
+"""Put the stored results into three README files, between their comment tags, and draw the plots of the trainings.
 
     python -m experiments.tables [--check]
 
@@ -11,33 +11,10 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks import report, stored
+from experiments.tables import front
 from experiments.tables import text as tables
-
-
-def roundtrip() -> str:
-    """The table of whole data sets, protected and restored."""
-    if not (stored.BENCHMARKS / "roundtrip.json").exists():
-        return tables.MISSING
-    result = stored.load(stored.BENCHMARKS, "roundtrip")
-    lines = [
-        "| data set | how | files | MB | changed | verified | originals, by SHA-256 | median SNR | protect | restore |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        verified = f"{row['verified_protected']:,} protected"
-        if row["verified_unchanged"]:
-            verified += f", {row['verified_unchanged']} silent there"
-        verified += f", {row['verified_neither']} neither"
-        restored = f"{row['restore_seconds']:.1f} s" if "restore_seconds" in row else "not needed"
-        lines.append(
-            f"| {row['dataset']} | {row['mode']} | {row['files']:,} | {row['bytes'] / 1e6:.0f} | {row['changed']:,} "
-            f"| {verified} | {row['originals_equal']:,} of {row['files']:,} | {row['snr_db_median']} dB "
-            f"| {row['protect_seconds']:.1f} s | {restored} |"
-        )
-    return "\n".join([*lines, "", source(result)])
 
 
 def evaluation() -> str:
@@ -70,35 +47,16 @@ def evaluation() -> str:
         f"their own class, or of another. {data['split']}"
     )
     lines += ["", columns]
-    return "\n".join([*lines, "", source(result)])
-
-
-def kills() -> str:
-    """The sentence on killed runs."""
-    result = stored.load(stored.BENCHMARKS, "kills")
-    left = ", ".join(f"{count} times {state}" for state, count in sorted(result["file_when_killed"].items()))
-    return (
-        f"{result['clips']:,} clips of Speech Commands in one mapped array, `protect_memmap` killed with "
-        f"SIGKILL at {result['kills']} random moments (the file was left {left}): after the next call it was wrong "
-        f"{result['wrong_after_next_call']} times, undo included.\n\n{source(result)}"
-    )
-
-
-def source(result: dict[str, Any]) -> str:
-    """Where a result comes from."""
-    return report.source(result).replace("</sub>", " SPEECH is a folder with the data sets.</sub>")
+    return "\n".join([*lines, "", report.on_speech(result)])
 
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {
-        "evaluation": evaluation,
-        "targets": tables.targets,
-        "roundtrip": roundtrip,
-        "kills": kills,
+    ROOT / "README.md": {"front": front.front, "paper": front.paper},
+    ROOT / "benchmarks" / "README.md": {
+        "reach": report.reach, "roundtrip": report.roundtrip, "kills": report.kills, "medians": report.medians,
     },
-    ROOT / "benchmarks" / "README.md": {"reach": report.reach, "medians": report.medians},
-    ROOT / "experiments" / "README.md": tables.SECTIONS,
+    ROOT / "experiments" / "README.md": {**tables.SECTIONS, "evaluation": evaluation},
 }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ TABLE1 = (
     "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity", "poscuda-0.3-identity",
 )  # fmt: skip
 COMPARED = ("clean", "poscuda-0.01", "poscuda-0.3", "strong-0.5", "strong-1", "strong-1.4", "strong-2")
-SPECTRAL = ("lstm", "transformer", "cnn")
 DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands"}
 # Gokul and Dubnov, Table 1 with its column heads the right way round: clean-test accuracy, %.
 PAPER = {
@@ -105,17 +104,14 @@ def keyed(dataset: str, split: str) -> str:
 
 
 def _of_table1(dataset: str, split: str) -> list[Cell]:
-    found = cells("protection", dataset=dataset, split=split, training="plain")
+    found = cells("protection", dataset=dataset, split=split, training="plain", clips=None)
     return [cell for cell in found if cell["condition"] in TABLE1 and cell["model"] in NAMES]
 
 
 def protection(dataset: str) -> str:
     """Format 2 at every strength beside the paper's recipe, plain and default training."""
-    found = [
-        cell for cell in cells("protection", dataset=dataset, split="official")
-        if cell["condition"] in COMPARED and cell["model"] in NAMES
-    ]  # fmt: skip
-    if not any("strength" in cell for cell in found):
+    found = compared(dataset)
+    if not found:
         return MISSING
     rows = []
     for name in COMPARED:
@@ -130,6 +126,16 @@ def protection(dataset: str) -> str:
             rows.append([title, training, str(seeds), *(_accuracy(mine, model) for model in NAMES), keyed])
     head = ["trained on", "training", "seeds", *(TITLES[model] for model in NAMES), "keyed, worst"]
     return "\n".join([table(head, rows), "", how(found)])
+
+
+def compared(dataset: str) -> list[Cell]:
+    """The cells beside those of format 2: the same models, on as many clips."""
+    found = [
+        cell for cell in cells("protection", dataset=dataset, split="official")
+        if cell["condition"] in COMPARED and cell["model"] in NAMES
+    ]  # fmt: skip
+    sizes = {cell["clips"] for cell in found if "strength" in cell}
+    return [cell for cell in found if cell["clips"] in sizes]
 
 
 def damage(dataset: str) -> str:
@@ -171,37 +177,6 @@ def _in_order(results: Sequence[Cell]) -> list[Cell]:
     return sorted(results, key=lambda one: (one.get("strength") or 0.0, one["condition"]))
 
 
-def targets() -> str:
-    """The default recipe and its neighbours at a glance: the worst model, best epoch, and the damage."""
-    rows, used = [], []
-    for dataset, title in DATASETS.items():
-        for training in ("default", "plain"):
-            for name in ("poscuda-0.01", "strong-1", "strong-1.4", "strong-2"):
-                mine = [
-                    cell for cell in cells("protection", dataset=dataset, training=training, condition=name)
-                    if cell["model"] in NAMES and cell["split"] == "official"
-                ]  # fmt: skip
-                if {cell["model"] for cell in mine} != set(NAMES):
-                    continue
-                used += mine
-                peaks = {m: mean([c for c in mine if c["model"] == m], "clean_peak") for m in NAMES}
-                worst = max(peaks, key=lambda model: peaks[model])
-                spectral = max(peaks[model] for model in SPECTRAL)
-                said = mine[0]["title"] + " (default)" * bool(mine[0].get("chosen"))
-                heard = [of_keys(mine, name, ".2f") for name in ("snr_db", "pesq", "tonality_db")]
-                rows.append([
-                    title, said, training, f"{peaks[worst]:.0f} ({TITLES[worst]})", f"{spectral:.0f}",
-                    f"{_lowest(mine, 'keyed'):.0f}", *heard,
-                ])  # fmt: skip
-    if not rows:
-        return MISSING
-    head = [
-        "data", "trained on", "training", "worst model, best epoch, %", "worst spectral model, %", "keyed, %",
-        "SNR, dB", "PESQ", "tonality, dB",
-    ]  # fmt: skip
-    return "\n".join([table(head, rows), "", how(used)])
-
-
 def victims() -> str:
     """Models that popular recipes use, under default training."""
     found = [cell for cell in cells("protection", training="default") if cell["model"] in (*VICTIMS, *NAMES)]
@@ -238,7 +213,7 @@ def readings() -> str:
 def baselines() -> str:
     """The other methods beside the paper's."""
     names = ("poscuda-0.01", "poscuda-0.3", "cuda-0.01", "cuda-0.3", "emin-14")
-    found = cells("protection", dataset="fsdd", split="official", training="plain")
+    found = cells("protection", dataset="fsdd", split="official", training="plain", clips=None)
     found = [cell for cell in found if cell["condition"] in names]
     if not found:
         return MISSING

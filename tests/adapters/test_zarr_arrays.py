@@ -406,7 +406,7 @@ def test_samples_that_equal_the_fill_value_but_for_their_bits_are_kept(tmp_path:
 
 
 def test_dask_runs_the_tasks(tmp_path: Path, key: Key, key_file: Path) -> None:
-    """The recipe of the README."""
+    """The recipe."""
     dask = pytest.importorskip("dask", reason="dask is not installed")
     clips = samples()
     src = store(tmp_path / "src.zarr", clips, chunks=(4, 600))

@@ -1,4 +1,4 @@
-"""The evaluation of one's own files: the right clips in the right roles, honest figures, and README's commands."""
+"""The evaluation of one's own files: the right clips in the right roles, honest figures, and the recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -423,26 +422,14 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert set(words.MEASURES) == set(quality.METRICS)
 
 
-def test_the_commands_of_readme_run(tmp_path: Path, key: Key) -> None:
-    """With fewer epochs: from recordings to a verdict and a page that shows it."""
+def test_its_recipe_runs(demo_folder: Path) -> None:
+    """With fewer epochs: from the demo's sounds to a verdict, and to a page."""
     pytest.importorskip("jinja2", reason="jinja2 is not installed")
-    readme.recordings(tmp_path / "recordings", n=10)
-    key.save(tmp_path / "my.key")
-    protect_folder(tmp_path / "recordings", tmp_path / "louder", key, recipe=Recipe.strong(2))
-    lines = [line for block in readme.blocks("sh") for line in block.code.splitlines()]
-    (evaluate,) = (shlex.split(line, comments=True)[1:] for line in lines if line.startswith("poscuda evaluate"))
-    (report,) = (shlex.split(line, comments=True)[1:] for line in lines if line.startswith("poscuda report"))
-    done = readme.run_command([*evaluate, "--epochs", "1", "--no-attacks", "--model", "cnn"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Verdict: " in done.stdout
-    assert "1 of 3  CNN (log-mel) on clean clips" in done.stderr
-    assert not (tmp_path / "evaluation.part.json").exists()
-    again = readme.run_command(evaluate, tmp_path)
-    assert again.returncode == 2
-    assert "evaluation.json exists, and nothing is overwritten" in again.stderr
-    done = readme.run_command(report, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "cannot tell" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    (block,) = readme.blocks(readme.RECIPES, "Does it work on my files?")
+    faster = block.code.replace(" -o evaluation.json", " -o evaluation.json --epochs 1 --no-attacks --model cnn")
+    assert "Verdict: " in readme.run(block._replace(code=faster), demo_folder)
+    assert not (demo_folder / "evaluation.part.json").exists()
+    assert "<html" in (demo_folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

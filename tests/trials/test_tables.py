@@ -12,7 +12,7 @@ from benchmarks import stored
 from experiments.data.dataset import KNOWN
 from experiments.search import Point
 from experiments.tables import __main__ as documents
-from experiments.tables import plots, text
+from experiments.tables import front, plots, text
 
 FSDD = next(digest for digest, name in KNOWN.items() if name == "fsdd")
 SHARED = {
@@ -20,7 +20,7 @@ SHARED = {
     "training": "plain", "model": "m5", "seed": 0, "epochs": 40, "train_clips": 2700, "test_clips": 300, "snr_db": 11.0,
     "keyed": 94.0, "miskeyed": 40.0, "noise": 60.0, "train": 100.0, "confusion": [[10] * 10] * 10,
     "curves": {"clean": [30.0, 70.0]}, "fad": None, "embedding": None, "pesq": 3.25, "tonality_db": 9.5,
-    "settings": {"condition": {}},
+    "settings": {"condition": {}}, "clips": None,
 }  # fmt: skip
 STRONG = {"condition": "strong-1", "title": "format 2, strength 1", "strength": 1.0, "chosen": True}
 
@@ -66,11 +66,15 @@ def test_format_2_stands_beside_the_papers_recipe() -> None:
                 theirs = {"clean_final": 60.0, "clean_peak": 70.0}
                 keep("protection", f"theirs {seed} {training} {model}", **about, **theirs)
     keep("protection", "few", **STRONG | {"condition": "strong-2", "strength": 2.0}, clean_final=1.0, clean_peak=1.0)
-    said = text.targets()
-    row = "| FSDD | format 2, strength 1 (default) | default | 40 (M5) | 10 | 100 | 11.00 | 3.25 | 9.50 |"
-    assert row in said
-    assert "| FSDD | PosCUDA b=0.01 | plain | 70 (" in said
-    assert "strength 2" not in said  # one model of four
+    for model in ("m5", "lstm", "transformer", "cnn"):
+        more = {"condition": "clean", "title": "clean", "model": model, "clips": 5000}
+        keep("protection", f"more {model}", **more, clean_final=99.0, clean_peak=99.0)
+    said = front.front()
+    assert "| trained on protected clips (default recipe) | 40 | 40 |  |  |" in said
+    assert "| the paper's recipe, b=0.01 | 70 | 70 |  |  |" in said
+    assert "| the same at `strength` 2 |  |  |  |  |" in said  # one model of four
+    assert "| trained on clean clips |  |  |  |  |" in said  # of another number of clips
+    assert "| PESQ, of at most 4.5, median | 3.2 |  |  |  |" in said
     said = text.protection("fsdd")
     assert "| format 2, strength 1 (default) | plain | 2 | 20.0 ± 0.0 [40.0] | 20.0 ± 0.0 [10.0] |" in said
     keep("protection", "tf", **STRONG, model="cnn-tf", training="default", clean_final=33.0, clean_peak=34.0)
@@ -83,6 +87,7 @@ def test_an_attack_has_both_sides_and_what_it_gives_back() -> None:
     keep("attacks", "b", **mp3, condition="clean", clean_final=90.0, clean_peak=92.0)
     keep("attacks", "c", **none | STRONG | {"title": "NONE"}, clean_final=20.0, clean_peak=25.0)
     keep("attacks", "d", **mp3 | STRONG | {"title": "MP3"}, model="cnn", clean_final=30.0, clean_peak=35.0)
+    assert front.strongest_attacks() == ["", "40 (MP3, M5)", "", ""]
     rows = text.attacks().splitlines()
     assert rows[2:4] == ["| MP3 | +15 | 40 (M5) | 92 |  |  |  |", "| NONE | +0 | 25 (M5) |  |  |  |  |"]
 

@@ -1,4 +1,4 @@
-"""Put what the proofs found into the two README files that tell of it, between their marks.
+"""Put what the proofs found into the two pages that tell of it, between their marks.
 
     python -m tests.trust.report [--check]
 
@@ -124,7 +124,7 @@ def _text(node: ast.expr) -> str:
 
 
 DOCUMENTS = {
-    ROOT / "README.md": {"trust": figures},
+    ROOT / "SECURITY.md": {"trust": figures},
     Path(__file__).with_name("README.md"): {"load": load, "invariants": invariants},
 }
 

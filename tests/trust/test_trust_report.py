@@ -1,4 +1,4 @@
-"""Every invariant is guarded by a test, and README says what the proofs found."""
+"""Every invariant is guarded by a test, and SECURITY.md says what the proofs found."""
 
 from __future__ import annotations
 

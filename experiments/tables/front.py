@@ -1,0 +1,93 @@
+"""What README says of protection, its cost to the ear, and speed, from the stored results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import report, stored
+from experiments.tables import text
+from poscuda_fast.evaluation.names import NAMES, TITLES
+
+SHOWN = (  # condition, and what README calls it
+    ("clean", "trained on clean clips"),
+    ("strong-1", "trained on protected clips (default recipe)"),
+    ("strong-2", "the same at `strength` 2"),
+    ("poscuda-0.01", "the paper's recipe, b=0.01"),
+)
+
+
+def front() -> str:
+    """Two small tables: how well it protects, and what that costs."""
+    return f"{_protection()}\n\n{_costs()}"
+
+
+def paper() -> str:
+    """A sentence on the speed of the paper's recipe."""
+    if not (stored.BENCHMARKS / "paper_int16.json").exists():
+        return text.MISSING
+    result = stored.load(stored.BENCHMARKS, "paper_int16")
+    times = result["medians"]
+    peer = min(("scipy fftconvolve", "scipy oaconvolve", "torch conv1d", "torchaudio fftconvolve", "numpy convolve"),
+               key=lambda name: times[name])  # fmt: skip
+    said = f"`protect` takes {times['protect']:.2f} µs for a patch of 240 samples and 80 taps"
+    said += f", the fastest peer ({peer}) {times[peer]:.2f} µs."
+    return f"{said}\n\n{report.source(result)}"
+
+
+def _protection() -> str:
+    head, rows, used = ["accuracy, %"], [[title] for _, title in SHOWN], []
+    for dataset, title in text.DATASETS.items():
+        found = text.compared(dataset)
+        used += found
+        for training in ("plain", "default"):
+            head.append(f"{title}, {training}")
+            for row, (condition, _) in zip(rows, SHOWN, strict=True):
+                row.append(_best([c for c in found if (c["condition"], c["training"]) == (condition, training)]))
+    rows += [["after the strongest attack", *strongest_attacks()]]
+    for field, title, unit in (
+        ("snr_db", "SNR", " dB"), ("pesq", "PESQ, of at most 4.5", ""), ("tonality_db", "tone-to-noise ratio", " dB"),
+    ):  # fmt: skip
+        cells = [
+            text.of_keys([c for c in used if (c["dataset"], c["condition"]) == (dataset, "strong-1")], field)
+            for dataset in text.DATASETS
+        ]
+        rows.append([f"{title}, median", *(each for cell in cells for each in (cell + unit * bool(cell), ""))])
+    return "\n".join([text.table(head, rows), "", text.how(used)]) if used else text.MISSING
+
+
+def _best(found: list[dict[str, Any]]) -> str:
+    """The mean over seeds of the model that learns most, at its best epoch; only where all four were trained."""
+    if {cell["model"] for cell in found} != set(NAMES):
+        return ""
+    return f"{max(text.mean([c for c in found if c['model'] == model], 'clean_peak') for model in NAMES):.0f}"
+
+
+def strongest_attacks() -> list[str]:
+    """For each data set the attack on strength 1 that gives back most; attacks train by default."""
+    row = []
+    for dataset in text.DATASETS:
+        found = [c for c in text.cells("attacks", dataset=dataset, condition="strong-1") if c["attack"] != "none"]
+        groups: dict[tuple[str, str], list[float]] = {}
+        for cell in found:
+            groups.setdefault((cell["title"], cell["model"]), []).append(cell["clean_peak"])
+        means = {key: sum(peaks) / len(peaks) for key, peaks in groups.items()}
+        best = max(means, key=lambda key: means[key], default=None)
+        row += ["", "" if best is None else f"{means[best]:.0f} ({best[0]}, {TITLES.get(best[1], 'linear')})"]
+    return row
+
+
+def _costs() -> str:
+    rows = []
+    for name, title in (("default_int16", "int16"), ("default_float32", "float32")):
+        times = stored.load(stored.BENCHMARKS, name)["medians"]
+        said = ", ".join(f"{who} {times[name]:.1f}" for who, name in (("NumPy", "numpy"), ("torch", "torch")))
+        said = f"{times['protect']:.1f} µs; {said}, touching every sample {times['touch']:.1f}"
+        rows.append([f"`protect` in memory, {title}, a second at 16 kHz, one thread", said])
+    warm, undo = (stored.load(stored.BENCHMARKS, name)["medians"] for name in ("warm_file_default", "restore_default"))
+    limit = "touch + msync"
+    over = "over touching and syncing"
+    rows.append([f"`protect_memmap` with undo, durably, {over}", f"{warm['protect_memmap'] / warm[limit]:.1f}"])
+    rows.append([f"`restore_memmap`, {over}", f"{undo['restore_memmap'] / undo[limit]:.1f}"])
+    sidecar = stored.load(stored.BENCHMARKS, "sidecar_int16")
+    rows.append(["sidecar of 16-bit files", f"{sidecar['figures'][0]['ours']} of the data"])
+    return "\n".join([text.table(["cost", ""], rows), "", report.source(sidecar)])
