@@ -1,4 +1,4 @@
-"""What docs/folders.md says of each kind of file, tried with FFmpeg's encoders, and with flac and sox if they are installed."""
+"""What docs/folders.md says of each kind of file, tried with the encoders of FFmpeg, flac and sox, where installed."""
 
 from __future__ import annotations
 
