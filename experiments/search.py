@@ -1,11 +1,12 @@
-"""Is there a better steady mark than two lines? A search at equal PESQ, under default training.
+"""Is there a better steady mark than two lines? A search at equal PESQ and tonality, under default training.
 
     python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
 
-Two thirds of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
+A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
-of two lines at strength 1; then M5, the model that lines hold least, is trained on them, and CNN where M5 comes near.
-The best points are trained again, all models and three keys. Every point is kept in results/search/DATASET.jsonl, and
+of two lines at strength 1. Then M5 and CNN are trained with three keys, on half of the clips and for half as long as
+usual; those that do far worse than two lines under the first key are left there. The best points are trained again with
+all models, for as long as usual, and with three other keys. Every point is kept in results/search/DATASET.jsonl, and
 those that are there already are skipped; of data sets that are not the project's, in a folder beside the data.
 """
 
@@ -34,12 +35,13 @@ from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 
 UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
-HEARD = 60  # clips for PESQ and tonality
+HEARD = 60  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
+KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
 SCREENED = {"m5": 20, "cnn": 10}  # epochs
-NEAR = 4.0  # points of M5 beside two lines, within which CNN is trained too
+FAR = 12.0  # points beside two lines, from which on no other model or key is tried
 AGAIN = ("m5", "lstm", "transformer", "cnn")
-TRAIN_CLIPS, TEST_CLIPS = 2700, 800
+TRAIN_CLIPS, TEST_CLIPS = 1350, 800
 IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
 
 Clips = NDArray[np.int16]
@@ -53,6 +55,7 @@ class Point:
     lowest: float = 625.0  # Hz between which they are drawn
     highest: float = 3875.0
     spacing: float = 31.25  # Hz, of the comb that they are drawn from
+    by_mel: bool = False  # drawn uniformly on the mel scale rather than in Hz
     apart: float = 0.0  # Hz between two lines of a class, at least
     slope: float = 0.0  # dB per octave of the lines' levels
     in_step: float = 0.0  # share of the energy in lines at multiples of IN_STEP
@@ -71,6 +74,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "lowest": (125.0, 250.0, 400.0, 625.0, 625.0, 1000.0, 1500.0, 2000.0),
     "highest": (1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0, 3875.0, 3875.0),
     "spacing": (31.25, 31.25, 62.5, 125.0, 250.0),
+    "by_mel": (False, False, True),
     "apart": (0.0, 0.0, 125.0, 500.0, 1000.0),
     "slope": (-9.0, -6.0, -3.0, 0.0, 0.0, 3.0, 6.0),
     "in_step": (0.0, 0.0, 0.1, 0.15, 0.25, 0.35, 0.5),
@@ -124,8 +128,9 @@ def frequencies(point: Point, rng: np.random.Generator) -> list[float]:
     if point.harmonic:
         first = rng.choice(comb[comb <= max(comb[0], point.highest / point.lines)])
         return [float(first) * k for k in range(1, point.lines + 1) if first * k <= point.highest]
+    weights = 1 / (700 + comb) if point.by_mel else np.ones(len(comb))  # the slope of the mel scale
     while True:
-        chosen = np.sort(rng.choice(comb, point.lines, replace=False))
+        chosen = np.sort(rng.choice(comb, point.lines, replace=False, p=weights / weights.sum()))
         if point.lines == 1 or np.diff(chosen).min() >= point.apart:
             return chosen.tolist()
 
@@ -164,35 +169,39 @@ def _sum(turns: NDArray[Any], phases: NDArray[Any], sizes: list[float]) -> NDArr
     return total
 
 
-def damage(point: Point, data: Dataset, key: Key, level: float, metric: str) -> float:
-    """The median of a metric over some training clips."""
+def damage(point: Point, data: Dataset, level: float, metric: str) -> float:
+    """The median of a metric over some training clips, marked with one key after another."""
     rows = spaced(data.rows(TRAIN), HEARD)
     marked = np.array(data.clips[rows])
-    mark(point, marked, data.labels[rows], data.lengths[rows], data.sample_rate, key, level)
+    for place, seed in enumerate(KEYS):
+        some = np.arange(place, len(rows), len(KEYS))
+        clips = marked[some]
+        mark(point, clips, data.labels[rows[some]], data.lengths[rows[some]], data.sample_rate, study_key(seed), level)
+        marked[some] = clips
     found = quality.measure(data.clips[rows], marked, data.lengths[rows], data.sample_rate, metrics=[metric])
     return float(found[metric]["median"])
 
 
-def level_at(point: Point, data: Dataset, key: Key, wanted: Heard) -> float:
+def level_at(point: Point, data: Dataset, wanted: Heard) -> float:
     """The highest level at which the medians of PESQ and tonality are no worse than wanted."""
     low, high = UNIT / 8, UNIT * 4
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
-        fine = damage(point, data, key, middle, "tonality_db") <= wanted.tonality_db
-        if fine and damage(point, data, key, middle, "pesq") >= wanted.pesq:
+        fine = damage(point, data, middle, "tonality_db") <= wanted.tonality_db
+        if fine and damage(point, data, middle, "pesq") >= wanted.pesq:
             low = middle
         else:
             high = middle
     return low
 
 
-def heard(data: Dataset, key: Key) -> Heard:
+def heard(data: Dataset) -> Heard:
     """What one hears of two lines at strength 1."""
-    return Heard(*(damage(Point(), data, key, UNIT, metric) for metric in ("pesq", "tonality_db")))
+    return Heard(*(damage(Point(), data, UNIT, metric) for metric in ("pesq", "tonality_db")))
 
 
-def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int) -> dict[str, float]:
-    """Accuracy on clean clips of a model that was trained on marked ones, in %."""
+def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int) -> float:
+    """Best accuracy on clean clips, in %, of a model that was trained on marked ones."""
     rows, tests = spaced(data.rows(TRAIN), TRAIN_CLIPS), spaced(data.rows(TEST), TEST_CLIPS)
     clips, labels = np.array(data.clips[rows]), data.labels[rows]
     mark(point, clips, labels, data.lengths[rows], data.sample_rate, study_key(seed), level)
@@ -203,37 +212,39 @@ def trained(point: Point, data: Dataset, seed: int, level: float, model: str, ep
         len(data.classes),
         data.sample_rate,
     )
-    return {"final": result.final("clean"), "peak": result.peak("clean")}
+    return round(result.peak("clean"), 2)
 
 
-def measure(folder: Path, point: Point, wanted: Heard, best: float) -> dict[str, Any]:
-    """What is stored of a point, after one training of M5, and one of CNN if M5 comes near the best."""
-    data, key = load(folder), study_key(0)
-    level = UNIT if point == Point() else level_at(point, data, key, wanted)
+def measure(folder: Path, point: Point, wanted: Heard, limit: float) -> dict[str, Any]:
+    """What is stored of a point; of one that is above `limit` under the first key, only what tells that."""
+    data = load(folder)
+    level = UNIT if point == Point() else level_at(point, data, wanted)
     fields = {
         "point": dataclasses.asdict(point), "level_db": round(20 * np.log10(level), 2),
-        "pesq": round(damage(point, data, key, level, "pesq"), 3),
-        "tonality_db": round(damage(point, data, key, level, "tonality_db"), 2),
-        "m5": trained(point, data, 0, level, "m5", SCREENED["m5"]),
+        "pesq": round(damage(point, data, level, "pesq"), 3),
+        "tonality_db": round(damage(point, data, level, "tonality_db"), 2),
     }  # fmt: skip
-    if fields["m5"]["peak"] <= best + NEAR:
-        fields["cnn"] = trained(point, data, 0, level, "cnn", SCREENED["cnn"])
-    return fields
+    peaks: dict[str, list[float]] = {}
+    for seed in KEYS:
+        for model, epochs in SCREENED.items():
+            peaks.setdefault(model, []).append(trained(point, data, seed, level, model, epochs))
+            if seed == KEYS[0] and peaks[model][0] > limit:
+                return fields | peaks
+    return fields | peaks
 
 
-def measure_again(folder: Path, point: Point, seed: int) -> dict[str, Any]:
-    """All models under one more key, at the level that matches PESQ under that key."""
-    data, key = load(folder), study_key(seed)
-    level = UNIT if point == Point() else level_at(point, data, key, heard(data, key))
-    accuracies = {model: trained(point, data, seed, level, model, EPOCHS[model]) for model in AGAIN}
-    tonality = round(damage(point, data, key, level, "tonality_db"), 2)
-    return {"point": dataclasses.asdict(point), "seed": seed, "level_db": round(20 * np.log10(level), 2),
-            "tonality_db": tonality, **accuracies}  # fmt: skip
+def measure_again(folder: Path, point: Point, level: float, seed: int) -> dict[str, Any]:
+    """All models under one more key, at the level of the first round."""
+    data = load(folder)
+    peaks = {model: [trained(point, data, seed, level, model, EPOCHS[model])] for model in AGAIN}
+    return {"point": dataclasses.asdict(point), "seed": seed, **peaks}
 
 
 def worst(fields: dict[str, Any]) -> float:
-    """The best epoch of the model that learns most."""
-    return max(fields[model]["peak"] for model in AGAIN if model in fields)
+    """The model that learns most, in the mean over keys; of a point that was left early, at the end."""
+    means = [float(np.mean(fields[model])) for model in AGAIN if model in fields]
+    left = any(len(fields[model]) < len(KEYS) for model in SCREENED if model in fields) or "cnn" not in fields
+    return max(means) + 1000.0 * (left and "seed" not in fields)
 
 
 @sentences
@@ -248,25 +259,29 @@ def main(arguments: list[str] | None = None) -> None:
     data = load(options.dataset)
     path = results_of(data, "search") / f"{data.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = heard(data, study_key(0))
-    first = drawn(round(options.points * 2 / 3))
+    wanted = heard(data)
+    first = drawn(max(1, options.points // 3))
     screen(path, first[:1], options, wanted, 100.0)
-    reference = worst(stored_points(path, again=False)[0])
-    screen(path, first, options, wanted, reference)
+    (reference,) = (one for one in stored_points(path, again=False) if point_of(one) == Point())
+    limit = max(reference[model][0] for model in SCREENED) + FAR
+    screen(path, first, options, wanted, limit)
     while (missing := options.points - len(ranked := stored_points(path, again=False))) > 0:
         best = [point_of(each) for each in ranked[:12]]
         known = {point_of(each) for each in ranked}
-        screen(path, near(best, known, min(missing, 12)), options, wanted, reference)
-    best = [Point(), *(point_of(each) for each in stored_points(path, again=False)[: options.best])]
-    done = {(point_of(each), each["seed"]) for each in stored_points(path, again=True)}
-    tasks = [(options.dataset, point, seed) for seed in range(3) for point in best if (point, seed) not in done]
+        screen(path, near(best, known, min(missing, 12)), options, wanted, limit)
+    ranked = [one for one in ranked[: options.best] if point_of(one) != Point()]
+    done = {(point_of(one), one["seed"]) for one in stored_points(path, again=True)}
+    tasks = [
+        (options.dataset, point_of(one), 10 ** (one["level_db"] / 20), seed)
+        for seed in OTHER_KEYS for one in [reference, *ranked] if (point_of(one), seed) not in done
+    ]  # fmt: skip
     collect(path, in_parallel(measure_again, tasks, options.jobs))
 
 
-def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, best: float) -> None:
+def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, limit: float) -> None:
     """Measure those points that are not stored yet."""
     known = {point_of(each) for each in stored_points(path, again=False)}
-    tasks = [(options.dataset, point, wanted, best) for point in points if point not in known]
+    tasks = [(options.dataset, point, wanted, limit) for point in points if point not in known]
     collect(path, in_parallel(measure, tasks, options.jobs))
 
 
@@ -276,7 +291,7 @@ def collect(path: Path, found: Iterator[tuple[Any, dict[str, Any]]]) -> None:
     for _, fields in found:
         with path.open("a") as file:
             file.write(json.dumps(stored.made_by(command) | fields) + "\n")
-        print(f"{worst(fields):5.1f} %  {fields['tonality_db']:5.1f} dB  {fields['point']}", flush=True)
+        print(f"{worst(fields) % 1000:5.1f} %  {fields['point']}", flush=True)
 
 
 def stored_points(path: Path, *, again: bool) -> list[dict[str, Any]]:

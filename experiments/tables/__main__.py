@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import report, stored
 from experiments.tables import front
 from experiments.tables import text as tables
+from poscuda_fast.evaluation import words
 
 
 def evaluation() -> str:
@@ -22,32 +23,8 @@ def evaluation() -> str:
     if not (stored.EXPERIMENTS / "evaluation.json").exists():
         return tables.MISSING
     result = stored.load(stored.EXPERIMENTS, "evaluation")
-    data, verdict = result["data"], result["verdict"]
-    said = (
-        f"On {result['dataset']}, {data['training_clips'] + data['test_clips']:,} clips, it took "
-        f"{result['seconds'] / 60:.0f} minutes and said **{verdict['word']}**: {verdict['sentence']} "
-        f"{verdict['uncertainty']}"
-    )
-    head = (
-        "| accuracy, % | learnt from clean clips | protected, plain | protected, default | 95 % | keyed | mis-keyed |"
-    )
-    lines = [said, "", head, "|---|---|---|---|---|---|---|"]
-    for row in result["models"]:
-        low, high = row["protected_interval"]
-        lines.append(
-            f"| {row['model']} | {row['clean']} | {row['plain']} | {row['default']} | {low} to {high} | {row['keyed']} "
-            f"| {row['miskeyed']} |"
-        )
-    for row in result["attacks"]:
-        low, high = row["protected_interval"]
-        lines.append(f"| {row['model']}, {row['attack']} | | {row['protected']} | | {low} to {high} | | |")
-    columns = (
-        f"On {data['test_clips']} clean test clips, after the best epoch; default training has random shifts, noise "
-        f"and SpecAugment. Keyed and mis-keyed: plain training, after the last epoch, on test clips with the mark of "
-        f"their own class, or of another. {data['split']}"
-    )
-    lines += ["", columns]
-    return "\n".join([*lines, "", report.on_speech(result)])
+    said = f"On {result['dataset']} it took {result['seconds'] / 60:.0f} minutes, and printed:"
+    return f"{said}\n\n```text\n{words.text(result)}\n```\n\n{report.on_speech(result)}"
 
 
 ROOT = Path(__file__).parents[2]

@@ -66,13 +66,11 @@ def strongest_attacks() -> list[str]:
     """For each data set the attack on strength 1 that gives back most; attacks train by default."""
     row = []
     for dataset in text.DATASETS:
-        found = [c for c in text.cells("attacks", dataset=dataset, condition="strong-1") if c["attack"] != "none"]
-        groups: dict[tuple[str, str], list[float]] = {}
-        for cell in found:
-            groups.setdefault((cell["title"], cell["model"]), []).append(cell["clean_peak"])
-        means = {key: sum(peaks) / len(peaks) for key, peaks in groups.items()}
-        best = max(means, key=lambda key: means[key], default=None)
-        row += ["", "" if best is None else f"{means[best]:.0f} ({best[0]}, {TITLES.get(best[1], 'linear')})"]
+        found = text.cells("attacks", dataset=dataset, condition="strong-1")
+        titles = {cell["attack"]: cell["title"] for cell in found if cell["attack"] != "none"}
+        reached = [(text.best_attacked(found, dataset, name), title) for name, title in titles.items()]
+        peak, title = max(((best, title) for best, title in reached if best), default=((0.0, ""), ""))
+        row += ["", f"{peak[0]:.0f} ({title}, {TITLES.get(peak[1], 'linear')})" if title else ""]
     return row
 
 

@@ -14,6 +14,7 @@ from poscuda_fast.evaluation.names import NAMES, TITLES, TRAININGS, VICTIMS
 TABLE1 = (
     "clean", "whole-0.01", "whole-0.3", "poscuda-0.01", "poscuda-0.3", "poscuda-0.01-identity", "poscuda-0.3-identity",
 )  # fmt: skip
+OTHERS = ("poscuda-0.01", "poscuda-0.3", "cuda-0.01", "cuda-0.3", "emin-14")
 COMPARED = ("clean", "poscuda-0.01", "poscuda-0.3", "strong-0.5", "strong-1", "strong-1.4", "strong-2")
 DATASETS = {"fsdd": "FSDD", "speech_commands": "Speech Commands"}
 # Gokul and Dubnov, Table 1 with its column heads the right way round: clean-test accuracy, %.
@@ -61,9 +62,9 @@ def own_table(found: Sequence[Cell]) -> str:
     return table(["trained on", "training", *(TITLES[model] for model in models)], rows)
 
 
-def accuracy(dataset: str, split: str) -> str:
+def accuracy(dataset: str, split: str, conditions: Sequence[str] = TABLE1) -> str:
     """Table 1: clean-test accuracy under every condition, plain training, beside the paper's."""
-    found = _of_table1(dataset, split)
+    found = _of_table1(dataset, split, conditions)
 
     def entry(condition: str, model: str) -> str:
         mine = [cell for cell in found if cell["condition"] == condition]
@@ -74,7 +75,7 @@ def accuracy(dataset: str, split: str) -> str:
     if not found:
         return MISSING
     rows = []
-    for condition in TABLE1:
+    for condition in conditions:
         mine = [cell for cell in found if cell["condition"] == condition]
         if mine:
             own = (entry(condition, model) for model in NAMES)
@@ -103,9 +104,9 @@ def keyed(dataset: str, split: str) -> str:
     return "\n".join([table(["trained on", *(TITLES[model] for model in NAMES)], rows), "", how(found)])
 
 
-def _of_table1(dataset: str, split: str) -> list[Cell]:
+def _of_table1(dataset: str, split: str, conditions: Sequence[str] = TABLE1) -> list[Cell]:
     found = cells("protection", dataset=dataset, split=split, training="plain", clips=None)
-    return [cell for cell in found if cell["condition"] in TABLE1 and cell["model"] in NAMES]
+    return [cell for cell in found if cell["condition"] in conditions and cell["model"] in NAMES]
 
 
 def protection(dataset: str) -> str:
@@ -210,44 +211,18 @@ def readings() -> str:
     return "\n".join([table(["reading", *(TITLES[model] for model in models)], rows), "", how(found)])
 
 
-def baselines() -> str:
-    """The other methods beside the paper's."""
-    names = ("poscuda-0.01", "poscuda-0.3", "cuda-0.01", "cuda-0.3", "emin-14")
-    found = cells("protection", dataset="fsdd", split="official", training="plain", clips=None)
-    found = [cell for cell in found if cell["condition"] in names]
-    if not found:
-        return MISSING
-    rows = []
-    for name in names:
-        mine = [cell for cell in found if cell["condition"] == name]
-        if mine:
-            rows.append([mine[0]["title"], of_keys(mine, "snr_db"), *(_accuracy(mine, model) for model in NAMES)])
-    head = ["trained on", "SNR, dB", *(TITLES[model] for model in NAMES)]
-    return "\n".join([table(head, rows), "", how(found)])
-
-
 def attacks() -> str:
     """Every attack on format 2 and on clean clips, sorted by what it gives back."""
     found = cells("attacks")
     if not found:
         return MISSING
 
-    def best(dataset: str, attack: str, *, protected: bool) -> tuple[float, str] | None:
-        mine = [
-            cell for cell in found
-            if (cell["dataset"], cell["attack"]) == (dataset, attack) and (cell["condition"] != "clean") == protected
-        ]  # fmt: skip
-        if not mine:
-            return None
-        models = {cell["model"] for cell in mine}
-        return max((mean([c for c in mine if c["model"] == m], "clean_peak"), m) for m in models)
-
     rows = []
     for name in dict.fromkeys(cell["attack"] for cell in found):
         row, given = [next(cell["title"] for cell in found if cell["attack"] == name)], []
         for dataset in DATASETS:
-            ours, none = (best(dataset, each, protected=True) for each in (name, "none"))
-            alone = best(dataset, name, protected=False)
+            ours, none = (best_attacked(found, dataset, each) for each in (name, "none"))
+            alone = best_attacked(found, dataset, name, clean=True)
             if ours is None or none is None:
                 row += ["", "", ""]
                 continue
@@ -262,40 +237,51 @@ def attacks() -> str:
     return "\n".join([table(head, [row for _, row in rows]), "", how(found)])
 
 
+def best_attacked(found: Sequence[Cell], dataset: str, attack: str, *, clean: bool = False) -> tuple[float, str] | None:
+    """The best epoch of the model that learns most after an attack, in the mean over seeds, and which model that is."""
+    mine = [c for c in found if (c["dataset"], c["attack"], c["condition"] == "clean") == (dataset, attack, clean)]
+    models = {cell["model"] for cell in mine}
+    return max(((mean([c for c in mine if c["model"] == m], "clean_peak"), m) for m in models), default=None)
+
+
 def search() -> str:
     """The best points of the search beside two lines."""
     path = stored.EXPERIMENTS / "search" / "fsdd.jsonl"
     if not path.exists():
         return MISSING
     points = [json.loads(line) for line in path.read_text().splitlines()]
-    first = sorted((one for one in points if "seed" not in one), key=_worst_peak)
     again: dict[str, list[Cell]] = {}
     for one in points:
         if "seed" in one:
             again.setdefault(json.dumps(one["point"]), []).append(one)
+    first = [one for one in points if "seed" not in one]
+    whole = [one for one in first if "cnn" in one and len(one["cnn"]) > 1]
+    ranked = sorted(whole, key=lambda one: max(_keys(one)))
     rows = []
-    for rank, one in enumerate(first, 1):
+    for rank, one in enumerate(ranked, 1):
         mine = again.get(json.dumps(one["point"]), [])
         if rank > 10 and not mine and one is not points[0]:  # two lines, which the search begins with
             continue
+        means = [statistics.fmean(each[model][0] for each in mine) for model in NAMES if mine]
         rows.append([
             str(rank), _said(one["point"]), f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}",
-            f"{one['m5']['peak']:.0f}", f"{one['cnn']['peak']:.0f}" if "cnn" in one else "",
-            f"{statistics.fmean(map(_worst_peak, mine)):.0f} ({len(mine)})" if mine else "",
+            *(f"{value:.0f}" for value in [*_keys(one), *means]), *[""] * (len(NAMES) - len(means)),
         ])  # fmt: skip
-    head = ["rank", "mark", "PESQ", "tonality, dB", "M5, one key", "CNN, one key", "worst of all models (keys)"]
-    count = f"{len(first)} kinds of mark were measured."
+    head = ["rank", "mark", "PESQ", "tonality, dB", "M5", "CNN", *(f"{TITLES[model]}, again" for model in NAMES)]
+    count = f"{len(first)} kinds of mark were measured, {len(whole)} of them with all keys."
     return "\n".join([count, "", table(head, rows), "", report.source(first[0])])
 
 
-def _worst_peak(one: Cell) -> float:
-    return max(float(one[model]["peak"]) for model in NAMES if model in one)
+def _keys(one: Cell) -> list[float]:
+    """The means over keys of M5 and CNN."""
+    return [statistics.fmean(one[model]) for model in ("m5", "cnn")]
 
 
 def _said(point: dict[str, Any]) -> str:
     """A point of the search in words."""
     lines = f"{point['lines']} line{'s' * (point['lines'] > 1)} of {point['spacing']:g} Hz steps"
     parts = [lines, f"{point['lowest']:g} to {point['highest']:g} Hz"]
+    parts += ["by mel"] * point["by_mel"]
     parts += [f"{point['apart']:g} Hz apart"] * bool(point["apart"] and point["lines"] > 1)
     parts += [f"{point['slope']:+g} dB an octave"] * bool(point["slope"] and point["lines"] > 1)
     parts += [f"{100 * point['in_step']:.0f} % in step"] * bool(point["in_step"])
@@ -400,7 +386,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "speech-commands-protection": lambda: protection("speech_commands"),
     "victims": victims,
     "readings": readings,
-    "baselines": baselines,
+    "baselines": lambda: accuracy("fsdd", "official", OTHERS),
     "attacks": attacks,
     "search": search,
     "ownership": ownership,

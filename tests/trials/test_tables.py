@@ -116,19 +116,22 @@ def test_ownership_tells_of_marked_and_of_innocent_models() -> None:
 
 
 def test_the_search_is_ranked(results: Path) -> None:
-    points = [vars(Point(lines=lines, harmonic=lines > 1)) for lines in (2, 1)]
+    points = [vars(Point(lines=lines, harmonic=lines > 1)) for lines in (2, 1, 4)]
     lines = [
-        {"point": points[0], "pesq": 3.125, "tonality_db": 20.0, "m5": {"peak": 60.0}},
-        {"point": points[1], "pesq": 3.125, "tonality_db": 10.0, "m5": {"peak": 50.0}, "cnn": {"peak": 55.0}},
-        {"point": points[1], "seed": 1, "tonality_db": 10.0, "m5": {"peak": 52.0}, "lstm": {"peak": 40.0}},
+        {"point": points[0], "pesq": 3.125, "tonality_db": 20.0, "m5": [60.0, 62.0, 64.0], "cnn": [10.0] * 3},
+        {"point": points[1], "pesq": 3.125, "tonality_db": 10.0, "m5": [50.0] * 3, "cnn": [54.0, 55.0, 56.0]},
+        {"point": points[2], "pesq": 3.125, "tonality_db": 10.0, "m5": [1.0]},
+        {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
+        {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
     (results / "search").mkdir()
     made = stored.made_by("python -m experiments.search FSDD")
     (results / "search" / "fsdd.jsonl").write_text("".join(json.dumps(made | line) + "\n" for line in lines))
     rows = text.search().splitlines()
-    assert rows[0] == "2 kinds of mark were measured."
-    assert rows[4] == "| 1 | 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 | 55 | 52 (1) |"
-    assert rows[5].startswith("| 2 | 2 lines of 31.25 Hz steps, 625 to 3875 Hz, harmonic | 3.12 | 20.0 | 60 |  |  |")
+    assert rows[0] == "3 kinds of mark were measured, 2 of them with all keys."
+    first = "| 1 | 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 | 55 | 53 | 40 | 41 | 43 |"
+    second = "| 2 | 2 lines of 31.25 Hz steps, 625 to 3875 Hz, harmonic | 3.12 | 20.0 | 62 | 10 |  |  |  |  |"
+    assert rows[4:6] == [first, second]
 
 
 def test_documents_get_their_sections_and_keep_the_rest() -> None:
