@@ -59,14 +59,14 @@ class Point:
     apart: float = 0.0  # Hz between two lines of a class, at least
     slope: float = 0.0  # dB per octave of the lines' levels
     in_step: float = 0.0  # share of the energy in lines at multiples of IN_STEP
-    harmonic: bool = False  # the other lines are multiples of the first
+    main: float = 0.0  # share of the energy in one of the lines, drawn at random; 0: all alike but for the slope
     fresh: bool = False  # each clip has phases of its own
     floor: float | None = None  # least SNR of a clip, dB: a quieter clip's mark is halved until it has it
 
     @property
     def plain(self) -> Point:
-        """The same mark without what does not matter to it: one line has no distance, slope or harmonics."""
-        return dataclasses.replace(self, apart=0.0, slope=0.0, harmonic=False) if self.lines == 1 else self
+        """The same mark without what does not matter to it: one line has no distance or slope."""
+        return dataclasses.replace(self, apart=0.0, slope=0.0, main=0.0) if self.lines == 1 else self
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -78,7 +78,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "apart": (0.0, 0.0, 125.0, 500.0, 1000.0),
     "slope": (-9.0, -6.0, -3.0, 0.0, 0.0, 3.0, 6.0),
     "in_step": (0.0, 0.0, 0.1, 0.15, 0.25, 0.35, 0.5),
-    "harmonic": (False, False, False, True),
+    "main": (0.0, 0.0, 0.7, 0.85),
     "fresh": (False, False, False, True),
     "floor": (None, None, None, 0.0, 3.0, 6.0),
 }
@@ -125,9 +125,6 @@ def sensible(point: Point) -> bool:
 def frequencies(point: Point, rng: np.random.Generator) -> list[float]:
     """The lines of one class, Hz."""
     comb = np.arange(np.ceil(point.lowest / point.spacing), point.highest // point.spacing + 1) * point.spacing
-    if point.harmonic:
-        first = rng.choice(comb[comb <= max(comb[0], point.highest / point.lines)])
-        return [float(first) * k for k in range(1, point.lines + 1) if first * k <= point.highest]
     weights = 1 / (700 + comb) if point.by_mel else np.ones(len(comb))  # the slope of the mel scale
     while True:
         chosen = np.sort(rng.choice(comb, point.lines, replace=False, p=weights / weights.sum()))
@@ -144,6 +141,9 @@ def mark(
         rng = generator_of(key, b"experiments: search", label)
         lines = frequencies(point, rng)
         sizes = [10 ** (point.slope * np.log2(hertz / 1000) / 20) for hertz in lines]
+        if point.main:
+            sizes = [float(np.sqrt((1 - point.main) / (len(lines) - 1)))] * len(lines)
+            sizes[rng.integers(len(lines))] = float(np.sqrt(point.main))
         sizes = list(np.array(sizes) * np.sqrt((1 - point.in_step) / np.square(sizes).sum()))
         if point.in_step:
             lines.append(float(rng.choice(np.arange(500.0, min(4000.0, rate / 2), IN_STEP))))

@@ -285,7 +285,9 @@ def _said(point: dict[str, Any]) -> str:
     parts += [f"{point['apart']:g} Hz apart"] * bool(point["apart"] and point["lines"] > 1)
     parts += [f"{point['slope']:+g} dB an octave"] * bool(point["slope"] and point["lines"] > 1)
     parts += [f"{100 * point['in_step']:.0f} % in step"] * bool(point["in_step"])
-    parts += ["harmonic"] * (point["harmonic"] and point["lines"] > 1) + ["a phase for each clip"] * point["fresh"]
+    parts += [f"{100 * point['main']:.0f} % in one of them"] * bool(point["main"]) + ["a phase for each clip"] * point[
+        "fresh"
+    ]
     parts += [f"floor {point['floor']:g} dB"] if point["floor"] is not None else []
     return ", ".join(parts)
 

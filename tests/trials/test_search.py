@@ -20,7 +20,7 @@ pytest.importorskip("pesq")
 KEY = study_key(0)
 POINTS = [
     Point(), Point(lines=1), Point(lines=6, lowest=250.0, highest=3500.0, apart=125.0), Point(slope=-9.0, lines=3),
-    Point(in_step=0.5, lowest=1000.0), Point(harmonic=True, lines=4, lowest=125.0), Point(fresh=True),
+    Point(in_step=0.5, lowest=1000.0), Point(main=0.85, lines=4, lowest=125.0), Point(fresh=True),
     Point(lines=10, spacing=31.25, slope=6.0, in_step=0.1), Point(by_mel=True),
 ]  # fmt: skip
 
@@ -41,12 +41,10 @@ def test_points_are_sensible_and_all_different() -> None:
     for point in points:
         assert search.sensible(point)
         lines = search.frequencies(point, np.random.default_rng(0))
-        assert 1 <= len(lines) <= point.lines
         assert point.lowest <= min(lines) <= max(lines) <= point.highest
         assert all(line % point.spacing == 0 for line in lines)
-        if not point.harmonic:
-            assert len(lines) == point.lines
-            assert point.lines == 1 or np.diff(lines).min() >= max(point.apart, point.spacing)
+        assert len(lines) == point.lines
+        assert point.lines == 1 or np.diff(lines).min() >= max(point.apart, point.spacing)
 
 
 def test_a_band_without_room_for_its_lines_is_not_sensible() -> None:
@@ -67,7 +65,7 @@ def test_neighbours_of_the_best_differ_in_one_or_two_things() -> None:
             sum(getattr(point, field.name) != getattr(one, field.name) for field in dataclasses.fields(Point))
             for one in best
         ]
-        assert 1 <= min(differences) <= (5 if point.lines == 1 else 2)  # one line has no distance, slope or harmonics
+        assert 1 <= min(differences) <= (5 if point.lines == 1 else 2)  # one line has no distance, slope or main line
 
 
 def marked(point: Point, level: float = UNIT) -> tuple[np.ndarray, np.ndarray]:

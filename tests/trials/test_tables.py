@@ -116,7 +116,7 @@ def test_ownership_tells_of_marked_and_of_innocent_models() -> None:
 
 
 def test_the_search_is_ranked(results: Path) -> None:
-    points = [vars(Point(lines=lines, harmonic=lines > 1)) for lines in (2, 1, 4)]
+    points = [vars(Point(lines=lines, main=0.7 * (lines > 1))) for lines in (2, 1, 4)]
     lines = [
         {"point": points[0], "pesq": 3.125, "tonality_db": 20.0, "m5": [60.0, 62.0, 64.0], "cnn": [10.0] * 3},
         {"point": points[1], "pesq": 3.125, "tonality_db": 10.0, "m5": [50.0] * 3, "cnn": [54.0, 55.0, 56.0]},
@@ -130,7 +130,9 @@ def test_the_search_is_ranked(results: Path) -> None:
     rows = text.search().splitlines()
     assert rows[0] == "3 kinds of mark were measured, 2 of them with all keys."
     first = "| 1 | 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 | 55 | 53 | 40 | 41 | 43 |"
-    second = "| 2 | 2 lines of 31.25 Hz steps, 625 to 3875 Hz, harmonic | 3.12 | 20.0 | 62 | 10 |  |  |  |  |"
+    second = (
+        "| 2 | 2 lines of 31.25 Hz steps, 625 to 3875 Hz, 70 % in one of them | 3.12 | 20.0 | 62 | 10 |  |  |  |  |"
+    )
     assert rows[4:6] == [first, second]
 
 
