@@ -752,8 +752,11 @@ def test_demo_keeps_every_promise_in_an_empty_folder(tmp_path: Path) -> None:
     done = poscuda_process("demo", "--out", "demo", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("Every byte is as promised.\n")
+    shown = [float(number) for number in re.findall(r"^ +(\d+)  ", done.stdout, re.MULTILINE)]
+    original, protected, keyed, control = shown
+    assert protected < min(original, control, keyed) - 10
     again = poscuda("verify", tmp_path / "demo" / "protected", "--key", tmp_path / "demo" / "demo.key", "--json")
-    assert json.loads(again.stdout)["protected"] == 45
+    assert json.loads(again.stdout)["protected"] == 180
 
 
 def test_doctor_examines_every_backend() -> None:

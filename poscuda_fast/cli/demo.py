@@ -1,9 +1,10 @@
-"""A demo on generated speech-like sounds: protect, verify, restore, and check every byte."""
+"""A demo on generated speech-like sounds: protect, verify, let a toy learn, restore, and check every byte."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 import statistics
 import tempfile
 import time
@@ -12,22 +13,26 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
+from poscuda_fast.arrays.memory import protect
 from poscuda_fast.arrays.verbs import protect_memmap, restore_memmap, verify_memmap
-from poscuda_fast.cli import synth
+from poscuda_fast.cli import synth, toy
 from poscuda_fast.files.verbs import protect_folder, restore_folder, verify_folder
 from poscuda_fast.key import Key
 from poscuda_fast.undo.journal import manifest_of
 from poscuda_fast.undo.manifest import Manifest
 
-N_SPEAKERS = 3
-N_TAKES = 3
+N_SPEAKERS = 6
+N_TAKES = 6
+TEST_SPEAKERS = 2  # the last ones, whom the toy does not hear while it learns
+LEAST_EFFECT = 10.0  # points of accuracy that protection must cost the toy
 SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 CLIP_FRAMES = 16_000
 
 
 def run(folder: Path | None, say: Callable[[str], None]) -> bool:
-    """Run the demo in a new folder and report each step; False if any byte is not as promised.
+    """Run the demo in a new folder and report each step; False if a byte, or the toy, is not as promised.
 
     Parameters
     ----------
@@ -41,13 +46,21 @@ def run(folder: Path | None, say: Callable[[str], None]) -> bool:
         folder = Path(tempfile.mkdtemp(prefix="poscuda-demo-"))
     else:
         _make_new(folder)
+    say(f"Making {len(synth.WORDS)} words by {N_SPEAKERS} invented speakers, {N_TAKES} times each ...")
+    _write(folder)
     key = Key.generate()
     key.save(folder / "demo.key")
-    say(f"Key with fingerprint {key.fingerprint} saved to {folder / 'demo.key'}")
-    good = _show_files(folder, key, say) & _show_memmap(folder, key, say)
-    say(f"Everything is in {folder}; delete it when you have looked. {time.perf_counter() - begun:.1f} s in all.")
-    say("Every byte is as promised." if good else "SOMETHING IS NOT AS PROMISED: please report this.")
-    return good
+    say(
+        f"{folder} has speech/ (WAV files, a folder for each word), the same sounds as clips.npy, with labels.npy and "
+        f"lengths.npy, and demo.key, of fingerprint {key.fingerprint}."
+    )
+    bytes_good = _show_files(folder, key, say) & _show_memmap(folder / "clips.npy", key, say)
+    learns = show_learning(key, say)
+    say(f"Delete {folder} when you have looked. {time.perf_counter() - begun:.1f} s in all.")
+    say("Every byte is as promised." if bytes_good else "SOME BYTES ARE NOT AS PROMISED: please report this.")
+    if not learns:
+        say("THE MARK DID NOT KEEP THE TOY FROM LEARNING, with this key: please report this.")
+    return bytes_good and learns
 
 
 def _make_new(folder: Path) -> None:
@@ -60,10 +73,8 @@ def _make_new(folder: Path) -> None:
 
 def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
     """Audio files: a protected copy, verified; then in place, and restored."""
-    speech, copy = folder / "speech", folder / "protected"
-    _write_speech(speech)
+    speech, copy, edited = folder / "speech", folder / "protected", folder / "in_place"
     before = _digests(speech)
-    say(f"Made {len(before)} WAV files of {len(synth.WORDS)} words by {N_SPEAKERS} speakers in {speech}")
     report = protect_folder(speech, copy, key)
     changed = _digests(copy)
     n_changed = sum(before[name] != changed[name] for name in before)
@@ -71,45 +82,67 @@ def _show_files(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
     snr = [entry["snr_db"] for entry in entries if entry["snr_db"] is not None]
     verified = verify_folder(copy, key)
     say(
-        f"Protected a copy in {copy}: {n_changed} files changed, {report.frames_changed:,} frames marked, "
-        f"edit SNR {statistics.median(snr):.1f} dB (median); verified {verified.protected} protected"
+        f"Protected a copy, protected/: {n_changed} of {len(before)} files changed, {report.frames_changed:,} frames "
+        f"marked, edit SNR {statistics.median(snr):.1f} dB (median); verified: {verified.protected} protected."
     )
-    protect_folder(speech, None, key)
-    again = _digests(speech) == changed
-    say(f"Protected in place: {'the same bytes as in the copy' if again else 'OTHER BYTES'}")
-    restore_folder(speech, key)
-    restored = _digests(speech) == before
-    say(f"Restored: {'all bytes are those of the originals' if restored else 'BYTES DIFFER'}")
+    shutil.copytree(speech, edited)
+    protect_folder(edited, None, key)
+    again = _digests(edited) == changed
+    restore_folder(edited, key)
+    restored = _digests(edited) == before
+    say(
+        f"Protected in_place/, {'the same bytes as the copy' if again else 'OTHER BYTES THAN THE COPY'}; restored it: "
+        f"{'all bytes are those of the originals' if restored else 'BYTES DIFFER'}."
+    )
     return restored and again and n_changed == len(before) and verified.ok and verified.protected == len(before)
 
 
-def _show_memmap(folder: Path, key: Key, say: Callable[[str], None]) -> bool:
+def _show_memmap(path: Path, key: Key, say: Callable[[str], None]) -> bool:
     """One memory-mapped array: protected in place, verified and restored."""
-    path = folder / "clips.npy"
-    utterances = _utterances()
-    clips = np.lib.format.open_memmap(path, "w+", np.int16, (len(utterances), CLIP_FRAMES))
-    for row, (_, _, _, spoken) in zip(clips, utterances, strict=True):
-        row[: len(spoken)] = spoken
-    clips.flush()
-    lengths = [len(spoken) for _, _, _, spoken in utterances]
-    words = [word for word, _, _, _ in utterances]
+    clips = np.load(path, mmap_mode="r+")
+    labels, lengths = _arrays()[1:]
     before = path.read_bytes()
-    report = protect_memmap(clips, words, key, lengths=lengths, sample_rate=synth.SAMPLE_RATE)
+    report = protect_memmap(clips, labels, key, lengths=lengths, sample_rate=synth.SAMPLE_RATE)
     after = path.read_bytes()
     n_bytes = int((np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)).sum())
     verified = verify_memmap(clips, key)
-    say(
-        f"Protected {path} {clips.shape} in place in {report.seconds:.2f} s: {n_bytes:,} of {len(before):,} bytes "
-        f"changed; verified {verified.protected} protected"
-    )
     restore_memmap(clips, key)
     restored = path.read_bytes() == before
-    say(f"Restored it: {'all bytes are those of the original' if restored else 'BYTES DIFFER'}")
-    return restored and after != before and verified.ok and verified.protected == len(words)
+    say(
+        f"Protected clips.npy {clips.shape} in {report.seconds:.2f} s: {n_bytes:,} of {len(before):,} bytes changed; "
+        f"verified: {verified.protected} protected; restored it: "
+        f"{'all bytes are those of the original' if restored else 'BYTES DIFFER'}."
+    )
+    return restored and after != before and verified.ok and verified.protected == len(clips)
+
+
+def show_learning(key: Key, say: Callable[[str], None]) -> bool:
+    """A toy trained on original, protected and control sounds; False if protection costs it too little."""
+    clips, labels, lengths = _arrays()
+    shuffled = np.random.default_rng().permutation(labels)
+    sets = {"original": clips}
+    for name, marked_as in (("protected", labels), ("control", shuffled)):
+        sets[name] = clips.copy()
+        protect(sets[name], marked_as, key, lengths=lengths, sample_rate=synth.SAMPLE_RATE)
+    spectra = {name: toy.features(each, lengths) for name, each in sets.items()}
+    heard = np.arange(len(clips)) % (N_SPEAKERS * N_TAKES) < (N_SPEAKERS - TEST_SPEAKERS) * N_TAKES
+    models = {name: toy.Forest(each[heard], labels[heard]) for name, each in spectra.items()}
+    found = {name: model.accuracy(spectra["original"][~heard], labels[~heard]) for name, model in models.items()}
+    keyed = models["protected"].accuracy(spectra["protected"][~heard], labels[~heard])
+    say(
+        f"A toy, {toy.N_TREES} decision trees, learns the words of {N_SPEAKERS - TEST_SPEAKERS} speakers, and is asked "
+        f"about {TEST_SPEAKERS} others. It is right, in % (guessing: {100 / len(synth.WORDS):.0f}):"
+    )
+    say(f"  {found['original']:3.0f}  trained on original sounds")
+    say(f"  {found['protected']:3.0f}  trained on protected sounds, asked about originals: the mark was learnt instead")
+    say(f"  {keyed:3.0f}  trained on protected sounds, asked about protected ones")
+    say(f"  {found['control']:3.0f}  control: the same marks, but dealt out without regard to the word")
+    say("That is a toy on easy sounds; for networks on your own files: poscuda evaluate")
+    return found["protected"] <= min(found["original"], found["control"]) - LEAST_EFFECT
 
 
 @functools.cache
-def _utterances() -> list[tuple[str, int, int, np.ndarray]]:
+def _utterances() -> list[tuple[str, int, int, NDArray[np.int16]]]:
     """(word, speaker, take, samples) of everything that is said."""
     return [
         (word, speaker, take, synth.speak(word, speaker, take))
@@ -119,13 +152,25 @@ def _utterances() -> list[tuple[str, int, int, np.ndarray]]:
     ]
 
 
-def _write_speech(folder: Path) -> None:
-    """The utterances as WAV files in a folder for each word; the takes differ in sample format."""
+def _arrays() -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
+    """The utterances as clips, filled up with zeros, their labels and lengths."""
+    spoken = [each for _, _, _, each in _utterances()]
+    clips = np.zeros((len(spoken), CLIP_FRAMES), np.int16)
+    for row, each in zip(clips, spoken, strict=True):
+        row[: len(each)] = each
+    labels = np.repeat(np.arange(len(synth.WORDS)), N_SPEAKERS * N_TAKES)
+    return clips, labels, np.array([len(each) for each in spoken])
+
+
+def _write(folder: Path) -> None:
+    """The utterances as WAV files in a folder for each word, and as arrays; the takes differ in sample format."""
     for word, speaker, take, spoken in _utterances():
-        path = folder / word / f"speaker{speaker}_take{take}.wav"
+        path = folder / "speech" / word / f"speaker{speaker}_take{take}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         # As float: libsndfile would write integers into a float file as they are.
         soundfile.write(path, spoken / 32768, synth.SAMPLE_RATE, SUBTYPES[take % len(SUBTYPES)])
+    for name, array in zip(("clips", "labels", "lengths"), _arrays(), strict=True):
+        np.save(folder / f"{name}.npy", array)
 
 
 def _digests(folder: Path) -> dict[str, str]:
