@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from poscuda_fast.text import listed, message
+from poscuda_fast.text import how_to_install, listed, message
 
 
 class PoscudaError(Exception):
@@ -87,4 +87,4 @@ def has_stopped(error: BaseException) -> bool:
 def require(package: str, extra: str) -> None:
     """ImportError with what to install if a package of an extra is missing."""
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"This needs {package}, which is not installed: pip install 'poscuda-fast[{extra}]'.")
+        raise ImportError(f"This needs {package}, which is not installed: {how_to_install(extra)}.")

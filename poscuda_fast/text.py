@@ -39,3 +39,9 @@ def listed(sentences: Sequence[str], total: int | None = None) -> str:
 
 def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+def how_to_install(extra: str = "") -> str:
+    """What to do to have this package, with an extra: it is not published, so it comes from a checkout."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"run pip install {what} in a checkout of poscuda_fast"

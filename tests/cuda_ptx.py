@@ -7,9 +7,11 @@ import json
 import sys
 from types import SimpleNamespace
 
+from poscuda_fast.text import how_to_install
+
 
 def missing(sentence: str) -> int:
-    sys.stdout.write(f"{sentence}; pip install 'poscuda-fast[cuda12]'")
+    sys.stdout.write(f"{sentence}; {how_to_install('cuda12')}")
     return 77
 
 

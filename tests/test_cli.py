@@ -816,7 +816,7 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        ("ImportError('No module named torch', name='torch')", "poscuda evaluate needs torch: pip install"),
+        ("ImportError('No module named torch', name='torch')", "poscuda evaluate needs torch: run pip install"),
         ("OSError('libc10_cuda.so: cannot open')", "they must fit each other: in a fresh environment"),
     ],
 )

@@ -76,7 +76,9 @@ def described(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("described")
 def test_a_state_tells_what_is_missing_and_how_to_get_it(extra: str, lacking: str | None) -> None:
-    expected = None if lacking is None else f"missing {lacking}; run pip install 'poscuda-fast[{extra}]'"
+    expected = (
+        None if lacking is None else f"missing {lacking}; run pip install '.[{extra}]' in a checkout of poscuda_fast"
+    )
     assert extras.problems()[extra] == expected
 
 

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import poscuda_fast
-from poscuda_fast.cli import cli
+from poscuda_fast.cli import cli, help_pages
 from poscuda_fast.kernels import why_missing
 
 ROOT = Path(__file__).parents[1]
@@ -66,10 +66,10 @@ def test_the_page_names_every_extra_and_what_it_brings() -> None:
 
 
 def examples(command: click.Command) -> list[str]:
-    """The lines of a command's "Examples:" block."""
-    text = inspect.cleandoc(command.help or "") + "\n\n" + (command.epilog or "")
-    (block,) = re.findall(r"^Examples:\n((?:  .*\n?)+)", text.replace("\b\n", ""), re.MULTILINE)
-    return [line.strip() for line in block.splitlines()]
+    """The lines of the examples on a command's help pages."""
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+    blocks = re.findall(r"^(?:More e|E)xamples:\n((?:  .*\n?)+)", text, re.MULTILINE)
+    return [line.strip() for block in blocks for line in block.splitlines()]
 
 
 def parse(line: str) -> click.Context:
@@ -79,13 +79,12 @@ def parse(line: str) -> click.Context:
     return cli.commands[name].make_context(name, arguments)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", list(cli.commands))
 def test_the_examples_of_a_help_page_are_real(name: str) -> None:
-    lines = examples(PAGES[name])
+    lines = examples(cli.commands[name])
     assert lines
     for line in lines:
-        context = parse(line)
-        assert name in ("", context.info_name)
+        assert parse(line).info_name == name
 
 
 def test_what_is_wrong_in_an_example_would_be_noticed() -> None:
@@ -96,8 +95,18 @@ def test_what_is_wrong_in_an_example_would_be_noticed() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_help_page_shows_every_option_and_its_examples(program, name: str) -> None:
-    shown = run("poscuda", *name.split(), "--help", env=program)
+def test_help_fits_a_screen(program, name: str) -> None:
+    lines = run("poscuda", *name.split(), "--help", env=program).splitlines()
+    assert lines[0].startswith("Usage: poscuda")
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert any("--help-all" in line for line in lines)
+    assert any("my.key" in line or "poscuda " in line for line in lines[1:])  # an example
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_help_all_shows_every_option_and_all_examples(program, name: str) -> None:
+    shown = run("poscuda", *name.split(), "--help-all", env=program)
     assert shown.startswith("Usage: poscuda")
     for line in examples(PAGES[name]):
         assert f"{line}\n" in shown
@@ -106,6 +115,22 @@ def test_a_help_page_shows_every_option_and_its_examples(program, name: str) -> 
             assert re.search(rf"^  (-\w, )?{parameter.opts[-1]}\b", shown, re.MULTILINE), parameter.opts
     if not name:
         assert all(word in shown for word in ("Exit codes:", "Environment:", "poscuda.json", "the sidecar"))
+
+
+def test_every_command_says_which_options_come_first() -> None:
+    for name, command in cli.commands.items():
+        options = {one.name for one in command.params if isinstance(one, click.Option)}
+        first = help_pages.FIRST.get(name, ())
+        assert options >= set(first)
+        assert first or not options
+
+
+def test_poscuda_alone_says_what_to_type_next(program) -> None:
+    lines = run("poscuda", env=program).splitlines()
+    assert len(lines) <= 8
+    for line in lines[1:]:
+        command = line.split("   ")[0].strip()
+        assert command == "poscuda --help" or parse(command)
 
 
 def test_version_tells_name_and_version(program) -> None:

@@ -678,7 +678,9 @@ def test_runs_without_originals_are_refused(tmp_path: Path) -> None:
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
-    message = r"^poscuda report needs jinja2 and matplotlib: pip install 'poscuda-fast\[report\]'\.$"
+    message = (
+        r"^poscuda report needs jinja2 and matplotlib: run pip install '\.\[report\]' in a checkout of poscuda_fast\.$"
+    )
     with pytest.raises(ImportError, match=message):
         reporting.write_report(tmp_path, KEY, tmp_path / "page.html")
 
@@ -710,7 +712,7 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
 
 def test_the_rate_of_an_array_stands_under_arrays() -> None:
     for command in ("report", "protect"):
-        assert re.search(r"An array SRC:\n( .*\n)*  --sample-rate ", poscuda(command, "--help").stdout)
+        assert re.search(r"An array SRC:\n( .*\n)*  --sample-rate ", poscuda(command, "--help-all").stdout)
 
 
 # Its parts.

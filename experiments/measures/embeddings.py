@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths
+from poscuda_fast.text import how_to_install
 
 NAME, DIMENSIONS = "dnsmos-128", 128
 BATCH = 16  # with one clip per call DNSMOS takes 1.5 times as long
@@ -67,7 +68,7 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"Embeddings need {package}: pip install 'poscuda-fast[experiments]'.") from error
+        raise ImportError(f"Embeddings need {package}: {how_to_install('experiments')}.") from error
 
 
 def _file() -> bytes:

@@ -12,7 +12,7 @@ import click
 
 import poscuda_fast
 from poscuda_fast.cli import editing, looking, printing
-from poscuda_fast.cli.help_pages import EPILOG, Group, SystemRefusalError
+from poscuda_fast.cli.help_pages import HINT, Command, Group, SystemRefusalError
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.errors import PoscudaError, has_stopped
 from poscuda_fast.system_errors import is_of_system, sentence
@@ -132,7 +132,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 @click.group(
     cls=Group,
-    epilog=EPILOG,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.option(
@@ -143,17 +143,20 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
     callback=_show_version,
     help="Show the version and exit.",
 )
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Make audio data sets unlearnable in place, prove it, and undo it with the key."""
+    if context.invoked_subcommand is None:
+        printing.say(HINT)
 
 
-@cli.command()
+@click.command(cls=Command, short_help="Complete commands and options in your shell.")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print the code that makes SHELL complete commands, options, their values and paths.
+    """Print the code that makes SHELL complete commands, options, values and paths.
 
-    Nothing is written. Put the line for your shell into its start-up file: ~/.bashrc, ~/.zshrc (after compinit) or
-    ~/.config/fish/config.fish.
+    Nothing is written. Put the line for your shell into its start-up file:
+    ~/.bashrc, ~/.zshrc (after compinit) or ~/.config/fish/config.fish.
 
     \b
     Examples:
@@ -170,7 +173,7 @@ def completion(shell: str) -> None:
 
 
 for command in (
-    editing.keygen, editing.protect, editing.verify, editing.restore, editing.drop_undo,
-    looking.commit, looking.evaluate, looking.report, looking.inspect, looking.demo, looking.doctor,
+    looking.demo, editing.keygen, editing.protect, editing.verify, editing.restore, looking.evaluate, looking.report,
+    looking.inspect, looking.commit, editing.drop_undo, looking.doctor, completion,
 ):  # fmt: skip
     cli.add_command(command)

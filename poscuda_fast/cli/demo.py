@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -169,7 +170,8 @@ def _write(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # As float: libsndfile would write integers into a float file as they are.
         soundfile.write(path, spoken / 32768, synth.SAMPLE_RATE, SUBTYPES[take % len(SUBTYPES)])
-    for name, array in zip(("clips", "labels", "lengths"), _arrays(), strict=True):
+    arrays: tuple[NDArray[Any], ...] = _arrays()
+    for name, array in zip(("clips", "labels", "lengths"), arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
 
 

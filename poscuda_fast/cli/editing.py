@@ -42,12 +42,13 @@ from poscuda_fast.text import message, one_line
 UNPROTECTED = 5  # exit code: all is done, but audio is left unprotected
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Write a new secret key.")
 @click.argument("file", type=click.Path(path_type=Path))
 def keygen(file: Path) -> None:
     """Write a new secret key to FILE, which must not exist.
 
-    Only its owner can read it (mode 0600). Keep it secret and back it up: without it nothing can be restored.
+    Only its owner can read it (mode 0600). Keep it secret and back it up:
+    without it nothing can be restored.
 
     \b
     Examples:
@@ -59,7 +60,7 @@ def keygen(file: Path) -> None:
     say(f"Wrote {one_line(str(file))} with fingerprint {key.fingerprint}. Keep it secret and back it up.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Protect a folder, a file or an array of clips.")
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", required=False, type=click.Path(path_type=Path))
 @KEY
@@ -99,27 +100,35 @@ def protect(
 ) -> int:
     """Protect SRC as a copy at DST, or in place.
 
-    SRC is a folder of audio, one audio file, or, with --labels, an array of clips: a .npy file or the folder of a Zarr
-    array. A copy leaves SRC unchanged, and SRC is its undo: keep it, and publish DST. Nothing that exists is ever
-    overwritten, except SRC's samples with --in-place; what undo needs goes to a sealed sidecar first. The sidecar
-    NAME.poscuda and the manifest NAME.poscuda.json are written beside the protected NAME; an array in place has no
-    manifest. If a run is stopped, the same command finishes it; if files were added, it protects those. What would not
-    protect is refused, and what should be known before the data are published is told as a note; both are judged by
-    some of the clips. --share marks only some of the clips, by which an ownership test can tell that they were used; a
-    model still learns from the others.
+    SRC is a folder of audio, one audio file, or an array of clips (.npy or Zarr,
+    with --labels). Publish the copy; SRC is its undo. If a run is stopped, the
+    same command finishes it.
 
     \b
     Examples:
       poscuda protect recordings/ protected/ --key my.key
       poscuda protect digits/ out/ --key my.key --labels-from 'regex:^(\\d)_'
-      poscuda protect yes.wav yes-protected.wav --key my.key --label yes
+      poscuda protect recordings/ --in-place --key my.key
+    \f
+    Nothing that exists is overwritten, except SRC's samples with --in-place;
+    what undo needs goes to a sealed sidecar first. The sidecar NAME.poscuda and
+    the manifest NAME.poscuda.json are written beside the protected NAME; an
+    array in place has no manifest. If files were added since, the same command
+    protects those. What would not protect is refused, and a note tells what you
+    should know before you publish; both are judged by some of the clips.
+    --share marks only some of the clips, by which an ownership test can tell
+    that they were used; a model still learns from the others.
+
+    \b
+    More examples:
+      poscuda protect yes.wav protected-yes.wav --key my.key --label yes
       poscuda protect recordings/ --in-place --key my.key --dry-run
       poscuda protect recordings/ louder/ --key my.key --strength 2
       poscuda protect recordings/ quiet/ --key my.key --snr 20
       poscuda protect recordings/ paper/ --key my.key --blur 0.3
       poscuda protect recordings/ tagged/ --key my.key --share 0.05
-      poscuda protect clips.npy --in-place --key my.key --labels labels.npy --sample-rate 8000
-      poscuda protect clips.zarr protected.zarr --key my.key --labels labels.npy
+      poscuda protect clips.npy --in-place --key my.key --labels labels.npy
+      poscuda protect clips.zarr out.zarr --key my.key --labels labels.npy
     """
     if (dst is None) != in_place:
         raise click.UsageError("Give either DST, for a copy, or --in-place.")
@@ -236,7 +245,7 @@ def _of_array(options: dict[str, Any]) -> dict[str, Any]:
     return {"labels": labels, "classes": classes, "lengths": lengths, "sample_rate": options["sample_rate"]}
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Put back the originals.")
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", required=False, type=click.Path(path_type=Path))
 @KEY
@@ -262,22 +271,29 @@ def restore(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Put back the original bytes of SRC, a folder, audio file or array that was protected in place.
+    """Put back the original bytes of SRC, which was protected in place.
 
-    The originals come by the sidecar, which the key opens. If files or clips are missing or were changed since,
-    nothing is written; --partial restores the others. A copy keeps no originals: the error says where they are.
-
-    If the sidecar is lost, --without-sidecar subtracts the mark, in SRC or in a copy at DST. It takes the labels,
-    the recipe and the share that protect was given. Samples that were saturated may differ from the original; they are
-    counted.
+    SRC is a folder, an audio file or an array. The sidecar beside it has what
+    undo needs. A copy keeps no originals: the error says where they are.
 
     \b
     Examples:
       poscuda restore recordings/ --key my.key
-      poscuda restore recordings/ --key my.key --sidecar safe/recordings.poscuda
+      poscuda restore protected/ found/ --key my.key --without-sidecar
+    \f
+    If files or clips are missing or were changed since, nothing is written;
+    --partial restores the others.
+
+    If the sidecar is lost, --without-sidecar subtracts the mark, in SRC or in a
+    copy at DST. It takes the labels, the recipe and the share that protect was
+    given. Samples that were saturated may differ from the original; they are
+    counted.
+
+    \b
+    More examples:
+      poscuda restore recordings/ --key my.key --sidecar safe/my.poscuda
       poscuda restore recordings/ --key my.key --partial
       poscuda restore clips.npy --key my.key
-      poscuda restore protected/ found/ --key my.key --without-sidecar
       poscuda restore digits/ --key my.key --without-sidecar --labels-from 'regex:^(\\d)_' --strength 2
       poscuda restore clips.npy --key my.key --without-sidecar --labels labels.npy
     """
@@ -309,7 +325,7 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-@click.command("drop-undo", cls=Command)
+@click.command("drop-undo", cls=Command, short_help="Make protection in place final.")
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
 @SIDECAR
@@ -317,16 +333,19 @@ def _confirmed(question: str) -> bool:
 @JSON
 @QUIET
 def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_json: bool, quiet: bool) -> None:
-    """Destroy what undo needs of SRC, which was protected in place, so that its protection is final.
+    """Destroy what undo needs of SRC, so that its protection in place is final.
 
-    The data are not changed, and nothing is destroyed unless all of them are protected. Afterwards nobody can open what
-    the sidecar kept, with or without the key. The mark of format 2 can be subtracted by whoever has the key; to end
-    that too, destroy the key.
+    The data are not changed, and nothing is destroyed unless all of them are
+    protected.
 
     \b
     Examples:
       poscuda drop-undo recordings/ --key my.key
       poscuda drop-undo clips.npy --key my.key --yes
+    \f
+    Afterwards nobody can open what the sidecar kept, with or without the key.
+    Whoever has the key can still subtract the mark of format 2; to end that
+    too, destroy the key.
     """
     key = poscuda_fast.Key.load(key_file)
     question = f"{one_line(str(src))} can then not be restored by its sidecar, not even with the key. Go on?"
@@ -361,7 +380,7 @@ def _verifier_of(src: Path) -> Callable[..., poscuda_fast.Verification]:
     return poscuda_fast.verify_array if is_array(src) else poscuda_fast.verify_folder
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Tell originals from protected clips.")
 @click.argument("src", type=click.Path(path_type=Path))
 @click.option(
     "--key",
@@ -379,16 +398,22 @@ def _verifier_of(src: Path) -> Callable[..., poscuda_fast.Verification]:
 def verify(
     src: Path, key_file: Path | None, sidecar: Path | None, source: Path | None, *, as_json: bool, quiet: bool
 ) -> int:
-    """Show which files or clips of SRC are original, which are protected, and which are neither.
+    """Show which files or clips of SRC are original, protected, or neither.
 
-    Nothing is written. Exit code 0 means that no run is open and that every file or clip is there, all of them original
-    or all protected; 5 the same of what is recorded, beside which there is audio that is not protected; else 1.
+    Nothing is written. Without a key, the manifest beside SRC tells it.
 
     \b
     Examples:
       poscuda verify protected/
       poscuda verify protected/ --key my.key
       poscuda verify protected/ --key my.key --source recordings/
+    \f
+    Exit code 0: no run is open, and every file or clip is there, all of them
+    original or all protected. 5: the same of what is recorded, and there is
+    other audio that is not protected. 1: anything else.
+
+    \b
+    More examples:
       poscuda verify clips.npy --key my.key --json
     """
     if source is not None and key_file is None:

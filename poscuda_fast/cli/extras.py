@@ -15,6 +15,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from poscuda_fast.text import how_to_install
+
 DISTRIBUTION = "poscuda-fast"
 
 
@@ -30,7 +32,7 @@ def _problem(extra: str) -> str | None:
         condition = re.sub(r"\s*\band\s+extra\s*==\s*\S+", "", str(mine[0].marker)).strip()
         return f"not for Python {platform.python_version()} on {sys.platform}: it needs {condition}"
     lacking = dict.fromkeys(_lacking(DISTRIBUTION, extra, set()))
-    return f"missing {', '.join(lacking)}; run pip install '{DISTRIBUTION}[{extra}]'" if lacking else None
+    return f"missing {', '.join(lacking)}; {how_to_install(extra)}" if lacking else None
 
 
 def _lacking(distribution: str, extra: str, seen: set[tuple[str, str]]) -> Iterator[str]:

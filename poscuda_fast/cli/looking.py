@@ -36,13 +36,13 @@ from poscuda_fast.cli.options import (
 from poscuda_fast.cli.printing import say
 from poscuda_fast.evaluation.names import NAMES
 from poscuda_fast.results import table
-from poscuda_fast.text import one_line
+from poscuda_fast.text import how_to_install, one_line
 
 if TYPE_CHECKING:
     from poscuda_fast.evaluation import sources
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Test on your clips whether protection works.")
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
 @click.option(
@@ -83,21 +83,29 @@ if TYPE_CHECKING:
 @click.option("--attacks/--no-attacks", default=True, show_default=True, help="Also train as an attacker might.")
 @QUIET
 def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: Any) -> None:
-    """Test whether protection works on SRC: train small models on its clips, clean and protected.
+    """Train small models on SRC, clean and protected, to see whether protection works.
 
-    SRC is clean, or protected with its sidecar beside it; it is only read. Models train on four fifths of the clips
-    and are tested on clean clips of the last fifth. Protection "works" if, with 95 % certainty, at most a quarter is
-    left of what the best model learns from clean clips, and "works in part" up to 60 %; models train on protected clips
-    plainly and as most people do, with random shifts, noise and masks, and the better counts. An attack that looks for
-    the marks is judged in the same way: if it earns a worse word, protection "works, but not against attacks", or only
-    in part against them. For protected data the recipe, and for audio files the labels, come from the sidecar. If it is
-    stopped, the same command goes on behind what is trained already. Needs the extra "experiments" (PyTorch).
+    SRC is only read. It says how long it takes once the first model is trained.
+    If it is stopped, the same command goes on. Needs PyTorch.
 
     \b
     Examples:
       poscuda evaluate recordings/ --key my.key
-      poscuda evaluate digits/ --key my.key --labels-from 'regex:^(\\d)_' -o digits.json
       poscuda evaluate protected/ --key my.key --seeds 3 --no-attacks
+    \f
+    SRC is clean, or protected with its sidecar beside it, which then tells
+    recipe and labels. Models train on four fifths of the clips and are tested
+    on clean clips of the last fifth. Protection "works" if, with 95 %
+    certainty, at most a quarter is left of what the best model learns from
+    clean clips, and "works in part" up to 60 %. Models train on protected clips
+    plainly and as most people do, with random shifts, noise and masks, and the
+    better counts. An attack that looks for the marks is judged in the same way:
+    if it earns a worse word, protection "works, but not against attacks", or
+    only in part against them. Needs the extra "experiments".
+
+    \b
+    More examples:
+      poscuda evaluate digits/ --key my.key --labels-from 'regex:^(\\d)_' -o digits.json
       poscuda evaluate clips.npy --key my.key --labels labels.npy --sample-rate 8000
     """
     plot, finished = _plot_beside(out), out.with_suffix(".part.json")
@@ -114,11 +122,11 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
 
         importlib.import_module("matplotlib")  # the plot is drawn last, when all has been trained
     except ImportError as error:
-        raise ImportError(f"poscuda evaluate needs {error.name}: pip install 'poscuda-fast[experiments]'.") from None
+        raise ImportError(f"poscuda evaluate needs {error.name}: {how_to_install('experiments')}.") from None
     except OSError as error:  # torchaudio beside a torch that it was not built for
         raise ImportError(
             f"torch or torchaudio cannot be loaded ({error}); they must fit each other: in a fresh environment, "
-            f"pip install 'poscuda-fast[experiments]'."
+            f"{how_to_install('experiments')}."
         ) from None
     trainings.refuse_other(finished)
     with contextlib.ExitStack() as stack:
@@ -219,7 +227,7 @@ def _refuse_given(names: set[str]) -> None:
             )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Make a private page to see and hear the mark.")
 @click.argument("src", type=click.Path(path_type=Path))
 @KEY
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The page, a new HTML file.")
@@ -247,16 +255,21 @@ def report(
     sidecar: Path | None,
     quiet: bool,
 ) -> None:
-    """Write a private HTML page that shows what was protected in SRC, for its owner.
+    """Write a private HTML page that shows what was protected in SRC.
 
-    The page shows and plays a typical clip and those with the lowest SNR, before, after and as the difference, has a
-    blind test of whether you hear it, and needs no network. Keep it as secret as the sidecar. Needs the extra "report":
-    pip install 'poscuda-fast[report]'.
+    It shows and plays a typical clip and those with the lowest SNR, before,
+    after and as the difference, and has a blind test of whether you hear it.
+    Keep it as secret as the sidecar. Needs the extra "report".
 
     \b
     Examples:
       poscuda report protected/ --key my.key -o report.html
       poscuda report clips.npy --key my.key -o report.html
+    \f
+    The page needs no network.
+
+    \b
+    More examples:
       poscuda report protected/ --key my.key -o report.html --evaluation evaluation.json
     """
     from poscuda_fast import reporting  # noqa: PLC0415 - not needed for anything else
@@ -279,7 +292,7 @@ def report(
         say(f"Wrote {one_line(str(out))}. It shows the marks: keep it as secret as the sidecar.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="State what is protected, before you publish.")
 @click.argument("protected", type=click.Path(path_type=Path))
 @KEY
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A new JSON file for the statement.")
@@ -297,17 +310,23 @@ def commit(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write a dated statement of what is protected in PROTECTED, before you release it.
+    """Write a dated statement of what is protected in PROTECTED.
 
-    PROTECTED is a folder, an audio file or an array, protected in place or a copy, with its sidecar. The statement has
-    the date, the recipe, the labels, digests of the protected clips, and what commits to the key without telling it;
-    no secret. A later ownership test that refers to it shows that key and labels were not chosen after the fact. The
-    date is only as good as its witness: publish the digest, or have it time-stamped by somebody else, before the data
-    are out.
+    A later ownership test that refers to it shows that key and labels were not
+    chosen after the fact. It has no secret. Publish its digest before the data.
 
     \b
     Examples:
       poscuda commit protected/ --key my.key -o statement.json
+    \f
+    PROTECTED is a folder, an audio file or an array, protected in place or a
+    copy, with its sidecar. The statement has the date, the recipe, the labels,
+    digests of the protected clips, and what commits to the key without telling
+    it. The date is only as good as its witness: publish the digest, or have it
+    time-stamped by somebody else, before the data are out.
+
+    \b
+    More examples:
       poscuda commit protected/ --key my.key -o statement.json --hide-labels
       poscuda commit clips.npy --key my.key -o statement.json
     """
@@ -328,22 +347,31 @@ def commit(
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show what a file or folder is.")
 @click.argument("file", type=click.Path(path_type=Path))
 @SAMPLE_RATE
 @recipe_options
 @JSON
 def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any) -> None:
-    """Show what FILE is (audio, an array, or a folder of audio) and what protecting it would do.
+    """Show what FILE is, and what protecting it would do.
 
-    Nothing is written, and no key is needed. A sidecar and a manifest beside FILE, or beside a folder that it lies in,
-    are named; whether it is protected now, verify tells. Files that cannot be marked are counted, and listed by --json.
+    FILE is audio, an array, or a folder of audio. Nothing is written, and no key
+    is needed.
 
     \b
     Examples:
+      poscuda inspect recordings/
       poscuda inspect protected/yes/a.wav
+      poscuda inspect clips.npy --json
+    \f
+    A sidecar and a manifest beside FILE, or beside a folder that it lies in,
+    are named; whether it is protected now, verify tells. Files that cannot be
+    marked are counted, and listed by --json.
+
+    \b
+    More examples:
       poscuda inspect recordings/ --strength 2
-      poscuda inspect clips.npy --sample-rate 8000 --json
+      poscuda inspect clips.npy --sample-rate 8000
     """
     from poscuda_fast.cli import describing, inspection  # noqa: PLC0415
 
@@ -355,14 +383,15 @@ def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any
         say(table(describing.of_inspection(facts)))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="See it at work on generated sounds, in seconds.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="A new folder for the demo's files; default: a temporary one."
 )
 def demo(out: Path | None) -> int:
-    """Protect, verify and restore a small, generated, speech-like data set.
+    """Protect, verify and restore generated sounds, and let a toy learn from them.
 
-    Everything is written to a new folder; exit code 1 means that a byte was not as promised.
+    Everything is written to a new folder. Exit code 1 means that something was
+    not as promised.
 
     \b
     Examples:
@@ -374,12 +403,13 @@ def demo(out: Path | None) -> int:
     return 0 if show.run(out, say) else 1
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show what this installation can do.")
 @JSON
 def doctor(*, as_json: bool) -> int:
-    """Show what this installation can do here: versions, cores, backends, extras, and why something is missing.
+    """Show what this installation can do here, and why something is missing.
 
-    Nothing is written. Exit code 1 means that a backend gives wrong bits or that none works; a missing extra is not an
+    Versions, cores, backends and extras. Nothing is written. Exit code 1 means
+    that a backend gives wrong bits or that none works; a missing extra is not an
     error.
 
     \b

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from poscuda_fast.evaluation.padded import FULL_SCALE, checked_lengths, checked_rows
+from poscuda_fast.text import how_to_install
 
 SPECTRUM_SECONDS = 0.025
 SPECTRUM_HOP_SECONDS = 0.010
@@ -409,4 +410,4 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"This metric needs {package}: pip install 'poscuda-fast[quality]'.") from error
+        raise ImportError(f"This metric needs {package}: {how_to_install('quality')}.") from error

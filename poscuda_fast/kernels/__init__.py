@@ -33,6 +33,7 @@ from poscuda_fast.kernels.reference import Ints as Ints
 from poscuda_fast.kernels.reference import LineTable as LineTable
 from poscuda_fast.kernels.reference import Samples, Table
 from poscuda_fast.kernels.reference import Words as Words
+from poscuda_fast.text import how_to_install
 
 BACKENDS = {
     "native": "poscuda_fast.kernels.native",
@@ -47,7 +48,7 @@ PIECES_PER_THREAD = 1 << 14  # the same, of pieces that are hashed
 TOLD = tuple(map(np.dtype, (np.int16, np.uint8, np.float32)))  # samples of pieces that can be told
 _HOW_TO_GET = {
     "native": "it is built when the package is installed with a C++17 compiler: "
-    "POSCUDA_REQUIRE_NATIVE=1 pip install --force-reinstall --no-binary poscuda-fast poscuda-fast shows what fails",
+    f"with POSCUDA_REQUIRE_NATIVE=1 in the environment, {how_to_install()}, to see what fails",
 }
 
 _Part = TypeVar("_Part")
@@ -152,7 +153,7 @@ def why_missing(backend: str) -> str | None:
     except ImportError as error:
         if backend == "cuda":
             return str(error)  # already a sentence: only that module knows what is missing
-        advice = _HOW_TO_GET.get(backend, "run pip install --force-reinstall poscuda-fast")
+        advice = _HOW_TO_GET.get(backend, how_to_install())
         return f"The {backend} backend cannot be imported ({error}); {advice}."
     return None
 

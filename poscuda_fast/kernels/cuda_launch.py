@@ -12,8 +12,10 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
+from poscuda_fast.text import how_to_install
+
 _config: Any = numba.config
-_INSTALL = "run pip install 'poscuda-fast[cuda12]', or [cuda13] if the driver is of CUDA 13."
+_INSTALL = f"{how_to_install('cuda12')}, or [cuda13] if the driver is of CUDA 13."
 _FORKED = (
     "CUDA was initialised before this process was forked, and does not survive that: use backend='native' or 'cpu' "
     "in workers, or start them with the 'spawn' method."

@@ -19,6 +19,7 @@ from poscuda_fast.reporting.page import Subject, render
 from poscuda_fast.reporting.survey import survey_array, survey_files
 from poscuda_fast.results import Progress
 from poscuda_fast.secrecy import discreet
+from poscuda_fast.text import how_to_install
 from poscuda_fast.undo.record import Run, recorded_share, settings_of
 
 NEEDED = ("jinja2", "matplotlib")
@@ -103,7 +104,7 @@ def write_report(
 def refuse_missing() -> None:
     """ImportError with what to install if a report cannot be made here."""
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
-        raise ImportError("poscuda report needs jinja2 and matplotlib: pip install 'poscuda-fast[report]'.")
+        raise ImportError(f"poscuda report needs jinja2 and matplotlib: {how_to_install('report')}.")
 
 
 def _evaluation(path: PathLike | None, run: ArrayRun | CopiedArray | FilesRun | CopiedFiles) -> Evaluation | None:

@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from poscuda_fast.text import how_to_install
+
 HERE = Path(__file__).parent
 RUNS = {"wav": 60_000, "npy": 30_000, "csv": 30_000, "key": 30_000, "manifest": 30_000, "sidecar": 10_000}
 SEED = 2026
@@ -36,7 +38,7 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     if importlib.util.find_spec("atheris") is None:
-        sys.exit("The fuzzer needs atheris, which is not installed; run pip install 'poscuda-fast[fuzz]'.")
+        sys.exit(f"The fuzzer needs atheris, which is not installed; {how_to_install('fuzz')}.")
     if given.reader:
         fuzz(given.reader, given.folder, given.runs, given.seed)
         return
