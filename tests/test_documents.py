@@ -23,7 +23,9 @@ from poscuda_fast import Key, protect_folder
 
 ALL = documents.every()
 DESIGN = PACKAGE / "DESIGN.md"
-FOR_DEVELOPERS = [ROOT / "CONTRIBUTING.md", DESIGN, *sorted((PACKAGE / "docs").glob("*.md"))]
+FOR_USERS = ("recipes.md", "folders.md", "installing.md")
+PAGES = [page for page in sorted((PACKAGE / "docs").glob("*.md")) if page.name not in FOR_USERS]
+FOR_DEVELOPERS = [ROOT / "CONTRIBUTING.md", DESIGN, *PAGES]
 PATH = re.compile(r"[\w.*-]+(?:/[\w.*-]+)*(?:\.(?:py|md|cpp|h|js|html|svg|toml|cff|yml|txt|pyi)|/)")
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 CHECKED = re.compile(r"[a-z]_[a-z]|[a-z]\.[a-zA-Z_]|^[A-Z]\w*[a-z]")  # what a plain word never has
