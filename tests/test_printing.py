@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import readme
 from audiofiles import noise, wav, write_tree
 
 import poscuda_fast
@@ -271,13 +272,37 @@ def test_a_progress_bar_that_cannot_be_drawn_ends_no_run(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sys, "stderr", Gone())
     monkeypatch.setattr("threading.Thread.start", refuse)
-    with options.progress_bar(quiet=False) as progress:
+    with options.progress_bar(Path("data"), quiet=False) as progress:
         for done in range(3):
             progress(done + 1, 3)
             time.sleep(0.06)
     monkeypatch.setattr(sys, "stderr", None)
-    with options.progress_bar(quiet=False) as progress:
+    with options.progress_bar(Path("data"), quiet=False) as progress:
         assert progress is None
+
+
+@pytest.mark.parametrize("command", ["protect", "verify", "restore", "drop-undo", "inspect"])
+def test_a_terminal_is_told_at_once_what_is_looked_at(tmp_path: Path, command: str) -> None:
+    """Before there is anything to count; what is no terminal is not."""
+    pty = pytest.importorskip("pty", reason="there are no terminals of this kind here")
+    folder = readme.recordings(tmp_path / "recordings")
+    Key(bytes(range(32))).save(tmp_path / "my.key")
+    if command in ("restore", "drop-undo"):
+        protect_folder(folder, None, Key(bytes(range(32))))
+    key = ["--key", "my.key"] * (command != "inspect") + ["--yes"] * (command in ("protect", "drop-undo"))
+    words = [command, "recordings", *["out"] * (command == "protect"), *key]
+    ours, theirs = pty.openpty()
+    code = "from poscuda_fast.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, check=False
+    )
+    os.close(theirs)
+    told = os.read(ours, 1000).decode(errors="replace")
+    os.close(ours)
+    assert done.returncode in (0, 1), told
+    assert "Looking at recordings ..." in told
+    quiet = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, check=False)
+    assert b"Looking" not in quiet.stderr
 
 
 # The last handler.

@@ -149,7 +149,7 @@ def protect(
     protect_this = _protect_array if is_array(src) else _protect_audio
 
     def run() -> poscuda_fast.Report:
-        with progress_bar(quiet=quiet) as progress:
+        with progress_bar(src, quiet=quiet) as progress:
             return protect_this(src, dst, key, options, {**common, "progress": progress})
 
     report = _asked(run, yes=options["yes"], quiet=quiet)
@@ -302,7 +302,7 @@ def restore(
     if not without_sidecar:
         refuse_without_options(dst, options)
     key = poscuda_fast.Key.load(key_file)
-    with progress_bar(quiet=quiet) as progress:
+    with progress_bar(src, quiet=quiet) as progress:
         common: dict[str, Any] = {"sidecar": sidecar, "partial": partial, "progress": progress}
         if without_sidecar:
             recipe, _ = take_recipe(options)
@@ -351,8 +351,9 @@ def drop_undo(src: Path, key_file: Path, sidecar: Path | None, *, yes: bool, as_
     question = f"{one_line(str(src))} can then not be restored by its sidecar, not even with the key. Go on?"
     if not (yes or _confirmed(question)):
         raise click.ClickException("The undo was not dropped; --yes drops it without asking.")
-    _refuse_unprotected(src, key, sidecar)
-    report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
+    with progress_bar(src, quiet=quiet):
+        _refuse_unprotected(src, key, sidecar)
+        report = poscuda_fast.drop_undo(src, key, sidecar=sidecar)
     if not quiet:
         show(report, as_json=as_json)
 
@@ -419,7 +420,8 @@ def verify(
     if source is not None and key_file is None:
         raise click.UsageError("--source is compared by marking it again, which needs --key.")
     key = None if key_file is None else poscuda_fast.Key.load(key_file)
-    verified = _verifier_of(src)(src, key, sidecar=sidecar, source=source)
+    with progress_bar(src, quiet=quiet):
+        verified = _verifier_of(src)(src, key, sidecar=sidecar, source=source)
     if not quiet:
         show(verified, as_json=as_json)
     if verified.recorded_ok and verified.unprotected:

@@ -139,7 +139,7 @@ def evaluate(src: Path, key_file: Path, out: Path, *, quiet: bool, **options: An
             ) from None
         tell(f"Reading {one_line(str(src))}.")
         source = _source(src, key, options)
-        with progress_bar(quiet=quiet) as progress:
+        with progress_bar(src, quiet=quiet) as progress:
             found = study.evaluate(
                 source,
                 key,
@@ -278,7 +278,7 @@ def report(
     if not is_array(src):
         refuse_sample_rate(sample_rate)
     key = poscuda_fast.Key.load(key_file)
-    with progress_bar(quiet=quiet) as progress:
+    with progress_bar(src, quiet=quiet) as progress:
         reporting.write_report(
             src,
             key,
@@ -331,9 +331,9 @@ def commit(
       poscuda commit clips.npy --key my.key -o statement.json
     """
     _refuse_taken(out)
-    statement = poscuda_fast.ownership_statement(
-        protected, poscuda_fast.Key.load(key_file), sidecar=sidecar, hide_labels=hide_labels
-    )
+    key = poscuda_fast.Key.load(key_file)
+    with progress_bar(protected, quiet=quiet):
+        statement = poscuda_fast.ownership_statement(protected, key, sidecar=sidecar, hide_labels=hide_labels)
     statement.save(out)
     if quiet:
         return
@@ -376,7 +376,8 @@ def inspect(file: Path, *, sample_rate: int | None, as_json: bool, **fields: Any
     from poscuda_fast.cli import describing, inspection  # noqa: PLC0415
 
     recipe, _ = take_recipe(fields)
-    facts = inspection.inspect(file, recipe, sample_rate)
+    with progress_bar(file, quiet=as_json):
+        facts = inspection.inspect(file, recipe, sample_rate)
     if as_json:
         say(json.dumps(facts, indent=1))
     else:

@@ -18,6 +18,7 @@ from poscuda_fast.cli.printing import Patient, say
 from poscuda_fast.cli.wording import of_command
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Report, Verification
+from poscuda_fast.text import one_line
 
 KEY = click.option(
     "--key", "key_file", required=True, type=click.Path(path_type=Path), shell_complete=completing.files(".key"),
@@ -168,8 +169,8 @@ def show(result: Report | Verification, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr with rate and time left; nothing if stderr is not a terminal."""
+def progress_bar(path: Path, *, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr with rate and time left, and until it moves a line; nothing if stderr is not a terminal."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -177,6 +178,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -185,12 +187,14 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
     console = Console(file=cast("IO[str]", Patient(sys.stderr)))
     # Without a thread of its own, which a system may refuse.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
-        task, shown = bar.add_task("", total=None, rate=""), 0.0
+        task, shown = bar.add_task(f"Looking at {one_line(str(path))} ...", total=None, rate=""), 0.0
+        bar.refresh()
 
         def advance(done: int, total: int) -> None:
             nonlocal shown
             speed = bar.tasks[task].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bar.update(task, description="", completed=done, total=total, rate=rate)
             now = time.monotonic()
             if done >= total or now - shown > SECONDS_SHOWN:
                 bar.refresh()
