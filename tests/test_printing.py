@@ -287,7 +287,7 @@ def test_a_terminal_is_told_at_once_what_is_looked_at(tmp_path: Path, command: s
     pty = pytest.importorskip("pty", reason="there are no terminals of this kind here")
     folder = readme.recordings(tmp_path / "recordings")
     Key(bytes(range(32))).save(tmp_path / "my.key")
-    if command in ("restore", "drop-undo"):
+    if command in ("verify", "restore", "drop-undo"):
         protect_folder(folder, None, Key(bytes(range(32))))
     key = ["--key", "my.key"] * (command != "inspect") + ["--yes"] * (command in ("protect", "drop-undo"))
     words = [command, "recordings", *["out"] * (command == "protect"), *key]
