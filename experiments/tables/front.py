@@ -51,8 +51,10 @@ def _protection() -> str:
             text.of_keys([c for c in used if (c["dataset"], c["condition"]) == (dataset, "strong-1")], field)
             for dataset in text.DATASETS
         ]
-        rows.append([f"{title}, median", *(each for cell in cells for each in (cell + unit * bool(cell), ""))])
-    return "\n".join([text.table(head, rows), "", text.how(used)]) if used else text.MISSING
+        rows.append([f"{title}, median", *(cell + unit * bool(cell) for cell in cells for _ in range(2))])
+    rows = [[cell or "–" for cell in row] for row in rows]
+    missing = "–: not measured yet." * any("–" in row for row in rows)
+    return "\n".join([text.table(head, rows), "", text.how(used), missing]).rstrip() if used else text.MISSING
 
 
 def _best(found: list[dict[str, Any]]) -> str:
