@@ -81,7 +81,10 @@ def give_those_of(source: Path, target: int) -> set[str]:
 
 def notes(lost: Mapping[str, int]) -> list[str]:
     """What a report says of how many files or folders did not keep what."""
-    return [f"{n:,} files or folders did not keep their {what}" for what, n in sorted(lost.items())]
+    return [
+        f"{'1 file or folder' if n == 1 else f'{n:,} files or folders'} did not keep their {what}"
+        for what, n in sorted(lost.items())
+    ]
 
 
 class Readers(NamedTuple):

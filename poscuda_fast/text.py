@@ -45,3 +45,8 @@ def how_to_install(extra: str = "") -> str:
     """What to do to have this package, with an extra: it is not published, so it comes from a checkout."""
     what = f"'.[{extra}]'" if extra else "."
     return f"run pip install {what} in a checkout of poscuda_fast"
+
+
+def counted(n: int, one: str, many: str) -> str:
+    """A number with its noun, such as "1 file" or "2 files"."""
+    return f"{n:,} {one if n == 1 else many}"

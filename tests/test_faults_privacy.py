@@ -143,7 +143,7 @@ def test_where_an_owner_cannot_be_kept_others_lose_their_rights_and_the_report_s
         raise PermissionError
 
     monkeypatch.setattr(os, "fchown", refuse)
-    told = [f"1 files or folders did not keep their {what}" for what in ("group", "owner")]
+    told = [f"1 file or folder did not keep their {what}" for what in ("group", "owner")]
     assert protect_folder(src, None, key).notes[-2:] == tuple(told)
     assert mode_of(path) == 0o600
     assert ACCESS_LIST not in os.listxattr(path)

@@ -133,7 +133,7 @@ def test_a_copy_says_how_many_hidden_files_and_empty_folders_it_has_not(tmp_path
     src = tmp_path / "src"
     write_tree(src, {"yes/a.wav": wav(noise(800)), ".git/config": b"", "yes/._a.wav": b"", ".env": b""})
     (src / "empty/inside").mkdir(parents=True)
-    note = "3 hidden files or folders and 1 empty folders are not in the copy"
+    note = "3 hidden files or folders and 1 empty folder are not in the copy"
     in_place = "3 hidden files or folders were not looked at, and are as they were"
     assert in_place in protect_folder(src, None, key, dry_run=True).notes
     assert note in protect_folder(src, tmp_path / "copy", key, dry_run=True).notes
@@ -147,7 +147,7 @@ def test_what_a_lossy_file_loses_as_flac_is_said(tmp_path, key, dry_run):
     write_tree(src, {"yes/a.wav": wav(noise(800))})
     audiofiles.lossy(src / "yes/b.mp3", "MP3", "MPEG_LAYER_III")
     report = protect_folder(src, tmp_path / "copy", key, lossy="flac", dry_run=dry_run)
-    assert any("1 files or folders did not keep their pictures, and tags" in note for note in report.notes)
+    assert any("1 file or folder did not keep their pictures, and tags" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

@@ -10,9 +10,9 @@ from poscuda_fast.evaluation.names import NAMES, TITLES
 
 SHOWN = (  # condition, and what README calls it
     ("clean", "trained on clean clips"),
-    ("strong-1", "trained on protected clips (default recipe)"),
-    ("strong-2", "the same at `strength` 2"),
-    ("poscuda-0.01", "the paper's recipe, b=0.01"),
+    ("strong-1", "trained on protected clips, `strength` 1"),
+    ("strong-2", "trained on protected clips, `strength` 2"),
+    ("poscuda-0.01", "trained on the paper's patch, b=0.01"),
 )
 
 
@@ -43,18 +43,19 @@ def _protection() -> str:
             head.append(f"{title}, {training}")
             for row, (condition, _) in zip(rows, SHOWN, strict=True):
                 row.append(_best([c for c in found if (c["condition"], c["training"]) == (condition, training)]))
-    rows += [["after the strongest attack", *strongest_attacks()]]
+    rows += [["`strength` 1, after the strongest attack", *strongest_attacks()]]
     for field, title, unit in (
         ("snr_db", "SNR", " dB"), ("pesq", "PESQ, of at most 4.5", ""), ("tonality_db", "tone-to-noise ratio", " dB"),
     ):  # fmt: skip
-        cells = [
-            text.of_keys([c for c in used if (c["dataset"], c["condition"]) == (dataset, "strong-1")], field)
-            for dataset in text.DATASETS
-        ]
-        rows.append([f"{title}, median", *(cell + unit * bool(cell) for cell in cells for _ in range(2))])
-    rows = [[cell or "–" for cell in row] for row in rows]
-    missing = "–: not measured yet." * any("–" in row for row in rows)
-    return "\n".join([text.table(head, rows), "", text.how(used), missing]).rstrip() if used else text.MISSING
+        row = [f"`strength` 1, {title}"]
+        for dataset in text.DATASETS:
+            mine = [c for c in used if (c["dataset"], c["condition"]) == (dataset, "strong-1")]
+            cell = text.of_keys(mine, field)
+            row += [cell + unit * bool(cell)] * 2
+        rows.append(row)
+    rows = [[cell or "?" for cell in row] for row in rows]
+    missing = " ?: not measured yet." * any("?" in row for row in rows)
+    return "\n".join([text.table(head, rows), "", text.how(used) + missing]).rstrip() if used else text.MISSING
 
 
 def _best(found: list[dict[str, Any]]) -> str:
@@ -81,11 +82,11 @@ def _costs() -> str:
     for name, title in (("default_int16", "int16"), ("default_float32", "float32")):
         times = stored.load(stored.BENCHMARKS, name)["medians"]
         said = ", ".join(f"{who} {times[name]:.1f}" for who, name in (("NumPy", "numpy"), ("torch", "torch")))
-        said = f"{times['protect']:.1f} µs; {said}, touching every sample {times['touch']:.1f}"
+        said = f"{times['protect']:.1f} µs; {said}, adding 1 to each sample {times['touch']:.1f}"
         rows.append([f"`protect` in memory, {title}, a second at 16 kHz, one thread", said])
     warm, undo = (stored.load(stored.BENCHMARKS, name)["medians"] for name in ("warm_file_default", "restore_default"))
     limit = "touch + msync"
-    over = "over touching and syncing"
+    over = "times as long as adding 1 and syncing"
     rows.append([f"`protect_memmap` with undo, durably, {over}", f"{warm['protect_memmap'] / warm[limit]:.1f}"])
     rows.append([f"`restore_memmap`, {over}", f"{undo['restore_memmap'] / undo[limit]:.1f}"])
     sidecar = stored.load(stored.BENCHMARKS, "sidecar_int16")

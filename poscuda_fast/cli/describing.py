@@ -72,11 +72,11 @@ def _folder(facts: Facts) -> Rows:
 
 def _mark(mark: Facts) -> Rows:
     if mark["format"] == 1:
-        yield "mark", "format 1: patches are filtered"
+        yield "would get", "format 1: patches are filtered"
         yield "patches", mark["patches"]
         where = "in patches"
     else:
-        yield "mark", f"format 2: two steady lines, {mark['level_db']:.1f} dB of full scale"
+        yield "would get", f"format 2: two steady lines, {mark['level_db']:.1f} dB of full scale"
         where = "marked"
     yield from ((f"{name} {where}", mark[name]) for name in ("frames", "bytes") if name in mark)
 

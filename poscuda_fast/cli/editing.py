@@ -183,7 +183,7 @@ def _asked(run: Callable[[], poscuda_fast.Report], *, yes: bool, quiet: bool) ->
 
 def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | None, *, bare: int) -> str:
     """What a person does next: how to check, to undo, and what may be published."""
-    from poscuda_fast.undo.journal import sidecar_of  # noqa: PLC0415 - it needs NumPy
+    from poscuda_fast.undo.journal import manifest_of, sidecar_of  # noqa: PLC0415 - it needs NumPy
 
     data = src if dst is None else dst
     named = Path(os.path.realpath(data))
@@ -192,7 +192,9 @@ def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | Non
     key = f"--key {_quoted(key_file)}{option}"
     undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
     first = f"not before you have seen to what is left unprotected above ({bare:,}), and then " * bool(bare)
-    publish = f"{first}{_quoted(data)} alone; {_quoted(key_file)} and {_quoted(beside)} are for you only"
+    manifest = manifest_of(named)
+    mine = [key_file, beside, *[manifest] * os.path.lexists(manifest)]
+    publish = f"{first}{_quoted(data)} alone; for you only: {', '.join(map(_quoted, mine))}"
     return table((("to check", f"poscuda verify {_quoted(data)} {key}"), ("to undo", undo), ("to publish", publish)))
 
 

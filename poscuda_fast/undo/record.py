@@ -168,7 +168,7 @@ def refuse_without_run(journal: Journal) -> None:
         raise SidecarError(
             f"The sidecar {journal.path} does not exist: nothing can be restored by it, nor compared with its "
             f"original. If it was moved, give its path (sidecar=PATH); if it is lost, key and labels undo format "
-            f"2 (without_sidecar=True)."
+            f"2 (without_sidecar=True). If the data are a part of what was protected, name the whole."
         )
 
 
@@ -245,12 +245,21 @@ def refuse_protected(data: Path, sidecars: Iterable[Path], key: Key) -> None:
             with Journal(sidecar, key) as journal:
                 state = journal.state
         except SidecarError as error:
-            raise type(error)(f"{data} contains, or lies in, data that were protected separately. {error}") from None
+            raise type(error)(
+                f"{data} contains, or lies in, data that were protected separately. {error} If they are originals "
+                f"again, move that sidecar away."
+            ) from None
         if state not in (State.NEW, State.UNDONE):
             raise SidecarError(
                 f"{data} is protected already by {sidecar}, as a whole or in part (state {state.value}), and would be "
-                f"marked twice. Restore it first. Nothing was written."
+                f"marked twice. {_way_back(state)} Nothing was written."
             )
+
+
+def _way_back(state: State) -> str:
+    if state is State.FINAL:
+        return "Its undo was dropped: subtract the mark first, in format 2 (without_sidecar=True), or take originals."
+    return "Restore it first."
 
 
 class Run:

@@ -70,11 +70,11 @@ def test_format_2_stands_beside_the_papers_recipe() -> None:
         more = {"condition": "clean", "title": "clean", "model": model, "clips": 5000}
         keep("protection", f"more {model}", **more, clean_final=99.0, clean_peak=99.0)
     said = front.front()
-    assert "| trained on protected clips (default recipe) | 40 | 40 | – | – |" in said
-    assert "| the paper's recipe, b=0.01 | 70 | 70 | – | – |" in said
-    assert "| the same at `strength` 2 | – | – | – | – |" in said  # one model of four
-    assert "| trained on clean clips | – | – | – | – |" in said  # of another number of clips
-    assert "| PESQ, of at most 4.5, median | 3.2 | 3.2 | – | – |" in said
+    assert "| trained on protected clips, `strength` 1 | 40 | 40 | ? | ? |" in said
+    assert "| trained on the paper's patch, b=0.01 | 70 | 70 | ? | ? |" in said
+    assert "| trained on protected clips, `strength` 2 | ? | ? | ? | ? |" in said  # one model of four
+    assert "| trained on clean clips | ? | ? | ? | ? |" in said  # of another number of clips
+    assert "| `strength` 1, PESQ, of at most 4.5 | 3.2 | 3.2 | ? | ? |" in said
     said = text.protection("fsdd")
     assert "| format 2, strength 1 (default) | plain | 2 | 20.0 ± 0.0 [40.0] | 20.0 ± 0.0 [10.0] |" in said
     keep("protection", "tf", **STRONG, model="cnn-tf", training="default", clean_final=33.0, clean_peak=34.0)
