@@ -30,7 +30,8 @@ def zarr_made(folder: Path) -> None:
 
     clips = np.load(folder / "clips.npy")
     assert np.array_equal(zarr.open_array(folder / "clips.zarr", mode="r")[:], clips)
-    protect(clips, np.load(folder / "labels.npy"), Key.load(folder / "demo.key"), sample_rate=16000)
+    labels, lengths = (np.load(folder / f"{name}.npy") for name in ("labels", "lengths"))
+    protect(clips, labels, Key.load(folder / "demo.key"), lengths=lengths, sample_rate=16000)
     for name in ("protected.zarr", "copy.zarr"):
         assert np.array_equal(zarr.open_array(folder / name, mode="r")[:], clips)
 
