@@ -23,8 +23,6 @@ def front() -> str:
 
 def paper() -> str:
     """A sentence on the speed of the paper's recipe."""
-    if not (stored.BENCHMARKS / "paper_int16.json").exists():
-        return text.MISSING
     result = stored.load(stored.BENCHMARKS, "paper_int16")
     times = result["medians"]
     peer = min(("scipy fftconvolve", "scipy oaconvolve", "torch conv1d", "torchaudio fftconvolve", "numpy convolve"),
@@ -55,7 +53,7 @@ def _protection() -> str:
         rows.append(row)
     rows = [[cell or "?" for cell in row] for row in rows]
     missing = " ?: not measured yet." * any("?" in row for row in rows)
-    return "\n".join([text.table(head, rows), "", text.how(used) + missing]).rstrip() if used else text.MISSING
+    return "\n".join([text.table(head, rows), "", text.how(used) + missing]) if used else text.MISSING
 
 
 def _best(found: list[dict[str, Any]]) -> str:
@@ -90,5 +88,5 @@ def _costs() -> str:
     rows.append([f"`protect_memmap` with undo, durably, {over}", f"{warm['protect_memmap'] / warm[limit]:.1f}"])
     rows.append([f"`restore_memmap`, {over}", f"{undo['restore_memmap'] / undo[limit]:.1f}"])
     sidecar = stored.load(stored.BENCHMARKS, "sidecar_int16")
-    rows.append(["sidecar of 16-bit files", f"{sidecar['figures'][0]['ours']} of the data"])
+    rows.append(["sidecar of 16-bit WAV files; FLAC is kept whole", f"{sidecar['figures'][0]['ours']} of the data"])
     return "\n".join([text.table(["cost", ""], rows), "", report.source(sidecar)])

@@ -350,7 +350,8 @@ def how(found: Sequence[Cell]) -> str:
         mine = [cell for cell in found if cell["model"] == model]
         if mine:
             parts.append(f"{title} {_few(cell['epochs'] for cell in mine)} epochs")
-    clips = _few(f"{cell['train_clips']:,} training and {cell['test_clips']:,} test clips" for cell in found)
+    sizes = sorted({(DATASETS[cell["dataset"]], cell["train_clips"], cell["test_clips"]) for cell in found})
+    clips = "; ".join(f"{title}: {train:,} training and {test:,} test clips" for title, train, test in sizes)
     one = found[0]
     versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
     dates, machines = _few(c["date"] for c in found), _few(c["machine"] for c in found)

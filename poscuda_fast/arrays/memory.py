@@ -56,7 +56,7 @@ def protect(
         queued on a stream other than torch's default.
     labels : (n_clips,) integers or names
         The class of each clip; with `classes`, indexes into it. A class is known by its number or by
-        its name: label 3 and label "3" are different classes with different marks.
+        its name: label 3 and label "3" are one class.
     key : Key
         The secret that positions and marks are derived from.
     recipe : Recipe

@@ -80,7 +80,8 @@ def protect_array(
     arr : np.memmap, path or zarr.Array
         An array mapped from a file with mode "r+" (raw or .npy, or a view of one); the path of a .npy file; or a Zarr
         array of format 3 in a local folder, or that folder's path, with any chunks, shards and lossless codecs. Clips
-        are int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Only frames inside patches change.
+        are int16 or float32, (n_clips, n_frames) or (n_clips, n_frames, n_channels). Format 2 changes
+        all frames of a clip but no padding, format 1 those of its patches.
     labels, key, recipe, snr, sample_rate, lengths, classes, backend
         As for `protect`. The strength that `snr` leads to is recorded: a run that is resumed keeps it.
     dst : path, optional

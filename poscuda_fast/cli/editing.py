@@ -191,7 +191,7 @@ def _next_steps(src: Path, dst: Path | None, key_file: Path, sidecar: Path | Non
     option = "" if sidecar is None else f" --sidecar {_quoted(sidecar)}"
     key = f"--key {_quoted(key_file)}{option}"
     undo = f"poscuda restore {_quoted(src)} {key}" if dst is None else f"{_quoted(src)} is the undo: keep it"
-    first = f"not before you have seen to what is left unprotected above ({bare:,}), and then " * bool(bare)
+    first = f"first see to what is left unprotected above ({bare:,}), then " * bool(bare)
     manifest = manifest_of(named)
     mine = [key_file, beside, *[manifest] * os.path.lexists(manifest)]
     publish = f"{first}{_quoted(data)} alone; for you only: {', '.join(map(_quoted, mine))}"

@@ -46,7 +46,9 @@ def test_accuracy_is_mean_spread_peak_and_the_papers() -> None:
         keep("protection", name, clean_final=1.0, clean_peak=1.0, **other)
     said = text.accuracy("fsdd", "official")
     assert "| PosCUDA b=0.01 | 11.0 | 65.0 ± 7.1 [70.5] / 15.5 |  |  |  |" in said
-    assert "M5 40 epochs; 2 seeds. 2,700 training and 300 test clips. `python -m experiments.training FSDD`" in said
+    assert (
+        "M5 40 epochs; 2 seeds. FSDD: 2,700 training and 300 test clips. `python -m experiments.training FSDD`" in said
+    )
     assert "| PosCUDA b=0.01 | 94 / 40 / 60 / 100 |  |  |  |" in text.keyed("fsdd", "official")
     assert text.accuracy("speech_commands", "official") == text.MISSING
 
