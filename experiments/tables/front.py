@@ -27,9 +27,8 @@ def paper() -> str:
     times = result["medians"]
     peer = min(("scipy fftconvolve", "scipy oaconvolve", "torch conv1d", "torchaudio fftconvolve", "numpy convolve"),
                key=lambda name: times[name])  # fmt: skip
-    said = f"`protect` takes {times['protect']:.2f} µs for a patch of 240 samples and 80 taps"
-    said += f", the fastest peer ({peer}) {times[peer]:.2f} µs."
-    return f"{said}\n\n{report.source(result)}"
+    said = f"`protect` takes {times['protect']:.2f} µs for a patch of 240 samples and 80 taps, the fastest peer"
+    return f"{said} ({peer}) {times[peer]:.2f} µs.\n\n{report.source(result)}"
 
 
 def _protection() -> str:
