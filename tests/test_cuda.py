@@ -782,10 +782,10 @@ def test_many_patches_on_the_gpu(dtype) -> None:
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
-        ("importlib.util.find_spec = lambda *_: None", r"needs numba-cuda, which is not .* 'poscuda-fast\[cuda12\]'"),
+        ("importlib.util.find_spec = lambda *_: None", r"needs numba-cuda, which is not .* '\.\[cuda12\]'"),
         (
             "cuda.is_available = lambda: False; cuda.cuda_error = lambda: None",
-            r"needs the CUDA compiler, which .* 'poscuda-fast\[cuda12\]', or \[cuda13\]",
+            r"needs the CUDA compiler, which .* '\.\[cuda12\]' in a checkout of poscuda_fast, or \[cuda13\]",
         ),
         (
             r"cuda.is_available = lambda: False; cuda.cuda_error = lambda: '\nno library.\nFind it.\n'",

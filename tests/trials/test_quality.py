@@ -356,7 +356,7 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, speech):
     monkeypatch.setitem(sys.modules, quality.METRICS[name].package, None)
     quality._visqol.cache_clear()
     original, lengths = padded(speech, frames=len(speech))
-    with pytest.raises(ImportError, match=r"poscuda-fast\[quality\]"):
+    with pytest.raises(ImportError, match=r"\.\[quality\]"):
         quality.measure(original, original + np.int16(1), lengths, 16000, metrics=[name])
 
 
