@@ -47,6 +47,6 @@ def how_to_install(extra: str = "") -> str:
     return f"run pip install {what} in a checkout of poscuda_fast"
 
 
-def counted(n: int, one: str, many: str) -> str:
-    """A number with its noun, such as "1 file" or "2 files"."""
-    return f"{n:,} {one if n == 1 else many}"
+def noun(n: int, one: str, many: str = "") -> str:
+    """The word in the singular or plural."""
+    return one if n == 1 else many or f"{one}s"

@@ -37,7 +37,7 @@ from poscuda_fast.mark.plan import Plan, make_plan
 from poscuda_fast.mark.shares import of_names
 from poscuda_fast.recipe import Recipe
 from poscuda_fast.results import Progress, Ratios, Report, Settings, Tally, Verdict, Verification
-from poscuda_fast.text import counted
+from poscuda_fast.text import noun
 from poscuda_fast.undo import copies, manifest, record
 from poscuda_fast.undo.copies import FILES, Output
 from poscuda_fast.undo.journal import Journal, State
@@ -207,8 +207,9 @@ class _Run:
             others = (one.name for one in self._sources if one.file is None)
             found += listing.notes_on_others(self._paths.source, others)
         if self.unprotected:
-            files = counted(len(self.unprotected), "audio file that is", "audio files that are")
-            found.append(f"{self._paths.target} holds {files} not protected")
+            n = len(self.unprotected)
+            files = noun(n, "audio file that is", "audio files that are")
+            found.append(f"{self._paths.target} holds {n:,} {files} not protected")
         elif state != "untouched":
             found.append(copies.note_of(self._paths.data, self._paths.target))
         return (*self._notes, *found)

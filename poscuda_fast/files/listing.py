@@ -17,7 +17,7 @@ from poscuda_fast.files.encoded import Encoding
 from poscuda_fast.files.layouts import has_name_of_audio
 from poscuda_fast.files.table import AudioFile, FileTable, Names
 from poscuda_fast.recipe import RATES, PaperRecipe, Recipe
-from poscuda_fast.text import counted, one_line
+from poscuda_fast.text import noun, one_line
 from poscuda_fast.undo.journal import MANIFEST, SIDECAR
 
 PROBLEMS_SHOWN = 50
@@ -93,9 +93,9 @@ def left_behind(root: Path) -> tuple[int, int]:
 def notes_on_hidden(root: Path, *, copying: bool) -> list[str]:
     """What a report says of hidden files and empty folders."""
     hidden, empty = left_behind(root)
-    parts = [counted(hidden, "hidden file or folder", "hidden files or folders")] * bool(hidden)
+    parts = [f"{hidden:,} hidden {noun(hidden, 'file or folder', 'files or folders')}"] * bool(hidden)
     if copying:
-        parts += [counted(empty, "empty folder", "empty folders")] * bool(empty)
+        parts += [f"{empty:,} empty {noun(empty, 'folder')}"] * bool(empty)
     if not parts:
         return []
     return [f"{' and '.join(parts)} {'are not in the copy' if copying else 'were not looked at, and are as they were'}"]
@@ -107,8 +107,8 @@ def notes_on_others(root: Path, others: Iterable[str]) -> list[str]:
     if not found:
         return []
     names = ", ".join(map(one_line, found[:NAMES_SHOWN])) + ", ..." * (len(found) > NAMES_SHOWN)
-    count = counted(len(found), "archive, array or table", "archives, arrays or tables")
-    return [f"{count}, in which nothing is marked: {names}"]
+    kinds = noun(len(found), "archive, array or table", "archives, arrays or tables")
+    return [f"{len(found):,} {kinds}, in which nothing is marked: {names}"]
 
 
 def _walk(root: Path, *, hidden: bool = False) -> Iterator[tuple[str, str | None]]:

@@ -19,7 +19,7 @@ from poscuda_fast.reporting.evaluation import ATTACK_COLUMNS, MODEL_COLUMNS, QUA
 from poscuda_fast.reporting.histogram import HEIGHT, LEFT, WIDTH, histogram
 from poscuda_fast.reporting.survey import Named, Survey
 from poscuda_fast.results import Verdict
-from poscuda_fast.text import one_line
+from poscuda_fast.text import noun, one_line
 from poscuda_fast.undo.journal import State
 
 CLASSES_OPEN = 12  # more classes than this are folded away
@@ -139,35 +139,35 @@ def _facts(subject: Subject, survey: Survey) -> list[tuple[str, str, str]]:
     if subject.n_clips > survey.clips:
         words.append(f"{subject.n_clips - survey.clips:,} {_unrecorded(subject)}")
     first = [
-        (f"{subject.n_clips:,}", _noun(subject.n_clips, unit[:-1]), ", ".join(words)),
-        (f"{subject.n_classes:,}", _noun(subject.n_classes, "class", "classes"), ""),
+        (f"{subject.n_clips:,}", noun(subject.n_clips, unit[:-1]), ", ".join(words)),
+        (f"{subject.n_classes:,}", noun(subject.n_classes, "class", "classes"), ""),
     ]
     ratios = [
-        (median, "median SNR", f"of {n_ratios:,} protected {_noun(n_ratios, unit[:-1])} with sound"),
+        (median, "median SNR", f"of {n_ratios:,} protected {noun(n_ratios, unit[:-1])} with sound"),
         (low, "5th percentile of the SNR", "1 in 20 has less"),
     ]
     n_saturated = survey.saturated_samples
-    saturated = (f"{n_saturated:,}", _noun(n_saturated, "saturated sample"), "limited to full scale")
+    saturated = (f"{n_saturated:,}", noun(n_saturated, "saturated sample"), "limited to full scale")
     if not isinstance(subject.recipe, PaperRecipe):
         n_quiet, n_odd = sum(ratio < 0 for ratio in survey.snr_db), survey.not_finite_samples
-        marked = (f"{survey.frames:,}", _noun(survey.frames, "frame"), _all_marked(unit, survey))
-        quiet = (f"{n_quiet:,}", _noun(n_quiet, f"quiet {unit[:-1]}"), "quieter than the mark")
-        odd = (f"{n_odd:,}", _noun(n_odd, "sample"), "not finite, left as they were")
+        marked = (f"{survey.frames:,}", noun(survey.frames, "frame"), _all_marked(unit, survey))
+        quiet = (f"{n_quiet:,}", noun(n_quiet, f"quiet {unit[:-1]}"), "quieter than the mark")
+        odd = (f"{n_odd:,}", noun(n_odd, "sample"), "not finite, left as they were")
         return [*first, marked, *ratios, quiet, saturated, *([odd] if n_odd else [])]
     return [
         *first,
-        (f"{survey.patches:,}", _noun(survey.patches, "patch", "patches"), _share(unit, survey)),
+        (f"{survey.patches:,}", noun(survey.patches, "patch", "patches"), _share(unit, survey)),
         *ratios,
         (
             f"{survey.silent_patches:,}",
-            _noun(survey.silent_patches, "silent patch", "silent patches"),
+            noun(survey.silent_patches, "silent patch", "silent patches"),
             "zeros only: they carry no mark",
         ),
         saturated,
         (
             f"{survey.short.total:,}",
-            _noun(survey.short.total, f"short {unit[:-1]}"),
-            f"shorter than a patch of {subject.recipe.patch:,} {_noun(subject.recipe.patch, 'frame')}",
+            noun(survey.short.total, f"short {unit[:-1]}"),
+            f"shorter than a patch of {subject.recipe.patch:,} {noun(subject.recipe.patch, 'frame')}",
         ),
     ]
 
@@ -201,16 +201,11 @@ def _share(unit: str, survey: Survey) -> str:
 def _without_ratio(unit: str, survey: Survey) -> str:
     """Which protected clips the histogram leaves out; empty if none."""
     reasons = [
-        f"{n:,} {_noun(n, unit[:-1])} {why}"
+        f"{n:,} {noun(n, unit[:-1])} {why}"
         for n, why in ((survey.silent_before, "silent before"), (survey.not_finite, "with samples that are not finite"))
         if n
     ]
     return f"Left out, since they have no ratio: {', '.join(reasons)}." if reasons else ""
-
-
-def _noun(n: int, one: str, many: str = "") -> str:
-    """The word in the singular or plural."""
-    return one if n == 1 else many or f"{one}s"
 
 
 def _percentiles(ratios: list[float]) -> tuple[float | None, float | None]:
