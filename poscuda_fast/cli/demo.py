@@ -135,11 +135,14 @@ def show_learning(key: Key, say: Callable[[str], None]) -> bool:
         f"about {TEST_SPEAKERS} others. It is right, in % (guessing: {100 / len(synth.WORDS):.0f}):"
     )
     say(f"  {found['original']:3.0f}  trained on original sounds")
-    say(f"  {found['protected']:3.0f}  trained on protected sounds, asked about originals: the mark was learnt instead")
+    say(f"  {found['protected']:3.0f}  trained on protected sounds, asked about originals")
     say(f"  {keyed:3.0f}  trained on protected sounds, asked about protected ones")
     say(f"  {found['control']:3.0f}  control: the same marks, but dealt out without regard to the word")
+    kept = found["protected"] <= min(found["original"], found["control"]) - LEAST_EFFECT
+    if kept:
+        say("So it learnt the marks instead of the words.")
     say("That is a toy on easy sounds; for networks on your own files: poscuda evaluate")
-    return found["protected"] <= min(found["original"], found["control"]) - LEAST_EFFECT
+    return kept
 
 
 @functools.cache

@@ -170,7 +170,7 @@ def show(result: Report | Verification, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def progress_bar(path: Path, *, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr with rate and time left, and until it moves a line; nothing if stderr is not a terminal."""
+    """On stderr a line, and then a bar with rate and time left; nothing if stderr is not a terminal."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

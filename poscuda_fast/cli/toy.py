@@ -25,7 +25,15 @@ def features(clips: NDArray[np.int16], lengths: Ints) -> Floats:
 
 
 class Forest:
-    """Trees, each grown to the end on as many clips as there are, drawn with replacement; they vote."""
+    """Trees, each grown to the end on as many clips as there are, drawn with replacement; they vote.
+
+    Parameters
+    ----------
+    spectra : (n, features) float64
+        What `features` returns.
+    labels : (n,) int64
+        The class of each clip, from 0.
+    """
 
     def __init__(self, spectra: Floats, labels: Ints) -> None:
         self._n_classes = int(labels.max()) + 1
