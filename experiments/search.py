@@ -241,10 +241,13 @@ def measure_again(folder: Path, point: Point, level: float, seed: int) -> dict[s
 
 
 def worst(fields: dict[str, Any]) -> float:
-    """The model that learns most, in the mean over keys; of a point that was left early, at the end."""
-    means = [float(np.mean(fields[model])) for model in AGAIN if model in fields]
-    left = any(len(fields[model]) < len(KEYS) for model in SCREENED if model in fields) or "cnn" not in fields
-    return max(means) + 1000.0 * (left and "seed" not in fields)
+    """The accuracy of the model that learns most, in the mean over keys, in %."""
+    return max(float(np.mean(fields[model])) for model in AGAIN if model in fields)
+
+
+def was_left(fields: dict[str, Any]) -> bool:
+    """Whether a point of the first round was left before all models and keys were tried."""
+    return any(len(fields.get(model, ())) < len(KEYS) for model in SCREENED)
 
 
 @sentences
@@ -291,13 +294,13 @@ def collect(path: Path, found: Iterator[tuple[Any, dict[str, Any]]]) -> None:
     for _, fields in found:
         with path.open("a") as file:
             file.write(json.dumps(stored.made_by(command) | fields) + "\n")
-        print(f"{worst(fields) % 1000:5.1f} %  {fields['point']}", flush=True)
+        print(f"{worst(fields):5.1f} %  {fields['point']}", flush=True)
 
 
 def stored_points(path: Path, *, again: bool) -> list[dict[str, Any]]:
-    """The stored points, best first: of the first round, or of the second."""
+    """The stored points of the first round or of the second, best first, and at the end those that were left."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return sorted((one for one in lines if ("seed" in one) == again), key=worst)
+    return sorted((one for one in lines if ("seed" in one) == again), key=lambda one: (was_left(one), worst(one)))
 
 
 def point_of(fields: dict[str, Any]) -> Point:
