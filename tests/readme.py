@@ -61,13 +61,13 @@ def run(block: Block, folder: Path, *flags: str) -> str:
     script = folder / ("recipe.py" if block.language == "python" else "recipe.sh")
     script.write_text(block.code, encoding="utf-8")
     command = [sys.executable, *flags, str(script)] if block.language == "python" else ["bash", "-eu", str(script)]
-    done = subprocess.run(command, cwd=folder, env=_with_poscuda(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=with_poscuda(folder), capture_output=True, text=True, check=False)
     script.unlink()
     assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-def _with_poscuda(folder: Path) -> dict[str, str]:
+def with_poscuda(folder: Path) -> dict[str, str]:
     """The environment, with a `poscuda` of this interpreter first on the path."""
     bin_folder = folder.with_name(f"{folder.name}-bin")
     if not bin_folder.exists():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
+import readme
 from packaging.requirements import Requirement
 
 import poscuda_fast
@@ -27,12 +26,7 @@ PAGES = {"": cli, **cli.commands}
 @pytest.fixture
 def program(tmp_path: Path) -> dict[str, str]:
     """An environment in which the `poscuda` of these tests' Python is the first on the path."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    command = folder / "poscuda"
-    command.write_text(f"#!{sys.executable}\nfrom poscuda_fast.cli import main\nmain()\n")
-    command.chmod(0o755)
-    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    return readme.with_poscuda(tmp_path)
 
 
 def run(*command: object, **options: object) -> str:
