@@ -90,3 +90,34 @@ def kills() -> str:
 def on_speech(result: dict[str, Any]) -> str:
     """Where a result comes from whose command takes a folder of speech."""
     return source(result).replace("</sub>", " SPEECH is a folder with the data sets.</sub>")
+
+
+def costs() -> str:
+    """What README says of the speed of the default recipe, of undo, and of the sidecar."""
+    lines = ["| cost |  |", "|---|---|"]
+    for name, title in (("default_int16", "int16"), ("default_float32", "float32")):
+        times = stored.load(stored.BENCHMARKS, name)["medians"]
+        lines.append(
+            f"| `protect` in memory, {title}, a second at 16 kHz, one thread | {times['protect']:.1f} µs; NumPy "
+            f"{times['numpy']:.1f}, torch {times['torch']:.1f}, adding 1 to each sample {times['touch']:.1f} |"
+        )
+    for name, call, what in (
+        ("warm_file_default", "protect_memmap", " with undo, durably"), ("restore_default", "restore_memmap", ""),
+    ):  # fmt: skip
+        times = stored.load(stored.BENCHMARKS, name)["medians"]
+        ratio = times[call] / times["touch + msync"]
+        lines.append(f"| `{call}`{what}, times as long as adding 1 and syncing | {ratio:.1f} |")
+    result = stored.load(stored.BENCHMARKS, "sidecar_int16")
+    share = result["figures"][0]["ours"]
+    lines.append(f"| sidecar of 16-bit WAV files; FLAC is kept whole | {share} of the data |")
+    return "\n".join([*lines, "", source(result)])
+
+
+def paper() -> str:
+    """What README says of the speed of the paper's recipe."""
+    result = stored.load(stored.BENCHMARKS, "paper_int16")
+    times = result["medians"]
+    peers = ("scipy fftconvolve", "scipy oaconvolve", "torch conv1d", "torchaudio fftconvolve", "numpy convolve")
+    peer = min(peers, key=lambda name: times[name])
+    said = f"`protect` takes {times['protect']:.2f} µs for a patch of 240 samples and 80 taps, the fastest peer"
+    return f"{said} ({peer}) {times[peer]:.2f} µs.\n\n{source(result)}"

@@ -29,7 +29,7 @@ def evaluation() -> str:
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"front": front.front, "paper": front.paper},
+    ROOT / "README.md": {"front": front.front, "costs": report.costs, "paper": report.paper},
     ROOT / "benchmarks" / "README.md": {
         "reach": report.reach, "roundtrip": report.roundtrip, "kills": report.kills, "medians": report.medians,
     },

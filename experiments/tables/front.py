@@ -1,10 +1,10 @@
-"""What README says of protection, its cost to the ear, and speed, from the stored results."""
+"""What README says of protection and its cost to the ear, from the stored results."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import report, stored
+from benchmarks import report
 from experiments.tables import text
 from poscuda_fast.evaluation.names import NAMES, TITLES
 
@@ -17,21 +17,7 @@ SHOWN = (  # condition, and what README calls it
 
 
 def front() -> str:
-    """Two small tables: how well it protects, and what that costs."""
-    return f"{_protection()}\n\n{_costs()}"
-
-
-def paper() -> str:
-    """A sentence on the speed of the paper's recipe."""
-    result = stored.load(stored.BENCHMARKS, "paper_int16")
-    times = result["medians"]
-    peer = min(("scipy fftconvolve", "scipy oaconvolve", "torch conv1d", "torchaudio fftconvolve", "numpy convolve"),
-               key=lambda name: times[name])  # fmt: skip
-    said = f"`protect` takes {times['protect']:.2f} µs for a patch of 240 samples and 80 taps, the fastest peer"
-    return f"{said} ({peer}) {times[peer]:.2f} µs.\n\n{report.source(result)}"
-
-
-def _protection() -> str:
+    """Accuracies of the best model, plain and default, after an attack, and what one hears."""
     head, rows, used = ["accuracy, %"], [[title] for _, title in SHOWN], []
     for dataset, title in text.DATASETS.items():
         found = text.compared(dataset)
@@ -51,8 +37,10 @@ def _protection() -> str:
             row += [cell + unit * bool(cell)] * 2
         rows.append(row)
     rows = [[cell or "?" for cell in row] for row in rows]
-    missing = " ?: not measured yet." * any("?" in row for row in rows)
-    return "\n".join([text.table(head, rows), "", text.how(used) + missing]) if used else text.MISSING
+    attacked, heard = text.cells("attacks", condition="strong-1"), text.cells("distances", condition="strong-1")
+    sources = [text.how(used), f"Attacks: {text.how(attacked)}" if attacked else "", *map(report.source, heard[:1])]
+    sources.append("?: not measured yet." * any("?" in row for row in rows))
+    return "\n".join([text.table(head, rows), "", " ".join(filter(None, sources))]) if used else text.MISSING
 
 
 def _best(found: list[dict[str, Any]]) -> str:
@@ -68,24 +56,11 @@ def strongest_attacks() -> list[str]:
     for dataset in text.DATASETS:
         found = text.cells("attacks", dataset=dataset, condition="strong-1")
         titles = {cell["attack"]: cell["title"] for cell in found if cell["attack"] != "none"}
-        reached = [(text.best_attacked(found, dataset, name), title) for name, title in titles.items()]
-        peak, title = max(((best, title) for best, title in reached if best), default=((0.0, ""), ""))
-        row += ["", f"{peak[0]:.0f} ({title}, {TITLES.get(peak[1], 'linear')})" if title else ""]
+        tried = [(text.best_attacked(found, dataset, name), title) for name, title in titles.items()]
+        reached = [(best, title) for best, title in tried if best is not None]
+        shown = ""
+        if reached:
+            (peak, model), title = max(reached)
+            shown = f"{peak:.0f} ({title}, {TITLES.get(model, 'linear')})"
+        row += ["", shown]
     return row
-
-
-def _costs() -> str:
-    rows = []
-    for name, title in (("default_int16", "int16"), ("default_float32", "float32")):
-        times = stored.load(stored.BENCHMARKS, name)["medians"]
-        said = ", ".join(f"{who} {times[name]:.1f}" for who, name in (("NumPy", "numpy"), ("torch", "torch")))
-        said = f"{times['protect']:.1f} µs; {said}, adding 1 to each sample {times['touch']:.1f}"
-        rows.append([f"`protect` in memory, {title}, a second at 16 kHz, one thread", said])
-    warm, undo = (stored.load(stored.BENCHMARKS, name)["medians"] for name in ("warm_file_default", "restore_default"))
-    limit = "touch + msync"
-    over = "times as long as adding 1 and syncing"
-    rows.append([f"`protect_memmap` with undo, durably, {over}", f"{warm['protect_memmap'] / warm[limit]:.1f}"])
-    rows.append([f"`restore_memmap`, {over}", f"{undo['restore_memmap'] / undo[limit]:.1f}"])
-    sidecar = stored.load(stored.BENCHMARKS, "sidecar_int16")
-    rows.append(["sidecar of 16-bit WAV files; FLAC is kept whole", f"{sidecar['figures'][0]['ours']} of the data"])
-    return "\n".join([text.table(["cost", ""], rows), "", report.source(sidecar)])

@@ -21,6 +21,8 @@ from audiofiles import contents, untouched
 from recipes import protect_folder
 from test_cli import poscuda
 
+from benchmarks import stored
+from experiments.tables import __main__ as documents
 from poscuda_fast import DatasetError, Key, Recipe, SidecarError, drop_undo, protect, restore_folder
 from poscuda_fast.arrays import verbs
 from poscuda_fast.cli import synth
@@ -374,7 +376,7 @@ def test_an_attack_that_cannot_be_tried_is_told(tmp_path: Path, key: Key, folder
     assert "class lines notched out: not tried, because the marks of format 1 have no lines" in words.text(found)
 
 
-def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
+def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     steps: list[tuple[int, int]] = []
     found = study.evaluate(
@@ -419,6 +421,11 @@ def test_a_whole_evaluation(tmp_path: Path, key: Key, folder: Path) -> None:
     assert "after the last epoch, on test clips with the mark" in text
     assert "as most people do" in text
     assert "SNR over changed frames" in text
+    monkeypatch.setattr(stored, "EXPERIMENTS", tmp_path)
+    stored.store(tmp_path, "evaluation", "python -m experiments.evaluation SPEECH", {"dataset": "FSDD", **found})
+    shown = documents.evaluation()
+    assert f"```text\n{text}\n```" in shown
+    assert "SPEECH is a folder with the data sets." in shown
     assert set(words.MEASURES) == set(quality.METRICS)
 
 

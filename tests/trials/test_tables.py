@@ -77,6 +77,12 @@ def test_format_2_stands_beside_the_papers_recipe() -> None:
     assert "| trained on protected clips, `strength` 2 | ? | ? | ? | ? |" in said  # one model of four
     assert "| trained on clean clips | ? | ? | ? | ? |" in said  # of another number of clips
     assert "| `strength` 1, PESQ, of at most 4.5 | 3.2 | 3.2 | ? | ? |" in said
+    assert "?: not measured yet." in said
+    assert said.count("python -m experiments.training FSDD") == 1
+    keep("attacks", "notch", **STRONG | {"attack": "notch", "title": "NOTCH"}, clean_final=80.0, clean_peak=90.0)
+    said = front.front()
+    assert "| `strength` 1, after the strongest attack | ? | 90 (NOTCH, M5) | ? | ? |" in said
+    assert "Attacks: <sub>" in said
     said = text.protection("fsdd")
     assert "| format 2, strength 1 (default) | plain | 2 | 20.0 ± 0.0 [40.0] | 20.0 ± 0.0 [10.0] |" in said
     keep("protection", "tf", **STRONG, model="cnn-tf", training="default", clean_final=33.0, clean_peak=34.0)
