@@ -25,6 +25,7 @@ def test_every_stored_result_tells_where_it_comes_from() -> None:
     results = [json.loads(path.read_text()) for path in folder.rglob("*.json")]
     points = [json.loads(line) for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
     assert results
+    assert points
     for result in [*results, *points]:
         assert {"command", "date", "machine", "python", "versions"} <= set(result)
         assert result["command"].startswith("python -m experiments.")
