@@ -1,13 +1,15 @@
 """Is there a better steady mark than two lines? A search at equal PESQ and tonality, under default training.
 
     python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
+    python -m experiments.search ANOTHER --best-of experiments/results/search/DATASET.jsonl --clips 2400
 
 A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
-of two lines at strength 1. Then M5 and CNN are trained with three keys, on half of the clips and for half as long as
-usual; those that do far worse than two lines under the first key are left there. The best points are trained again with
-all models, for as long as usual, and with three other keys. Every point is kept in results/search/DATASET.jsonl, and
-those that are there already are skipped; of data sets that are not the project's, in a folder beside the data.
+of two lines at strength 1. Then M5, which two lines hold back least, is trained with three keys, and CNN with one, on
+half of the clips and for half as long as usual; a point is left as soon as its mean is clearly worse than two lines'.
+The best points are trained again with all models, for as long as usual, and with three other keys; so they are on
+another data set, at levels of their own there. Every point is kept in results/search/DATASET.jsonl, and those that are
+there already are skipped; of data sets that are not the project's, in a folder beside the data.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
 HEARD = 60  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
 KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
-SCREENED = {"m5": 20, "cnn": 10}  # epochs
-FAR = 12.0  # points beside two lines, from which on no other model or key is tried
+SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS[:1])}  # epochs, keys
+FAR = 6.0  # points worse than two lines, from which on no other key or model is tried
 AGAIN = ("m5", "lstm", "transformer", "cnn")
-TRAIN_CLIPS, TEST_CLIPS = 1350, 800
+TEST_CLIPS = 800
 IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
 
 Clips = NDArray[np.int16]
@@ -183,7 +185,9 @@ def damage(point: Point, data: Dataset, level: float, metric: str) -> float:
 
 
 def level_at(point: Point, data: Dataset, wanted: Heard) -> float:
-    """The highest level at which the medians of PESQ and tonality are no worse than wanted."""
+    """The highest level at which the medians of PESQ and tonality are no worse than wanted; of two lines, their own."""
+    if point == Point():
+        return UNIT
     low, high = UNIT / 8, UNIT * 4
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
@@ -200,9 +204,9 @@ def heard(data: Dataset) -> Heard:
     return Heard(*(damage(Point(), data, UNIT, metric) for metric in ("pesq", "tonality_db")))
 
 
-def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int) -> float:
-    """Best accuracy on clean clips, in %, of a model that was trained on marked ones."""
-    rows, tests = spaced(data.rows(TRAIN), TRAIN_CLIPS), spaced(data.rows(TEST), TEST_CLIPS)
+def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int, n_clips: int) -> float:
+    """Best accuracy on clean clips, in %, of a model that was trained on so many marked ones."""
+    rows, tests = spaced(data.rows(TRAIN), n_clips), spaced(data.rows(TEST), TEST_CLIPS)
     clips, labels = np.array(data.clips[rows]), data.labels[rows]
     mark(point, clips, labels, data.lengths[rows], data.sample_rate, study_key(seed), level)
     result = train(
@@ -215,29 +219,34 @@ def trained(point: Point, data: Dataset, seed: int, level: float, model: str, ep
     return round(result.peak("clean"), 2)
 
 
-def measure(folder: Path, point: Point, wanted: Heard, limit: float) -> dict[str, Any]:
-    """What is stored of a point; of one that is above `limit` under the first key, only what tells that."""
+def measure(folder: Path, point: Point, wanted: Heard, n_clips: int, limit: float) -> dict[str, Any]:
+    """What is stored of a point; of one whose mean rises above `limit`, only what tells that."""
     data = load(folder)
-    level = UNIT if point == Point() else level_at(point, data, wanted)
-    fields = {
+    level = level_at(point, data, wanted)
+    peaks: dict[str, list[float]] = {}
+    for model, (epochs, keys) in SCREENED.items():
+        for seed in keys:
+            peaks.setdefault(model, []).append(trained(point, data, seed, level, model, epochs, n_clips))
+            if worst(peaks) > limit:
+                return described(point, data, level) | peaks
+    return described(point, data, level) | peaks
+
+
+def measure_again(folder: Path, point: Point, wanted: Heard, n_clips: int, seed: int) -> dict[str, Any]:
+    """All models under one more key."""
+    data = load(folder)
+    level = level_at(point, data, wanted)
+    peaks = {model: [trained(point, data, seed, level, model, EPOCHS[model], n_clips)] for model in AGAIN}
+    return described(point, data, level) | {"seed": seed, "clips": n_clips} | peaks
+
+
+def described(point: Point, data: Dataset, level: float) -> dict[str, Any]:
+    """A point, its level, and what one hears of it."""
+    return {
         "point": dataclasses.asdict(point), "level_db": round(20 * np.log10(level), 2),
         "pesq": round(damage(point, data, level, "pesq"), 3),
         "tonality_db": round(damage(point, data, level, "tonality_db"), 2),
     }  # fmt: skip
-    peaks: dict[str, list[float]] = {}
-    for seed in KEYS:
-        for model, epochs in SCREENED.items():
-            peaks.setdefault(model, []).append(trained(point, data, seed, level, model, epochs))
-            if seed == KEYS[0] and peaks[model][0] > limit:
-                return fields | peaks
-    return fields | peaks
-
-
-def measure_again(folder: Path, point: Point, level: float, seed: int) -> dict[str, Any]:
-    """All models under one more key, at the level of the first round."""
-    data = load(folder)
-    peaks = {model: [trained(point, data, seed, level, model, EPOCHS[model])] for model in AGAIN}
-    return {"point": dataclasses.asdict(point), "seed": seed, **peaks}
 
 
 def worst(fields: dict[str, Any]) -> float:
@@ -247,7 +256,7 @@ def worst(fields: dict[str, Any]) -> float:
 
 def was_left(fields: dict[str, Any]) -> bool:
     """Whether a point of the first round was left before all models and keys were tried."""
-    return any(len(fields.get(model, ())) < len(KEYS) for model in SCREENED)
+    return any(len(fields.get(model, ())) < len(keys) for model, (_, keys) in SCREENED.items())
 
 
 @sentences
@@ -257,34 +266,43 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--best", type=int, default=10)
+    parser.add_argument("--best-of", type=Path, metavar="FILE", help="of the search on another data set")
+    parser.add_argument("--clips", type=int, default=1350, help="to train on")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     data = load(options.dataset)
     path = results_of(data, "search") / f"{data.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = heard(data)
+    if options.best_of is None:
+        search(path, options, wanted)
+    ranked = stored_points(options.best_of or path, again=False)[: options.best]
+    best = [Point(), *(point for point in map(point_of, ranked) if point != Point())]
+    done = {(point_of(one), one["seed"]) for one in stored_points(path, again=True)}
+    tasks = [
+        (options.dataset, point, wanted, options.clips, seed)
+        for seed in OTHER_KEYS for point in best if (point, seed) not in done
+    ]  # fmt: skip
+    collect(path, in_parallel(measure_again, tasks, options.jobs))
+
+
+def search(path: Path, options: argparse.Namespace, wanted: Heard) -> None:
+    """The first round: two lines, random points, and then what is near the best."""
     first = drawn(max(1, options.points // 3))
     screen(path, first[:1], options, wanted, 100.0)
     (reference,) = (one for one in stored_points(path, again=False) if point_of(one) == Point())
-    limit = max(reference[model][0] for model in SCREENED) + FAR
+    limit = worst(reference) + FAR
     screen(path, first, options, wanted, limit)
     while (missing := options.points - len(ranked := stored_points(path, again=False))) > 0:
         best = [point_of(each) for each in ranked[:12]]
         known = {point_of(each) for each in ranked}
         screen(path, near(best, known, min(missing, 12)), options, wanted, limit)
-    ranked = [one for one in ranked[: options.best] if point_of(one) != Point()]
-    done = {(point_of(one), one["seed"]) for one in stored_points(path, again=True)}
-    tasks = [
-        (options.dataset, point_of(one), 10 ** (one["level_db"] / 20), seed)
-        for seed in OTHER_KEYS for one in [reference, *ranked] if (point_of(one), seed) not in done
-    ]  # fmt: skip
-    collect(path, in_parallel(measure_again, tasks, options.jobs))
 
 
 def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, limit: float) -> None:
     """Measure those points that are not stored yet."""
     known = {point_of(each) for each in stored_points(path, again=False)}
-    tasks = [(options.dataset, point, wanted, limit) for point in points if point not in known]
+    tasks = [(options.dataset, point, wanted, options.clips, limit) for point in points if point not in known]
     collect(path, in_parallel(measure, tasks, options.jobs))
 
 

@@ -245,51 +245,46 @@ def best_attacked(found: Sequence[Cell], dataset: str, attack: str, *, clean: bo
 
 
 def search() -> str:
-    """The best points of the search beside two lines."""
-    path = stored.EXPERIMENTS / "search" / "fsdd.jsonl"
-    if not path.exists():
+    """The best points of the search beside two lines, and what they do when they are trained on again."""
+    paths = {name: stored.EXPERIMENTS / "search" / f"{name}.jsonl" for name in DATASETS}
+    lines = {name: path.read_text().splitlines() if path.exists() else [] for name, path in paths.items()}
+    found = {name: [json.loads(line) for line in mine] for name, mine in lines.items()}
+    first = [one for one in found["fsdd"] if "seed" not in one]
+    if not first:
         return MISSING
-    points = [json.loads(line) for line in path.read_text().splitlines()]
-    again: dict[str, list[Cell]] = {}
-    for one in points:
-        if "seed" in one:
-            again.setdefault(json.dumps(one["point"]), []).append(one)
-    first = [one for one in points if "seed" not in one]
-    whole = [one for one in first if "cnn" in one and len(one["cnn"]) > 1]
-    ranked = sorted(whole, key=lambda one: max(_keys(one)))
+    whole = [one for one in first if "cnn" in one]
     rows = []
-    for rank, one in enumerate(ranked, 1):
-        mine = again.get(json.dumps(one["point"]), [])
-        if rank > 10 and not mine and one is not points[0]:  # two lines, which the search begins with
-            continue
-        means = [statistics.fmean(each[model][0] for each in mine) for model in NAMES if mine]
-        rows.append([
-            str(rank), _said(one["point"]), f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}",
-            *(f"{value:.0f}" for value in [*_keys(one), *means]), *[""] * (len(NAMES) - len(means)),
-        ])  # fmt: skip
-    head = ["rank", "mark", "PESQ", "tonality, dB", "M5", "CNN", *(f"{TITLES[model]}, again" for model in NAMES)]
+    for rank, one in enumerate(sorted(whole, key=lambda one: max(_means([one], ("m5", "cnn")))), 1):
+        again = [[each for each in mine if each["point"] == one["point"] and "seed" in each] for mine in found.values()]
+        if rank <= 10 or one is first[0]:  # two lines, which the search begins with
+            means = [_means([one], ("m5", "cnn")), *(_means(mine, NAMES) for mine in again)]
+            heard = f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}"
+            rows.append([str(rank), _said(one["point"]), *heard, *(" / ".join(f"{x:.0f}" for x in m) for m in means)])
+    head = ["rank", "mark", "PESQ", "tonality, dB", "M5 / CNN", *(f"{title}, again" for title in DATASETS.values())]
     count = f"{len(first)} kinds of mark were measured, {len(whole)} of them with all keys."
     return "\n".join([count, "", table(head, rows), "", report.source(first[0])])
 
 
-def _keys(one: Cell) -> list[float]:
-    """The means over keys of M5 and CNN."""
-    return [statistics.fmean(one[model]) for model in ("m5", "cnn")]
+def _means(found: Sequence[Cell], models: Iterable[str]) -> list[float]:
+    """Each model's mean over the accuracies of all keys."""
+    return [statistics.fmean(value for one in found for value in one[model]) for model in models if found]
 
 
 def _said(point: dict[str, Any]) -> str:
     """A point of the search in words."""
-    lines = f"{point['lines']} line{'s' * (point['lines'] > 1)} of {point['spacing']:g} Hz steps"
-    parts = [lines, f"{point['lowest']:g} to {point['highest']:g} Hz"]
-    parts += ["by mel"] * point["by_mel"]
-    parts += [f"{point['apart']:g} Hz apart"] * bool(point["apart"] and point["lines"] > 1)
-    parts += [f"{point['slope']:+g} dB an octave"] * bool(point["slope"] and point["lines"] > 1)
-    parts += [f"{100 * point['in_step']:.0f} % in step"] * bool(point["in_step"])
-    parts += [f"{100 * point['main']:.0f} % in one of them"] * bool(point["main"]) + ["a phase for each clip"] * point[
-        "fresh"
-    ]
-    parts += [f"floor {point['floor']:g} dB"] if point["floor"] is not None else []
-    return ", ".join(parts)
+    several = point["lines"] > 1
+    said = {
+        f"{point['lines']} line{'s' * several} of {point['spacing']:g} Hz steps": True,
+        f"{point['lowest']:g} to {point['highest']:g} Hz": True,
+        "by mel": point["by_mel"],
+        f"{point['apart']:g} Hz apart": several and point["apart"],
+        f"{point['slope']:+g} dB an octave": several and point["slope"],
+        f"{100 * point['in_step']:.0f} % in step": point["in_step"],
+        f"{100 * point['main']:.0f} % in one of them": several and point["main"],
+        "a phase for each clip": point["fresh"],
+        f"floor {point['floor'] or 0:g} dB": point["floor"] is not None,
+    }
+    return ", ".join(words for words, true in said.items() if true)
 
 
 def ownership() -> str:

@@ -131,15 +131,15 @@ def test_the_level_is_the_highest_that_sounds_no_worse_than_two_lines(spoken: Da
 
 
 def test_a_point_is_measured_whole(spoken: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SCREENED", {"m5": 2, "cnn": 1})
+    monkeypatch.setattr(search, "SCREENED", {"m5": (2, search.KEYS), "cnn": (1, (0,))})
     wanted = search.heard(spoken)
-    found = json.loads(json.dumps(search.measure(spoken.folder, Point(lines=1), wanted, 100.0)))
+    found = json.loads(json.dumps(search.measure(spoken.folder, Point(lines=1), wanted, 60, 100.0)))
     assert search.point_of(found) == Point(lines=1)
     assert found["pesq"] >= wanted.pesq - 0.001
     assert found["tonality_db"] <= wanted.tonality_db + 0.01
-    assert len(found["m5"]) == len(found["cnn"]) == len(search.KEYS)
+    assert (len(found["m5"]), len(found["cnn"])) == (len(search.KEYS), 1)
     assert search.worst(found) == max(np.mean(found["m5"]), np.mean(found["cnn"]))
-    far = search.measure(spoken.folder, Point(lines=1), wanted, -100.0)
+    far = search.measure(spoken.folder, Point(lines=1), wanted, 60, -100.0)
     assert len(far["m5"]) == 1
     assert "cnn" not in far
     assert search.was_left(far)

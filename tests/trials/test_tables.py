@@ -132,16 +132,18 @@ def test_the_search_is_ranked(results: Path) -> None:
         {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
         {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
+    elsewhere = [{**lines[3], "m5": [30.0]}, {**lines[0], "seed": 3, "lstm": [20.0], "transformer": [20.0]}]
     (results / "search").mkdir()
     made = stored.made_by("python -m experiments.search FSDD")
-    (results / "search" / "fsdd.jsonl").write_text("".join(json.dumps(made | line) + "\n" for line in lines))
+    for name, found in {"fsdd": lines, "speech_commands": elsewhere}.items():
+        (results / "search" / f"{name}.jsonl").write_text("".join(json.dumps(made | line) + "\n" for line in found))
     rows = text.search().splitlines()
     assert rows[0] == "3 kinds of mark were measured, 2 of them with all keys."
-    first = "| 1 | 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 | 55 | 53 | 40 | 41 | 43 |"
-    second = (
-        "| 2 | 2 lines of 31.25 Hz steps, 625 to 3875 Hz, 70 % in one of them | 3.12 | 20.0 | 62 | 10 |  |  |  |  |"
+    first = (
+        "| 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 / 55 | 53 / 40 / 41 / 43 | 30 / 40 / 41 / 42 |"
     )
-    assert rows[4:6] == [first, second]
+    said = "2 lines of 31.25 Hz steps, 625 to 3875 Hz, 70 % in one of them"
+    assert rows[4:6] == [f"| 1 {first}", f"| 2 | {said} | 3.12 | 20.0 | 62 / 10 |  | 62 / 20 / 20 / 10 |"]
 
 
 def test_documents_get_their_sections_and_keep_the_rest() -> None:
