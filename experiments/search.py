@@ -6,8 +6,8 @@
 A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
 of two lines at strength 1. Then M5, which two lines hold back least, is trained with three keys, and CNN with one, on
-half of the clips and for half as long as usual; a point is left as soon as its mean is clearly worse than two lines'.
-The best points are trained again with all models, for as long as usual, and with three other keys; so they are on
+half of the clips and for half as long as usual; a point is left as soon as its mean is clearly worse than that of the
+best. The best points are trained again with all models, for as long as usual, and with three other keys; so they are on
 another data set, at levels of their own there. Every point is kept in results/search/DATASET.jsonl, and those that are
 there already are skipped; of data sets that are not the project's, in a folder beside the data.
 """
@@ -41,7 +41,7 @@ HEARD = 60  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
 KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
 SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS[:1])}  # epochs, keys
-FAR = 6.0  # points worse than two lines, from which on no other key or model is tried
+FAR = 12.0  # points worse than the best mark, from which on no other key or model is tried
 AGAIN = ("m5", "lstm", "transformer", "cnn")
 TEST_CLIPS = 800
 IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
@@ -290,13 +290,16 @@ def search(path: Path, options: argparse.Namespace, wanted: Heard) -> None:
     """The first round: two lines, random points, and then what is near the best."""
     first = drawn(max(1, options.points // 3))
     screen(path, first[:1], options, wanted, 100.0)
-    (reference,) = (one for one in stored_points(path, again=False) if point_of(one) == Point())
-    limit = worst(reference) + FAR
-    screen(path, first, options, wanted, limit)
+    screen(path, first, options, wanted, limit_of(path))
     while (missing := options.points - len(ranked := stored_points(path, again=False))) > 0:
         best = [point_of(each) for each in ranked[:12]]
         known = {point_of(each) for each in ranked}
-        screen(path, near(best, known, min(missing, 12)), options, wanted, limit)
+        screen(path, near(best, known, min(missing, 12)), options, wanted, limit_of(path))
+
+
+def limit_of(path: Path) -> float:
+    """The accuracy above which a mark is left, in %."""
+    return worst(stored_points(path, again=False)[0]) + FAR
 
 
 def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, limit: float) -> None:
