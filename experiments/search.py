@@ -5,11 +5,12 @@
 
 A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
-of two lines at strength 1. Then M5, which two lines hold back least, is trained with three keys, and CNN with one, on
-half of the clips and for half as long as usual; a point is left as soon as its mean is clearly worse than that of the
-best. The best points are trained again with all models, for as long as usual, and with three other keys; so they are on
-another data set, at levels of their own there. Every point is kept in results/search/DATASET.jsonl, and those that are
-there already are skipped; of data sets that are not the project's, in a folder beside the data.
+of two lines at strength 1. Then M5, LSTM and CNN are trained with up to three keys, on half of the clips and for a
+shorter time than usual. A point is as good as that model says for which it gains least over two lines, and is left as
+soon as it is clearly worse than the best one. The best points are trained again with all models, on all clips and for
+as long as usual, and with three other keys; so they are on another data set, at levels of their own there. Every point
+is kept in results/search/DATASET.jsonl, and what is there already is skipped; of data sets that are not the project's,
+in a folder beside the data.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
 HEARD = 60  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
 KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
-SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS[:1])}  # epochs, keys
-FAR = 12.0  # points worse than the best mark, from which on no other key or model is tried
+SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS[:1]), "lstm": (20, KEYS[:2])}  # epochs, keys
+FAR = 5.0  # points worse than the best mark, from which on no other key or model is tried
+LOT = 12  # points that are measured before the best are looked for again
 AGAIN = ("m5", "lstm", "transformer", "cnn")
-TEST_CLIPS = 800
+TRAIN_CLIPS, TEST_CLIPS = 1350, 800
 IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
 
 Clips = NDArray[np.int16]
+Fields = dict[str, Any]  # of a result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,20 +222,20 @@ def trained(point: Point, data: Dataset, seed: int, level: float, model: str, ep
     return round(result.peak("clean"), 2)
 
 
-def measure(folder: Path, point: Point, wanted: Heard, n_clips: int, limit: float) -> dict[str, Any]:
-    """What is stored of a point; of one whose mean rises above `limit`, only what tells that."""
+def measure(folder: Path, point: Point, wanted: Heard, known: Fields, reference: Fields, limit: float) -> Fields:
+    """What is stored of a point, from what is known on; of one whose gap rises above `limit`, only what tells that."""
     data = load(folder)
     level = level_at(point, data, wanted)
-    peaks: dict[str, list[float]] = {}
+    peaks = {model: list(known.get(model, ())) for model in SCREENED}
     for model, (epochs, keys) in SCREENED.items():
-        for seed in keys:
-            peaks.setdefault(model, []).append(trained(point, data, seed, level, model, epochs, n_clips))
-            if worst(peaks) > limit:
-                return described(point, data, level) | peaks
-    return described(point, data, level) | peaks
+        for seed in keys[len(peaks[model]) :]:
+            if gap(peaks, reference) > limit:
+                break
+            peaks[model].append(trained(point, data, seed, level, model, epochs, TRAIN_CLIPS))
+    return described(point, data, level) | {model: found for model, found in peaks.items() if found}
 
 
-def measure_again(folder: Path, point: Point, wanted: Heard, n_clips: int, seed: int) -> dict[str, Any]:
+def measure_again(folder: Path, point: Point, wanted: Heard, n_clips: int, seed: int) -> Fields:
     """All models under one more key."""
     data = load(folder)
     level = level_at(point, data, wanted)
@@ -240,7 +243,7 @@ def measure_again(folder: Path, point: Point, wanted: Heard, n_clips: int, seed:
     return described(point, data, level) | {"seed": seed, "clips": n_clips} | peaks
 
 
-def described(point: Point, data: Dataset, level: float) -> dict[str, Any]:
+def described(point: Point, data: Dataset, level: float) -> Fields:
     """A point, its level, and what one hears of it."""
     return {
         "point": dataclasses.asdict(point), "level_db": round(20 * np.log10(level), 2),
@@ -249,12 +252,13 @@ def described(point: Point, data: Dataset, level: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def worst(fields: dict[str, Any]) -> float:
-    """The accuracy of the model that learns most, in the mean over keys, in %."""
-    return max(float(np.mean(fields[model])) for model in AGAIN if model in fields)
+def gap(fields: Fields, reference: Fields) -> float:
+    """How many points more than from the reference that model learns for which the mark is worst, under equal keys."""
+    pairs = [list(zip(fields.get(model, ()), reference.get(model, ()), strict=False)) for model in AGAIN]
+    return max((float(np.mean([mine - other for mine, other in some])) for some in pairs if some), default=-100.0)
 
 
-def was_left(fields: dict[str, Any]) -> bool:
+def was_left(fields: Fields) -> bool:
     """Whether a point of the first round was left before all models and keys were tried."""
     return any(len(fields.get(model, ())) < len(keys) for model, (_, keys) in SCREENED.items())
 
@@ -267,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--best", type=int, default=10)
     parser.add_argument("--best-of", type=Path, metavar="FILE", help="of the search on another data set")
-    parser.add_argument("--clips", type=int, default=1350, help="to train on")
+    parser.add_argument("--clips", type=int, default=2700, help="to train on again; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     data = load(options.dataset)
@@ -276,9 +280,9 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = heard(data)
     if options.best_of is None:
         search(path, options, wanted)
-    ranked = stored_points(options.best_of or path, again=False)[: options.best]
+    ranked = stored_points(options.best_of or path)[: options.best]
     best = [Point(), *(point for point in map(point_of, ranked) if point != Point())]
-    done = {(point_of(one), one["seed"]) for one in stored_points(path, again=True)}
+    done = {(point_of(one), one["seed"]) for one in lines_of(path) if "seed" in one}
     tasks = [
         (options.dataset, point, wanted, options.clips, seed)
         for seed in OTHER_KEYS for point in best if (point, seed) not in done
@@ -289,42 +293,51 @@ def main(arguments: list[str] | None = None) -> None:
 def search(path: Path, options: argparse.Namespace, wanted: Heard) -> None:
     """The first round: two lines, random points, and then what is near the best."""
     first = drawn(max(1, options.points // 3))
-    screen(path, first[:1], options, wanted, 100.0)
-    screen(path, first, options, wanted, limit_of(path))
-    while (missing := options.points - len(ranked := stored_points(path, again=False))) > 0:
-        best = [point_of(each) for each in ranked[:12]]
-        known = {point_of(each) for each in ranked}
-        screen(path, near(best, known, min(missing, 12)), options, wanted, limit_of(path))
+    screen(path, first[:1], options, wanted)
+    points = list(dict.fromkeys([*map(point_of, stored_points(path)), *first]))
+    for some in range(0, len(points), LOT):
+        screen(path, points[some : some + LOT], options, wanted)
+    while (missing := options.points - len(ranked := stored_points(path))) > 0:
+        points = [point_of(each) for each in ranked]
+        screen(path, near(points[:LOT], set(points), min(missing, LOT)), options, wanted)
 
 
-def limit_of(path: Path) -> float:
-    """The accuracy above which a mark is left, in %."""
-    return worst(stored_points(path, again=False)[0]) + FAR
-
-
-def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard, limit: float) -> None:
-    """Measure those points that are not stored yet."""
-    known = {point_of(each) for each in stored_points(path, again=False)}
-    tasks = [(options.dataset, point, wanted, options.clips, limit) for point in points if point not in known]
+def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard) -> None:
+    """Measure what is not stored yet of some points, but not of those that were left."""
+    known = {point_of(one): one for one in stored_points(path)}
+    reference = known.get(Point(), {})
+    limit = gap(next(iter(known.values())), reference) + FAR if known and not was_left(reference) else 100.0
+    tasks = [
+        (options.dataset, point, wanted, fields, reference, limit)
+        for point in points
+        if not (fields := known.get(point, {})) or (was_left(fields) and gap(fields, reference) <= limit)
+    ]
     collect(path, in_parallel(measure, tasks, options.jobs))
 
 
-def collect(path: Path, found: Iterator[tuple[Any, dict[str, Any]]]) -> None:
+def collect(path: Path, found: Iterator[tuple[Any, Fields]]) -> None:
     """Store each result as it comes."""
     command = f"python -m experiments.search {path.stem.upper()}"
     for _, fields in found:
         with path.open("a") as file:
             file.write(json.dumps(stored.made_by(command) | fields) + "\n")
-        print(f"{worst(fields):5.1f} %  {fields['point']}", flush=True)
+        peaks = {model: fields[model] for model in AGAIN if model in fields}
+        print(f"{peaks}  {fields['point']}", flush=True)
 
 
-def stored_points(path: Path, *, again: bool) -> list[dict[str, Any]]:
-    """The stored points of the first round or of the second, best first, and at the end those that were left."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return sorted((one for one in lines if ("seed" in one) == again), key=lambda one: (was_left(one), worst(one)))
+def lines_of(path: Path) -> list[Fields]:
+    """All stored results."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def point_of(fields: dict[str, Any]) -> Point:
+def stored_points(path: Path) -> list[Fields]:
+    """What is stored last of each point of the first round: the best first, and at the end those that were left."""
+    last = {point_of(one): one for one in lines_of(path) if "seed" not in one}
+    reference = last.get(Point(), {})
+    return sorted(last.values(), key=lambda one: (was_left(one), gap(one, reference)))
+
+
+def point_of(fields: Fields) -> Point:
     """The point of a stored result."""
     return Point(**fields["point"])
 

@@ -26,6 +26,8 @@ def front() -> str:
             head.append(f"{title}, {training}")
             for row, (condition, _) in zip(rows, SHOWN, strict=True):
                 row.append(_best([c for c in found if (c["condition"], c["training"]) == (condition, training)]))
+    if not used:
+        return text.MISSING
     rows += [["`strength` 1, after the strongest attack", *strongest_attacks()]]
     for field, title, unit in (
         ("snr_db", "SNR", " dB"), ("pesq", "PESQ, of at most 4.5", ""), ("tonality_db", "tone-to-noise ratio", " dB"),
@@ -40,7 +42,7 @@ def front() -> str:
     attacked, heard = text.cells("attacks", condition="strong-1"), text.cells("distances", condition="strong-1")
     sources = [text.how(used), f"Attacks: {text.how(attacked)}" if attacked else "", *map(report.source, heard[:1])]
     sources.append("?: not measured yet." * any("?" in row for row in rows))
-    return "\n".join([text.table(head, rows), "", " ".join(filter(None, sources))]) if used else text.MISSING
+    return "\n".join([text.table(head, rows), "", " ".join(filter(None, sources))])
 
 
 def _best(found: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from benchmarks import report, stored
@@ -40,6 +40,7 @@ PAPER_FAD = {
 }
 Cell = dict[str, Any]
 MISSING = "Not measured yet."
+SCREENED = ("m5", "lstm", "cnn")  # by the search
 
 
 def cells(folder: str, **wanted: Any) -> list[Cell]:
@@ -55,10 +56,8 @@ def own_table(found: Sequence[Cell]) -> str:
     rows = []
     models = [model for model in TITLES if any(cell["model"] == model for cell in found)]
     for training in TRAININGS:
-        for name in dict.fromkeys(cell["condition"] for cell in found):
-            mine = [cell for cell in found if (cell["condition"], cell["training"]) == (name, training)]
-            if mine:
-                rows.append([mine[0]["title"], training, *(_accuracy(mine, model) for model in models)])
+        some = _by_condition(cell for cell in found if cell["training"] == training)
+        rows += [[mine[0]["title"], training, *(_accuracy(mine, model) for model in models)] for mine in some]
     return table(["trained on", "training", *(TITLES[model] for model in models)], rows)
 
 
@@ -66,20 +65,17 @@ def accuracy(dataset: str, split: str, conditions: Sequence[str] = TABLE1) -> st
     """Table 1: clean-test accuracy under every condition, plain training, beside the paper's."""
     found = _of_table1(dataset, split, conditions)
 
-    def entry(condition: str, model: str) -> str:
-        mine = [cell for cell in found if cell["condition"] == condition]
-        paper = PAPER[dataset].get(condition, {}).get(model)
+    def entry(mine: list[Cell], model: str) -> str:
+        paper = PAPER[dataset].get(mine[0]["condition"], {}).get(model)
         shown = _accuracy(mine, model)
         return f"{shown} / {paper:.1f}" if shown and paper is not None else shown
 
     if not found:
         return MISSING
-    rows = []
-    for condition in conditions:
-        mine = [cell for cell in found if cell["condition"] == condition]
-        if mine:
-            own = (entry(condition, model) for model in NAMES)
-            rows.append([mine[0]["title"], of_keys(mine, "snr_db"), *own])
+    rows = [
+        [mine[0]["title"], of_keys(mine, "snr_db"), *(entry(mine, model) for model in NAMES)]
+        for mine in _by_condition(found, conditions)
+    ]
     head = ["trained on", "SNR, dB", *(TITLES[model] for model in NAMES)]
     return "\n".join([table(head, rows), "", how(found)])
 
@@ -96,12 +92,17 @@ def keyed(dataset: str, split: str) -> str:
 
     if not found:
         return MISSING
-    rows = []
-    for condition in TABLE1[1:]:
-        mine = [cell for cell in found if cell["condition"] == condition]
-        if mine:
-            rows.append([mine[0]["title"], *(entry(mine, model) for model in NAMES)])
+    marked = _by_condition(found, TABLE1[1:])
+    rows = [[mine[0]["title"], *(entry(mine, model) for model in NAMES)] for mine in marked]
     return "\n".join([table(["trained on", *(TITLES[model] for model in NAMES)], rows), "", how(found)])
+
+
+def _by_condition(found: Iterable[Cell], names: Iterable[str] | None = None) -> Iterator[list[Cell]]:
+    """The cells of each of some conditions, or of all, that has some."""
+    cells_of: dict[str, list[Cell]] = {}
+    for cell in found:
+        cells_of.setdefault(cell["condition"], []).append(cell)
+    yield from (cells_of[name] for name in names or cells_of if name in cells_of)
 
 
 def _of_table1(dataset: str, split: str, conditions: Sequence[str] = TABLE1) -> list[Cell]:
@@ -115,15 +116,14 @@ def protection(dataset: str) -> str:
     if not found:
         return MISSING
     rows = []
-    for name in COMPARED:
-        of_condition = [cell for cell in found if cell["condition"] == name]
+    for of_condition in _by_condition(found, COMPARED):
         for training in TRAININGS:
             mine = [cell for cell in of_condition if cell["training"] == training]
             if not mine:
                 continue
             title = mine[0]["title"] + " (default)" * bool(mine[0].get("chosen"))
             seeds = min(len({c["seed"] for c in mine if c["model"] == m}) for m in {c["model"] for c in mine})
-            keyed = "" if name == "clean" else f"{_lowest(mine, 'keyed'):.1f}"
+            keyed = "" if mine[0]["condition"] == "clean" else f"{_lowest(mine, 'keyed'):.1f}"
             rows.append([title, training, str(seeds), *(_accuracy(mine, model) for model in NAMES), keyed])
     head = ["trained on", "training", "seeds", *(TITLES[model] for model in NAMES), "keyed, worst"]
     return "\n".join([table(head, rows), "", how(found)])
@@ -145,8 +145,7 @@ def damage(dataset: str) -> str:
     if not results:
         return MISSING
     rows = []
-    for name in dict.fromkeys(one["condition"] for one in _in_order(results)):
-        mine = [one for one in results if one["condition"] == name]
+    for mine in _by_condition(_in_order(results)):
         row = [mine[0]["title"], str(len(mine))]
         for metric in _metrics(mine):
             values = [
@@ -156,7 +155,7 @@ def damage(dataset: str) -> str:
                 f"{statistics.fmean(v['median'] for v in values):.2f} "
                 f"({statistics.fmean(v['worst_5_percent'] for v in values):.2f})" if values else ""
             )  # fmt: skip
-        paper = PAPER_FAD[dataset].get(name)
+        paper = PAPER_FAD[dataset].get(mine[0]["condition"])
         low, high = (statistics.fmean(one["fad_95"][end] for one in mine) for end in (0, 1))
         row += [f"{mean(mine, 'fad'):.3g} ({low:.3g} to {high:.3g})", f"{mean(mine, 'scalar_distance'):.2g}"]
         rows.append([*row, f"{paper:.2e}" if paper else ""])
@@ -185,10 +184,9 @@ def victims() -> str:
         return MISSING
     rows = []
     for dataset, title in DATASETS.items():
-        for name in COMPARED:
-            mine = [cell for cell in found if (cell["dataset"], cell["condition"]) == (dataset, name)]
-            if any(cell["model"] in VICTIMS for cell in mine):
-                rows.append([title, mine[0]["title"], *(_accuracy(mine, model) for model in VICTIMS)])
+        some = _by_condition((cell for cell in found if cell["dataset"] == dataset), COMPARED)
+        tried = (mine for mine in some if any(cell["model"] in VICTIMS for cell in mine))
+        rows += [[title, mine[0]["title"], *(_accuracy(mine, model) for model in VICTIMS)] for mine in tried]
     head = ["data", "trained on", *(TITLES[model] for model in VICTIMS)]
     return "\n".join([table(head, rows), "", how([cell for cell in found if cell["model"] in VICTIMS])])
 
@@ -201,8 +199,7 @@ def readings() -> str:
     models = [model for model in NAMES if any(cell["model"] == model for cell in found)]
     rows = []
     order = sorted(found, key=lambda cell: (cell["condition"] != "literal", cell["title"]))
-    for name in dict.fromkeys(cell["condition"] for cell in order):
-        mine = [cell for cell in found if cell["condition"] == name]
+    for mine in _by_condition(order):
         row = [mine[0]["title"]]
         for model in models:
             of_model = [cell for cell in mine if cell["model"] == model]
@@ -249,20 +246,31 @@ def search() -> str:
     paths = {name: stored.EXPERIMENTS / "search" / f"{name}.jsonl" for name in DATASETS}
     lines = {name: path.read_text().splitlines() if path.exists() else [] for name, path in paths.items()}
     found = {name: [json.loads(line) for line in mine] for name, mine in lines.items()}
-    first = [one for one in found["fsdd"] if "seed" not in one]
+    first = list(
+        {json.dumps(one["point"]): one for one in found["fsdd"] if "seed" not in one}.values()
+    )  # the last of each
     if not first:
         return MISSING
-    whole = [one for one in first if "cnn" in one]
+    whole = [one for one in first if all(model in one for model in SCREENED)]
+    gained = {id(one): max(_gaps(one, first[0])) for one in whole}  # over two lines, which the search begins with
     rows = []
-    for rank, one in enumerate(sorted(whole, key=lambda one: max(_means([one], ("m5", "cnn")))), 1):
+    for rank, one in enumerate(sorted(whole, key=lambda one: gained[id(one)]), 1):
         again = [[each for each in mine if each["point"] == one["point"] and "seed" in each] for mine in found.values()]
-        if rank <= 10 or one is first[0]:  # two lines, which the search begins with
-            means = [_means([one], ("m5", "cnn")), *(_means(mine, NAMES) for mine in again)]
+        if rank <= 10 or one is first[0]:
+            means = [_means([one], SCREENED), *(_means(mine, NAMES) for mine in again)]
             heard = f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}"
-            rows.append([str(rank), _said(one["point"]), *heard, *(" / ".join(f"{x:.0f}" for x in m) for m in means)])
-    head = ["rank", "mark", "PESQ", "tonality, dB", "M5 / CNN", *(f"{title}, again" for title in DATASETS.values())]
+            figures = (" / ".join(f"{x:.0f}" for x in some) for some in means)
+            rows.append([str(rank), _said(one["point"]), *heard, f"{gained[id(one)]:+.0f}", *figures])
+    models = " / ".join(TITLES[model] for model in SCREENED)
+    head = ["rank", "mark", "PESQ", "tonality, dB", "gap", models, *(f"{title}, again" for title in DATASETS.values())]
     count = f"{len(first)} kinds of mark were measured, {len(whole)} of them with all keys."
     return "\n".join([count, "", table(head, rows), "", report.source(first[0])])
+
+
+def _gaps(one: Cell, reference: Cell) -> list[float]:
+    """How much more each model learnt, under the keys that both have."""
+    pairs = [zip(one[model], reference[model], strict=False) for model in SCREENED]
+    return [statistics.fmean(mine - other for mine, other in some) for some in pairs]
 
 
 def _means(found: Sequence[Cell], models: Iterable[str]) -> list[float]:
@@ -289,9 +297,7 @@ def _said(point: dict[str, Any]) -> str:
 
 def ownership() -> str:
     """The ownership test on models of whose clips a share was marked, and on innocent ones."""
-    paths = sorted((stored.EXPERIMENTS / "ownership").glob("*.json"))
-    found = [stored.load(path.parent, path.stem) for path in paths]
-    found = [one for one in found if KNOWN.get(one["digest"]) == one["dataset"]]
+    found = cells("ownership")
     if not found:
         return MISSING
     rows = []

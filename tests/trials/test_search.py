@@ -130,20 +130,40 @@ def test_the_level_is_the_highest_that_sounds_no_worse_than_two_lines(spoken: Da
     )
 
 
-def test_a_point_is_measured_whole(spoken: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_point_is_measured_until_it_is_far(spoken: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SCREENED", {"m5": (2, search.KEYS), "cnn": (1, (0,))})
-    wanted = search.heard(spoken)
-    found = json.loads(json.dumps(search.measure(spoken.folder, Point(lines=1), wanted, 60, 100.0)))
+    wanted, asked = search.heard(spoken), []
+
+    def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int, n_clips: int) -> float:
+        asked.append((model, seed, epochs))
+        return real(point, data, seed, level, model, epochs, 60)
+
+    real = search.trained
+    monkeypatch.setattr(search, "trained", trained)
+    found = json.loads(json.dumps(search.measure(spoken.folder, Point(lines=1), wanted, {}, {}, 0.0)))
     assert search.point_of(found) == Point(lines=1)
     assert found["pesq"] >= wanted.pesq - 0.001
     assert found["tonality_db"] <= wanted.tonality_db + 0.01
-    assert (len(found["m5"]), len(found["cnn"])) == (len(search.KEYS), 1)
-    assert search.worst(found) == max(np.mean(found["m5"]), np.mean(found["cnn"]))
-    far = search.measure(spoken.folder, Point(lines=1), wanted, 60, -100.0)
-    assert len(far["m5"]) == 1
+    assert asked == [*(("m5", seed, 2) for seed in search.KEYS), ("cnn", 0, 1)]
+    assert not search.was_left(found)
+    asked.clear()
+    known, better = {"m5": found["m5"][:1]}, {"m5": [found["m5"][0] - 5] * 3, "cnn": [0.0]}
+    far = search.measure(spoken.folder, Point(lines=1), wanted, known, better, 4.0)
+    assert not asked  # the first key alone tells
+    assert far["m5"] == known["m5"]
     assert "cnn" not in far
     assert search.was_left(far)
-    assert not search.was_left(found)
+    more = search.measure(spoken.folder, Point(lines=1), wanted, known, better, 1000.0)
+    assert asked == [("m5", 1, 2), ("m5", 2, 2), ("cnn", 0, 1)]
+    assert (more["m5"], more["cnn"]) == (found["m5"], found["cnn"])  # as if it had never been left
+
+
+def test_a_mark_is_as_good_as_its_worst_model_says() -> None:
+    reference = {"m5": [60.0, 50.0, 40.0], "cnn": [30.0, 20.0]}
+    assert search.gap(reference, reference) == 0
+    assert search.gap({"m5": [50.0], "cnn": [40.0, 26.0], "lstm": [99.0]}, reference) == 8
+    assert search.gap({"m5": [58.0]}, reference) == -2
+    assert search.gap({}, reference) < -50
 
 
 def test_what_is_stored_is_not_measured_again(spoken: Dataset) -> None:
@@ -152,15 +172,19 @@ def test_what_is_stored_is_not_measured_again(spoken: Dataset) -> None:
     assert path.parent == spoken.folder / "results" / "search"
     path.parent.mkdir(parents=True)
     points = [*search.drawn(1), *search.near([Point()], {Point()}, 2)]
-    lines = [{"point": dataclasses.asdict(one), "m5": [50.0 + n] * 3, "cnn": [40.0] * 3, "level_db": -46.0}
-             for n, one in enumerate(points)]  # fmt: skip
+    lines = [
+        {"point": dataclasses.asdict(one), "m5": [50.0 + n] * 3, "cnn": [40.0] * 3, "lstm": [30.0] * 3}
+        for n, one in enumerate(points)
+    ]
     again = [{**line, "seed": seed} for seed in search.OTHER_KEYS for line in (lines[0], lines[1])]
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *again]))
+    old = {**lines[1], "m5": [1.0]}  # before its other keys were tried
+    path.write_text("".join(json.dumps(line) + "\n" for line in [old, *lines, *again]))
     before = path.read_bytes()
     search.main([str(spoken.folder), "--points", "3", "--best", "2"])
     assert path.read_bytes() == before
-    assert [one["m5"][0] for one in search.stored_points(path, again=False)] == [50.0, 51.0, 52.0]
+    assert [one["m5"][0] for one in search.stored_points(path)] == [50.0, 51.0, 52.0]
+    left = dataclasses.asdict(Point(lines=10))
     with path.open("a") as file:  # whatever its one accuracy is
-        file.write(json.dumps({"point": lines[0]["point"], "m5": [1.0], "level_db": -46.0}) + "\n")
-    assert [one["m5"][0] for one in search.stored_points(path, again=False)] == [50.0, 51.0, 52.0, 1.0]
-    assert search.stored_points(Path(f"{path}.none"), again=False) == []
+        file.write(json.dumps({"point": left, "m5": [1.0]}) + "\n")
+    assert [one["m5"][0] for one in search.stored_points(path)] == [50.0, 51.0, 52.0, 1.0]
+    assert search.stored_points(Path(f"{path}.none")) == []

@@ -125,25 +125,27 @@ def test_ownership_tells_of_marked_and_of_innocent_models() -> None:
 
 def test_the_search_is_ranked(results: Path) -> None:
     points = [vars(Point(lines=lines, main=0.7 * (lines > 1))) for lines in (2, 1, 4)]
+    heard = {"pesq": 3.125, "tonality_db": 10.0}
     lines = [
-        {"point": points[0], "pesq": 3.125, "tonality_db": 20.0, "m5": [60.0, 62.0, 64.0], "cnn": [10.0] * 3},
-        {"point": points[1], "pesq": 3.125, "tonality_db": 10.0, "m5": [50.0] * 3, "cnn": [54.0, 55.0, 56.0]},
-        {"point": points[2], "pesq": 3.125, "tonality_db": 10.0, "m5": [1.0]},
+        {"point": points[0], **heard, "m5": [60.0, 62.0, 64.0], "lstm": [30.0], "cnn": [10.0] * 3},
+        {"point": points[1], **heard, "m5": [7.0]},
+        {"point": points[2], **heard, "m5": [1.0]},
+        {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0], "cnn": [4.0]},
         {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
         {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
-    elsewhere = [{**lines[3], "m5": [30.0]}, {**lines[0], "seed": 3, "lstm": [20.0], "transformer": [20.0]}]
+    elsewhere = [{**lines[4], "m5": [30.0]}, {**lines[0], "seed": 3, "lstm": [20.0], "transformer": [20.0]}]
     (results / "search").mkdir()
     made = stored.made_by("python -m experiments.search FSDD")
     for name, found in {"fsdd": lines, "speech_commands": elsewhere}.items():
         (results / "search" / f"{name}.jsonl").write_text("".join(json.dumps(made | line) + "\n" for line in found))
     rows = text.search().splitlines()
     assert rows[0] == "3 kinds of mark were measured, 2 of them with all keys."
-    first = (
-        "| 1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | 50 / 55 | 53 / 40 / 41 / 43 | 30 / 40 / 41 / 42 |"
-    )
-    said = "2 lines of 31.25 Hz steps, 625 to 3875 Hz, 70 % in one of them"
-    assert rows[4:6] == [f"| 1 {first}", f"| 2 | {said} | 3.12 | 20.0 | 62 / 10 |  | 62 / 20 / 20 / 10 |"]
+    one = "1 line of 31.25 Hz steps, 625 to 3875 Hz | 3.12 | 10.0 | -4 | 50 / 26 / 4"
+    two = "2 lines of 31.25 Hz steps, 625 to 3875 Hz, 70 % in one of them | 3.12 | 10.0 | +0 | 62 / 30 / 10"
+    assert rows[4:6] == [
+        f"| 1 | {one} | 53 / 40 / 41 / 43 | 30 / 40 / 41 / 42 |", f"| 2 | {two} |  | 62 / 20 / 20 / 10 |",
+    ]  # fmt: skip
 
 
 def test_documents_get_their_sections_and_keep_the_rest() -> None:
