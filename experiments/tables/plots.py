@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks import stored
-from experiments.tables.text import DATASETS, Cell, cells
+from experiments.tables.text import DATASETS, Cell, by_condition, cells
 from experiments.training.conditions import study_key
 from poscuda_fast import protect
 from poscuda_fast.cli import synth
@@ -78,12 +78,9 @@ def frontier() -> Figure | None:
 
 def _points(found: list[Cell]) -> list[tuple[float, float]]:
     """(SNR, best accuracy), the mean over seeds for each condition, by SNR."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in found:
-        groups.setdefault(cell["condition"], []).append(cell)
     return sorted(
         (statistics.fmean(c["snr_db"] for c in mine), statistics.fmean(c["clean_peak"] for c in mine))
-        for mine in groups.values()
+        for mine in by_condition(found)
         if all(c["snr_db"] is not None for c in mine)
     )
 

@@ -56,7 +56,7 @@ def own_table(found: Sequence[Cell]) -> str:
     rows = []
     models = [model for model in TITLES if any(cell["model"] == model for cell in found)]
     for training in TRAININGS:
-        some = _by_condition(cell for cell in found if cell["training"] == training)
+        some = by_condition(cell for cell in found if cell["training"] == training)
         rows += [[mine[0]["title"], training, *(_accuracy(mine, model) for model in models)] for mine in some]
     return table(["trained on", "training", *(TITLES[model] for model in models)], rows)
 
@@ -74,7 +74,7 @@ def accuracy(dataset: str, split: str, conditions: Sequence[str] = TABLE1) -> st
         return MISSING
     rows = [
         [mine[0]["title"], of_keys(mine, "snr_db"), *(entry(mine, model) for model in NAMES)]
-        for mine in _by_condition(found, conditions)
+        for mine in by_condition(found, conditions)
     ]
     head = ["trained on", "SNR, dB", *(TITLES[model] for model in NAMES)]
     return "\n".join([table(head, rows), "", how(found)])
@@ -92,12 +92,12 @@ def keyed(dataset: str, split: str) -> str:
 
     if not found:
         return MISSING
-    marked = _by_condition(found, TABLE1[1:])
+    marked = by_condition(found, TABLE1[1:])
     rows = [[mine[0]["title"], *(entry(mine, model) for model in NAMES)] for mine in marked]
     return "\n".join([table(["trained on", *(TITLES[model] for model in NAMES)], rows), "", how(found)])
 
 
-def _by_condition(found: Iterable[Cell], names: Iterable[str] | None = None) -> Iterator[list[Cell]]:
+def by_condition(found: Iterable[Cell], names: Iterable[str] | None = None) -> Iterator[list[Cell]]:
     """The cells of each of some conditions, or of all, that has some."""
     cells_of: dict[str, list[Cell]] = {}
     for cell in found:
@@ -116,7 +116,7 @@ def protection(dataset: str) -> str:
     if not found:
         return MISSING
     rows = []
-    for of_condition in _by_condition(found, COMPARED):
+    for of_condition in by_condition(found, COMPARED):
         for training in TRAININGS:
             mine = [cell for cell in of_condition if cell["training"] == training]
             if not mine:
@@ -145,7 +145,7 @@ def damage(dataset: str) -> str:
     if not results:
         return MISSING
     rows = []
-    for mine in _by_condition(_in_order(results)):
+    for mine in by_condition(sorted(results, key=lambda one: (one.get("strength") or 0.0, one["condition"]))):
         row = [mine[0]["title"], str(len(mine))]
         for metric in _metrics(mine):
             values = [
@@ -173,10 +173,6 @@ def _metrics(results: Sequence[Cell]) -> list[str]:
     return [name for name in results[0]["quality"] if name != "changed_snr_db"]
 
 
-def _in_order(results: Sequence[Cell]) -> list[Cell]:
-    return sorted(results, key=lambda one: (one.get("strength") or 0.0, one["condition"]))
-
-
 def victims() -> str:
     """Models that popular recipes use, under default training."""
     found = [cell for cell in cells("protection", training="default") if cell["model"] in (*VICTIMS, *NAMES)]
@@ -184,7 +180,7 @@ def victims() -> str:
         return MISSING
     rows = []
     for dataset, title in DATASETS.items():
-        some = _by_condition((cell for cell in found if cell["dataset"] == dataset), COMPARED)
+        some = by_condition((cell for cell in found if cell["dataset"] == dataset), COMPARED)
         tried = (mine for mine in some if any(cell["model"] in VICTIMS for cell in mine))
         rows += [[title, mine[0]["title"], *(_accuracy(mine, model) for model in VICTIMS)] for mine in tried]
     head = ["data", "trained on", *(TITLES[model] for model in VICTIMS)]
@@ -199,7 +195,7 @@ def readings() -> str:
     models = [model for model in NAMES if any(cell["model"] == model for cell in found)]
     rows = []
     order = sorted(found, key=lambda cell: (cell["condition"] != "literal", cell["title"]))
-    for mine in _by_condition(order):
+    for mine in by_condition(order):
         row = [mine[0]["title"]]
         for model in models:
             of_model = [cell for cell in mine if cell["model"] == model]
@@ -251,7 +247,7 @@ def search() -> str:
     )  # the last of each
     if not first:
         return MISSING
-    whole = [one for one in first if all(model in one for model in SCREENED)]
+    whole = [one for one in first if len(one.get("lstm", ())) > 1]  # the last that is trained, with two keys
     gained = {id(one): max(_gaps(one, first[0])) for one in whole}  # over two lines, which the search begins with
     rows = []
     for rank, one in enumerate(sorted(whole, key=lambda one: gained[id(one)]), 1):
@@ -286,7 +282,7 @@ def _said(point: dict[str, Any]) -> str:
         f"{point['lowest']:g} to {point['highest']:g} Hz": True,
         "by mel": point["by_mel"],
         f"{point['apart']:g} Hz apart": several and point["apart"],
-        f"{point['slope']:+g} dB an octave": several and point["slope"],
+        f"{point['slope']:+g} dB an octave": several and point["slope"] and not point["main"],
         f"{100 * point['in_step']:.0f} % in step": point["in_step"],
         f"{100 * point['main']:.0f} % in one of them": several and point["main"],
         "a phase for each clip": point["fresh"],

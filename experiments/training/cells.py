@@ -23,7 +23,7 @@ from poscuda_fast.evaluation.augmenting import REGIMES
 from poscuda_fast.evaluation.models import MODELS
 from poscuda_fast.evaluation.names import TITLES
 from poscuda_fast.evaluation.pace import cost
-from poscuda_fast.evaluation.training import Config, Part, Result, predict, train
+from poscuda_fast.evaluation.training import Config, Part, Result, train
 
 MEASURED = ("fad", "embedding", "visqol", "lsd_db", "stoi", "pesq", "tonality_db")  # by experiments.measures
 
@@ -99,7 +99,6 @@ class Cell:
                 **dict.fromkeys(MEASURED),
                 "seconds": round(result.seconds, 1),
                 "device": str(next(result.model.parameters()).device),
-                "confusion": confusion(predict(result.model, trial.clean), trial.clean.labels, len(data.classes)),
                 "curves": curves(result),
             }
         stored.store(results, name, self._command(data), fields)
@@ -181,13 +180,6 @@ def accuracies(result: Result) -> dict[str, Any]:
 def curves(result: Result) -> dict[str, list[float]]:
     """The history by name, one number per epoch."""
     return {name: [round(epoch[name], 4) for epoch in result.history] for name in ("loss", "train", "clean")}
-
-
-def confusion(predicted: Any, labels: Any, n_classes: int) -> list[list[int]]:
-    """How often each class (row) was taken for each class (column)."""
-    table = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(table, (labels, predicted), 1)
-    return [[int(count) for count in row] for row in table]
 
 
 def median_snr_db(data: Dataset, rows: Any, marked: Part) -> float | None:

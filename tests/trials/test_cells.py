@@ -29,7 +29,7 @@ from poscuda_fast.evaluation.training import Part
 ASKED = (
     "dataset", "digest", "split", "clips", "model", "condition", "training", "seed", "key_fingerprint", "epochs",
     "clean_final", "clean_peak", "keyed", "miskeyed", "noise", "train", "snr_db", "title", "train_clips", "test_clips",
-    "settings", "confusion", "curves", "seconds", "device", "versions", "machine", "date", "command", "python",
+    "settings", "curves", "seconds", "device", "versions", "machine", "date", "command", "python",
     *cells.MEASURED,
 )  # fmt: skip
 
@@ -117,9 +117,8 @@ def test_a_cell_tells_everything(data: Dataset, tmp_path: Path) -> None:
         assert cell["epochs"] == len(cell["curves"]["clean"]) == 2
         assert cell["clean_final"] == cell["curves"]["clean"][-1]
         assert cell["clean_peak"] == max(cell["curves"]["clean"])
-        assert sum(map(sum, cell["confusion"])) == cell["test_clips"] == 12
-        right = sum(cell["confusion"][label][label] for label in range(3))
-        assert cell["clean_final"] == round(100 * right / 12, 2)
+        assert cell["test_clips"] == 12
+        assert cell["clean_final"] in [round(100 * right / 12, 2) for right in range(13)]
         assert cell["settings"]["regime"]["share"] == 0.8
         assert all(cell[name] is None for name in cells.MEASURED)
         assert str(data.folder) not in json.dumps(cell)
@@ -184,10 +183,6 @@ def test_the_snr_is_the_median_over_training_clips(data: Dataset) -> None:
         each.append(10 * np.log10(np.sum(before**2) / np.sum((after - before) ** 2)))
     assert cells.median_snr_db(data, rows, Part(clips, rows, data.labels[rows])) == round(float(np.median(each)), 2)
     assert cells.median_snr_db(data, rows, Part(data.clips, rows, data.labels[rows])) is None
-
-
-def test_confusion_has_the_spoken_class_in_rows() -> None:
-    assert cells.confusion(np.array([1, 1, 2]), np.array([0, 1, 1]), 3) == [[0, 1, 0], [0, 1, 1], [0, 0, 0]]
 
 
 # The command

@@ -18,7 +18,7 @@ FSDD = next(digest for digest, name in KNOWN.items() if name == "fsdd")
 SHARED = {
     "dataset": "fsdd", "digest": FSDD, "split": "official", "title": "PosCUDA b=0.01", "condition": "poscuda-0.01",
     "training": "plain", "model": "m5", "seed": 0, "epochs": 40, "train_clips": 2700, "test_clips": 300, "snr_db": 11.0,
-    "keyed": 94.0, "miskeyed": 40.0, "noise": 60.0, "train": 100.0, "confusion": [[10] * 10] * 10,
+    "keyed": 94.0, "miskeyed": 40.0, "noise": 60.0, "train": 100.0,
     "curves": {"clean": [30.0, 70.0]}, "fad": None, "embedding": None, "pesq": 3.25, "tonality_db": 9.5,
     "settings": {"condition": {}}, "clips": None,
 }  # fmt: skip
@@ -127,10 +127,10 @@ def test_the_search_is_ranked(results: Path) -> None:
     points = [vars(Point(lines=lines, main=0.7 * (lines > 1))) for lines in (2, 1, 4)]
     heard = {"pesq": 3.125, "tonality_db": 10.0}
     lines = [
-        {"point": points[0], **heard, "m5": [60.0, 62.0, 64.0], "lstm": [30.0], "cnn": [10.0] * 3},
+        {"point": points[0], **heard, "m5": [60.0, 62.0, 64.0], "lstm": [30.0] * 2, "cnn": [10.0] * 3},
         {"point": points[1], **heard, "m5": [7.0]},
         {"point": points[2], **heard, "m5": [1.0]},
-        {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0], "cnn": [4.0]},
+        {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0] * 2, "cnn": [4.0]},
         {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
         {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
