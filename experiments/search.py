@@ -89,6 +89,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
+# From what the best of the first points have in common: one line above others, high lines for models on spectra.
+GUESSED = Point(3, 2000.0, main=0.82), Point(3, 1500.0, main=0.82), Point(4, 2000.0, main=0.75)
+
+
 class Heard(NamedTuple):
     """Medians over clips: PESQ and the tone-to-noise ratio of the worst half second, dB."""
 
@@ -252,6 +256,11 @@ def described(point: Point, data: Dataset, level: float) -> Fields:
     }  # fmt: skip
 
 
+def known_of(path: Path) -> dict[Point, Fields]:
+    """What is stored of each point of the first round, best first."""
+    return {point_of(one): one for one in stored_points(path)}
+
+
 def gap(fields: Fields, reference: Fields) -> float:
     """How many points more than from the reference that model learns for which the mark is worst, under equal keys."""
     pairs = [list(zip(fields.get(model, ()), reference.get(model, ()), strict=False)) for model in AGAIN]
@@ -294,17 +303,19 @@ def search(path: Path, options: argparse.Namespace, wanted: Heard) -> None:
     """The first round: two lines, random points, and then what is near the best."""
     first = drawn(max(1, options.points // 3))
     screen(path, first[:1], options, wanted)
-    points = list(dict.fromkeys([*map(point_of, stored_points(path)), *first]))
-    for some in range(0, len(points), LOT):
-        screen(path, points[some : some + LOT], options, wanted)
+    for some in range(1, len(first), LOT):
+        screen(path, [one for one in first[some : some + LOT] if one not in known_of(path)], options, wanted)
+    screen(path, list(GUESSED), options, wanted)
     while (missing := options.points - len(ranked := stored_points(path))) > 0:
         points = [point_of(each) for each in ranked]
         screen(path, near(points[:LOT], set(points), min(missing, LOT)), options, wanted)
+    for some in range(0, options.points, LOT):  # some were left when the best was not known yet
+        screen(path, [point_of(each) for each in stored_points(path)][some : some + LOT], options, wanted)
 
 
 def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard) -> None:
     """Measure what is not stored yet of some points, but not of those that were left."""
-    known = {point_of(one): one for one in stored_points(path)}
+    known = known_of(path)
     reference = known.get(Point(), {})
     limit = gap(next(iter(known.values())), reference) + FAR if known and not was_left(reference) else 100.0
     tasks = [
