@@ -5,8 +5,8 @@
 
 A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
 level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
-of two lines at strength 1. Then M5, LSTM and CNN are trained with up to three keys, on half of the clips and for a
-shorter time than usual. A point is as good as that model says for which it gains least over two lines, and is left as
+of two equal lines of strength 1. Then M5, LSTM and CNN are trained with up to three keys, on half of the clips and for
+a shorter time than usual. A point is as good as that model says for which it gains least over two lines, and is left as
 soon as it is clearly worse than the best one. The best points are trained again with all models, on all clips and for
 as long as usual, and with three other keys; so they are on another data set, at levels of their own there. Every point
 is kept in results/search/DATASET.jsonl, and what is there already is skipped; of data sets that are not the project's,
@@ -20,7 +20,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,12 @@ from poscuda_fast.evaluation.augmenting import DEFAULT
 from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 
-UNIT = 0.005  # RMS of two lines at strength 1, full scale 1
+UNIT = 0.005  # RMS of two equal lines at strength 1, full scale 1: -46 dB
 HEARD = 60  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
 KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
-SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS[:1]), "lstm": (20, KEYS[:2])}  # epochs, keys
-FAR = 5.0  # points worse than the best mark, from which on no other key or model is tried
+SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS), "lstm": (20, KEYS[:2])}  # epochs, keys
+FAR = 3.0  # points worse than the best mark, from which on no other key or model is tried
 LOT = 12  # points that are measured before the best are looked for again
 AGAIN = ("m5", "lstm", "transformer", "cnn")
 TRAIN_CLIPS, TEST_CLIPS = 1350, 800
@@ -89,15 +89,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-# From what the best of the first points have in common: one line above others, high lines for models on spectra.
-GUESSED = Point(3, 2000.0, main=0.82), Point(3, 1500.0, main=0.82), Point(4, 2000.0, main=0.75)
-
-
-class Heard(NamedTuple):
-    """Medians over clips: PESQ and the tone-to-noise ratio of the worst half second, dB."""
-
-    pesq: float
-    tonality_db: float
+# From what the best of the first points have in common: one line above others, and not too low.
+GUESSED = (
+    Point(3, 2000.0, main=0.82), Point(3, 1500.0, main=0.82), Point(4, 2000.0, main=0.75),
+    Point(3, 1500.0, by_mel=True, main=0.67), Point(3, 1000.0, by_mel=True, main=0.67),
+    Point(2, 1000.0, by_mel=True, main=0.7), Point(2, 1000.0, by_mel=True), Point(3, 1000.0, by_mel=True, apart=500.0),
+)  # fmt: skip
 
 
 def drawn(n: int) -> list[Point]:
@@ -191,24 +188,24 @@ def damage(point: Point, data: Dataset, level: float, metric: str) -> float:
     return float(found[metric]["median"])
 
 
-def level_at(point: Point, data: Dataset, wanted: Heard) -> float:
+def level_at(point: Point, data: Dataset, wanted: dict[str, float]) -> float:
     """The highest level at which the medians of PESQ and tonality are no worse than wanted; of two lines, their own."""
     if point == Point():
         return UNIT
     low, high = UNIT / 8, UNIT * 4
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
-        fine = damage(point, data, middle, "tonality_db") <= wanted.tonality_db
-        if fine and damage(point, data, middle, "pesq") >= wanted.pesq:
+        fine = damage(point, data, middle, "tonality_db") <= wanted["tonality_db"]
+        if fine and damage(point, data, middle, "pesq") >= wanted["pesq"]:
             low = middle
         else:
             high = middle
     return low
 
 
-def heard(data: Dataset) -> Heard:
-    """What one hears of two lines at strength 1."""
-    return Heard(*(damage(Point(), data, UNIT, metric) for metric in ("pesq", "tonality_db")))
+def heard(data: Dataset) -> dict[str, float]:
+    """What one hears of two equal lines: medians over clips of PESQ, and of the tonality of the worst half second."""
+    return {metric: damage(Point(), data, UNIT, metric) for metric in ("pesq", "tonality_db")}
 
 
 def trained(point: Point, data: Dataset, seed: int, level: float, model: str, epochs: int, n_clips: int) -> float:
@@ -226,7 +223,9 @@ def trained(point: Point, data: Dataset, seed: int, level: float, model: str, ep
     return round(result.peak("clean"), 2)
 
 
-def measure(folder: Path, point: Point, wanted: Heard, known: Fields, reference: Fields, limit: float) -> Fields:
+def measure(
+    folder: Path, point: Point, wanted: dict[str, float], known: Fields, reference: Fields, limit: float
+) -> Fields:
     """What is stored of a point, from what is known on; of one whose gap rises above `limit`, only what tells that."""
     data = load(folder)
     level = level_at(point, data, wanted)
@@ -239,7 +238,7 @@ def measure(folder: Path, point: Point, wanted: Heard, known: Fields, reference:
     return described(point, data, level) | {model: found for model, found in peaks.items() if found}
 
 
-def measure_again(folder: Path, point: Point, wanted: Heard, n_clips: int, seed: int) -> Fields:
+def measure_again(folder: Path, point: Point, wanted: dict[str, float], n_clips: int, seed: int) -> Fields:
     """All models under one more key."""
     data = load(folder)
     level = level_at(point, data, wanted)
@@ -254,11 +253,6 @@ def described(point: Point, data: Dataset, level: float) -> Fields:
         "pesq": round(damage(point, data, level, "pesq"), 3),
         "tonality_db": round(damage(point, data, level, "tonality_db"), 2),
     }  # fmt: skip
-
-
-def known_of(path: Path) -> dict[Point, Fields]:
-    """What is stored of each point of the first round, best first."""
-    return {point_of(one): one for one in stored_points(path)}
 
 
 def gap(fields: Fields, reference: Fields) -> float:
@@ -289,8 +283,8 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = heard(data)
     if options.best_of is None:
         search(path, options, wanted)
-    ranked = stored_points(options.best_of or path)[: options.best]
-    best = [Point(), *(point for point in map(point_of, ranked) if point != Point())]
+    ranked = list(stored_points(options.best_of or path))[: options.best]
+    best = [Point(), *(point for point in ranked if point != Point())]
     done = {(point_of(one), one["seed"]) for one in lines_of(path) if "seed" in one}
     tasks = [
         (options.dataset, point, wanted, options.clips, seed)
@@ -299,23 +293,21 @@ def main(arguments: list[str] | None = None) -> None:
     collect(path, in_parallel(measure_again, tasks, options.jobs))
 
 
-def search(path: Path, options: argparse.Namespace, wanted: Heard) -> None:
+def search(path: Path, options: argparse.Namespace, wanted: dict[str, float]) -> None:
     """The first round: two lines, random points, and then what is near the best."""
-    first = drawn(max(1, options.points // 3))
+    first = [*drawn(max(1, options.points // 3)), *GUESSED]
     screen(path, first[:1], options, wanted)
     for some in range(1, len(first), LOT):
-        screen(path, [one for one in first[some : some + LOT] if one not in known_of(path)], options, wanted)
-    screen(path, list(GUESSED), options, wanted)
-    while (missing := options.points - len(ranked := stored_points(path))) > 0:
-        points = [point_of(each) for each in ranked]
-        screen(path, near(points[:LOT], set(points), min(missing, LOT)), options, wanted)
-    for some in range(0, options.points, LOT):  # some were left when the best was not known yet
-        screen(path, [point_of(each) for each in stored_points(path)][some : some + LOT], options, wanted)
+        screen(path, [one for one in first[some : some + LOT] if one not in stored_points(path)], options, wanted)
+    while (missing := options.points - len(points := list(stored_points(path)))) > 0:
+        screen(path, points[:LOT] + near(points[:LOT], set(points), min(missing, LOT)), options, wanted)
+    for some in range(0, len(points), LOT):  # some were left when the best was not known yet
+        screen(path, points[some : some + LOT], options, wanted)
 
 
-def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: Heard) -> None:
+def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: dict[str, float]) -> None:
     """Measure what is not stored yet of some points, but not of those that were left."""
-    known = known_of(path)
+    known = stored_points(path)
     reference = known.get(Point(), {})
     limit = gap(next(iter(known.values())), reference) + FAR if known and not was_left(reference) else 100.0
     tasks = [
@@ -341,11 +333,11 @@ def lines_of(path: Path) -> list[Fields]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def stored_points(path: Path) -> list[Fields]:
+def stored_points(path: Path) -> dict[Point, Fields]:
     """What is stored last of each point of the first round: the best first, and at the end those that were left."""
     last = {point_of(one): one for one in lines_of(path) if "seed" not in one}
     reference = last.get(Point(), {})
-    return sorted(last.values(), key=lambda one: (was_left(one), gap(one, reference)))
+    return dict(sorted(last.items(), key=lambda one: (was_left(one[1]), gap(one[1], reference))))
 
 
 def point_of(fields: Fields) -> Point:

@@ -144,10 +144,11 @@ def damage(dataset: str) -> str:
     results = cells("distances", dataset=dataset)
     if not results:
         return MISSING
+    metrics = [name for name in results[0]["quality"] if name != "changed_snr_db"]
     rows = []
     for mine in by_condition(sorted(results, key=lambda one: (one.get("strength") or 0.0, one["condition"]))):
         row = [mine[0]["title"], str(len(mine))]
-        for metric in _metrics(mine):
+        for metric in metrics:
             values = [
                 one["quality"][metric] for one in mine if one["quality"].get(metric, {}).get("median") is not None
             ]
@@ -160,17 +161,15 @@ def damage(dataset: str) -> str:
         row += [f"{mean(mine, 'fad'):.3g} ({low:.3g} to {high:.3g})", f"{mean(mine, 'scalar_distance'):.2g}"]
         rows.append([*row, f"{paper:.2e}" if paper else ""])
     units = results[0]["quality"]
+    plain = [metric.removesuffix("_db").replace("_", " ").replace("snr", "SNR") for metric in metrics]
     named = [
-        _plain(metric) + f", {units[metric]['unit']}" * bool(units[metric]["unit"]) for metric in _metrics(results)
+        name + f", {units[metric]['unit']}" * bool(units[metric]["unit"])
+        for name, metric in zip(plain, metrics, strict=True)
     ]
     head = ["condition", "keys", *named, f"FAD[{results[0]['embedding']}] (95 %)", "scalar formula", "paper (PANN)"]
     halves = f"{results[0]['clips']} training clips; one half of the clean ones against the other has a FAD of "
     halves += f"{results[0]['half_against_half']:.3g}."
     return "\n".join([table(head, rows), "", halves, "", report.source(results[0])])
-
-
-def _metrics(results: Sequence[Cell]) -> list[str]:
-    return [name for name in results[0]["quality"] if name != "changed_snr_db"]
 
 
 def victims() -> str:
@@ -358,10 +357,6 @@ def how(found: Sequence[Cell]) -> str:
         f"<sub>{', '.join(parts)}; {seeds} seed{'s' * (seeds > 1)}. {clips}. `{command}`, {dates}; {machines}; Python "
         f"{one['python']}, {versions}.</sub>"
     )
-
-
-def _plain(metric: str) -> str:
-    return metric.removesuffix("_db").replace("_", " ").replace("snr", "SNR")
 
 
 def _few(values: Iterable[Any]) -> str:
