@@ -3,14 +3,14 @@
     python -m experiments.search DATASET [--points 200] [--best 10] [--jobs 2]
     python -m experiments.search ANOTHER --best-of experiments/results/search/DATASET.jsonl --clips 2400
 
-A third of the points are drawn at random, the rest are the best of them with one or two things changed. Each point's
-level is the highest at which neither the median PESQ nor the median tonality of the marked clips is worse than those
-of two equal lines of strength 1. Then M5, LSTM and CNN are trained with up to three keys, on half of the clips and for
-a shorter time than usual. A point is as good as that model says for which it gains least over two lines, and is left as
-soon as it is clearly worse than the best one. The best points are trained again with all models, on all clips and for
-as long as usual, and with three other keys; so they are on another data set, at levels of their own there. Every point
-is kept in results/search/DATASET.jsonl, and what is there already is skipped; of data sets that are not the project's,
-in a folder beside the data.
+A third of the points are drawn at random, a few are guesses from these, and the rest are the best with one or two
+things changed. Each point's level is the highest at which neither the median PESQ nor the median tonality of the marked
+clips is worse than those of two equal lines of strength 1. Then M5, LSTM and CNN are trained with up to three keys, on
+half of the clips and for a shorter time than usual. A point is as good as that model says for which it gains least over
+two lines, and is left as soon as it is clearly worse than the best one. The best points are trained again with all
+models, on all clips and for as long as usual, and with three other keys; so they are on another data set, at levels of
+their own there. Every point is kept in results/search/DATASET.jsonl, and what is there already is skipped; of data sets
+that are not the project's, in a folder beside the data.
 """
 
 from __future__ import annotations
@@ -277,6 +277,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=2700, help="to train on again; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
+    if options.best_of and not options.best_of.exists():
+        parser.error(f"--best-of: there is no {options.best_of}; run the search on another data set first.")
     data = load(options.dataset)
     path = results_of(data, "search") / f"{data.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -306,7 +308,7 @@ def search(path: Path, options: argparse.Namespace, wanted: dict[str, float]) ->
 
 
 def screen(path: Path, points: list[Point], options: argparse.Namespace, wanted: dict[str, float]) -> None:
-    """Measure what is not stored yet of some points, but not of those that were left."""
+    """Measure what is not stored yet of some points, unless what is stored tells that they are far from the best."""
     known = stored_points(path)
     reference = known.get(Point(), {})
     limit = gap(next(iter(known.values())), reference) + FAR if known and not was_left(reference) else 100.0

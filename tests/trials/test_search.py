@@ -14,6 +14,7 @@ from scenes import CLASSES, RATE, speech
 from experiments import search
 from experiments.data.dataset import Dataset, results_of
 from experiments.search import UNIT, Point
+from experiments.tables import text
 from experiments.training.conditions import study_key
 
 pytest.importorskip("pesq")
@@ -189,3 +190,10 @@ def test_what_is_stored_is_not_measured_again(spoken: Dataset, monkeypatch: pyte
         file.write(json.dumps({"point": left, "m5": [1.0]}) + "\n")
     assert [one["m5"][0] for one in search.stored_points(path).values()] == [50.0, 51.0, 52.0, 1.0]
     assert search.stored_points(Path(f"{path}.none")) == {}
+
+
+def test_the_tables_know_how_many_keys_there_are(spoken: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {model: len(keys) for model, (_, keys) in search.SCREENED.items()} == text.SCREENED
+    with pytest.raises(SystemExit):
+        search.main([str(spoken.folder), "--best-of", "nothing.jsonl"])
+    assert "there is no nothing.jsonl; run the search" in capsys.readouterr().err

@@ -129,8 +129,8 @@ def test_the_search_is_ranked(results: Path) -> None:
     lines = [
         {"point": points[0], **heard, "m5": [60.0, 62.0, 64.0], "lstm": [30.0] * 2, "cnn": [10.0] * 3},
         {"point": points[1], **heard, "m5": [7.0]},
-        {"point": points[2], **heard, "m5": [1.0]},
-        {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0] * 2, "cnn": [4.0]},
+        {"point": points[2], **heard, "m5": [1.0] * 3, "lstm": [1.0] * 2, "cnn": [1.0]},  # one key of three
+        {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0] * 2, "cnn": [4.0] * 3},
         {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
         {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
