@@ -5,7 +5,7 @@
 
 A third of the points are drawn at random, a few are guesses from these, and the rest are the best with one or two
 things changed. Each point's level is the highest at which neither the median PESQ nor the median tonality of the marked
-clips is worse than those of two equal lines of strength 1. Then M5, LSTM and CNN are trained with up to three keys, on
+clips is worse than those of two equal lines at strength 1. Then M5, LSTM and CNN are trained with up to three keys, on
 half of the clips and for a shorter time than usual. A point is as good as that model says for which it gains least over
 two lines, and is left as soon as it is clearly worse than the best one. The best points are trained again with all
 models, on all clips and for as long as usual, and with three other keys; so they are on another data set, at levels of
@@ -34,6 +34,7 @@ from experiments.training.trial import spaced
 from poscuda_fast import Key
 from poscuda_fast.evaluation import quality
 from poscuda_fast.evaluation.augmenting import DEFAULT
+from poscuda_fast.evaluation.names import NAMES
 from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 
@@ -44,7 +45,6 @@ KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
 SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS), "lstm": (20, KEYS[:2])}  # epochs, keys
 FAR = 3.0  # points worse than the best mark, from which on no other key or model is tried
 LOT = 12  # points that are measured before the best are looked for again
-AGAIN = ("m5", "lstm", "transformer", "cnn")
 TRAIN_CLIPS, TEST_CLIPS = 1350, 800
 IN_STEP = 500.0  # Hz: multiples are in step with M5's first stride of 16 frames at 8 kHz
 
@@ -70,8 +70,10 @@ class Point:
 
     @property
     def plain(self) -> Point:
-        """The same mark without what does not matter to it: one line has no distance or slope."""
-        return dataclasses.replace(self, apart=0.0, slope=0.0, main=0.0) if self.lines == 1 else self
+        """The same mark without what does not matter: one line has no distance, and a main line no slope."""
+        if self.lines == 1:
+            return dataclasses.replace(self, apart=0.0, slope=0.0, main=0.0)
+        return dataclasses.replace(self, slope=0.0) if self.main else self
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -88,12 +90,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "floor": (None, None, None, 0.0, 3.0, 6.0),
 }
 
-
-# From what the best of the first points have in common: one line above others, and not too low.
-GUESSED = (
+GUESSED = (  # from what the best of the first points have in common: one line above others, and not too low
     Point(3, 2000.0, main=0.82), Point(3, 1500.0, main=0.82), Point(4, 2000.0, main=0.75),
     Point(3, 1500.0, by_mel=True, main=0.67), Point(3, 1000.0, by_mel=True, main=0.67),
     Point(2, 1000.0, by_mel=True, main=0.7), Point(2, 1000.0, by_mel=True), Point(3, 1000.0, by_mel=True, apart=500.0),
+    Point(3, 1000.0, main=0.82), Point(3, 1250.0, main=0.82), Point(3, 1500.0, main=0.7), Point(3, 1500.0, main=0.9),
+    Point(4, 1500.0, main=0.8), Point(2, 1500.0, main=0.85), Point(3, 1500.0, spacing=62.5, main=0.82),
 )  # fmt: skip
 
 
@@ -242,7 +244,7 @@ def measure_again(folder: Path, point: Point, wanted: dict[str, float], n_clips:
     """All models under one more key."""
     data = load(folder)
     level = level_at(point, data, wanted)
-    peaks = {model: [trained(point, data, seed, level, model, EPOCHS[model], n_clips)] for model in AGAIN}
+    peaks = {model: [trained(point, data, seed, level, model, EPOCHS[model], n_clips)] for model in NAMES}
     return described(point, data, level) | {"seed": seed, "clips": n_clips} | peaks
 
 
@@ -257,7 +259,7 @@ def described(point: Point, data: Dataset, level: float) -> Fields:
 
 def gap(fields: Fields, reference: Fields) -> float:
     """How many points more than from the reference that model learns for which the mark is worst, under equal keys."""
-    pairs = [list(zip(fields.get(model, ()), reference.get(model, ()), strict=False)) for model in AGAIN]
+    pairs = [list(zip(fields.get(model, ()), reference.get(model, ()), strict=False)) for model in NAMES]
     return max((float(np.mean([mine - other for mine, other in some])) for some in pairs if some), default=-100.0)
 
 
@@ -326,7 +328,7 @@ def collect(path: Path, found: Iterator[tuple[Any, Fields]]) -> None:
     for _, fields in found:
         with path.open("a") as file:
             file.write(json.dumps(stored.made_by(command) | fields) + "\n")
-        peaks = {model: fields[model] for model in AGAIN if model in fields}
+        peaks = {model: fields[model] for model in NAMES if model in fields}
         print(f"{peaks}  {fields['point']}", flush=True)
 
 
@@ -336,15 +338,16 @@ def lines_of(path: Path) -> list[Fields]:
 
 
 def stored_points(path: Path) -> dict[Point, Fields]:
-    """What is stored last of each point of the first round: the best first, and at the end those that were left."""
-    last = {point_of(one): one for one in lines_of(path) if "seed" not in one}
+    """What is stored of each point of the first round: the best first, and at the end those that were left."""
+    first = (one for one in lines_of(path) if "seed" not in one)
+    last = {point_of(one): one for one in sorted(first, key=lambda one: sum(len(one.get(m, ())) for m in SCREENED))}
     reference = last.get(Point(), {})
     return dict(sorted(last.items(), key=lambda one: (was_left(one[1]), gap(one[1], reference))))
 
 
 def point_of(fields: Fields) -> Point:
     """The point of a stored result."""
-    return Point(**fields["point"])
+    return Point(**fields["point"]).plain
 
 
 if __name__ == "__main__":

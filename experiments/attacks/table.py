@@ -121,11 +121,9 @@ def choose(text: str) -> list[Chosen]:
     return found
 
 
-def _project(fit: Callable[..., nn.Module]) -> Callable[[Scene, str, float, np.random.Generator], nn.Module]:
-    def act(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> nn.Module:
-        return fit(scene.clips, scene.labels, scene.n_classes, scene.sample_rate, model, int(strength), rng)
-
-    return act
+def _project_features(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> nn.Module:
+    known = scene.clips, scene.labels, scene.n_classes, scene.sample_rate
+    return classes.project_features(*known, model, int(strength), rng)
 
 
 def _level_features(scene: Scene, model: str, strength: float, rng: np.random.Generator) -> Step:
@@ -152,7 +150,7 @@ ATTACKS: tuple[Attack, ...] = (
            at_test=lines.fold_clips),
     Attack("fold-classes", "each class's mean over all periods taken off", "data", lines.fold_classes),
     Attack("level-features", "class means of features taken off", "training", _level_features, needs="spectrum"),
-    Attack("project-features", "features projected", "front", _project(classes.project_features), needs="spectrum"),
+    Attack("project-features", "features projected", "front", _project_features, needs="spectrum"),
     Attack("gate", "spectral gating (noisereduce)", "audio", audio.gate, at_test=audio.gate),
     Attack("speed", "resampled by up to {:.0%}", "audio", audio.speed, (0.15,)),
     Attack("pitch", "pitch shifted by up to {:g} semitones", "audio", audio.pitch, (2.0,)),

@@ -66,7 +66,8 @@ def test_neighbours_of_the_best_differ_in_one_or_two_things() -> None:
             sum(getattr(point, field.name) != getattr(one, field.name) for field in dataclasses.fields(Point))
             for one in best
         ]
-        assert 1 <= min(differences) <= (5 if point.lines == 1 else 2)  # one line has no distance, slope or main line
+        gone = 3 if point.lines == 1 else bool(point.main)  # distance, slope, main line; beside a main line, slope
+        assert 1 <= min(differences) <= 2 + gone
 
 
 def marked(point: Point, level: float = UNIT) -> tuple[np.ndarray, np.ndarray]:
