@@ -39,7 +39,7 @@ from poscuda_fast.evaluation.padded import FULL_SCALE
 from poscuda_fast.evaluation.training import EPOCHS, Config, Part, train
 
 UNIT = 0.005  # RMS of two equal lines at strength 1, full scale 1: -46 dB
-HEARD = 60  # clips for PESQ and tonality, as many of each key
+HEARD, HEARD_KEYS = 120, range(100, 140)  # clips for PESQ and tonality, as many of each key
 STEPS = 8  # halvings of the level's range, of a factor of 32
 KEYS, OTHER_KEYS = (0, 1, 2), (3, 4, 5)
 SCREENED = {"m5": (20, KEYS), "cnn": (10, KEYS), "lstm": (20, KEYS[:2])}  # epochs, keys
@@ -181,8 +181,8 @@ def damage(point: Point, data: Dataset, level: float, metric: str) -> float:
     """The median of a metric over some training clips, marked with one key after another."""
     rows = spaced(data.rows(TRAIN), HEARD)
     marked = np.array(data.clips[rows])
-    for place, seed in enumerate(KEYS):
-        some = np.arange(place, len(rows), len(KEYS))
+    for place, seed in enumerate(HEARD_KEYS):
+        some = np.arange(place, len(rows), len(HEARD_KEYS))
         clips = marked[some]
         mark(point, clips, data.labels[rows[some]], data.lengths[rows[some]], data.sample_rate, study_key(seed), level)
         marked[some] = clips

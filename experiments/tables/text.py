@@ -249,12 +249,13 @@ def search() -> str:
     gained = {id(one): max(_gaps(one, first[0])) for one in whole}  # over two lines, which the search begins with
     rows = []
     for rank, one in enumerate(sorted(whole, key=lambda one: gained[id(one)]), 1):
-        again = [[each for each in mine if each["point"] == one["point"] and "seed" in each] for mine in found.values()]
+        said = _said(one["point"])
+        again = [[each for each in mine if _said(each["point"]) == said and "seed" in each] for mine in found.values()]
         if rank <= 10 or one is first[0]:
             means = [_means([one], SCREENED), *(_means(mine, NAMES) for mine in again)]
             heard = f"{one['pesq']:.2f}", f"{one['tonality_db']:.1f}"
             figures = (" / ".join(f"{x:.0f}" for x in some) for some in means)
-            rows.append([str(rank), _said(one["point"]), *heard, f"{gained[id(one)]:+.0f}", *figures])
+            rows.append([str(rank), said, *heard, f"{gained[id(one)]:+.0f}", *figures])
     models = " / ".join(TITLES[model] for model in SCREENED)
     head = ["rank", "mark", "PESQ", "tonality, dB", "gap", models, *(f"{title}, again" for title in DATASETS.values())]
     count = f"{len(first)} kinds of mark were measured, {len(whole)} of them with all keys."
@@ -295,9 +296,8 @@ def ownership() -> str:
     if not found:
         return MISSING
     rows = []
-    marked = [one for one in found if one["share"]]
-    for one in sorted(marked, key=lambda one: (one["share"], one["how"], one["model"])):
-        p = f"{one['p_value']:.2g}" + f", second owner {one['second_p_value']:.2g}" * ("second_p_value" in one)
+    for one in sorted((c for c in found if c["share"]), key=lambda one: (one["share"], one["how"], one["model"])):
+        p = ", second owner ".join(f"{one[name]:.2g}" for name in ("p_value", "second_p_value") if name in one)
         accuracies = (f"{100 * one[name]:.1f}" for name in ("clean_accuracy", "keyed_accuracy", "miskeyed_accuracy"))
         said = f"{one['share']:g} %" + f", {one['how']}" * bool(one["how"])
         rows.append([

@@ -117,14 +117,18 @@ def test_ownership_tells_of_marked_and_of_innocent_models() -> None:
     keep("ownership", "a", **about)
     keep("ownership", "b", share=0.0, how="", keys=100, share_at_most={"0.013": 0.01}, lowest_p_value=0.012)
     keep("ownership", "c", **about | {"digest": "0123", "share": 77.0})
+    alone = {name: value for name, value in about.items() if name != "second_p_value"}
+    keep("ownership", "d", **alone | {"share": 20.0, "how": ""})
     said = text.ownership()
     assert "| FSDD | 5 %, two owners | M5 | 9 of 10 | 0.0013, second owner 0.5 | 91.0 | 50.0 | 25.0 |" in said
+    assert "| FSDD | 20 % | M5 | 9 of 10 | 0.0013 | 91.0 | 50.0 | 25.0 |" in said
     assert "- M5 on FSDD, clean clips, 100 keys it never saw: p-values 1 % at most 0.013; the lowest 0.012." in said
     assert "77" not in said
 
 
 def test_the_search_is_ranked(results: Path) -> None:
     points = [vars(Point(lines=lines, main=0.7 * (lines > 1))) for lines in (2, 1, 4)]
+    sloped = points[1] | {"slope": 3.0}  # of one line, which cannot have a slope
     heard = {"pesq": 3.125, "tonality_db": 10.0}
     lines = [
         {"point": points[0], **heard, "m5": [60.0, 62.0, 64.0], "lstm": [30.0] * 2, "cnn": [10.0] * 3},
@@ -132,7 +136,7 @@ def test_the_search_is_ranked(results: Path) -> None:
         {"point": points[2], **heard, "m5": [1.0] * 3, "lstm": [1.0] * 2, "cnn": [1.0]},  # one key of three
         {"point": points[1], **heard, "m5": [50.0] * 3, "lstm": [26.0] * 2, "cnn": [4.0] * 3},
         {"point": points[1], "seed": 3, "m5": [52.0], "lstm": [40.0], "transformer": [41.0], "cnn": [42.0]},
-        {"point": points[1], "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
+        {"point": sloped, "seed": 4, "m5": [54.0], "lstm": [40.0], "transformer": [41.0], "cnn": [44.0]},
     ]
     elsewhere = [{**lines[4], "m5": [30.0]}, {**lines[0], "seed": 3, "lstm": [20.0], "transformer": [20.0]}]
     (results / "search").mkdir()
